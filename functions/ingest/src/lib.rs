@@ -1,0 +1,1 @@
+//! Takes events in over HTTP and appends them to the durable log.

@@ -1,0 +1,1 @@
+//! Folds batches of records into views.

@@ -1,0 +1,1 @@
+//! The member's API: history, continue watching, bookmark, hide, erase.

@@ -1,0 +1,1 @@
+//! The command line of Playhead: local cloud, simulator, operations.

@@ -1,0 +1,1 @@
+//! What every function needs around its handler: configuration, telemetry, authentication, batch answers.

@@ -1,0 +1,1 @@
+//! The domain of Playhead: contract, validation, session join, envelope. Pure.

@@ -1,0 +1,1 @@
+//! Views in DynamoDB: batch read, conditional write, merge on conflict; queries.

@@ -1,0 +1,1 @@
+//! The durable log: what ingest appends to and process is woken by.

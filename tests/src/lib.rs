@@ -1,0 +1,1 @@
+//! End to end, golden and template tests on the local cloud.
