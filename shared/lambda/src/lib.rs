@@ -1,1 +1,11 @@
-//! What every function needs around its handler: configuration, telemetry, authentication, batch answers.
+//! What every function needs around its handler: configuration, telemetry, authentication, HTTP answers, batch answers.
+//!
+//! **Invariant:** nothing here is global and mutable: an environment may serve several invocations at once.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod clock;
+pub mod config;
+pub mod logs;
+pub mod metrics;
+pub mod problem;

@@ -1,0 +1,323 @@
+//! Metrics in CloudWatch's Embedded Metric Format (EMF): JSON lines on stdout, from which CloudWatch Logs extracts them.
+//!
+//! One [`Metrics`] recorder lives for one invocation and writes what it counted when it is dropped: so it writes
+//! exactly once, on success, on an error and on a panic. Nothing here is global, since one environment may serve
+//! several invocations at once. That is why this is not the crate `metrics_cloudwatch_embedded`: its collector is one
+//! per process (the `metrics` facade) and its flush would mix the counts of concurrent invocations.
+//!
+//! **Invariant:** an id is never a dimension. A dimension's value is a `&'static str` or an HTTP status, so the source
+//! code bounds how many series there are.
+//!
+//! Format: "Specification: Embedded metric format" in the CloudWatch user guide.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::StatusCode;
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+/// The CloudWatch namespace of every metric.
+pub const NAMESPACE: &str = "Playhead";
+
+/// Everything that the functions count. The unit is `Count` throughout. Each metric has the dimensions `Stage` and
+/// `Function`; a variant with a value has that as a third one, named by [`Metric::dimension`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Metric {
+    /// Events that a durable log acknowledged and a `202` called accepted.
+    EventsAccepted,
+    /// Events that validation turned away, by `Code`.
+    EventsRejected(&'static str),
+    /// Events folded into a view for the first time.
+    EventsApplied,
+    /// Events that their view had already seen.
+    EventsDuplicate,
+    /// Events of records that went to the dead-letter queue, by `Reason`.
+    EventsDead(&'static str),
+    /// Records that a batch brought.
+    RecordsReceived,
+    /// Records whose outcome is final and good: applied, or nothing new in them.
+    RecordsSettled,
+    /// Records that went to the dead-letter queue, by `Reason`.
+    RecordsDead(&'static str),
+    /// Records reported as failed, to be retried, by `Reason` (the cause).
+    RecordsFailed(&'static str),
+    /// Conditional writes of a view, whether they won or not.
+    ViewWrites,
+    /// Items read from the views table.
+    ViewReads,
+    /// Conditional writes that found a newer view.
+    LostRaces,
+    /// Calls that the store throttled.
+    Throttles,
+    /// Records that the durable log acknowledged.
+    RecordsAppended,
+    /// Records that the durable log did not acknowledge.
+    AppendErrors,
+    /// HTTP requests answered, by `Code` (the status).
+    Requests(StatusCode),
+}
+
+impl Metric {
+    /// The metric's name in CloudWatch.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::EventsAccepted => "EventsAccepted",
+            Self::EventsRejected(_) => "EventsRejected",
+            Self::EventsApplied => "EventsApplied",
+            Self::EventsDuplicate => "EventsDuplicate",
+            Self::EventsDead(_) => "EventsDead",
+            Self::RecordsReceived => "RecordsReceived",
+            Self::RecordsSettled => "RecordsSettled",
+            Self::RecordsDead(_) => "RecordsDead",
+            Self::RecordsFailed(_) => "RecordsFailed",
+            Self::ViewWrites => "ViewWrites",
+            Self::ViewReads => "ViewReads",
+            Self::LostRaces => "LostRaces",
+            Self::Throttles => "Throttles",
+            Self::RecordsAppended => "RecordsAppended",
+            Self::AppendErrors => "AppendErrors",
+            Self::Requests(_) => "Requests",
+        }
+    }
+
+    /// The metric's unit in CloudWatch.
+    pub fn unit(self) -> &'static str {
+        "Count"
+    }
+
+    /// The name and value of the third dimension, if the metric has one.
+    pub fn dimension(&self) -> Option<(&'static str, &str)> {
+        match self {
+            Self::EventsRejected(code) => Some(("Code", code)),
+            Self::Requests(status) => Some(("Code", status.as_str())),
+            Self::EventsDead(reason) | Self::RecordsDead(reason) | Self::RecordsFailed(reason) => {
+                Some(("Reason", reason))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Where the metrics of one function go. Made once; [`Emitter::start`] makes each invocation's recorder.
+#[derive(Clone)]
+pub struct Emitter {
+    stage: Arc<str>,
+    function: Arc<str>,
+    write: Arc<dyn Fn(&str) + Send + Sync>,
+}
+
+impl Emitter {
+    /// Metrics as lines on stdout, which Lambda carries to CloudWatch Logs.
+    pub fn stdout(stage: &str, function: &str) -> Self {
+        Self::to(stage, function, |lines| {
+            // One write of whole lines under stdout's lock, so that no log line lands inside of one.
+            if let Err(error) = std::io::stdout().lock().write_all(lines.as_bytes()) {
+                tracing::error!(%error, "metrics could not be written");
+            }
+        })
+    }
+
+    /// Metrics as lines, each ended by a newline, handed to `write` once an invocation.
+    pub fn to(stage: &str, function: &str, write: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        Self { stage: stage.into(), function: function.into(), write: Arc::new(write) }
+    }
+
+    /// A recorder for one invocation that began at `now_ms` (Unix milliseconds).
+    pub fn start(&self, now_ms: u64) -> Metrics {
+        Metrics { emitter: self.clone(), timestamp_ms: now_ms, counts: Mutex::default() }
+    }
+}
+
+/// The counts of one invocation. Shared by reference among its concurrent parts; written when dropped.
+#[must_use = "metrics are written when the recorder is dropped, which should be at the end of the invocation"]
+pub struct Metrics {
+    emitter: Emitter,
+    timestamp_ms: u64,
+    counts: Mutex<BTreeMap<Metric, u64>>,
+}
+
+impl Metrics {
+    /// Counts `n` more of `metric`. Nothing is written for what was never counted above zero.
+    pub fn add(&self, metric: Metric, n: u64) {
+        if n > 0 {
+            *self.counts().entry(metric).or_default() += n;
+        }
+    }
+
+    /// What was counted of `metric` so far.
+    pub fn count(&self, metric: Metric) -> u64 {
+        self.counts().get(&metric).copied().unwrap_or(0)
+    }
+
+    fn counts(&self) -> std::sync::MutexGuard<'_, BTreeMap<Metric, u64>> {
+        // A panic elsewhere leaves whole numbers behind: they are still to be reported.
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The EMF documents: one for the plain metrics, one for each distinct value of a third dimension.
+    fn lines(&self) -> serde_json::Result<String> {
+        let counts = self.counts();
+        let mut documents: BTreeMap<Option<(&str, &str)>, Vec<(Metric, u64)>> = BTreeMap::new();
+        for (metric, n) in counts.iter() {
+            documents.entry(metric.dimension()).or_default().push((*metric, *n));
+        }
+        let mut lines = String::new();
+        for (extra, metrics) in documents {
+            let document = Document {
+                timestamp_ms: self.timestamp_ms,
+                stage: &self.emitter.stage,
+                function: &self.emitter.function,
+                extra,
+                metrics,
+            };
+            lines.push_str(&serde_json::to_string(&document)?);
+            lines.push('\n');
+        }
+        Ok(lines)
+    }
+}
+
+impl Drop for Metrics {
+    fn drop(&mut self) {
+        match self.lines() {
+            Ok(lines) if lines.is_empty() => {}
+            Ok(lines) => (self.emitter.write)(&lines),
+            Err(error) => tracing::error!(%error, "metrics could not be serialised"),
+        }
+    }
+}
+
+/// One EMF document. It holds at most one entry a [`Metric`] variant, well under the format's limit of 100.
+struct Document<'a> {
+    timestamp_ms: u64,
+    stage: &'a str,
+    function: &'a str,
+    extra: Option<(&'a str, &'a str)>,
+    metrics: Vec<(Metric, u64)>,
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Metadata<'a> {
+    timestamp: u64,
+    cloud_watch_metrics: [Directive<'a>; 1],
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Directive<'a> {
+    namespace: &'a str,
+    dimensions: [Vec<&'a str>; 1],
+    metrics: Vec<Definition>,
+}
+
+#[derive(serde::Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Definition {
+    name: &'static str,
+    unit: &'static str,
+}
+
+impl Serialize for Document<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let dimensions: Vec<&str> = ["Stage", "Function"].into_iter().chain(self.extra.map(|(name, _)| name)).collect();
+        let metrics = self.metrics.iter().map(|(metric, _)| Definition { name: metric.name(), unit: metric.unit() });
+        let directive = Directive { namespace: NAMESPACE, dimensions: [dimensions], metrics: metrics.collect() };
+        let metadata = Metadata { timestamp: self.timestamp_ms, cloud_watch_metrics: [directive] };
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("_aws", &metadata)?;
+        map.serialize_entry("Stage", self.stage)?;
+        map.serialize_entry("Function", self.function)?;
+        if let Some((name, value)) = self.extra {
+            map.serialize_entry(name, value)?;
+        }
+        for (metric, n) in &self.metrics {
+            map.serialize_entry(metric.name(), n)?;
+        }
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Lines = Arc<Mutex<Vec<String>>>;
+
+    fn recording() -> (Emitter, Lines) {
+        let lines = Lines::default();
+        let sink = Arc::clone(&lines);
+        let emitter = Emitter::to("dev", "playhead-process", move |text| {
+            assert!(text.ends_with('\n'), "every line is whole");
+            sink.lock().unwrap().extend(text.lines().map(str::to_owned));
+        });
+        (emitter, lines)
+    }
+
+    #[test]
+    fn one_document_for_plain_metrics_and_one_for_each_value_of_a_third_dimension() {
+        let (emitter, lines) = recording();
+        let metrics = emitter.start(1_790_000_010_122);
+        metrics.add(Metric::RecordsReceived, 5);
+        metrics.add(Metric::RecordsDead("unknown_schema"), 1);
+        metrics.add(Metric::RecordsReceived, 2);
+        metrics.add(Metric::EventsDead("unknown_schema"), 3);
+        metrics.add(Metric::RecordsDead("undecodable"), 4);
+        metrics.add(Metric::Requests(StatusCode::ACCEPTED), 1);
+        metrics.add(Metric::LostRaces, 0);
+        assert_eq!(metrics.count(Metric::RecordsReceived), 7);
+        assert!(lines.lock().unwrap().is_empty(), "nothing is written before the end of the invocation");
+        drop(metrics);
+        let golden = [
+            r#"{"_aws":{"Timestamp":1790000010122,"CloudWatchMetrics":[{"Namespace":"Playhead","Dimensions":[["Stage","Function"]],"Metrics":[{"Name":"RecordsReceived","Unit":"Count"}]}]},"Stage":"dev","Function":"playhead-process","RecordsReceived":7}"#,
+            r#"{"_aws":{"Timestamp":1790000010122,"CloudWatchMetrics":[{"Namespace":"Playhead","Dimensions":[["Stage","Function","Code"]],"Metrics":[{"Name":"Requests","Unit":"Count"}]}]},"Stage":"dev","Function":"playhead-process","Code":"202","Requests":1}"#,
+            r#"{"_aws":{"Timestamp":1790000010122,"CloudWatchMetrics":[{"Namespace":"Playhead","Dimensions":[["Stage","Function","Reason"]],"Metrics":[{"Name":"RecordsDead","Unit":"Count"}]}]},"Stage":"dev","Function":"playhead-process","Reason":"undecodable","RecordsDead":4}"#,
+            r#"{"_aws":{"Timestamp":1790000010122,"CloudWatchMetrics":[{"Namespace":"Playhead","Dimensions":[["Stage","Function","Reason"]],"Metrics":[{"Name":"EventsDead","Unit":"Count"},{"Name":"RecordsDead","Unit":"Count"}]}]},"Stage":"dev","Function":"playhead-process","Reason":"unknown_schema","EventsDead":3,"RecordsDead":1}"#,
+        ];
+        assert_eq!(*lines.lock().unwrap(), golden);
+    }
+
+    #[test]
+    fn an_invocation_that_counted_nothing_writes_nothing() {
+        let (emitter, lines) = recording();
+        drop(emitter.start(0));
+        assert!(lines.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn counts_are_written_when_the_handler_fails_and_when_it_panics() {
+        let (emitter, lines) = recording();
+        let failing = || -> Result<(), &str> {
+            let metrics = emitter.start(0);
+            metrics.add(Metric::ViewReads, 1);
+            Err("the store is away")
+        };
+        failing().unwrap_err();
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let metrics = emitter.start(0);
+            metrics.add(Metric::ViewReads, 2);
+            panic!("a bug");
+        }))
+        .unwrap_err();
+        assert_eq!(lines.lock().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn concurrent_invocations_keep_their_own_counts() {
+        let (emitter, lines) = recording();
+        std::thread::scope(|scope| {
+            for n in 1..=4 {
+                let metrics = emitter.start(n);
+                scope.spawn(move || (0..1000).for_each(|_| metrics.add(Metric::ViewWrites, n)));
+            }
+        });
+        let lines = lines.lock().unwrap();
+        let mut sums: Vec<u64> = lines
+            .iter()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["ViewWrites"].as_u64().unwrap())
+            .collect();
+        sums.sort_unstable();
+        assert_eq!(sums, [1000, 2000, 3000, 4000]);
+    }
+}
