@@ -1,0 +1,382 @@
+//! The envelope: one request's events of one session, as it travels on the durable log.
+//!
+//! Fields that nearly all events of a request share are written once and again only when they change, which
+//! makes some 70 bytes an event where the JSON takes 330. Whoever passes an envelope on passes its bytes,
+//! so that fields unknown to this code survive.
+
+use crate::contract::{
+    Country, Device, Event, Kind, MAX_EVENTS, MAX_SEQ, MAX_TITLE_DURATION_MS, is_device_kind, is_id,
+};
+use crate::edge::EdgeEvent;
+use crate::outcome::Reason;
+use crate::proto;
+use crate::session::SessionId;
+use prost::Message;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// The schema version that this code writes, and the greatest it reads.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// One request's events of one session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// The viewing session.
+    pub session_id: SessionId,
+    /// Whose history it goes to.
+    pub profile_id: String,
+    /// What was watched.
+    pub title_id: String,
+    /// What ingest stamped on the request.
+    pub stamp: Stamp,
+    /// At least one.
+    pub events: Vec<Event>,
+}
+
+/// What ingest adds to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp {
+    /// When the request was received, Unix milliseconds.
+    pub received_at: u64,
+    /// The AWS region that received it.
+    pub ingest_region: String,
+    /// W3C trace id, if the request had one.
+    pub trace_id: Option<[u8; 16]>,
+}
+
+/// A record that can never be applied.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}: {detail}", reason.as_str())]
+pub struct Poison {
+    /// The class of the fault.
+    pub reason: Reason,
+    /// What exactly is wrong, naming the field.
+    pub detail: String,
+    /// Events that the record seems to hold; 0 when it cannot be told.
+    pub events: u64,
+}
+
+/// Groups the events of one request into envelopes: one a session (and another only where a session's events
+/// name several profiles or titles), in the order in which they first appear.
+pub fn group(events: Vec<EdgeEvent>, stamp: &Stamp) -> Vec<Envelope> {
+    let mut envelopes: Vec<Envelope> = Vec::new();
+    let mut index: HashMap<(SessionId, String, String), usize> = HashMap::new();
+    for EdgeEvent { session_id, profile_id, title_id, event } in events {
+        // A player sends one session at a time: mostly the last envelope is the right one.
+        if let Some(last) = envelopes.last_mut()
+            && last.session_id == session_id
+            && last.profile_id == profile_id
+            && last.title_id == title_id
+        {
+            last.events.push(event);
+            continue;
+        }
+        let at = *index.entry((session_id.clone(), profile_id.clone(), title_id.clone())).or_insert(envelopes.len());
+        match envelopes.get_mut(at) {
+            Some(envelope) => envelope.events.push(event),
+            None => {
+                envelopes.push(Envelope { session_id, profile_id, title_id, stamp: stamp.clone(), events: vec![event] })
+            }
+        }
+    }
+    envelopes
+}
+
+impl Envelope {
+    /// The record's value on the log.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut before: Option<&Event> = None;
+        let events = self
+            .events
+            .iter()
+            .map(|event| {
+                let device = changed(before, event, |e| &e.device);
+                let packed = proto::Event {
+                    seq: u32::from(event.seq),
+                    kind: proto::Kind::from(event.kind).into(),
+                    position_ms: event.position_ms,
+                    played_ms: event.played_ms,
+                    occurred_at: event.occurred_at,
+                    title_duration_ms: changed(before, event, |e| &e.title_duration_ms).copied(),
+                    device_id: device.map(|device| device.id.clone()),
+                    device_kind: device.map(|device| device.kind.clone()),
+                    country: changed(before, event, |e| &e.country).map(|c| country_text(*c)),
+                };
+                before = Some(event);
+                packed
+            })
+            .collect();
+        proto::Envelope {
+            schema_version: SCHEMA_VERSION,
+            session_id: self.session_id.to_string(),
+            profile_id: self.profile_id.clone(),
+            title_id: self.title_id.clone(),
+            received_at: self.stamp.received_at,
+            ingest_region: self.stamp.ingest_region.clone(),
+            trace_id: self.stamp.trace_id.map(|id| id.to_vec()).unwrap_or_default(),
+            events,
+        }
+        .encode_to_vec()
+    }
+
+    /// Reads a record's value, holding it to the same rules as the edge does: other producers may write to the topic.
+    ///
+    /// # Errors
+    /// [`Poison`] with the reason, the field, and the number of events.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Poison> {
+        let envelope = proto::Envelope::decode(bytes).map_err(|error| Poison {
+            reason: Reason::NotAnEnvelope,
+            detail: error.to_string(),
+            events: 0,
+        })?;
+        let events = envelope.events.len() as u64;
+        let poison = |reason, detail: String| Poison { reason, detail, events };
+        match envelope.schema_version {
+            // Protobuf reads nearly any short text as a message with unknown fields only; without a version it is none of ours.
+            0 => return Err(poison(Reason::NotAnEnvelope, "`schema_version` is absent".to_owned())),
+            SCHEMA_VERSION => {}
+            version => {
+                return Err(poison(
+                    Reason::UnknownSchemaVersion,
+                    format!("`schema_version` is {version}, this code knows {SCHEMA_VERSION}"),
+                ));
+            }
+        }
+        Self::check(envelope).map_err(|field| poison(Reason::InvalidEnvelope, format!("`{field}` is invalid")))
+    }
+
+    /// Checks the fields; the error is the name of the first invalid one.
+    fn check(envelope: proto::Envelope) -> Result<Self, &'static str> {
+        let session_id = envelope.session_id.parse().map_err(|_| "session_id")?;
+        ensure(is_id(&envelope.profile_id), "profile_id")?;
+        ensure(is_id(&envelope.title_id), "title_id")?;
+        ensure((1..=MAX_EVENTS).contains(&envelope.events.len()), "events")?;
+        let trace_id = match envelope.trace_id.as_slice() {
+            [] => None,
+            bytes => Some(bytes.try_into().map_err(|_| "trace_id")?),
+        };
+        let mut events: Vec<Event> = Vec::with_capacity(envelope.events.len());
+        for event in envelope.events {
+            let event = check_event(event, events.last())?;
+            events.push(event);
+        }
+        Ok(Self {
+            session_id,
+            profile_id: envelope.profile_id,
+            title_id: envelope.title_id,
+            stamp: Stamp { received_at: envelope.received_at, ingest_region: envelope.ingest_region, trace_id },
+            events,
+        })
+    }
+}
+
+fn check_event(event: proto::Event, before: Option<&Event>) -> Result<Event, &'static str> {
+    let title_duration_ms =
+        event.title_duration_ms.or(before.map(|e| e.title_duration_ms)).ok_or("events.title_duration_ms")?;
+    ensure((1..=MAX_TITLE_DURATION_MS).contains(&title_duration_ms), "events.title_duration_ms")?;
+    ensure(u64::from(event.seq) <= MAX_SEQ, "events.seq")?;
+    ensure(event.position_ms <= title_duration_ms, "events.position_ms")?;
+    ensure(event.played_ms <= event.position_ms, "events.played_ms")?;
+    let kind = kind_of(event.kind).ok_or("events.kind")?;
+    let device = match (event.device_id, event.device_kind, before) {
+        (None, None, Some(before)) => Arc::clone(&before.device),
+        (Some(id), Some(kind), _) => {
+            ensure(is_id(&id), "events.device_id")?;
+            ensure(is_device_kind(&kind), "events.device_kind")?;
+            Arc::new(Device { id, kind })
+        }
+        _ => return Err("events.device_id"),
+    };
+    let country = match event.country.as_deref() {
+        None => before.and_then(|e| e.country),
+        Some(text) => parse_country(text).map_err(|_| "events.country")?,
+    };
+    Ok(Event {
+        seq: u16::try_from(event.seq).map_err(|_| "events.seq")?,
+        kind,
+        position_ms: event.position_ms,
+        played_ms: event.played_ms,
+        title_duration_ms,
+        occurred_at: event.occurred_at,
+        device,
+        country,
+    })
+}
+
+fn ensure(holds: bool, field: &'static str) -> Result<(), &'static str> {
+    if holds { Ok(()) } else { Err(field) }
+}
+
+/// The value, when the event before has another one, or there is none before.
+fn changed<'a, T: PartialEq>(
+    before: Option<&'a Event>,
+    event: &'a Event,
+    value: impl Fn(&'a Event) -> &'a T,
+) -> Option<&'a T> {
+    let own = value(event);
+    (before.map(value) != Some(own)).then_some(own)
+}
+
+/// A country as protobuf text; empty = unknown.
+pub(crate) fn country_text(country: Option<Country>) -> String {
+    country.map(|country| country.to_string()).unwrap_or_default()
+}
+
+/// Reads [`country_text`].
+pub(crate) fn parse_country(text: &str) -> Result<Option<Country>, crate::contract::MalformedCountry> {
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
+}
+
+/// The kind of a protobuf enum value; `None` for a value that this code does not know.
+pub(crate) fn kind_of(value: i32) -> Option<Kind> {
+    match proto::Kind::try_from(value).ok()? {
+        proto::Kind::Unspecified => None,
+        proto::Kind::Started => Some(Kind::Started),
+        proto::Kind::Progressed => Some(Kind::Progressed),
+        proto::Kind::Paused => Some(Kind::Paused),
+        proto::Kind::Resumed => Some(Kind::Resumed),
+        proto::Kind::Seeked => Some(Kind::Seeked),
+        proto::Kind::Stopped => Some(Kind::Stopped),
+    }
+}
+
+impl From<Kind> for proto::Kind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Started => proto::Kind::Started,
+            Kind::Progressed => proto::Kind::Progressed,
+            Kind::Paused => proto::Kind::Paused,
+            Kind::Resumed => proto::Kind::Resumed,
+            Kind::Seeked => proto::Kind::Seeked,
+            Kind::Stopped => proto::Kind::Stopped,
+        }
+    }
+}
+
+/// Several envelopes as one message body: length-delimited, one after the other. What travels between regions on SQS.
+pub fn join_delimited<'a>(envelopes: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut joined = Vec::new();
+    for envelope in envelopes {
+        prost::encoding::encode_varint(envelope.len() as u64, &mut joined);
+        joined.extend_from_slice(envelope);
+    }
+    joined
+}
+
+/// Splits what [`join_delimited`] made.
+///
+/// # Errors
+/// [`Poison`] when a length does not fit or nothing is there; then none of the message is trusted.
+pub fn split_delimited(mut bytes: &[u8]) -> Result<Vec<&[u8]>, Poison> {
+    let broken = |detail: &str| Poison { reason: Reason::NotAnEnvelope, detail: detail.to_owned(), events: 0 };
+    let mut envelopes = Vec::new();
+    while !bytes.is_empty() {
+        let length = prost::encoding::decode_varint(&mut bytes).map_err(|error| broken(&error.to_string()))?;
+        let length = usize::try_from(length).map_err(|_| broken("a length is beyond memory"))?;
+        let (envelope, rest) =
+            bytes.split_at_checked(length).ok_or_else(|| broken("a length is beyond the end of the message"))?;
+        envelopes.push(envelope);
+        bytes = rest;
+    }
+    if envelopes.is_empty() { Err(broken("the message is empty")) } else { Ok(envelopes) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn encode_decode_round_trips(envelope in testing::envelopes()) {
+            prop_assert_eq!(Envelope::decode(&envelope.encode()), Ok(envelope));
+        }
+
+        #[test]
+        fn decoding_anything_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Envelope::decode(&bytes);
+            let _ = split_delimited(&bytes);
+        }
+
+        #[test]
+        fn a_cut_or_changed_envelope_never_panics(envelope in testing::envelopes(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+            let mut bytes = envelope.encode();
+            let at = at.index(bytes.len());
+            let _ = Envelope::decode(&bytes[..at]);
+            bytes[at] = byte;
+            let _ = Envelope::decode(&bytes);
+        }
+
+        #[test]
+        fn grouping_keeps_every_event(envelopes in prop::collection::vec(testing::envelopes(), 0..5)) {
+            let edge: Vec<EdgeEvent> = envelopes.iter().flat_map(testing::edge_events).collect();
+            let stamp = Stamp { received_at: 1, ingest_region: "us-east-1".to_owned(), trace_id: None };
+            let grouped = group(edge.clone(), &stamp);
+            let mut back: Vec<EdgeEvent> = grouped.iter().flat_map(testing::edge_events).collect();
+            let mut edge = edge;
+            let key = |e: &EdgeEvent| (e.session_id.clone(), e.profile_id.clone(), e.title_id.clone());
+            edge.sort_by_key(key);
+            back.sort_by_key(key);
+            prop_assert_eq!(edge, back);
+        }
+
+        #[test]
+        fn delimited_round_trips(parts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 1..6)) {
+            let joined = join_delimited(parts.iter().map(Vec::as_slice));
+            prop_assert_eq!(split_delimited(&joined).unwrap(), parts.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn poison_names_its_reason_and_field() {
+        let check = |bytes: &[u8], reason: Reason, names: &str| {
+            let poison = Envelope::decode(bytes).unwrap_err();
+            assert_eq!(poison.reason, reason, "{poison}");
+            assert!(poison.detail.contains(names), "{poison}");
+        };
+        let envelope = || proto::Envelope::decode(testing::example().encode().as_slice()).unwrap();
+        let with = |change: fn(&mut proto::Envelope)| {
+            let mut envelope = envelope();
+            change(&mut envelope);
+            envelope.encode_to_vec()
+        };
+        check(b"", Reason::NotAnEnvelope, "schema_version");
+        check(b"\xff\xff\xff", Reason::NotAnEnvelope, "");
+        check(b"{\"events\":[]}", Reason::NotAnEnvelope, "");
+        check(&with(|e| e.schema_version = 2), Reason::UnknownSchemaVersion, "schema_version");
+        check(&with(|e| e.session_id = "x".to_owned()), Reason::InvalidEnvelope, "session_id");
+        check(&with(|e| e.profile_id.clear()), Reason::InvalidEnvelope, "profile_id");
+        check(&with(|e| e.title_id = "#".to_owned()), Reason::InvalidEnvelope, "title_id");
+        check(&with(|e| e.trace_id = vec![1]), Reason::InvalidEnvelope, "trace_id");
+        check(&with(|e| e.events.clear()), Reason::InvalidEnvelope, "events");
+        check(&with(|e| e.events[0].seq = 65_536), Reason::InvalidEnvelope, "events.seq");
+        check(&with(|e| e.events[0].kind = 77), Reason::InvalidEnvelope, "events.kind");
+        check(&with(|e| e.events[0].kind = 0), Reason::InvalidEnvelope, "events.kind");
+        check(&with(|e| e.events[0].position_ms = u64::MAX), Reason::InvalidEnvelope, "events.position_ms");
+        check(&with(|e| e.events[0].played_ms = u64::MAX), Reason::InvalidEnvelope, "events.played_ms");
+        check(&with(|e| e.events[0].title_duration_ms = None), Reason::InvalidEnvelope, "events.title_duration_ms");
+        check(&with(|e| e.events[0].device_id = None), Reason::InvalidEnvelope, "events.device_id");
+        check(&with(|e| e.events[0].country = Some("xx".to_owned())), Reason::InvalidEnvelope, "events.country");
+    }
+
+    #[test]
+    fn fields_of_newer_writers_are_ignored_by_the_reader() {
+        let mut bytes = testing::example().encode();
+        prost::encoding::string::encode(999, &"from the future".to_owned(), &mut bytes);
+        assert_eq!(Envelope::decode(&bytes), Ok(testing::example()));
+    }
+
+    #[test]
+    fn an_event_takes_some_seventy_bytes_at_the_most() {
+        let one = testing::example();
+        let mut six = one.clone();
+        for seq in 2..7u16 {
+            let mut event = one.events[0].clone();
+            event.seq = seq;
+            event.position_ms = u64::from(seq) * 10_000;
+            six.events.push(event);
+        }
+        assert!(six.encode().len() <= 6 * 70, "{} bytes for six events", six.encode().len());
+    }
+}

@@ -1,0 +1,158 @@
+//! What a member sees: stored rows of one profile become the entries of the history, newest first.
+//!
+//! Continue watching and completion are folded here on read; they cost no write.
+
+use crate::session::{Home, SessionId};
+use crate::view::View;
+use std::collections::HashSet;
+use ulid::Ulid;
+
+/// One row of a profile's part of the table that belongs to a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Row {
+    /// The view that one region folded.
+    Part {
+        /// The session's home region.
+        home: Home,
+        /// What was folded.
+        view: View,
+    },
+    /// Whether the member hid the session: a register, the later time wins.
+    Hidden(bool),
+}
+
+/// One session of the history: what all regions folded of it, and whether it is hidden.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Which session.
+    pub session_id: SessionId,
+    /// The join of its parts.
+    pub view: View,
+    /// Whether the member hid it.
+    pub hidden: bool,
+}
+
+/// Joins rows, which must come grouped by session, into entries in the same order. A session with no part (only
+/// hidden) makes no entry.
+pub fn assemble(rows: impl IntoIterator<Item = (Ulid, Row)>) -> Vec<Entry> {
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut hidden: Option<(Ulid, bool)> = None;
+    for (ulid, row) in rows {
+        match row {
+            Row::Hidden(is_hidden) => {
+                hidden = Some((ulid, is_hidden));
+                if let Some(entry) = entries.last_mut().filter(|entry| entry.session_id.ulid == ulid) {
+                    entry.hidden = is_hidden;
+                }
+            }
+            Row::Part { home, view } => match entries.last_mut() {
+                Some(entry) if entry.session_id.ulid == ulid => entry.view.merge(&view),
+                _ => {
+                    let hidden = hidden.is_some_and(|(of, is_hidden)| of == ulid && is_hidden);
+                    entries.push(Entry { session_id: SessionId { ulid, home }, view, hidden });
+                }
+            },
+        }
+    }
+    entries
+}
+
+impl Entry {
+    /// Whether an erasure of everything up to `erased_at` (Unix milliseconds) covers this session: it began before it by
+    /// the time in its id, or by the server's clock (an id may be minted ahead of time).
+    pub fn is_erased(&self, erased_at: Option<u64>) -> bool {
+        erased_at.is_some_and(|erased_at| self.session_id.started_at().min(self.view.started_at) <= erased_at)
+    }
+}
+
+/// Continue watching, from entries newest first: the newest session of each title, unless it is hidden or completed.
+/// An older session of a title does not come forward because the newer one was finished or hidden.
+pub fn continue_watching(entries: impl IntoIterator<Item = Entry>) -> Vec<Entry> {
+    let mut titles = HashSet::new();
+    entries
+        .into_iter()
+        .filter(|entry| titles.insert(entry.view.first.title_id.clone()))
+        .filter(|entry| !entry.hidden && !entry.view.completed())
+        .collect()
+}
+
+/// A title's bookmark: the session with the newest `last_received_at` (the newer session where two are equal).
+pub fn bookmark(entries: impl IntoIterator<Item = Entry>) -> Option<Entry> {
+    entries
+        .into_iter()
+        .max_by(|a, b| (a.view.last_received_at, &a.session_id).cmp(&(b.view.last_received_at, &b.session_id)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+
+    fn part(number: u128, title: &str, position_ms: u64, received_at: u64) -> (Ulid, Row) {
+        let mut envelope = testing::example();
+        envelope.title_id = title.to_owned();
+        envelope.stamp.received_at = received_at;
+        envelope.events[0].position_ms = position_ms;
+        envelope.events[0].played_ms = 0;
+        let id = testing::session(number);
+        (id.ulid, Row::Part { home: id.home, view: View::of_envelope(&envelope).unwrap() })
+    }
+
+    fn hidden(number: u128, hidden: bool) -> (Ulid, Row) {
+        (testing::session(number).ulid, Row::Hidden(hidden))
+    }
+
+    #[test]
+    fn parts_of_a_session_join_and_hiding_is_found_on_either_side() {
+        let entries = assemble([
+            hidden(9, true),
+            part(3, "t1", 5, 30),
+            hidden(2, true),
+            part(2, "t1", 5, 20),
+            part(2, "t1", 9, 21),
+            part(1, "t2", 5, 10),
+            hidden(1, true),
+        ]);
+        let seen: Vec<_> = entries.iter().map(|e| (e.session_id.clone(), e.hidden, e.view.last_received_at)).collect();
+        assert_eq!(
+            seen,
+            [(testing::session(3), false, 30), (testing::session(2), true, 21), (testing::session(1), true, 10)]
+        );
+    }
+
+    #[test]
+    fn only_the_newest_session_of_a_title_continues() {
+        let watching = |rows: Vec<(Ulid, Row)>| {
+            continue_watching(assemble(rows)).iter().map(|e| e.session_id.clone()).collect::<Vec<_>>()
+        };
+        let done = 2_700_000;
+        assert_eq!(watching(vec![part(2, "a", 5, 1), part(1, "a", 5, 1)]), [testing::session(2)]);
+        assert_eq!(watching(vec![part(2, "a", done, 1), part(1, "a", 5, 1)]), []);
+        assert_eq!(watching(vec![hidden(2, true), part(2, "a", 5, 1), part(1, "b", 5, 1)]), [testing::session(1)]);
+        assert_eq!(watching(vec![hidden(2, true), part(2, "a", 5, 1), part(1, "a", 5, 1)]), []);
+    }
+
+    #[test]
+    fn completed_at_ninety_five_percent() {
+        let completed = |position| assemble([part(1, "a", position, 1)])[0].view.completed();
+        assert!(!completed(2_564_999));
+        assert!(completed(2_565_000));
+    }
+
+    #[test]
+    fn the_bookmark_is_of_the_session_heard_of_last() {
+        let rows = assemble([part(3, "a", 30, 5), part(2, "a", 20, 9), part(1, "a", 10, 7)]);
+        assert_eq!(bookmark(rows).unwrap().view.latest.position_ms, 20);
+        assert_eq!(bookmark([]), None);
+    }
+
+    #[test]
+    fn an_erasure_covers_sessions_that_began_before_it_by_either_clock() {
+        let entry = assemble([part(5, "a", 1, 7)]).remove(0);
+        let began = entry.session_id.started_at();
+        assert!(!entry.is_erased(None));
+        assert!(!entry.is_erased(Some(6)));
+        assert!(entry.is_erased(Some(7)), "received before the erasure although the id is ahead of it");
+        assert!(entry.is_erased(Some(began)));
+    }
+}

@@ -1,0 +1,137 @@
+//! How a record ends. Every record that `process` receives ends in exactly one [`Outcome`]; the counts of a
+//! [`Tally`] balance against what came in.
+
+/// Why a record can never be applied: it goes to the dead-letter queue with its bytes.
+/// [`Reason::as_str`] is a metric dimension and part of the dead letter, and never changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// The bytes are no protobuf `Envelope` (or not even there, or not base64 where they have to be).
+    NotAnEnvelope,
+    /// The envelope's schema version is newer than this code; it is not guessed.
+    UnknownSchemaVersion,
+    /// The envelope parses, but a field breaks the contract.
+    InvalidEnvelope,
+    /// The stored view that the record belongs to cannot be read.
+    CorruptView,
+}
+
+impl Reason {
+    /// All reasons.
+    pub const ALL: [Reason; 4] =
+        [Reason::NotAnEnvelope, Reason::UnknownSchemaVersion, Reason::InvalidEnvelope, Reason::CorruptView];
+
+    /// The stable name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Reason::NotAnEnvelope => "not_an_envelope",
+            Reason::UnknownSchemaVersion => "unknown_schema_version",
+            Reason::InvalidEnvelope => "invalid_envelope",
+            Reason::CorruptView => "corrupt_view",
+        }
+    }
+}
+
+/// Why a record could not be applied this time and is worth another try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    /// The store asked for less.
+    StoreThrottled,
+    /// The store did not answer, or answered with an error of its own.
+    StoreUnavailable,
+    /// Other writers won every race for the item.
+    LostRaces,
+    /// The stored view was written by newer code; while a deployment is under way this passes.
+    NewerView,
+    /// The dead-letter queue did not take the record.
+    DeadLetterUnavailable,
+}
+
+impl Cause {
+    /// All causes.
+    pub const ALL: [Cause; 5] = [
+        Cause::StoreThrottled,
+        Cause::StoreUnavailable,
+        Cause::LostRaces,
+        Cause::NewerView,
+        Cause::DeadLetterUnavailable,
+    ];
+
+    /// The stable name, a metric dimension.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Cause::StoreThrottled => "store_throttled",
+            Cause::StoreUnavailable => "store_unavailable",
+            Cause::LostRaces => "lost_races",
+            Cause::NewerView => "newer_view",
+            Cause::DeadLetterUnavailable => "dead_letter_unavailable",
+        }
+    }
+}
+
+/// Events of a record, by what the fold made of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Sequence numbers that the view had not seen.
+    pub applied: u64,
+    /// Sequence numbers that it had.
+    pub duplicate: u64,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.applied += other.applied;
+        self.duplicate += other.duplicate;
+    }
+}
+
+/// How one record ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All its events are in their views.
+    Settled(Counts),
+    /// It is in the dead-letter queue; `events` of it could be told apart (0 when the bytes are no envelope).
+    Dead {
+        /// Why.
+        reason: Reason,
+        /// How many events it held.
+        events: u64,
+    },
+    /// Nothing was done that counts; it must be delivered again.
+    Failed(Cause),
+}
+
+/// The outcomes of a batch, counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Records that ended in [`Outcome::Settled`].
+    pub settled: u64,
+    /// Records that ended in [`Outcome::Dead`].
+    pub dead: u64,
+    /// Records that ended in [`Outcome::Failed`].
+    pub failed: u64,
+    /// Events of the settled records.
+    pub events: Counts,
+}
+
+impl Tally {
+    /// Counts the outcomes.
+    pub fn of<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> Self {
+        let mut tally = Self::default();
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Settled(counts) => {
+                    tally.settled += 1;
+                    tally.events += *counts;
+                }
+                Outcome::Dead { .. } => tally.dead += 1,
+                Outcome::Failed(_) => tally.failed += 1,
+            }
+        }
+        tally
+    }
+
+    /// All records counted.
+    pub const fn records(&self) -> u64 {
+        self.settled + self.dead + self.failed
+    }
+}
