@@ -2,8 +2,6 @@
 //!
 //! **Invariant:** nothing here is global and mutable: an environment may serve several invocations at once.
 
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
-
 pub mod clock;
 pub mod config;
 pub mod logs;

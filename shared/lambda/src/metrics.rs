@@ -158,7 +158,7 @@ impl Metrics {
     /// The EMF documents: one for the plain metrics, one for each distinct value of a third dimension.
     fn lines(&self) -> serde_json::Result<String> {
         let counts = self.counts();
-        let mut documents: BTreeMap<Option<(&str, &str)>, Vec<(Metric, u64)>> = BTreeMap::new();
+        let mut documents = BTreeMap::<_, Vec<_>>::new();
         for (metric, n) in counts.iter() {
             documents.entry(metric.dimension()).or_default().push((*metric, *n));
         }
