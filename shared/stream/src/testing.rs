@@ -1,0 +1,122 @@
+//! A log in memory for the tests of callers: it keeps the order of effects and refuses what it is told to.
+//!
+//! A test notes its own steps in the same order ([`RecordingLog::note`]), so that "durable before
+//! acknowledged" becomes an assertion on one list. No function may be wired to it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::log::{AppendError, DurableLog, LogRecord};
+
+/// One thing that happened, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// The record was acknowledged.
+    Appended(LogRecord),
+    /// The record was refused with this error.
+    Refused(LogRecord, AppendError),
+    /// Something the test noted, such as the answer to a request.
+    Noted(String),
+}
+
+type Choice = dyn Fn(&LogRecord) -> Option<AppendError> + Send + Sync;
+
+/// A [`DurableLog`] that records what it is given. Clones share one list of effects.
+#[derive(Clone)]
+pub struct RecordingLog {
+    effects: Arc<Mutex<Vec<Effect>>>,
+    refuse: Arc<Choice>,
+}
+
+impl RecordingLog {
+    /// A log that acknowledges everything.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::refusing(|_| None)
+    }
+
+    /// A log that refuses each record for which `refuse` gives an error.
+    #[must_use]
+    pub fn refusing(refuse: impl Fn(&LogRecord) -> Option<AppendError> + Send + Sync + 'static) -> Self {
+        Self { effects: Arc::default(), refuse: Arc::new(refuse) }
+    }
+
+    /// Notes a step of the test among the effects.
+    pub fn note(&self, what: impl Into<String>) {
+        self.push(Effect::Noted(what.into()));
+    }
+
+    /// Everything that happened so far, in order.
+    #[must_use]
+    pub fn effects(&self) -> Vec<Effect> {
+        self.effects.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The records that were acknowledged, in order.
+    #[must_use]
+    pub fn appended(&self) -> Vec<LogRecord> {
+        self.effects()
+            .into_iter()
+            .filter_map(|effect| match effect {
+                Effect::Appended(record) => Some(record),
+                Effect::Refused(..) | Effect::Noted(_) => None,
+            })
+            .collect()
+    }
+
+    fn push(&self, effect: Effect) {
+        self.effects.lock().unwrap_or_else(PoisonError::into_inner).push(effect);
+    }
+}
+
+impl Default for RecordingLog {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl DurableLog for RecordingLog {
+    async fn append(&self, records: Vec<LogRecord>) -> Vec<Result<(), AppendError>> {
+        records
+            .into_iter()
+            .map(|record| match (self.refuse)(&record) {
+                None => {
+                    self.push(Effect::Appended(record));
+                    Ok(())
+                }
+                Some(error) => {
+                    self.push(Effect::Refused(record, error.clone()));
+                    Err(error)
+                }
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Attempt;
+
+    fn record(key: &str) -> LogRecord {
+        LogRecord { key: key.to_owned(), value: bytes::Bytes::from_static(b"v") }
+    }
+
+    #[tokio::test]
+    async fn chosen_records_are_refused_and_effects_keep_their_order() {
+        let full = |record: &LogRecord| AppendError::Throttled(Attempt::new("t", record, "QueueFull", "full"));
+        let log = RecordingLog::refusing(move |record| (record.key == "b").then(|| full(record)));
+        let results = log.append(vec![record("a"), record("b"), record("c")]).await;
+        log.note("answered");
+        assert_eq!(results, [Ok(()), Err(full(&record("b"))), Ok(())]);
+        assert_eq!(
+            log.effects(),
+            [
+                Effect::Appended(record("a")),
+                Effect::Refused(record("b"), full(&record("b"))),
+                Effect::Appended(record("c")),
+                Effect::Noted("answered".to_owned()),
+            ]
+        );
+        assert_eq!(log.appended(), [record("a"), record("c")]);
+    }
+}
