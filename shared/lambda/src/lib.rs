@@ -2,6 +2,7 @@
 //!
 //! **Invariant:** nothing here is global and mutable: an environment may serve several invocations at once.
 
+pub mod batch;
 pub mod clock;
 pub mod config;
 pub mod logs;

@@ -1,0 +1,317 @@
+//! Batches: what a log or a queue woke a function with, and the answer that says which records failed.
+//!
+//! [`Batch::parse`] tells the trigger by `eventSource` and gives one [`Record`] for each record of the event, in the
+//! event's order within a partition. A record that cannot be decoded is a record all the same, with its original text in a [`BadRecord`],
+//! so that it can be dead-lettered instead of stopping the batch. A batch that cannot be read, or whose
+//! records cannot be named in an answer, is an error as a whole.
+//!
+//! **Invariant:** an internal error never looks like success. An empty answer means that every record succeeded, so it
+//! can only be had from [`answer`], by naming no failed record; a [`BatchError`] has no way to become one.
+//!
+//! What Lambda does with an answer (`ReportBatchItemFailures` on the mapping):
+//! - Kafka (provisioned mode only): retries the failed records of the batch; a partition that was not in the batch makes
+//!   the whole batch fail. We name every failed record, which is right whether a partition resumes at its lowest failed
+//!   offset or record by record, since folding a record again changes nothing.
+//! - Kinesis: takes the lowest sequence number as a checkpoint and retries everything from there on.
+//! - SQS: makes the failed messages visible again and deletes the others.
+//!
+//! Sources: the AWS Lambda developer guide on Kafka error handling controls, and on partial batch responses for Kinesis and SQS.
+//! Kafka's and Kinesis' records are our own types: `aws_lambda_events` has no answer for Kafka, and its types fail a
+//! whole batch because of one bad record.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use aws_lambda_events::sqs::SqsMessage;
+use base64::Engine;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// Accepts what AWS's own examples hold: absent padding and unused trailing bits.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// The records that one invocation was given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    /// One for each record of the event.
+    pub records: Vec<Record>,
+}
+
+/// One record, wherever it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Where the record is: what names it in an answer, in a log and in a dead letter.
+    pub source: Source,
+    /// The record's key: Kafka's key or Kinesis' partition key. SQS has none.
+    pub key: Option<Bytes>,
+    /// The record's bytes: Kafka's value and Kinesis' data decoded from base64, SQS' body as it is.
+    pub value: Result<Bytes, BadRecord>,
+}
+
+/// The place of a record. Its JSON form is the `source` of a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(tag = "kind")]
+pub enum Source {
+    /// A record of a Kafka topic (Amazon MSK or self-managed).
+    #[serde(rename = "msk")]
+    Kafka {
+        /// The topic's name.
+        topic: String,
+        /// The partition's number.
+        partition: i32,
+        /// The offset in the partition.
+        offset: i64,
+    },
+    /// A message of an SQS queue.
+    #[serde(rename = "sqs")]
+    Sqs {
+        /// The queue's ARN.
+        queue: String,
+        /// The message's id.
+        message_id: String,
+    },
+    /// A record of a Kinesis stream.
+    #[serde(rename = "kinesis")]
+    Kinesis {
+        /// The stream's ARN.
+        stream: String,
+        /// The shard's id (`shardId-000000000000`).
+        shard: String,
+        /// The sequence number in the shard, a decimal of up to 128 digits.
+        sequence_number: String,
+    },
+}
+
+/// Why a record has no bytes to decode.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadRecord {
+    /// A Kafka tombstone, or an SQS message without a body.
+    #[error("the record has no value")]
+    NoValue,
+    /// Lambda encodes keys, values and data in base64; this was something else.
+    #[error("the record's {part} is not base64")]
+    NotBase64 {
+        /// Which part: `key` or `value`.
+        part: &'static str,
+        /// The part as it was received.
+        text: String,
+    },
+}
+
+impl BadRecord {
+    /// The text that was received in place of the bytes.
+    pub fn original(&self) -> &[u8] {
+        match self {
+            Self::NoValue => &[],
+            Self::NotBase64 { text, .. } => text.as_bytes(),
+        }
+    }
+}
+
+/// Why a batch cannot be processed at all: the invocation must fail, so that the trigger delivers the batch again.
+#[derive(Debug, thiserror::Error)]
+pub enum BatchError {
+    /// The event is not JSON of the form that its trigger sends.
+    #[error("the event has not the form of a batch: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// The event does not say what sent it, or it is a trigger that is not handled.
+    #[error("the event's source is {0:?}; handled are aws:kafka, SelfManagedKafka, aws:sqs and aws:kinesis")]
+    UnknownTrigger(Option<String>),
+    /// A record lacks what names it, so that it could not be reported as failed.
+    #[error("record {index} of the batch has no valid {part}")]
+    Unnamed {
+        /// The record's index in the event, or in its partition.
+        index: usize,
+        /// The part that is missing or wrong.
+        part: &'static str,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Event<'a> {
+    #[serde(borrow)]
+    event_source: Option<Cow<'a, str>>,
+    /// Kafka: lists of records by `topic-partition`.
+    #[serde(borrow)]
+    records: Option<BTreeMap<Cow<'a, str>, Vec<KafkaRecord<'a>>>>,
+    /// SQS and Kinesis. Read twice, since the first record says which.
+    #[serde(borrow, rename = "Records")]
+    list: Option<Vec<&'a RawValue>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Origin<'a> {
+    #[serde(borrow)]
+    event_source: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+struct KafkaRecord<'a> {
+    #[serde(borrow)]
+    topic: Cow<'a, str>,
+    partition: i32,
+    offset: i64,
+    #[serde(borrow)]
+    key: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    value: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct KinesisRecord<'a> {
+    /// `<shard id>:<sequence number>`.
+    #[serde(borrow, rename = "eventID")]
+    event_id: Cow<'a, str>,
+    #[serde(borrow, rename = "eventSourceARN")]
+    event_source_arn: Cow<'a, str>,
+    #[serde(borrow)]
+    kinesis: KinesisData<'a>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct KinesisData<'a> {
+    #[serde(borrow)]
+    partition_key: Cow<'a, str>,
+    #[serde(borrow)]
+    sequence_number: Cow<'a, str>,
+    #[serde(borrow)]
+    data: Cow<'a, str>,
+}
+
+impl Batch {
+    /// Reads the JSON event of a Kafka, SQS or Kinesis event source mapping.
+    ///
+    /// # Errors
+    /// When the batch as a whole cannot be processed. Bad records are no such error.
+    pub fn parse(event: &[u8]) -> Result<Self, BatchError> {
+        let event: Event<'_> = serde_json::from_slice(event)?;
+        let records = match (event.event_source.as_deref(), event.records, event.list) {
+            (Some("aws:kafka" | "SelfManagedKafka"), Some(partitions), None) => kafka(partitions)?,
+            (None, None, Some(list)) => listed(&list)?,
+            (source, ..) => return Err(BatchError::UnknownTrigger(source.map(str::to_owned))),
+        };
+        Ok(Self { records })
+    }
+}
+
+fn kafka(partitions: BTreeMap<Cow<'_, str>, Vec<KafkaRecord<'_>>>) -> Result<Vec<Record>, BatchError> {
+    let mut records = Vec::with_capacity(partitions.values().map(Vec::len).sum());
+    for (label, partition) in partitions {
+        for (index, record) in partition.into_iter().enumerate() {
+            // The answer names a partition by this label; a wrong one would fail the whole batch without a word.
+            if label != partition_label(&record.topic, record.partition) {
+                return Err(BatchError::Unnamed { index, part: "topic and partition" });
+            }
+            let source =
+                Source::Kafka { topic: record.topic.into_owned(), partition: record.partition, offset: record.offset };
+            let value = record.value.ok_or(BadRecord::NoValue).and_then(|text| decode("value", &text));
+            records.push(match record.key.map(|text| decode("key", &text)).transpose() {
+                Ok(key) => Record { source, key, value },
+                Err(bad_key) => Record { source, key: None, value: Err(bad_key) },
+            });
+        }
+    }
+    Ok(records)
+}
+
+/// The records of an event that is one list. All come from one mapping, so the first tells the trigger of all.
+fn listed(list: &[&RawValue]) -> Result<Vec<Record>, BatchError> {
+    let first = list.first().ok_or(BatchError::UnknownTrigger(None))?;
+    let read = match serde_json::from_str::<Origin<'_>>(first.get())?.event_source.as_deref() {
+        Some("aws:sqs") => sqs,
+        Some("aws:kinesis") => kinesis,
+        other => return Err(BatchError::UnknownTrigger(other.map(str::to_owned))),
+    };
+    list.iter().enumerate().map(|(index, record)| read(index, record)).collect()
+}
+
+fn sqs(index: usize, record: &RawValue) -> Result<Record, BatchError> {
+    let message: SqsMessage = serde_json::from_str(record.get())?;
+    let named = |part: Option<String>, name| {
+        part.filter(|part| !part.is_empty()).ok_or(BatchError::Unnamed { index, part: name })
+    };
+    Ok(Record {
+        source: Source::Sqs {
+            queue: named(message.event_source_arn, "eventSourceARN")?,
+            message_id: named(message.message_id, "messageId")?,
+        },
+        key: None,
+        value: message.body.map(Bytes::from).ok_or(BadRecord::NoValue),
+    })
+}
+
+fn kinesis(index: usize, record: &RawValue) -> Result<Record, BatchError> {
+    let record: KinesisRecord<'_> = serde_json::from_str(record.get())?;
+    let (shard, sequence_number) = record
+        .event_id
+        .split_once(':')
+        .filter(|(_, number)| !number.is_empty() && *number == record.kinesis.sequence_number)
+        .ok_or(BatchError::Unnamed { index, part: "eventID and sequenceNumber" })?;
+    Ok(Record {
+        source: Source::Kinesis {
+            stream: record.event_source_arn.to_string(),
+            shard: shard.to_owned(),
+            sequence_number: sequence_number.to_owned(),
+        },
+        key: Some(Bytes::from(record.kinesis.partition_key.into_owned())),
+        value: decode("value", &record.kinesis.data),
+    })
+}
+
+fn decode(part: &'static str, text: &str) -> Result<Bytes, BadRecord> {
+    BASE64.decode(text).map(Bytes::from).map_err(|_| BadRecord::NotBase64 { part, text: text.to_owned() })
+}
+
+fn partition_label(topic: &str, partition: i32) -> String {
+    format!("{topic}-{partition}")
+}
+
+/// The answer to a batch: the records that failed and are to be delivered again. Everything else succeeded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[must_use = "an invocation that does not return its answer says that every record succeeded"]
+pub struct BatchAnswer {
+    batch_item_failures: Vec<Failure>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Failure {
+    item_identifier: ItemIdentifier,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+enum ItemIdentifier {
+    Offset { partition: String, offset: i64 },
+    Id(String),
+}
+
+/// Answers a batch. `failed` names every record that was neither applied nor dead-lettered; when it is empty, the
+/// answer says that all succeeded, and Lambda will not deliver any of them again.
+pub fn answer<'a>(failed: impl IntoIterator<Item = &'a Source>) -> BatchAnswer {
+    let identify = |source: &Source| match source {
+        Source::Kafka { topic, partition, offset } => {
+            ItemIdentifier::Offset { partition: partition_label(topic, *partition), offset: *offset }
+        }
+        Source::Sqs { message_id, .. } => ItemIdentifier::Id(message_id.clone()),
+        Source::Kinesis { sequence_number, .. } => ItemIdentifier::Id(sequence_number.clone()),
+    };
+    let batch_item_failures = failed.into_iter().map(|source| Failure { item_identifier: identify(source) }).collect();
+    BatchAnswer { batch_item_failures }
+}
+
+#[cfg(test)]
+mod tests;
