@@ -1,0 +1,427 @@
+//! Holds `template.yaml` against the code, the design and the linters of AWS.
+//!
+//! It reads the template as it stands, with intrinsic functions in their long form (`!Ref X` is `{"Ref": "X"}`), and
+//! deploys nothing: what a stack does once it is up is for the end-to-end tests to say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+const FUNCTIONS: [&str; 3] = ["ingest", "process", "query"];
+
+// ---------------------------------------------------------------------------------------------- the template
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
+}
+
+fn template() -> Value {
+    let text = std::fs::read_to_string(root().join("template.yaml")).unwrap();
+    long_form(yaml_serde::from_str(&text).unwrap())
+}
+
+/// The template as JSON, each tag of CloudFormation in the form that it stands for.
+fn long_form(yaml: yaml_serde::Value) -> Value {
+    use yaml_serde::Value as Yaml;
+    match yaml {
+        Yaml::Tagged(tagged) => {
+            let name = tagged.tag.to_string();
+            let name = name.trim_start_matches('!');
+            match (name, long_form(tagged.value)) {
+                ("Ref" | "Condition", value) => json!({ name: value }),
+                ("GetAtt", Value::String(path)) => json!({ "Fn::GetAtt": path.split('.').collect::<Vec<_>>() }),
+                (_, value) => json!({ format!("Fn::{name}"): value }),
+            }
+        }
+        Yaml::Sequence(items) => items.into_iter().map(long_form).collect(),
+        Yaml::Mapping(entries) => {
+            let entry = |(key, value): (Yaml, Yaml)| (key.as_str().unwrap().to_owned(), long_form(value));
+            Value::Object(entries.into_iter().map(entry).collect())
+        }
+        scalar => serde_json::to_value(scalar).unwrap(),
+    }
+}
+
+fn object(value: &Value) -> &Map<String, Value> {
+    value.as_object().unwrap_or_else(|| panic!("not an object: {value}"))
+}
+
+/// Logical id → properties of every resource of a type.
+fn of_type(template: &Value, kind: &str) -> BTreeMap<String, Value> {
+    let resources = object(&template["Resources"]).iter().filter(|(_, resource)| resource["Type"] == kind);
+    let found: BTreeMap<_, _> = resources.map(|(id, resource)| (id.clone(), resource["Properties"].clone())).collect();
+    assert!(!found.is_empty(), "no {kind} in the template");
+    found
+}
+
+fn properties(template: &Value, id: &str) -> Value {
+    let properties = &template["Resources"][id]["Properties"];
+    assert!(properties.is_object(), "no resource {id} in the template");
+    properties.clone()
+}
+
+/// `ingest` → `IngestFunction`.
+fn logical_id(function: &str) -> String {
+    format!("{}{}Function", function[..1].to_uppercase(), &function[1..])
+}
+
+fn arn_of(id: &str) -> Value {
+    json!({ "Fn::GetAtt": [id, "Arn"] })
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("not a number: {value}"))
+}
+
+// ---------------------------------------------------------------------------------------------- code and template
+
+#[test]
+fn every_function_is_built_from_its_own_crate_and_has_its_own_role_and_log_group() {
+    let template = template();
+    let functions = of_type(&template, "AWS::Serverless::Function");
+    assert_eq!(functions.keys().cloned().collect::<BTreeSet<_>>(), FUNCTIONS.map(logical_id).into());
+    for name in FUNCTIONS {
+        let function = &functions[&logical_id(name)];
+        let of_its_own = |suffix: &str| logical_id(name).replace("Function", suffix);
+        assert_eq!(function["CodeUri"], format!("target/lambda/{name}/"), "{name}");
+        assert!(root().join("functions").join(name).join("Cargo.toml").is_file(), "{name} has no crate");
+        assert_eq!(function["Role"], arn_of(&of_its_own("Role")), "{name}");
+        assert_eq!(function["LoggingConfig"]["LogGroup"], json!({ "Ref": of_its_own("Logs") }), "{name}");
+        let log_group = properties(&template, &of_its_own("Logs"))["LogGroupName"].clone();
+        assert_eq!(log_group, json!({ "Fn::Sub": format!("/aws/lambda/${{AWS::StackName}}-{name}") }), "{name}");
+        assert_eq!(function["FunctionName"], json!({ "Fn::Sub": format!("${{AWS::StackName}}-{name}") }));
+    }
+    let globals = &template["Globals"]["Function"];
+    assert_eq!(globals["Runtime"], "provided.al2023");
+    assert_eq!(globals["Architectures"], json!([{ "Ref": "Architecture" }]));
+}
+
+#[test]
+fn every_route_of_the_contract_leads_to_its_function() {
+    let template = template();
+    let routes: BTreeSet<_> = of_type(&template, "AWS::ApiGatewayV2::Route")
+        .into_values()
+        .map(|route| {
+            let target = route["Target"]["Fn::Sub"].as_str().unwrap().to_owned();
+            let integration = target.trim_start_matches("integrations/${").trim_end_matches('}');
+            let integration = properties(&template, integration);
+            assert_eq!(integration["PayloadFormatVersion"], "2.0");
+            let function = integration["IntegrationUri"]["Fn::GetAtt"][0].as_str().unwrap().to_owned();
+            (route["RouteKey"].as_str().unwrap().to_owned(), function)
+        })
+        .collect();
+    let expected = [
+        ("POST /v1/events", "IngestFunction"),
+        ("POST /v1/sessions", "IngestFunction"),
+        ("GET /v1/profiles/{profile_id}/history", "QueryFunction"),
+        ("GET /v1/profiles/{profile_id}/continue-watching", "QueryFunction"),
+        ("GET /v1/profiles/{profile_id}/titles/{title_id}/bookmark", "QueryFunction"),
+        ("PUT /v1/profiles/{profile_id}/history/{session_id}/hidden", "QueryFunction"),
+        ("DELETE /v1/profiles/{profile_id}/history/{session_id}/hidden", "QueryFunction"),
+        ("DELETE /v1/profiles/{profile_id}/history", "QueryFunction"),
+    ];
+    assert_eq!(routes, expected.map(|(key, function)| (key.to_owned(), function.to_owned())).into());
+    let permitted: BTreeSet<_> = of_type(&template, "AWS::Lambda::Permission")
+        .into_values()
+        .map(|permission| permission["FunctionName"]["Ref"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(permitted, routes.into_iter().map(|(_, function)| function).collect());
+}
+
+#[test]
+fn the_gateway_waits_longer_than_its_function_and_a_function_longer_than_what_it_calls() {
+    let template = template();
+    let timeout = |function: &str| number(&properties(&template, &logical_id(function))["Timeout"]);
+    for integration in of_type(&template, "AWS::ApiGatewayV2::Integration").into_values() {
+        let function = integration["IntegrationUri"]["Fn::GetAtt"][0].as_str().unwrap().to_owned();
+        let waits = number(&integration["TimeoutInMillis"]);
+        assert!(waits > 1_000 * number(&properties(&template, &function)["Timeout"]), "{function}");
+        assert!(waits <= 30_000, "{function}: an HTTP API allows 30 s");
+    }
+    assert!(timeout("ingest") > 10, "a produce is given up after 10 s");
+    let inbound = properties(&template, "InboundQueue");
+    assert!(number(&inbound["VisibilityTimeout"]) >= 6 * timeout("process"));
+    assert!(timeout("process") <= 14 * 60, "the mapping of a topic allows 14 minutes");
+}
+
+#[test]
+fn the_stage_limits_requests_and_logs_routes_rather_than_paths() {
+    let stage = properties(&template(), "ApiStage");
+    assert!(number(&stage["DefaultRouteSettings"]["ThrottlingRateLimit"]) > 0);
+    assert!(number(&stage["DefaultRouteSettings"]["ThrottlingBurstLimit"]) > 0);
+    assert_eq!(stage["AccessLogSettings"]["DestinationArn"], arn_of("ApiLogs"));
+    let format = stage["AccessLogSettings"]["Format"].as_str().unwrap();
+    let line: Value = serde_json::from_str(format).expect("a line of the access log is JSON");
+    let logged: BTreeSet<_> = object(&line).values().map(|value| value.as_str().unwrap()).collect();
+    assert!(logged.contains("$context.routeKey"));
+    for member in ["$context.path", "$context.identity.sourceIp", "$context.authorizer"] {
+        assert!(!logged.iter().any(|value| value.starts_with(member)), "{member} tells who watches");
+    }
+}
+
+// ---------------------------------------------------------------------------------------------- log and queues
+
+#[test]
+fn the_mapping_of_the_topic_is_provisioned_answers_in_part_bisects_and_gives_up_into_the_bucket() {
+    let mapping = properties(&template(), "ProcessLogMapping");
+    assert_eq!(mapping["FunctionName"], json!({ "Ref": "ProcessFunction" }));
+    assert_eq!(mapping["EventSourceArn"], json!({ "Ref": "KafkaClusterArn" }));
+    assert_eq!(mapping["Topics"], json!([{ "Ref": "KafkaTopic" }]));
+    assert_eq!(mapping["StartingPosition"], "TRIM_HORIZON");
+    let group = &mapping["AmazonManagedKafkaEventSourceConfig"]["ConsumerGroupId"];
+    assert_eq!(*group, json!({ "Fn::Sub": "${AWS::StackName}-process" }));
+    assert_eq!(mapping["FunctionResponseTypes"], json!(["ReportBatchItemFailures"]));
+    assert_eq!(mapping["BisectBatchOnFunctionError"], true);
+    assert_eq!(mapping["DestinationConfig"]["OnFailure"]["Destination"], arn_of("FailureBucket"));
+    let check = |value: &Value, allowed: std::ops::RangeInclusive<u64>| {
+        assert!(allowed.contains(&number(value)), "{value} is not in {allowed:?}");
+    };
+    // Finite limits, within those of the service.
+    check(&mapping["MaximumRetryAttempts"], 1..=10_000);
+    check(&mapping["MaximumRecordAgeInSeconds"], 60..=604_800);
+    check(&mapping["BatchSize"], 1..=10_000);
+    check(&mapping["MaximumBatchingWindowInSeconds"], 0..=5);
+    let pollers = &mapping["ProvisionedPollerConfig"];
+    check(&pollers["MinimumPollers"], 1..=200);
+    check(&pollers["MaximumPollers"], number(&pollers["MinimumPollers"])..=2_000);
+}
+
+#[test]
+fn the_inbound_queue_wakes_process_answers_in_part_and_redrives_to_the_dead_letters() {
+    let template = template();
+    let mapping = properties(&template, "ProcessInboundMapping");
+    assert_eq!(mapping["FunctionName"], json!({ "Ref": "ProcessFunction" }));
+    assert_eq!(mapping["EventSourceArn"], arn_of("InboundQueue"));
+    assert_eq!(mapping["FunctionResponseTypes"], json!(["ReportBatchItemFailures"]));
+    let redrive = &properties(&template, "InboundQueue")["RedrivePolicy"];
+    assert_eq!(redrive["deadLetterTargetArn"], arn_of("DeadLetterQueue"));
+    assert!(number(&redrive["maxReceiveCount"]) >= 5, "AWS advises 5, or throttling alone may dead-letter");
+    let fourteen_days = 14 * 24 * 60 * 60;
+    assert_eq!(number(&properties(&template, "DeadLetterQueue")["MessageRetentionPeriod"]), fourteen_days);
+}
+
+// ---------------------------------------------------------------------------------------------- what is kept
+
+#[test]
+fn the_table_is_the_one_of_the_design() {
+    let table = properties(&template(), "ViewsTable");
+    let key = |hash: &str, range: &str| json!([{ "AttributeName": hash, "KeyType": "HASH" }, { "AttributeName": range, "KeyType": "RANGE" }]);
+    assert_eq!(table["KeySchema"], key("pk", "sk"));
+    let by_title = json!({
+        "IndexName": "by_title", "KeySchema": key("pk", "title_id"), "Projection": { "ProjectionType": "KEYS_ONLY" }
+    });
+    assert_eq!(table["GlobalSecondaryIndexes"], json!([by_title]));
+    assert_eq!(table["BillingMode"], "PAY_PER_REQUEST");
+    assert_eq!(table["StreamSpecification"]["StreamViewType"], "NEW_AND_OLD_IMAGES");
+    assert_eq!(table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"], true);
+    assert_eq!(table["SSESpecification"], json!({ "SSEEnabled": true, "SSEType": "KMS" }));
+    assert_eq!(table["DeletionProtectionEnabled"], json!({ "Fn::If": ["IsDevelopment", false, true] }));
+}
+
+#[test]
+fn whatever_holds_records_is_encrypted_and_survives_its_replacement() {
+    let template = template();
+    for (id, queue) in of_type(&template, "AWS::SQS::Queue") {
+        assert_eq!(queue["SqsManagedSseEnabled"], true, "{id}");
+    }
+    for (id, bucket) in of_type(&template, "AWS::S3::Bucket") {
+        let rule = &bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"][0];
+        assert_eq!(rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"], "AES256", "{id}");
+        let blocked = object(&bucket["PublicAccessBlockConfiguration"]);
+        assert!(blocked.len() == 4 && blocked.values().all(|on| on == true), "{id}: {blocked:?}");
+        assert!(number(&bucket["LifecycleConfiguration"]["Rules"][0]["ExpirationInDays"]) > 0, "{id}");
+    }
+    for kind in ["AWS::SQS::Queue", "AWS::S3::Bucket", "AWS::DynamoDB::Table"] {
+        for id in of_type(&template, kind).keys() {
+            assert_eq!(template["Resources"][id]["UpdateReplacePolicy"], "Retain", "{id}");
+        }
+    }
+    for (id, log_group) in of_type(&template, "AWS::Logs::LogGroup") {
+        assert_eq!(log_group["RetentionInDays"], json!({ "Ref": "LogRetentionDays" }), "{id}");
+    }
+}
+
+#[test]
+fn every_queue_and_bucket_refuses_plain_http() {
+    let template = template();
+    let check = |kind: &str, policies: &str, protected: &dyn Fn(&Value) -> Value, whole: &dyn Fn(&str) -> Value| {
+        for id in of_type(&template, kind).keys() {
+            let own = json!({ "Ref": id });
+            let of_its_own = of_type(&template, policies).into_values().filter(|policy| protected(policy) == own);
+            let [policy] = of_its_own.collect::<Vec<_>>().try_into().unwrap_or_else(|_| panic!("{id}: one policy"));
+            let statement = &policy["PolicyDocument"]["Statement"][0];
+            assert_eq!(statement["Effect"], "Deny", "{id}");
+            assert_eq!(statement["Principal"], "*", "{id}");
+            assert_eq!(statement["Condition"], json!({ "Bool": { "aws:SecureTransport": "false" } }), "{id}");
+            assert_eq!(statement["Resource"], whole(id), "{id}");
+        }
+    };
+    check("AWS::SQS::Queue", "AWS::SQS::QueuePolicy", &|policy| policy["Queues"][0].clone(), &arn_of);
+    let with_objects = |id: &str| json!([arn_of(id), { "Fn::Sub": format!("${{{id}.Arn}}/*") }]);
+    check("AWS::S3::Bucket", "AWS::S3::BucketPolicy", &|policy| policy["Bucket"].clone(), &with_objects);
+}
+
+// ---------------------------------------------------------------------------------------------- who may what
+
+/// Every statement below a value, whatever conditions it stands under.
+fn statements(value: &Value) -> Vec<&Value> {
+    match value {
+        Value::Object(fields) if fields.contains_key("Effect") => vec![value],
+        Value::Object(fields) => fields.values().flat_map(statements).collect(),
+        Value::Array(items) => items.iter().flat_map(statements).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// A string, or the items of a list of them. Of an intrinsic function, its JSON.
+fn strings(value: &Value) -> Vec<String> {
+    match value {
+        Value::String(one) => vec![one.clone()],
+        Value::Array(items) => items.iter().flat_map(strings).collect(),
+        Value::Object(fields) => {
+            vec![fields.get("Fn::Sub").and_then(Value::as_str).map_or(value.to_string(), Into::into)]
+        }
+        other => panic!("neither string nor list: {other}"),
+    }
+}
+
+#[test]
+fn no_role_allows_more_than_its_function_needs() {
+    const ENIS: &str = "arn:${AWS::Partition}:ec2:${AWS::Region}:${AWS::AccountId}:*/*";
+    // What AWS has no (narrower) resource-level permission for, and objects of a bucket that is all ours.
+    let needed = [
+        ("kafka:GetBootstrapBrokers", "*"),
+        ("ec2:DescribeNetworkInterfaces", "*"),
+        ("ec2:DescribeSecurityGroups", "*"),
+        ("ec2:DescribeSubnets", "*"),
+        ("ec2:DescribeVpcs", "*"),
+        ("ec2:CreateNetworkInterface", ENIS),
+        ("ec2:DeleteNetworkInterface", ENIS),
+        ("ec2:AssignPrivateIpAddresses", ENIS),
+        ("ec2:UnassignPrivateIpAddresses", ENIS),
+        ("s3:PutObject", "${FailureBucket.Arn}/*"),
+    ];
+    let template = template();
+    let mut wildcards = BTreeSet::new();
+    for (id, role) in of_type(&template, "AWS::IAM::Role") {
+        assert!(role.get("ManagedPolicyArns").is_none(), "{id}: managed policies allow more than is needed");
+        let found = statements(&role["Policies"]);
+        assert!(found.len() > 1, "{id} has no policies of its own");
+        for statement in found {
+            assert_eq!(statement["Effect"], "Allow", "{id}: {statement}");
+            let everything_but = ["NotAction", "NotResource"].iter().any(|field| statement.get(field).is_some());
+            assert!(!everything_but, "{id}: {statement}");
+            for action in strings(&statement["Action"]) {
+                assert!(!action.contains('*'), "{id}: {action} is a wildcard");
+                let wide = strings(&statement["Resource"]).into_iter().filter(|resource| resource.contains('*'));
+                wildcards.extend(wide.map(|resource| (action.clone(), resource)));
+            }
+        }
+    }
+    let needed = needed.map(|(action, resource)| (action.to_owned(), resource.to_owned()));
+    assert_eq!(wildcards, needed.into(), "wildcards in the template (left), wildcards that are needed (right)");
+}
+
+#[test]
+fn only_ingest_writes_to_the_topic_and_only_query_deletes_views() {
+    let template = template();
+    let may = |action: &str| -> BTreeSet<String> {
+        let mut roles = of_type(&template, "AWS::IAM::Role");
+        roles.retain(|_, role| {
+            let mut allowed =
+                statements(&role["Policies"]).into_iter().flat_map(|statement| strings(&statement["Action"]));
+            allowed.any(|allowed| allowed == action)
+        });
+        roles.into_keys().collect()
+    };
+    let check = |action: &str, roles: &[&str]| {
+        assert_eq!(may(action), roles.iter().map(ToString::to_string).collect(), "who may {action}");
+    };
+    check("kafka-cluster:WriteData", &["IngestRole"]);
+    check("kafka-cluster:ReadData", &["ProcessRole"]);
+    check("sqs:SendMessage", &["ProcessRole"]);
+    check("s3:PutObject", &["ProcessRole"]);
+    check("dynamodb:UpdateItem", &["ProcessRole", "QueryRole"]);
+    check("dynamodb:Query", &["QueryRole"]);
+    check("dynamodb:DeleteItem", &["QueryRole"]);
+}
+
+// ---------------------------------------------------------------------------------------------- parameters
+
+/// What a condition function of the `Rules` section says of these parameters.
+fn holds(expression: &Value, parameters: &BTreeMap<&str, &str>) -> bool {
+    let (function, arguments) = object(expression).iter().next().unwrap();
+    let arguments = arguments.as_array().unwrap();
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        reference => (*parameters.get(reference["Ref"].as_str().unwrap()).unwrap_or(&"")).to_owned(),
+    };
+    match function.as_str() {
+        "Fn::Equals" => text(&arguments[0]) == text(&arguments[1]),
+        "Fn::Not" => !holds(&arguments[0], parameters),
+        "Fn::And" => arguments.iter().all(|argument| holds(argument, parameters)),
+        "Fn::Or" => arguments.iter().any(|argument| holds(argument, parameters)),
+        other => panic!("{other} is no function of these rules"),
+    }
+}
+
+#[test]
+fn rules_ask_for_exactly_one_way_to_check_tokens_and_keep_the_shared_secret_to_development() {
+    let template = template();
+    let check = |parameters: &[(&str, &str)], accepted: bool| {
+        let parameters = parameters.iter().copied().collect();
+        let all = object(&template["Rules"]).values().all(|rule| {
+            let applies = rule.get("RuleCondition").is_none_or(|condition| holds(condition, &parameters));
+            let mut assertions = rule["Assertions"].as_array().unwrap().iter();
+            !applies || assertions.all(|assertion| holds(&assertion["Assert"], &parameters))
+        });
+        assert_eq!(all, accepted, "{parameters:?}");
+    };
+    let url = ("JwtJwksUrl", "https://issuer.example/jwks.json");
+    let secret = ("JwtSecret", "0123456789abcdef0123456789abcdef");
+    let (dev, prod) = (("Stage", "dev"), ("Stage", "prod"));
+    check(&[dev, secret], true);
+    check(&[dev, url], true);
+    check(&[prod, url], true);
+    check(&[dev], false);
+    check(&[dev, url, secret], false);
+    check(&[prod, secret], false);
+    let (subnets, groups) = (("SubnetIds", "subnet-0123abcd"), ("SecurityGroupIds", "sg-0123abcd"));
+    check(&[prod, url, subnets, groups], true);
+    check(&[prod, url, subnets], false);
+    check(&[prod, url, groups], false);
+}
+
+#[test]
+fn every_parameter_is_described_constrained_and_shown_in_a_group() {
+    let template = template();
+    let groups = template["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"].as_array().unwrap();
+    let shown: BTreeSet<_> = groups.iter().flat_map(|group| strings(&group["Parameters"])).collect();
+    let parameters = object(&template["Parameters"]);
+    assert_eq!(shown, parameters.keys().cloned().collect());
+    for (name, parameter) in parameters {
+        assert!(parameter["Description"].is_string(), "{name} has no description");
+        let constraints = ["AllowedPattern", "AllowedValues", "MinValue"];
+        assert!(constraints.iter().any(|constraint| parameter.get(constraint).is_some()), "{name} takes anything");
+    }
+    assert_eq!(parameters["JwtSecret"]["NoEcho"], true);
+}
+
+#[test]
+fn outputs_name_what_the_command_line_and_the_tests_look_for() {
+    let template = template();
+    let outputs: BTreeSet<_> = object(&template["Outputs"]).keys().map(String::as_str).collect();
+    let expected = [
+        "ApiUrl",
+        "ApiId",
+        "ViewsTableName",
+        "InboundQueueUrl",
+        "DeadLetterQueueUrl",
+        "FailureBucketName",
+        "IngestFunctionName",
+        "ProcessFunctionName",
+        "QueryFunctionName",
+    ];
+    assert_eq!(outputs, expected.into());
+}
