@@ -3,7 +3,6 @@
 
 use crate::envelope::Envelope;
 use crate::outcome::Counts;
-use crate::ranges::RangeSet;
 use crate::session::SessionId;
 use crate::view::View;
 use std::collections::HashMap;
@@ -70,7 +69,7 @@ impl Delta {
     /// For each record, how many of its events were new to the view and how many it had: `base` is the state that the
     /// delta was merged into, and records of one batch count in their order.
     pub fn attribute(&self, base: Option<&View>) -> Vec<(usize, Counts)> {
-        let mut seen = base.map(|view| view.seen.clone()).unwrap_or_else(RangeSet::new);
+        let mut seen = base.map(|view| view.seen.clone()).unwrap_or_default();
         let mut count = |part: &Part| {
             let mut counts = Counts::default();
             for seq in part.seqs.iter().copied().map(u64::from) {

@@ -17,11 +17,6 @@ pub struct RangeSet {
 pub struct CorruptRanges;
 
 impl RangeSet {
-    /// The set without members.
-    pub const fn new() -> Self {
-        Self { ranges: Vec::new() }
-    }
-
     /// Adds every integer of `range`; an empty range adds nothing.
     pub fn insert(&mut self, range: Range<u64>) {
         if range.is_empty() {
@@ -134,9 +129,16 @@ impl RangeSet {
     }
 }
 
+impl From<Range<u64>> for RangeSet {
+    fn from(range: Range<u64>) -> Self {
+        let ranges = if range.is_empty() { Vec::new() } else { vec![range] };
+        Self { ranges }
+    }
+}
+
 impl FromIterator<Range<u64>> for RangeSet {
     fn from_iter<I: IntoIterator<Item = Range<u64>>>(ranges: I) -> Self {
-        let mut set = Self::new();
+        let mut set = Self::default();
         for range in ranges {
             set.insert(range);
         }

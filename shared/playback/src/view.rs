@@ -79,8 +79,8 @@ impl View {
     pub fn of(event: &Event, title_id: &str, received_at: u64) -> Self {
         let seq = u64::from(event.seq);
         Self {
-            seen: RangeSet::from_iter([seq..seq + 1]),
-            played: RangeSet::from_iter([played_interval(event)]),
+            seen: RangeSet::from(seq..seq + 1),
+            played: RangeSet::from(played_interval(event)),
             first: First {
                 seq: event.seq,
                 received_at,

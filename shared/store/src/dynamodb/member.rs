@@ -1,0 +1,362 @@
+//! What a member asks: history, continue watching, a title's bookmark; and what a member says: hide, unhide, erase.
+//!
+//! A row that cannot be read is logged and left out: one bad item must not hide all others from a member.
+
+use super::Views;
+use super::error::classify;
+use super::item::{self, AFTER_SESSIONS, ERASED, Item};
+use crate::table::{Fault, StoreError};
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, WriteRequest};
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use playback::history::{self, Entry, Row, assemble};
+use playback::session::{SessionId, parse_ulid};
+use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+use tokio::time::Instant;
+use ulid::Ulid;
+
+/// The most sessions in one page.
+pub const MAX_PAGE: usize = 100;
+/// Rows that one request looks at before it answers with what it has: bounds the time that hidden and erased
+/// sessions can cost.
+const MAX_ROWS: usize = 2_000;
+/// The newest sessions that continue watching looks at.
+const CONTINUE_SESSIONS: usize = 500;
+/// The newest sessions of a title that its bookmark looks at.
+const BOOKMARK_SESSIONS: usize = 200;
+/// Items in one BatchWriteItem. Source: DynamoDB API reference, BatchWriteItem.
+const BATCH_WRITE_ITEMS: usize = 25;
+const UNPROCESSED_PAUSE: Duration = Duration::from_millis(50);
+
+/// Where a page ended; opaque to members. It names no profile, so that it opens no other's history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PageToken {
+    last: Ulid,
+}
+
+/// A text that no page gave as its `next_page_token`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be a `next_page_token` as an earlier page gave it")]
+pub struct MalformedPageToken;
+
+impl fmt::Display for PageToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&BASE64_URL_SAFE_NO_PAD.encode(format!("1{}", self.last)))
+    }
+}
+
+impl FromStr for PageToken {
+    type Err = MalformedPageToken;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| MalformedPageToken)?;
+        let text = String::from_utf8(bytes).map_err(|_| MalformedPageToken)?;
+        let last = text.strip_prefix('1').and_then(parse_ulid).ok_or(MalformedPageToken)?;
+        Ok(Self { last })
+    }
+}
+
+/// A page of the history to read.
+#[derive(Debug, Clone, Copy)]
+pub struct Request {
+    /// Sessions at most, 1 to [`MAX_PAGE`].
+    pub limit: usize,
+    /// Where the page before ended.
+    pub after: Option<PageToken>,
+    /// Whether hidden sessions are listed too.
+    pub include_hidden: bool,
+}
+
+/// Sessions, newest first.
+#[derive(Debug, Clone)]
+pub struct HistoryPage {
+    /// At most as many as asked for; fewer do not mean that there are no more.
+    pub entries: Vec<Entry>,
+    /// Where to go on; `None` at the end.
+    pub next: Option<PageToken>,
+}
+
+impl Views {
+    /// A page of a profile's history, newest first; a page never splits a session.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub async fn history(&self, profile_id: &str, request: Request) -> Result<HistoryPage, StoreError> {
+        let listed = |entry: &Entry| request.include_hidden || !entry.hidden;
+        self.newest(profile_id, request.limit, request.after, listed).await
+    }
+
+    /// The newest session of each title, unless it is hidden or completed; of the newest 500 sessions.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub async fn continue_watching(&self, profile_id: &str, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        let page = self.newest(profile_id, CONTINUE_SESSIONS, None, |_| true).await?;
+        let mut entries = history::continue_watching(page.entries);
+        entries.truncate(limit);
+        Ok(entries)
+    }
+
+    /// The session of a title that was heard of last, of its newest 200; hidden ones count, since hiding is about the
+    /// list and not about where to resume.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub async fn bookmark(&self, profile_id: &str, title_id: &str) -> Result<Option<Entry>, StoreError> {
+        let erased_at = self.erased_at(profile_id).await?;
+        let mut pages = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .index_name("by_title")
+            .key_condition_expression("pk = :profile AND title_id = :title")
+            .expression_attribute_values(":profile", item::text(profile_id))
+            .expression_attribute_values(":title", item::text(title_id))
+            .into_paginator()
+            .items()
+            .send();
+        let mut sort_keys = Vec::new();
+        while let Some(key) = pages.next().await {
+            let key = key.map_err(|error| classify("Query", self.of_profile(profile_id), error))?;
+            sort_keys.extend(item::get_text(&key, "sk").map(str::to_owned));
+        }
+        sort_keys.sort_unstable_by(|a, b| b.cmp(a));
+        sort_keys.truncate(BOOKMARK_SESSIONS);
+        let keys = sort_keys.into_iter().map(|sk| item::primary_key(profile_id, sk)).collect();
+        let mut items = self.get_items(keys).await?;
+        items.sort_unstable_by(|a, b| item::get_text(b, "sk").cmp(&item::get_text(a, "sk")));
+        let entries = assemble(items.iter().filter_map(|item| self.readable(profile_id, item)));
+        Ok(history::bookmark(entries.into_iter().filter(|entry| !entry.is_erased(erased_at))))
+    }
+
+    /// Hides a session or shows it again, as of `at` (Unix milliseconds); what was said later wins, in whatever order it
+    /// arrives. The session need not be there yet.
+    ///
+    /// # Errors
+    /// When the table cannot be written.
+    pub async fn set_hidden(
+        &self,
+        profile_id: &str,
+        session: &SessionId,
+        hidden: bool,
+        at: u64,
+    ) -> Result<(), StoreError> {
+        let values = HashMap::from([(":hidden".to_owned(), AttributeValue::Bool(hidden))]);
+        let update = "SET hidden = :hidden, changed_at = :at";
+        self.set_register(profile_id, item::hidden_sk(session), update, "changed_at", values, at).await
+    }
+
+    /// Erases everything up to `at` (Unix milliseconds): marks it first, which is what readers go by, and then deletes
+    /// until `deadline`. Answers whether everything is deleted; calling again goes on.
+    ///
+    /// # Errors
+    /// When the table cannot be written; once the mark is there, reads are right whatever happens after it.
+    pub async fn erase(&self, profile_id: &str, at: u64, deadline: Instant) -> Result<bool, StoreError> {
+        let update = "SET erased_at = :at";
+        self.set_register(profile_id, ERASED.to_owned(), update, "erased_at", HashMap::new(), at).await?;
+        let mut before = AFTER_SESSIONS.to_owned();
+        loop {
+            let (items, more) = self.rows_before(profile_id, &before, MAX_ROWS).await?;
+            let Some(last) = items.last().and_then(|item| item::get_text(item, "sk")).map(str::to_owned) else {
+                return Ok(true);
+            };
+            let erased = items
+                .iter()
+                .filter(|item| is_covered(item, at))
+                .filter_map(|item| Some(item::primary_key(profile_id, item::get_text(item, "sk")?)));
+            let erased: Vec<Item> = erased.collect();
+            for batch in erased.chunks(BATCH_WRITE_ITEMS) {
+                if !self.delete_batch(profile_id, batch, deadline).await? {
+                    return Ok(false);
+                }
+            }
+            if !more {
+                return Ok(true);
+            }
+            before = last;
+        }
+    }
+
+    /// Until when the profile's history is erased, Unix milliseconds.
+    pub(super) async fn erased_at(&self, profile_id: &str) -> Result<Option<u64>, StoreError> {
+        let answer = self
+            .client
+            .get_item()
+            .table_name(&self.table)
+            .set_key(Some(item::primary_key(profile_id, ERASED)))
+            .consistent_read(true)
+            .send()
+            .await
+            .map_err(|error| classify("GetItem", self.of_profile(profile_id), error))?;
+        Ok(answer.item.as_ref().and_then(|item| item::get_number(item, "erased_at")))
+    }
+
+    /// The newest sessions for which `listed` holds and that are not erased.
+    async fn newest(
+        &self,
+        profile_id: &str,
+        limit: usize,
+        after: Option<PageToken>,
+        listed: impl Fn(&Entry) -> bool,
+    ) -> Result<HistoryPage, StoreError> {
+        let from = after.map_or_else(|| AFTER_SESSIONS.to_owned(), |token| token.last.to_string());
+        let (erased_at, first) =
+            tokio::try_join!(self.erased_at(profile_id), self.rows_before(profile_id, &from, limit * 2 + 1))?;
+        let (mut items, mut more) = first;
+        loop {
+            let mut rows: Vec<(Ulid, Row)> = items.iter().filter_map(|item| self.readable(profile_id, item)).collect();
+            // The last session may have rows beyond those read.
+            let cut = if more { last_ulid(&items) } else { None };
+            rows.retain(|(ulid, _)| Some(*ulid) != cut);
+            let last_whole = rows.last().map(|(ulid, _)| *ulid);
+            let mut entries = assemble(rows);
+            entries.retain(|entry| listed(entry) && !entry.is_erased(erased_at));
+            if entries.len() > limit {
+                entries.truncate(limit);
+                let next = entries.last().map(|entry| PageToken { last: entry.session_id.ulid });
+                return Ok(HistoryPage { entries, next });
+            }
+            if !more {
+                return Ok(HistoryPage { entries, next: None });
+            }
+            if items.len() >= MAX_ROWS.max(limit * 2 + 1)
+                && let Some(last) = last_whole
+            {
+                return Ok(HistoryPage { entries, next: Some(PageToken { last }) });
+            }
+            let before = items.last().and_then(|item| item::get_text(item, "sk")).unwrap_or_default().to_owned();
+            let (next_items, still_more) = self.rows_before(profile_id, &before, items.len()).await?;
+            items.extend(next_items);
+            more = still_more;
+        }
+    }
+
+    /// Up to `limit` rows of sessions (fewer where a megabyte is full) with sort keys below `before`, newest first, and
+    /// whether there are more. Consistent, so that what a member just hid is hidden.
+    async fn rows_before(&self, profile_id: &str, before: &str, limit: usize) -> Result<(Vec<Item>, bool), StoreError> {
+        let answer = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .key_condition_expression("pk = :profile AND sk < :before")
+            .expression_attribute_values(":profile", item::text(profile_id))
+            .expression_attribute_values(":before", item::text(before))
+            .scan_index_forward(false)
+            .consistent_read(true)
+            .limit(i32::try_from(limit).unwrap_or(i32::MAX))
+            .send()
+            .await
+            .map_err(|error| classify("Query", self.of_profile(profile_id), error))?;
+        let more = answer.last_evaluated_key.is_some_and(|key| !key.is_empty());
+        Ok((answer.items.unwrap_or_default(), more))
+    }
+
+    /// Sets a register if what it holds was said earlier than `at`.
+    async fn set_register(
+        &self,
+        profile_id: &str,
+        sk: String,
+        update: &str,
+        clock: &str,
+        values: HashMap<String, AttributeValue>,
+        at: u64,
+    ) -> Result<(), StoreError> {
+        let subject = format!("{} ({profile_id}, {sk})", self.table);
+        let result = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(item::primary_key(profile_id, sk)))
+            .update_expression(update)
+            .condition_expression("attribute_not_exists(#clock) OR #clock <= :at")
+            .expression_attribute_names("#clock", clock)
+            .set_expression_attribute_values(Some(values))
+            .expression_attribute_values(":at", item::number(at))
+            .send()
+            .await;
+        match result {
+            Ok(_) => Ok(()),
+            Err(error) => match error.as_service_error() {
+                // Something later was said already: it stays.
+                Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(()),
+                _ => Err(classify("UpdateItem", subject, error)),
+            },
+        }
+    }
+
+    /// Deletes a batch of items; `false` when the deadline came first.
+    async fn delete_batch(&self, profile_id: &str, keys: &[Item], deadline: Instant) -> Result<bool, StoreError> {
+        let subject = || self.of_profile(profile_id);
+        let mut wanted = Vec::with_capacity(keys.len());
+        for key in keys {
+            let delete = DeleteRequest::builder().set_key(Some(key.clone())).build();
+            let delete = delete.map_err(|error| StoreError {
+                operation: "BatchWriteItem",
+                subject: subject(),
+                fault: Fault::Unavailable(error.to_string()),
+            })?;
+            wanted.push(WriteRequest::builder().delete_request(delete).build());
+        }
+        while !wanted.is_empty() {
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            let answer = self.client.batch_write_item().request_items(&self.table, wanted).send().await;
+            let answer = answer.map_err(|error| classify("BatchWriteItem", subject(), error))?;
+            wanted = answer.unprocessed_items.unwrap_or_default().remove(&self.table).unwrap_or_default();
+            if !wanted.is_empty() {
+                tokio::time::sleep(UNPROCESSED_PAUSE).await;
+            }
+        }
+        Ok(true)
+    }
+
+    fn readable(&self, profile_id: &str, item: &Item) -> Option<(Ulid, Row)> {
+        item::row(item)
+            .inspect_err(|fault| {
+                let sk = item::get_text(item, "sk").unwrap_or_default();
+                tracing::error!(table = self.table, profile_id, sk, %fault, "left out an item that cannot be read");
+            })
+            .ok()
+    }
+
+    fn of_profile(&self, profile_id: &str) -> String {
+        format!("{} ({profile_id})", self.table)
+    }
+}
+
+fn last_ulid(items: &[Item]) -> Option<Ulid> {
+    items
+        .last()
+        .and_then(|item| item::get_text(item, "sk"))
+        .and_then(|sk| sk.split_once('#'))
+        .and_then(|(ulid, _)| parse_ulid(ulid))
+}
+
+/// Whether an erasure up to `at` covers a stored item: by the time in its key, or by when its view began. What cannot be
+/// read and is not old by its key stays.
+fn is_covered(item: &Item, at: u64) -> bool {
+    let by_key = item::get_text(item, "sk")
+        .and_then(|sk| sk.split_once('#'))
+        .and_then(|(ulid, _)| parse_ulid(ulid))
+        .is_some_and(|ulid| ulid.timestamp_ms() <= at);
+    by_key || matches!(item::row(item), Ok((_, Row::Part { view, .. })) if view.started_at <= at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn page_tokens_round_trip_and_nothing_else_is_one() {
+        let token = PageToken { last: Ulid::from_parts(1_790_000_000_000, 42) };
+        assert_eq!(token.to_string().parse(), Ok(token));
+        for text in ["", "x", "MQ", "!!!!", &BASE64_URL_SAFE_NO_PAD.encode("101ARZ3NDEKTSV4RRFFQ69G5FA")] {
+            assert_eq!(text.parse::<PageToken>(), Err(MalformedPageToken), "{text}");
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The table `views` in DynamoDB: one table, whose items are keyed by profile and session.
+//!
+//! | `sk` | item |
+//! |---|---|
+//! | `<ULID>#<home>` | the session's view: `version`, `title_id` (for the index), `view` (packed) |
+//! | `<ULID>#~hidden` | the member hid this session: `hidden`, `changed_at` |
+//! | `~erased` | the member erased everything up to `erased_at` |
+
+mod error;
+mod item;
+mod member;
+mod views;
+
+pub use member::{HistoryPage, MAX_PAGE, PageToken, Request};
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use std::time::Duration;
+
+/// The views table.
+#[derive(Debug, Clone)]
+pub struct Views {
+    client: Client,
+    table: String,
+}
+
+impl Views {
+    /// The table `table`. Attempts are short and few: the caller's batch is delivered again anyway, and a call that
+    /// hangs would hold all the others of its batch.
+    pub fn new(sdk: &aws_config::SdkConfig, table: impl Into<String>) -> Self {
+        let config = aws_sdk_dynamodb::config::Builder::from(sdk)
+            .retry_config(
+                RetryConfig::standard()
+                    .with_max_attempts(4)
+                    .with_initial_backoff(Duration::from_millis(50))
+                    .with_max_backoff(Duration::from_secs(1)),
+            )
+            .timeout_config(
+                TimeoutConfig::builder()
+                    .connect_timeout(Duration::from_secs(1))
+                    .operation_attempt_timeout(Duration::from_secs(2))
+                    .operation_timeout(Duration::from_secs(8))
+                    .build(),
+            )
+            .build();
+        Self { client: Client::from_conf(config), table: table.into() }
+    }
+
+    /// Opens the connection (TLS and credentials are most of a cold function's first call) by reading a key that is
+    /// never there.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub async fn warm_up(&self) -> Result<(), crate::StoreError> {
+        self.erased_at("~warm-up").await.map(|_| ())
+    }
+}

@@ -1,0 +1,151 @@
+//! The port [`ViewTable`] on DynamoDB.
+
+use super::Views;
+use super::error::classify;
+use super::item::{self, Item};
+use crate::table::{Fault, StoreError, Stored, ViewTable, WriteError};
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
+use aws_sdk_dynamodb::primitives::Blob;
+use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnValuesOnConditionCheckFailure};
+use futures::stream::{self, StreamExt};
+use playback::fold::ViewKey;
+use playback::view::View;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+/// Keys in one BatchGetItem. Source: DynamoDB API reference, BatchGetItem.
+const BATCH_GET_KEYS: usize = 100;
+/// BatchGetItem calls under way at once.
+const CONCURRENT_READS: usize = 8;
+/// How often keys that DynamoDB left unprocessed are asked for again, with a pause that doubles.
+const UNPROCESSED_ROUNDS: u32 = 5;
+const UNPROCESSED_PAUSE: Duration = Duration::from_millis(25);
+
+impl ViewTable for Views {
+    async fn read(&self, keys: &[ViewKey]) -> Vec<Result<Option<Stored>, StoreError>> {
+        let batches: Vec<_> = keys.chunks(BATCH_GET_KEYS).map(|batch| self.read_batch(batch)).collect();
+        stream::iter(batches).buffered(CONCURRENT_READS).flat_map(stream::iter).collect().await
+    }
+
+    async fn write(&self, key: &ViewKey, view: &View, expected: Option<u64>) -> Result<(), WriteError> {
+        let update = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .set_key(Some(item::view_key(key)))
+            .update_expression("SET #version = :version, #view = :view, title_id = :title_id")
+            .expression_attribute_names("#version", "version")
+            .expression_attribute_names("#view", "view")
+            .expression_attribute_values(":version", item::number(expected.unwrap_or(0) + 1))
+            .expression_attribute_values(":view", AttributeValue::B(Blob::new(view.pack())))
+            .expression_attribute_values(":title_id", item::text(&view.first.title_id))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let update = match expected {
+            None => update.condition_expression("attribute_not_exists(pk)"),
+            Some(version) => update
+                .condition_expression("#version = :expected")
+                .expression_attribute_values(":expected", item::number(version)),
+        };
+        match update.send().await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.write_error(key, error)),
+        }
+    }
+}
+
+impl Views {
+    fn write_error<R: std::fmt::Debug>(&self, key: &ViewKey, error: SdkError<UpdateItemError, R>) -> WriteError {
+        match error.as_service_error() {
+            Some(UpdateItemError::ConditionalCheckFailedException(lost)) => match lost.item().map(item::stored) {
+                None => WriteError::Lost(None),
+                Some(Ok(stored)) => WriteError::Lost(Some(Box::new(stored))),
+                Some(Err(fault)) => self.error("UpdateItem", key, fault).into(),
+            },
+            _ => classify("UpdateItem", self.subject(key), error).into(),
+        }
+    }
+
+    async fn read_batch(&self, keys: &[ViewKey]) -> Vec<Result<Option<Stored>, StoreError>> {
+        let found = match self.get_all(keys.iter().map(item::view_key).collect()).await {
+            Ok(found) => found,
+            Err(error) => return keys.iter().map(|_| Err(error.clone())).collect(),
+        };
+        let one = |key: &ViewKey| {
+            let place = (key.profile_id.clone(), item::view_sk(&key.session_id));
+            if found.unprocessed.contains(&place) {
+                let fault = Fault::Throttled(format!("left unprocessed {UNPROCESSED_ROUNDS} times"));
+                return Err(self.error("BatchGetItem", key, fault));
+            }
+            let stored = found.items.get(&place).map(item::stored).transpose();
+            stored.map_err(|fault| self.error("BatchGetItem", key, fault))
+        };
+        keys.iter().map(one).collect()
+    }
+
+    /// Reads up to [`BATCH_GET_KEYS`] items by their primary keys, asking again for what DynamoDB left unprocessed.
+    async fn get_all(&self, keys: Vec<Item>) -> Result<Found, StoreError> {
+        let mut found = Found::default();
+        let mut wanted = keys;
+        for round in 0..UNPROCESSED_ROUNDS {
+            if round > 0 {
+                tokio::time::sleep(UNPROCESSED_PAUSE * 2u32.pow(round - 1)).await;
+            }
+            let asked = KeysAndAttributes::builder().set_keys(Some(std::mem::take(&mut wanted))).build();
+            let asked = asked.map_err(|error| StoreError {
+                operation: "BatchGetItem",
+                subject: self.table.clone(),
+                fault: Fault::Unavailable(error.to_string()),
+            })?;
+            let answer = self.client.batch_get_item().request_items(&self.table, asked).send().await;
+            let answer = answer.map_err(|error| classify("BatchGetItem", &self.table, error))?;
+            for item in answer.responses.unwrap_or_default().remove(&self.table).unwrap_or_default() {
+                if let Some(place) = place(&item) {
+                    found.items.insert(place, item);
+                }
+            }
+            let left = answer.unprocessed_keys.unwrap_or_default().remove(&self.table);
+            wanted = left.map(|left| left.keys).unwrap_or_default();
+            if wanted.is_empty() {
+                return Ok(found);
+            }
+        }
+        found.unprocessed = wanted.iter().filter_map(place).collect();
+        Ok(found)
+    }
+
+    /// Reads items by their primary keys, however many; one that cannot be had fails the call.
+    pub(super) async fn get_items(&self, keys: Vec<Item>) -> Result<Vec<Item>, StoreError> {
+        let batches: Vec<_> = keys.chunks(BATCH_GET_KEYS).map(|batch| self.get_all(batch.to_vec())).collect();
+        let mut batches = stream::iter(batches).buffered(CONCURRENT_READS);
+        let mut items = Vec::with_capacity(keys.len());
+        while let Some(found) = batches.next().await {
+            let found = found?;
+            if !found.unprocessed.is_empty() {
+                let fault = Fault::Throttled(format!("left unprocessed {UNPROCESSED_ROUNDS} times"));
+                return Err(StoreError { operation: "BatchGetItem", subject: self.table.clone(), fault });
+            }
+            items.extend(found.items.into_values());
+        }
+        Ok(items)
+    }
+
+    fn subject(&self, key: &ViewKey) -> String {
+        format!("{} ({}, {})", self.table, key.profile_id, item::view_sk(&key.session_id))
+    }
+
+    fn error(&self, operation: &'static str, key: &ViewKey, fault: Fault) -> StoreError {
+        StoreError { operation, subject: self.subject(key), fault }
+    }
+}
+
+/// What BatchGetItem found, and what it left unprocessed, by (`pk`, `sk`).
+#[derive(Default)]
+struct Found {
+    items: HashMap<(String, String), Item>,
+    unprocessed: HashSet<(String, String)>,
+}
+
+fn place(item: &Item) -> Option<(String, String)> {
+    Some((item::get_text(item, "pk")?.to_owned(), item::get_text(item, "sk")?.to_owned()))
+}

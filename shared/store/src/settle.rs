@@ -1,0 +1,110 @@
+//! Settling: from a batch's deltas to stored views.
+//!
+//! ```text
+//!   read all views of the batch ──▶ merge ──▶ unchanged? ──▶ done, no write
+//!                                    ▲   └──▶ write if version is as read ──▶ done
+//!                                    │                  │ lost the race
+//!                                    └── what is there ◀┘ (came with the failure)
+//! ```
+//!
+//! A crash anywhere in between is harmless: nothing but the views remembers what was applied, and merging again
+//! what is already there changes nothing.
+
+use crate::table::{Fault, StoreError, Stored, ViewTable, WriteError};
+use futures::stream::{self, StreamExt};
+use playback::fold::{Delta, ViewKey};
+use playback::outcome::Counts;
+
+/// Writes under way at once: enough to hide the store's latency, and below the connections one environment keeps.
+const CONCURRENT_WRITES: usize = 64;
+
+/// Each lost race means that another writer succeeded; so many in a row are a fault and not contention.
+const MAX_LOST_RACES: u32 = 32;
+
+/// A delta and what became of it.
+#[derive(Debug)]
+pub struct Settled {
+    /// The delta.
+    pub delta: Delta,
+    /// For each record how many of its events were applied and how many were duplicates, once they are in the store.
+    pub result: Result<Vec<(usize, Counts)>, StoreError>,
+}
+
+/// What settling asked of the store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Views read.
+    pub reads: u64,
+    /// Conditional writes sent, those that lost a race included.
+    pub writes: u64,
+    /// Conditional writes that lost a race.
+    pub lost_races: u64,
+    /// Deltas that failed because the store asked for less.
+    pub throttles: u64,
+}
+
+/// Brings every delta into the table, or says of each why not; one that fails stops no other.
+pub async fn settle<T: ViewTable>(table: &T, deltas: Vec<Delta>) -> (Vec<Settled>, Usage) {
+    let keys: Vec<ViewKey> = deltas.iter().map(|delta| delta.key.clone()).collect();
+    let bases = table.read(&keys).await;
+    debug_assert_eq!(bases.len(), deltas.len());
+    let mut usage = Usage { reads: keys.len() as u64, ..Usage::default() };
+    let mut writes = stream::iter(deltas.into_iter().zip(bases))
+        .map(|(delta, base)| async move {
+            let mut own = Usage::default();
+            let result = match base {
+                Ok(base) => write_until_it_holds(table, &delta, base, &mut own).await,
+                Err(error) => Err(error),
+            };
+            if matches!(&result, Err(StoreError { fault: Fault::Throttled(_), .. })) {
+                own.throttles = 1;
+            }
+            (Settled { delta, result }, own)
+        })
+        .buffer_unordered(CONCURRENT_WRITES);
+    let mut settled = Vec::with_capacity(keys.len());
+    while let Some((one, own)) = writes.next().await {
+        settled.push(one);
+        usage.writes += own.writes;
+        usage.lost_races += own.lost_races;
+        usage.throttles += own.throttles;
+    }
+    drop(writes);
+    (settled, usage)
+}
+
+async fn write_until_it_holds<T: ViewTable>(
+    table: &T,
+    delta: &Delta,
+    mut base: Option<Stored>,
+    usage: &mut Usage,
+) -> Result<Vec<(usize, Counts)>, StoreError> {
+    for _ in 0..MAX_LOST_RACES {
+        let stored = base.as_ref().map(|stored| &stored.view);
+        let merged = match stored {
+            None => delta.view.clone(),
+            Some(view) => {
+                let mut merged = view.clone();
+                merged.merge(&delta.view);
+                merged
+            }
+        };
+        if stored == Some(&merged) {
+            return Ok(delta.attribute(stored));
+        }
+        usage.writes += 1;
+        match table.write(&delta.key, &merged, base.as_ref().map(|stored| stored.version)).await {
+            Ok(()) => return Ok(delta.attribute(stored)),
+            Err(WriteError::Lost(current)) => {
+                usage.lost_races += 1;
+                base = current.map(|stored| *stored);
+            }
+            Err(WriteError::Failed(error)) => return Err(error),
+        }
+    }
+    Err(StoreError {
+        operation: "settle",
+        subject: format!("{} of {}", delta.key.session_id, delta.key.profile_id),
+        fault: Fault::LostRaces(MAX_LOST_RACES),
+    })
+}

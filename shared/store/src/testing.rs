@@ -1,0 +1,142 @@
+//! A table in memory, for tests of what settles into one: it keeps the port's promises, counts what was asked, fails
+//! where it is told to, and gives other tasks a turn between any two effects, so that writers really interleave.
+
+use crate::table::{StoreError, Stored, ViewTable, WriteError};
+use playback::fold::ViewKey;
+use playback::view::View;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// One effect on the table, in the order in which they happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// A view was read.
+    Read(ViewKey),
+    /// A view was written; the version it has now.
+    Written(ViewKey, u64),
+    /// A conditional write found another version.
+    Lost(ViewKey),
+    /// The call failed because the test said so.
+    Failed(ViewKey),
+}
+
+/// Decides whether a write fails; asked once before each.
+pub type FailWrites = Box<dyn FnMut(&ViewKey) -> Option<StoreError> + Send>;
+
+/// A table in memory.
+#[derive(Default)]
+pub struct MemoryTable {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The packed form, as a real table keeps it.
+    items: BTreeMap<ViewKey, (Vec<u8>, u64)>,
+    effects: Vec<Effect>,
+    fail_writes: Option<FailWrites>,
+    /// A linear congruential generator that decides how often a call gives way.
+    turns: u64,
+}
+
+impl MemoryTable {
+    /// An empty table, whose calls give way to other tasks as `seed` decides.
+    pub fn new(seed: u64) -> Self {
+        Self { state: Mutex::new(State { turns: seed, ..State::default() }) }
+    }
+
+    /// Makes writes fail as `decide` says.
+    pub fn fail_writes(&self, decide: FailWrites) {
+        self.lock().fail_writes = Some(decide);
+    }
+
+    /// Puts bytes in a view's place, readable or not.
+    pub fn put_raw(&self, key: ViewKey, packed: Vec<u8>) {
+        self.lock().items.insert(key, (packed, 1));
+    }
+
+    /// Deletes a view, as an erasure does.
+    pub fn delete(&self, key: &ViewKey) {
+        self.lock().items.remove(key);
+    }
+
+    /// All views that can be read.
+    pub fn views(&self) -> BTreeMap<ViewKey, View> {
+        let state = self.lock();
+        state.items.iter().filter_map(|(key, (packed, _))| Some((key.clone(), View::unpack(packed).ok()?))).collect()
+    }
+
+    /// Bytes of each packed view.
+    pub fn packed_sizes(&self) -> Vec<usize> {
+        self.lock().items.values().map(|(packed, _)| packed.len()).collect()
+    }
+
+    /// What happened since this was last asked.
+    pub fn take_effects(&self) -> Vec<Effect> {
+        std::mem::take(&mut self.lock().effects)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn give_way(&self) {
+        let turns = {
+            let mut state = self.lock();
+            state.turns = state.turns.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state.turns >> 33) % 4
+        };
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl State {
+    fn get(&self, key: &ViewKey) -> Result<Option<Stored>, StoreError> {
+        let Some((packed, version)) = self.items.get(key) else { return Ok(None) };
+        let view = View::unpack(packed).map_err(|unreadable| StoreError {
+            operation: "read",
+            subject: key.session_id.to_string(),
+            fault: unreadable.into(),
+        })?;
+        Ok(Some(Stored { view, version: *version }))
+    }
+}
+
+impl ViewTable for MemoryTable {
+    async fn read(&self, keys: &[ViewKey]) -> Vec<Result<Option<Stored>, StoreError>> {
+        self.give_way().await;
+        let results = {
+            let mut state = self.lock();
+            state.effects.extend(keys.iter().cloned().map(Effect::Read));
+            keys.iter().map(|key| state.get(key)).collect()
+        };
+        self.give_way().await;
+        results
+    }
+
+    async fn write(&self, key: &ViewKey, view: &View, expected: Option<u64>) -> Result<(), WriteError> {
+        self.give_way().await;
+        let result = {
+            let mut state = self.lock();
+            if let Some(error) = state.fail_writes.as_mut().and_then(|decide| decide(key)) {
+                state.effects.push(Effect::Failed(key.clone()));
+                Err(error.into())
+            } else if state.items.get(key).map(|(_, version)| *version) == expected {
+                let version = expected.unwrap_or(0) + 1;
+                state.items.insert(key.clone(), (view.pack(), version));
+                state.effects.push(Effect::Written(key.clone(), version));
+                Ok(())
+            } else {
+                state.effects.push(Effect::Lost(key.clone()));
+                match state.get(key) {
+                    Ok(stored) => Err(WriteError::Lost(stored.map(Box::new))),
+                    Err(error) => Err(error.into()),
+                }
+            }
+        };
+        self.give_way().await;
+        result
+    }
+}

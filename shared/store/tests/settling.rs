@@ -1,0 +1,189 @@
+//! Any order, any duplication, any batches, any interleaving of concurrent writers: the views end the same.
+
+use playback::contract::{Device, Event, Kind};
+use playback::envelope::{Envelope, Stamp};
+use playback::fold::{ViewKey, fold};
+use playback::outcome::Counts;
+use playback::session::SessionId;
+use playback::view::View;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use store::testing::{Effect, MemoryTable};
+use store::{Fault, StoreError, settle};
+
+fn envelope(session: u128, received_at: u64, events: Vec<(u16, u64)>) -> Envelope {
+    let device = Arc::new(Device { id: "d1".to_owned(), kind: "tv".to_owned() });
+    let event = |(seq, position_ms): (u16, u64)| Event {
+        seq,
+        kind: Kind::Progressed,
+        position_ms,
+        played_ms: position_ms.min(7),
+        title_duration_ms: 100,
+        occurred_at: received_at,
+        device: Arc::clone(&device),
+        country: None,
+    };
+    Envelope {
+        session_id: SessionId::mint("use1".parse().unwrap(), 1_790_000_000_000, session),
+        profile_id: "p1".to_owned(),
+        title_id: "t1".to_owned(),
+        stamp: Stamp { received_at, ingest_region: "us-east-1".to_owned(), trace_id: None },
+        events: events.into_iter().map(event).collect(),
+    }
+}
+
+fn envelopes() -> impl Strategy<Value = Envelope> {
+    (0u128..3, 0u64..4, prop::collection::vec((0u16..20, 0u64..100), 1..5))
+        .prop_map(|(session, received_at, events)| envelope(session, received_at, events))
+}
+
+/// What one writer makes of the whole trace in one batch.
+fn expected(trace: &[Envelope]) -> BTreeMap<ViewKey, View> {
+    fold(trace.iter().cloned().enumerate()).into_iter().map(|delta| (delta.key, delta.view)).collect()
+}
+
+/// Shuffles, duplicates and deals a trace out to writers, each with its batches.
+fn plans() -> impl Strategy<Value = (Vec<Envelope>, Vec<Vec<Vec<Envelope>>>)> {
+    prop::collection::vec(envelopes(), 1..24).prop_flat_map(|trace| {
+        let again = prop::collection::vec(prop::sample::select(trace.clone()), 0..12);
+        let all = again.prop_map({
+            let trace = trace.clone();
+            move |again| [trace.clone(), again].concat()
+        });
+        let dealt = (all.prop_shuffle(), 1usize..5, 1usize..6).prop_map(|(all, writers, size)| {
+            let mut hands = vec![Vec::new(); writers];
+            for (at, envelope) in all.into_iter().enumerate() {
+                hands[at % writers].push(envelope);
+            }
+            hands.into_iter().map(|hand| hand.chunks(size).map(<[_]>::to_vec).collect()).collect()
+        });
+        (Just(trace), dealt)
+    })
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+proptest! {
+    #[test]
+    fn concurrent_writers_in_any_interleaving_end_with_the_same_views((trace, writers) in plans(), seed in any::<u64>()) {
+        let table = MemoryTable::new(seed);
+        let sent: u64 = writers.iter().flatten().flatten().map(|e| e.events.len() as u64).sum();
+        let total = block_on(async {
+            let run = writers.into_iter().map(|batches| async {
+                let mut total = Counts::default();
+                for batch in batches {
+                    let (settled, usage) = settle(&table, fold(batch.into_iter().enumerate())).await;
+                    assert_eq!(usage.reads as usize, settled.len());
+                    for one in settled {
+                        for (_, counts) in one.result.unwrap() {
+                            total += counts;
+                        }
+                    }
+                }
+                total
+            });
+            futures::future::join_all(run).await.into_iter().fold(Counts::default(), |mut sum, counts| {
+                sum += counts;
+                sum
+            })
+        });
+        prop_assert_eq!(table.views(), expected(&trace));
+        // Every event is counted once, and as applied exactly once, whoever won which race.
+        prop_assert_eq!(total.applied + total.duplicate, sent);
+        prop_assert_eq!(total.applied, expected(&trace).values().map(View::events).sum::<u64>());
+    }
+
+    /// A writer that dies before a write, or whose answer is lost so that its whole batch comes again, changes nothing.
+    #[test]
+    fn failures_and_redelivery_end_with_the_same_views((trace, writers) in plans(), seed in any::<u64>(), every in 2u64..5) {
+        let table = MemoryTable::new(seed);
+        let calls = AtomicU64::new(seed % every);
+        table.fail_writes(Box::new(move |key| {
+            (calls.fetch_add(1, Ordering::Relaxed) % every == 0).then(|| StoreError {
+                operation: "write",
+                subject: key.session_id.to_string(),
+                fault: Fault::Unavailable("the test says so".to_owned()),
+            })
+        }));
+        block_on(async {
+            for batch in writers.into_iter().flatten() {
+                loop {
+                    let (settled, _) = settle(&table, fold(batch.iter().cloned().enumerate())).await;
+                    if settled.iter().all(|one| one.result.is_ok()) {
+                        break;
+                    }
+                }
+            }
+        });
+        prop_assert_eq!(table.views(), expected(&trace));
+    }
+}
+
+#[test]
+fn lost_races_do_happen_and_are_settled_with_what_came_back() {
+    let mut lost = 0;
+    for seed in 0..50 {
+        let table = MemoryTable::new(seed);
+        block_on(async {
+            let write = |at: u16| settle(&table, fold([(0, envelope(1, 1, vec![(at, u64::from(at))]))]));
+            futures::future::join_all((0..8).map(write)).await;
+        });
+        let effects = table.take_effects();
+        lost += effects.iter().filter(|effect| matches!(effect, Effect::Lost(_))).count();
+        // One read a writer: what is merged after a lost race came with the failure.
+        assert_eq!(effects.iter().filter(|effect| matches!(effect, Effect::Read(_))).count(), 8);
+        assert_eq!(table.views().values().next().unwrap().events(), 8);
+    }
+    assert!(lost > 100, "only {lost} lost races in 50 runs of 8 writers: the interleaving is none");
+}
+
+#[test]
+fn what_is_already_there_is_not_written_again() {
+    let table = MemoryTable::new(0);
+    let batch = || fold([(0, envelope(1, 5, vec![(0, 10), (1, 20)]))]);
+    let (first, again) = block_on(async { (settle(&table, batch()).await, settle(&table, batch()).await) });
+    assert_eq!((first.1.writes, again.1.writes), (1, 0));
+    assert_eq!(again.0[0].result, Ok(vec![(0, Counts { applied: 0, duplicate: 2 })]));
+}
+
+#[test]
+fn a_corrupt_view_fails_only_its_own_delta() {
+    let table = MemoryTable::new(0);
+    let corrupt = envelope(1, 1, vec![(0, 1)]);
+    table.put_raw(
+        ViewKey { profile_id: corrupt.profile_id.clone(), session_id: corrupt.session_id.clone() },
+        b"no view".to_vec(),
+    );
+    let good = envelope(2, 1, vec![(0, 1)]);
+    let (settled, _) = block_on(settle(&table, fold([(0, corrupt), (1, good.clone())])));
+    let result_of = |record: usize| {
+        settled.iter().find(|one| one.delta.records().any(|of| of == record)).map(|one| one.result.is_ok())
+    };
+    assert_eq!((result_of(0), result_of(1)), (Some(false), Some(true)));
+    assert!(table.views().keys().any(|key| key.session_id == good.session_id));
+}
+
+#[test]
+fn a_view_deleted_under_a_writer_is_begun_anew() {
+    let table = MemoryTable::new(0);
+    let first = envelope(1, 1, vec![(0, 1)]);
+    let key = ViewKey { profile_id: first.profile_id.clone(), session_id: first.session_id.clone() };
+    block_on(async {
+        settle(&table, fold([(0, first)])).await;
+        // Deleted between the read and the write of the next batch.
+        let base = store::ViewTable::read(&table, std::slice::from_ref(&key)).await;
+        table.delete(&key);
+        let next = envelope(1, 2, vec![(1, 2)]);
+        let view = View::of_envelope(&next).unwrap();
+        let version = base[0].as_ref().unwrap().as_ref().map(|stored| stored.version);
+        let lost = store::ViewTable::write(&table, &key, &view, version).await;
+        assert!(matches!(lost, Err(store::WriteError::Lost(None))), "{lost:?}");
+        let (settled, _) = settle(&table, fold([(0, next)])).await;
+        assert!(settled[0].result.is_ok());
+    });
+    assert_eq!(table.views()[&key].events(), 1);
+}
