@@ -1,0 +1,332 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::super::record::samples::{record, sized, source};
+use super::super::settle::{Batch, Condition, Outcome, Policy, Response};
+use super::{Batching, Core, Step};
+
+fn policy() -> Policy {
+    Policy { max_retries: Some(2), max_age_ms: None, bisect: false, partial_answers: true }
+}
+
+fn batching() -> Batching {
+    Batching { size: 3, window_ms: 500, payload_limit: 6 * 1024 * 1024, concurrency: 4 }
+}
+
+fn core() -> Core {
+    Core::new(policy(), batching(), source())
+}
+
+fn success() -> Outcome {
+    answer("null")
+}
+
+fn answer(payload: &str) -> Outcome {
+    Outcome::Answered { payload: payload.as_bytes().to_vec(), response: Response::default() }
+}
+
+fn error() -> Outcome {
+    Outcome::FunctionError { response: Response::default() }
+}
+
+fn invoke(step: Step) -> (u64, Batch) {
+    match step {
+        Step::Invoke { id, batch } => (id, batch),
+        other => panic!("no invocation but {other:?}"),
+    }
+}
+
+fn places(batch: &Batch) -> Vec<(i32, i64)> {
+    batch.records.iter().map(|r| (r.partition, r.offset)).collect()
+}
+
+#[test]
+fn batch_leaves_when_the_window_ends_and_mixes_partitions() {
+    let mut core = core();
+    core.receive(record(1, 4, 0), 1_000);
+    core.receive(record(0, 8, 0), 1_200);
+    assert_eq!(core.next(1_499), Step::Wait(Some(1_500)));
+    let (id, batch) = invoke(core.next(1_500));
+    assert_eq!(places(&batch), [(0, 8), (1, 4)]);
+    core.invoked(id, success(), 1_600);
+    assert_eq!(core.take_commits(), [(0, 9), (1, 5)]);
+    assert_eq!(core.next(1_600), Step::Wait(None));
+}
+
+#[test]
+fn full_batch_leaves_at_once_and_takes_no_more_than_its_size() {
+    let mut core = core();
+    for offset in 0..4 {
+        core.receive(record(0, offset, 0), 0);
+    }
+    let (_, batch) = invoke(core.next(0));
+    assert_eq!(places(&batch), [(0, 0), (0, 1), (0, 2)]);
+    assert_eq!(core.next(9_000), Step::Wait(None), "partition 0 is held");
+}
+
+#[test]
+fn payload_limit_closes_a_batch_and_one_record_above_it_is_discarded() {
+    let limit = 2_000;
+    let batching = Batching { payload_limit: limit, size: 100, ..batching() };
+    let mut core = Core::new(policy(), batching, source());
+    core.receive(sized(0, 0, 0, 700), 0);
+    core.receive(sized(0, 1, 0, 700), 0);
+    core.receive(sized(1, 0, 0, 4_000), 0);
+    let (id, batch) = invoke(core.next(0));
+    assert_eq!(places(&batch), [(0, 0)]);
+    assert!(source().payload(&batch.records).len() <= limit);
+    core.invoked(id, success(), 0);
+    let (id, batch) = invoke(core.next(0));
+    assert_eq!(places(&batch), [(0, 1)]);
+    core.invoked(id, success(), 0);
+    let Step::Deliver { id, discard } = core.next(0) else {
+        panic!("nothing discarded");
+    };
+    assert_eq!(discard.condition, Condition::MaximumPayloadSizeExceeded);
+    assert_eq!((places(&discard.batch), discard.response), (vec![(1, 0)], None));
+    core.delivered(id, true, 0);
+    assert_eq!(core.take_commits(), [(0, 2), (1, 1)]);
+}
+
+#[test]
+fn poison_that_is_retried_for_ever_holds_only_its_own_partition() {
+    let policy = Policy { max_retries: None, ..policy() };
+    let mut core = Core::new(policy, batching(), source());
+    core.receive(record(0, 0, 0), 0);
+    let (id, _) = invoke(core.next(500));
+    core.receive(record(0, 1, 0), 600);
+    core.invoked(id, error(), 600);
+    for offset in 0..50 {
+        let now = 2_000 + offset * 20_000;
+        let (poison, batch) = invoke(core.next(now));
+        assert_eq!(places(&batch), [(0, 0)]);
+        core.receive(record(1, offset, 0), now - 600);
+        let (other, batch) = invoke(core.next(now));
+        assert_eq!(places(&batch), [(1, offset)]);
+        core.invoked(other, success(), now);
+        core.invoked(poison, error(), now);
+        assert_eq!(core.take_commits(), [(1, offset + 1)]);
+    }
+}
+
+#[test]
+fn split_halves_of_one_partition_run_in_order() {
+    let policy = Policy { bisect: true, ..policy() };
+    let mut core = Core::new(policy, batching(), source());
+    core.receive(record(0, 0, 0), 0);
+    core.receive(record(0, 1, 0), 0);
+    let (id, _) = invoke(core.next(500));
+    core.invoked(id, error(), 500);
+    let (left, batch) = invoke(core.next(500));
+    assert_eq!(places(&batch), [(0, 0)]);
+    assert_eq!(core.next(500), Step::Wait(None));
+    core.invoked(left, success(), 500);
+    let (_, batch) = invoke(core.next(500));
+    assert_eq!(places(&batch), [(0, 1)]);
+}
+
+#[test]
+fn records_past_their_age_are_delivered_before_the_rest_is_sent() {
+    let policy = Policy { max_age_ms: Some(60_000), ..policy() };
+    let mut core = Core::new(policy, batching(), source());
+    core.receive(record(0, 0, 1_000), 100_000);
+    core.receive(record(0, 1, 99_000), 100_000);
+    let Step::Deliver { id, discard } = core.next(100_500) else {
+        panic!("nothing discarded");
+    };
+    assert_eq!(discard.condition, Condition::RecordAgeExceeded);
+    assert_eq!(places(&discard.batch), [(0, 0)]);
+    core.delivered(id, false, 100_500);
+    assert_eq!(core.take_commits(), [], "the destination did not take it");
+    let Step::Deliver { id, .. } = core.next(200_000) else {
+        panic!("delivery is not tried again");
+    };
+    core.delivered(id, true, 200_000);
+    assert_eq!(core.take_commits(), [(0, 1)]);
+}
+
+#[test]
+fn outcome_of_work_from_before_a_reset_has_no_effect() {
+    let mut core = core();
+    core.receive(record(0, 0, 0), 0);
+    let (id, _) = invoke(core.next(500));
+    core.reset();
+    core.receive(record(0, 0, 0), 600);
+    core.invoked(id, success(), 700);
+    assert_eq!(core.take_commits(), []);
+    assert_eq!(core.positions(), [(0, 0)]);
+}
+
+#[test]
+fn partition_with_two_batches_waiting_is_full() {
+    let mut core = core();
+    for offset in 0..6 {
+        assert!(core.full_partitions().is_empty());
+        core.receive(record(2, offset, 0), 0);
+    }
+    assert_eq!(core.full_partitions(), BTreeSet::from([2]));
+}
+
+/// What happens to one step, by chance.
+#[derive(Debug, Clone, Copy)]
+enum Luck {
+    Success,
+    Error,
+    NotInvoked,
+    Nonsense,
+    /// The records at these bits fail.
+    Partial(u8),
+}
+
+fn luck() -> impl Strategy<Value = Luck> {
+    prop_oneof![
+        Just(Luck::Success),
+        Just(Luck::Error),
+        Just(Luck::NotInvoked),
+        Just(Luck::Nonsense),
+        any::<u8>().prop_map(Luck::Partial),
+    ]
+}
+
+/// The answer, and which records of the batch it makes succeed.
+fn play(luck: Luck, policy: &Policy, batch: &Batch) -> (Outcome, Vec<(i32, i64)>) {
+    let all = places(batch);
+    match luck {
+        Luck::Success => (success(), all),
+        Luck::Error => (error(), Vec::new()),
+        Luck::NotInvoked => {
+            let cause = "throttled".into();
+            (Outcome::NotInvoked { cause }, Vec::new())
+        }
+        Luck::Nonsense => {
+            let outcome = answer(r#"{"batchItemFailures":[{"itemIdentifier":"x"}]}"#);
+            let done = if policy.partial_answers { Vec::new() } else { all };
+            (outcome, done)
+        }
+        Luck::Partial(bits) => {
+            let fails = |index: usize| bits & (1 << (index % 8)) != 0;
+            let items: Vec<_> = batch
+                .records
+                .iter()
+                .enumerate()
+                .filter(|(index, _)| fails(*index))
+                .map(|(_, r)| {
+                    let partition = source().partition_name(r.partition);
+                    json!({"itemIdentifier": {"partition": partition, "offset": r.offset}})
+                })
+                .collect();
+            let outcome = answer(&json!({ "batchItemFailures": items }).to_string());
+            let done = all
+                .into_iter()
+                .enumerate()
+                .filter(|(index, _)| !policy.partial_answers || !fails(*index))
+                .map(|(_, place)| place)
+                .collect();
+            (outcome, done)
+        }
+    }
+}
+
+proptest! {
+    /// Whatever functions answer, in whatever order invocations end: every record ends exactly
+    /// once, done or delivered; no commit passes a record that has not ended; no two
+    /// invocations share a partition at the same time; the limits hold.
+    #[test]
+    fn no_record_is_lost_or_skipped(
+        arrivals in prop::collection::vec((0..4_i32, 0..3_000_usize, 0..2_000_i64), 1..60),
+        lucks in prop::collection::vec((luck(), any::<u16>(), 0..3_000_i64), 1..150),
+        max_retries in prop::option::of(0..3_u32),
+        max_age_ms in prop::option::of(2_000..20_000_i64),
+        bisect: bool,
+        partial_answers: bool,
+        size in 1..8_usize,
+        concurrency in 1..4_usize,
+    ) {
+        let policy = Policy { max_retries, max_age_ms, bisect, partial_answers };
+        let batching = Batching { size, window_ms: 500, payload_limit: 2_500, concurrency };
+        let mut core = Core::new(policy.clone(), batching, source());
+        let mut now = 10_000_i64;
+        let mut next_offset = BTreeMap::<i32, i64>::new();
+        let mut open = BTreeSet::<(i32, i64)>::new();
+        let mut committed = BTreeMap::<i32, i64>::new();
+        let mut running: Vec<Step> = Vec::new();
+        let mut arrivals = arrivals.into_iter();
+        let mut lucks = lucks.into_iter();
+        let mut left = arrivals.len();
+        for round in 0.. {
+            prop_assert!(round < 5_000, "it does not come to an end: {:?}", core);
+            if let Some((partition, bytes, age)) = arrivals.next() {
+                let offset = next_offset.entry(partition).or_default();
+                open.insert((partition, *offset));
+                core.receive(sized(partition, *offset, now - age, bytes), now);
+                *offset += 1;
+                left -= 1;
+            }
+            let wait = loop {
+                match core.next(now) {
+                    Step::Wait(until) => break until,
+                    step => running.push(step),
+                }
+            };
+            prop_assert!(running.len() <= concurrency);
+            let mut busy = BTreeSet::new();
+            for step in &running {
+                let batch = match step {
+                    Step::Invoke { batch, .. } => {
+                        prop_assert!(batch.records.len() <= size);
+                        prop_assert!(source().payload(&batch.records).len() <= 2_500);
+                        batch
+                    }
+                    Step::Deliver { discard, .. } => &discard.batch,
+                    Step::Wait(_) => unreachable!(),
+                };
+                prop_assert!(max_retries.is_none_or(|max| batch.retries <= max));
+                let partitions: BTreeSet<i32> = batch.records.iter().map(|r| r.partition).collect();
+                prop_assert!(busy.is_disjoint(&partitions));
+                busy.extend(partitions);
+            }
+            if running.is_empty() {
+                match wait {
+                    Some(until) => now = now.max(until),
+                    None if left > 0 => {}
+                    None => break,
+                }
+                continue;
+            }
+            // After the script everything goes well, so that retries without a limit end too.
+            let (luck, which, pause) = lucks.next().unwrap_or((Luck::Success, 0, 1));
+            now += pause;
+            match running.remove(usize::from(which) % running.len()) {
+                Step::Invoke { id, batch } => {
+                    let (outcome, done) = play(luck, &policy, &batch);
+                    for place in done {
+                        prop_assert!(open.remove(&place), "{place:?} ended twice");
+                    }
+                    core.invoked(id, outcome, now);
+                }
+                Step::Deliver { id, discard } => {
+                    let taken = matches!(luck, Luck::Success);
+                    for place in places(&discard.batch) {
+                        prop_assert!(open.contains(&place), "{place:?} ended twice");
+                        if taken { open.remove(&place); }
+                    }
+                    core.delivered(id, taken, now);
+                }
+                Step::Wait(_) => unreachable!(),
+            }
+            for (partition, offset) in core.take_commits() {
+                let before = committed.insert(partition, offset);
+                prop_assert!(before < Some(offset), "a commit goes back");
+                let lowest = open.iter().find(|(p, _)| *p == partition).map(|(_, o)| *o);
+                prop_assert!(lowest.is_none_or(|lowest| offset <= lowest), "a commit skips a record");
+            }
+        }
+        prop_assert!(open.is_empty(), "never ended: {open:?}");
+        prop_assert_eq!(&committed, &next_offset);
+        let stats = core.stats();
+        let total: i64 = next_offset.values().sum();
+        prop_assert_eq!(stats.records_delivered + stats.discarded, total.cast_unsigned());
+    }
+}

@@ -1,0 +1,323 @@
+//! The settings of a mapping, from the stack that deployed it.
+//!
+//! The emulator's `ListEventSourceMappings` leaves out topics, consumer group and poller settings,
+//! so they are read from the processed template; what only the deployment knows (ids, ARNs) comes
+//! from the stack's resources and from the mapping itself. Defaults are those of AWS Lambda
+//! Developer Guide, "All Amazon MSK event source configuration parameters in Lambda".
+
+use std::collections::HashMap;
+
+use anyhow::{Context as _, bail, ensure};
+use aws_config::SdkConfig;
+use aws_sdk_cloudformation::types::TemplateStage;
+use serde_json::Value;
+
+use super::core::Batching;
+use super::failure::{Destination, Mapping};
+use super::settle::Policy;
+
+/// Payload limit of a synchronous invocation, in bytes.
+const PAYLOAD_LIMIT: usize = 6 * 1024 * 1024;
+/// Invocations at a time on one machine, however many pollers the mapping may have.
+const MAX_CONCURRENCY: usize = 8;
+/// Batching window of Kafka mappings if none is set, in milliseconds.
+const DEFAULT_WINDOW_MS: i64 = 500;
+/// Retries that Lambda applies when they are unlimited and there is a destination.
+const RETRIES_BEFORE_DESTINATION: u32 = 10;
+
+/// Where a group without committed offsets begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StartingPosition {
+    TrimHorizon,
+    Latest,
+}
+
+/// Everything that the poller needs to know of a mapping.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Settings {
+    pub(super) mapping: Mapping,
+    pub(super) event_source_arn: String,
+    pub(super) topic: String,
+    pub(super) group_id: String,
+    pub(super) starting_position: StartingPosition,
+    pub(super) batching: Batching,
+    pub(super) policy: Policy,
+    pub(super) destination: Option<Destination>,
+}
+
+/// What the stack and the mapping say beside the template.
+#[derive(Debug, Clone, Default)]
+struct Deployed {
+    stack: String,
+    uuid: String,
+    function_arn: String,
+    event_source_arn: String,
+    parameters: HashMap<String, String>,
+    /// Logical id → (type, physical id).
+    resources: HashMap<String, (String, String)>,
+}
+
+impl Settings {
+    /// Reads the settings of the mapping `logical_id` of `stack`.
+    ///
+    /// # Errors
+    /// If the stack, the mapping or the template cannot be read, or the template asks for what
+    /// is not emulated.
+    pub(super) async fn load(sdk: &SdkConfig, stack: &str, logical_id: &str) -> anyhow::Result<Self> {
+        let cloudformation = aws_sdk_cloudformation::Client::new(sdk);
+        let body = cloudformation
+            .get_template()
+            .stack_name(stack)
+            .template_stage(TemplateStage::Processed)
+            .send()
+            .await
+            .with_context(|| format!("get the processed template of stack {stack}"))?
+            .template_body
+            .with_context(|| format!("stack {stack} has no template"))?;
+        let template: Value = serde_json::from_str(&body).with_context(|| {
+            format!("the processed template of stack {stack} is no JSON (does it use the SAM transform?)")
+        })?;
+
+        let parameters = cloudformation
+            .describe_stacks()
+            .stack_name(stack)
+            .send()
+            .await
+            .with_context(|| format!("describe stack {stack}"))?
+            .stacks
+            .into_iter()
+            .flatten()
+            .flat_map(|stack| stack.parameters.unwrap_or_default())
+            .filter_map(|p| Some((p.parameter_key?, p.resolved_value.or(p.parameter_value)?)))
+            .collect();
+        let resources: HashMap<_, _> = cloudformation
+            .describe_stack_resources()
+            .stack_name(stack)
+            .send()
+            .await
+            .with_context(|| format!("describe the resources of stack {stack}"))?
+            .stack_resources
+            .into_iter()
+            .flatten()
+            .filter_map(|r| Some((r.logical_resource_id?, (r.resource_type?, r.physical_resource_id?))))
+            .collect();
+        let (_, uuid) =
+            resources.get(logical_id).with_context(|| format!("stack {stack} has no resource {logical_id}"))?.clone();
+        let mapping = aws_sdk_lambda::Client::new(sdk)
+            .get_event_source_mapping()
+            .uuid(&uuid)
+            .send()
+            .await
+            .with_context(|| format!("get event source mapping {uuid} ({logical_id})"))?;
+        let deployed = Deployed {
+            stack: stack.to_owned(),
+            function_arn: mapping.function_arn.with_context(|| format!("mapping {uuid} has no function"))?,
+            event_source_arn: mapping
+                .event_source_arn
+                .with_context(|| format!("mapping {uuid} has no event source"))?,
+            uuid,
+            parameters,
+            resources,
+        };
+        Self::parse(&template, logical_id, &deployed)
+            .with_context(|| format!("settings of {logical_id} in stack {stack}"))
+    }
+
+    fn parse(template: &Value, logical_id: &str, deployed: &Deployed) -> anyhow::Result<Self> {
+        let resource = &template["Resources"][logical_id];
+        ensure!(
+            resource["Type"] == "AWS::Lambda::EventSourceMapping",
+            "not an AWS::Lambda::EventSourceMapping but {}",
+            resource["Type"]
+        );
+        let properties = Properties { values: &resource["Properties"], template, deployed };
+        let topics = properties.get("/Topics")?;
+        let topic = match topics.as_array().map(Vec::as_slice) {
+            Some([Value::String(topic)]) => topic.clone(),
+            _ => bail!("Topics must name one topic, not {topics}"),
+        };
+        let starting_position = match properties.get("/StartingPosition")?.as_str() {
+            Some("TRIM_HORIZON") => StartingPosition::TrimHorizon,
+            Some("LATEST") => StartingPosition::Latest,
+            other => bail!("StartingPosition {other:?} is not emulated"),
+        };
+        let destination = match properties.get("/DestinationConfig/OnFailure/Destination")? {
+            Value::Null => None,
+            Value::String(arn) if arn.is_empty() => None,
+            Value::String(arn) => Some(Destination::from_arn(&arn)?),
+            other => bail!("the on-failure destination is no ARN but {other}"),
+        };
+        let max_retries = match properties.integer("/MaximumRetryAttempts")?.unwrap_or(-1) {
+            -1 if destination.is_some() => Some(RETRIES_BEFORE_DESTINATION),
+            -1 => None,
+            retries => Some(u32::try_from(retries).context("MaximumRetryAttempts")?),
+        };
+        let max_age_ms = match properties.integer("/MaximumRecordAgeInSeconds")?.unwrap_or(-1) {
+            -1 => None,
+            seconds => Some(seconds * 1_000),
+        };
+        let size = properties.integer("/BatchSize")?.unwrap_or(100);
+        ensure!((1..=10_000).contains(&size), "BatchSize {size} is not within 1 to 10000");
+        let pollers = properties.integer("/ProvisionedPollerConfig/MaximumPollers")?.unwrap_or(200);
+        let group_id = match properties.get("/AmazonManagedKafkaEventSourceConfig/ConsumerGroupId")? {
+            Value::Null => deployed.uuid.clone(),
+            Value::String(group) => group,
+            other => bail!("ConsumerGroupId is no text but {other}"),
+        };
+        Ok(Self {
+            mapping: Mapping { uuid: deployed.uuid.clone(), function_arn: deployed.function_arn.clone() },
+            event_source_arn: deployed.event_source_arn.clone(),
+            topic,
+            group_id,
+            starting_position,
+            batching: Batching {
+                size: usize::try_from(size)?,
+                window_ms: properties
+                    .integer("/MaximumBatchingWindowInSeconds")?
+                    .map_or(DEFAULT_WINDOW_MS, |seconds| seconds * 1_000),
+                payload_limit: PAYLOAD_LIMIT,
+                concurrency: usize::try_from(pollers)?.clamp(1, MAX_CONCURRENCY),
+            },
+            policy: Policy {
+                max_retries,
+                max_age_ms,
+                bisect: properties.flag("/BisectBatchOnFunctionError")?,
+                partial_answers: properties
+                    .get("/FunctionResponseTypes")?
+                    .as_array()
+                    .is_some_and(|types| types.iter().any(|t| t == "ReportBatchItemFailures")),
+            },
+            destination,
+        })
+    }
+}
+
+/// The properties of the mapping's resource, with intrinsic functions resolved on reading.
+struct Properties<'a> {
+    values: &'a Value,
+    template: &'a Value,
+    deployed: &'a Deployed,
+}
+
+impl Properties<'_> {
+    /// The value at a JSON pointer; null if there is none.
+    fn get(&self, pointer: &str) -> anyhow::Result<Value> {
+        let value = self.values.pointer(pointer).unwrap_or(&Value::Null);
+        self.resolve(value).with_context(|| pointer.to_owned())
+    }
+
+    fn integer(&self, pointer: &str) -> anyhow::Result<Option<i64>> {
+        match self.get(pointer)? {
+            Value::Null => Ok(None),
+            Value::String(text) => Ok(Some(text.parse().with_context(|| pointer.to_owned())?)),
+            value => match value.as_i64() {
+                Some(number) => Ok(Some(number)),
+                None => bail!("{pointer} is no whole number but {value}"),
+            },
+        }
+    }
+
+    fn flag(&self, pointer: &str) -> anyhow::Result<bool> {
+        match self.get(pointer)? {
+            Value::Null => Ok(false),
+            Value::Bool(flag) => Ok(flag),
+            Value::String(text) => text.parse().with_context(|| pointer.to_owned()),
+            value => bail!("{pointer} is no true or false but {value}"),
+        }
+    }
+
+    fn resolve(&self, value: &Value) -> anyhow::Result<Value> {
+        match value {
+            Value::Array(items) => items.iter().map(|item| self.resolve(item)).collect(),
+            Value::Object(object) if object.len() == 1 => {
+                let Some((name, argument)) = object.iter().next() else {
+                    return Ok(value.clone());
+                };
+                match (name.as_str(), argument) {
+                    ("Ref", Value::String(name)) => self.reference(name),
+                    ("Fn::GetAtt", Value::String(path)) => self.attribute(path),
+                    ("Fn::GetAtt", Value::Array(path)) => {
+                        let path: Option<Vec<_>> = path.iter().map(Value::as_str).collect();
+                        self.attribute(&path.context("Fn::GetAtt of no names")?.join("."))
+                    }
+                    ("Fn::Sub", Value::String(text)) => self.substitute(text),
+                    (name, _) if name == "Ref" || name.starts_with("Fn::") => {
+                        bail!("{value} is not understood here")
+                    }
+                    _ => Ok(value.clone()),
+                }
+            }
+            _ => Ok(value.clone()),
+        }
+    }
+
+    fn reference(&self, name: &str) -> anyhow::Result<Value> {
+        if let Some(value) = self.pseudo_parameter(name) {
+            return Ok(value);
+        }
+        let default = || match &self.template["Parameters"][name]["Default"] {
+            Value::Null => None,
+            Value::String(text) => Some(text.clone()),
+            other => Some(other.to_string()),
+        };
+        let physical = || self.deployed.resources.get(name).map(|(_, id)| id.clone());
+        self.deployed
+            .parameters
+            .get(name)
+            .cloned()
+            .or_else(physical)
+            .or_else(default)
+            .map(Value::String)
+            .with_context(|| format!("Ref {name}: no such parameter or resource"))
+    }
+
+    /// Account, region and partition are those of the function.
+    fn pseudo_parameter(&self, name: &str) -> Option<Value> {
+        let arn = |index| self.deployed.function_arn.split(':').nth(index).map(Value::from);
+        match name {
+            "AWS::NoValue" => Some(Value::Null),
+            "AWS::StackName" => Some(self.deployed.stack.as_str().into()),
+            "AWS::Partition" => arn(1),
+            "AWS::Region" => arn(3),
+            "AWS::AccountId" => arn(4),
+            _ => None,
+        }
+    }
+
+    fn attribute(&self, path: &str) -> anyhow::Result<Value> {
+        let (name, attribute) = path.split_once('.').with_context(|| format!("Fn::GetAtt {path}"))?;
+        let (kind, id) =
+            self.deployed.resources.get(name).with_context(|| format!("Fn::GetAtt {path}: no such resource"))?;
+        let form = match (kind.as_str(), attribute) {
+            (_, "Arn") if id.starts_with("arn:") => return Ok(id.as_str().into()),
+            ("AWS::S3::Bucket", "Arn") => "arn:${AWS::Partition}:s3:::",
+            ("AWS::SQS::Queue", "Arn") => "arn:${AWS::Partition}:sqs:${AWS::Region}:${AWS::AccountId}:",
+            _ => bail!("Fn::GetAtt {path} of {kind} is not understood here"),
+        };
+        // The physical id of a queue is its URL, which ends in its name.
+        let name = id.rsplit('/').next().unwrap_or(id);
+        self.substitute(&format!("{form}{name}"))
+    }
+
+    fn substitute(&self, text: &str) -> anyhow::Result<Value> {
+        let mut out = String::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once("${") {
+            let (name, tail) = after.split_once('}').with_context(|| format!("Fn::Sub {text}: an open brace"))?;
+            out.push_str(before);
+            if let Some(literal) = name.strip_prefix('!') {
+                out.push_str(&format!("${{{literal}}}"));
+            } else {
+                let value = if name.contains('.') { self.attribute(name)? } else { self.reference(name)? };
+                out.push_str(value.as_str().unwrap_or_default());
+            }
+            rest = tail;
+        }
+        out.push_str(rest);
+        Ok(out.into())
+    }
+}
+
+#[cfg(test)]
+#[path = "settings_tests.rs"]
+mod tests;

@@ -1,0 +1,312 @@
+//! What becomes of a batch once the function answered.
+//!
+//! Pure: a policy, a batch and an outcome give a decision. Each record of the batch is in exactly
+//! one part of the decision. Source: AWS Lambda Developer Guide, "Configuring error handling
+//! controls for Kafka event sources"; what it leaves open follows the guide's pages for Kinesis.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::record::{Record, Source};
+
+/// The error handling of a mapping.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Policy {
+    /// Retries after the first invocation; `None` = without limit.
+    pub(super) max_retries: Option<u32>,
+    /// Greatest age of a record that is still sent to the function, in milliseconds; `None` = any.
+    pub(super) max_age_ms: Option<i64>,
+    /// `BisectBatchOnFunctionError`.
+    pub(super) bisect: bool,
+    /// `ReportBatchItemFailures`. Without it an answer's content is not looked at.
+    pub(super) partial_answers: bool,
+}
+
+/// Records that are sent in one invocation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Batch {
+    /// Sorted by partition and offset; never empty.
+    pub(super) records: Vec<Record>,
+    /// Retries that were used up. Splitting does not use one.
+    pub(super) retries: u32,
+    /// Invocations that these records went through.
+    pub(super) invocations: u32,
+    /// Not to be sent before this time, Unix milliseconds.
+    pub(super) not_before: i64,
+}
+
+/// What an invocation came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The function returned this payload.
+    Answered { payload: Vec<u8>, response: Response },
+    /// The function failed or timed out.
+    FunctionError { response: Response },
+    /// Lambda did not run the function: throttled, unreachable. Uses no retry.
+    NotInvoked { cause: String },
+}
+
+/// What is told of an invocation in a failure record.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Response {
+    pub(super) request_id: String,
+    pub(super) status: i32,
+    pub(super) executed_version: String,
+    /// `Handled` or `Unhandled`; absent if the function returned normally.
+    pub(super) function_error: Option<String>,
+}
+
+/// Why records are given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Condition {
+    /// All retries failed.
+    RetryAttemptsExhausted,
+    /// Older than the greatest age.
+    RecordAgeExceeded,
+    /// One record alone exceeds the payload limit.
+    MaximumPayloadSizeExceeded,
+}
+
+impl Condition {
+    /// The word in the failure record.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::RetryAttemptsExhausted => "RetryAttemptsExhausted",
+            Self::RecordAgeExceeded => "RecordAgeExceeded",
+            Self::MaximumPayloadSizeExceeded => "MaximumPayloadSizeExceeded",
+        }
+    }
+}
+
+/// Records that go to the on-failure destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Discard {
+    pub(super) batch: Batch,
+    pub(super) condition: Condition,
+    /// The last invocation, if there was one.
+    pub(super) response: Option<Response>,
+}
+
+/// Where each record of a batch goes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Decision {
+    /// Succeeded: their offsets may be committed.
+    pub(super) done: Vec<Record>,
+    /// To be sent again: one batch, or two after a split.
+    pub(super) again: Vec<Batch>,
+    /// Given up.
+    pub(super) discard: Option<Discard>,
+    /// The batch failed as a whole by the function's doing.
+    pub(super) failed: bool,
+}
+
+/// Decides about a batch.
+pub(super) fn settle(policy: &Policy, source: &Source, mut batch: Batch, outcome: Outcome, now: i64) -> Decision {
+    let (response, payload) = match outcome {
+        Outcome::NotInvoked { .. } => {
+            batch.not_before = now + backoff_ms(batch.invocations + 1);
+            batch.invocations += 1;
+            return Decision { again: vec![batch], ..Decision::default() };
+        }
+        Outcome::FunctionError { response } => (response, None),
+        Outcome::Answered { payload, response } => (response, Some(payload)),
+    };
+    batch.invocations += 1;
+    let failures = match payload {
+        None => None,
+        Some(_) if !policy.partial_answers => Some(BTreeSet::new()),
+        Some(payload) => failures(source, &batch.records, &payload),
+    };
+    let Some(failures) = failures else {
+        return Decision { failed: true, ..retry(policy, batch, response, now, policy.bisect) };
+    };
+    let (failed, done): (Vec<_>, Vec<_>) =
+        batch.records.into_iter().partition(|record| failures.contains(&(record.partition, record.offset)));
+    batch.records = failed;
+    if batch.records.is_empty() {
+        return Decision { done, ..Decision::default() };
+    }
+    Decision { done, ..retry(policy, batch, response, now, false) }
+}
+
+/// Splits, sends again or gives up.
+fn retry(policy: &Policy, mut batch: Batch, response: Response, now: i64, split: bool) -> Decision {
+    if split && batch.records.len() > 1 {
+        let right = batch.records.split_off(batch.records.len() / 2);
+        batch.not_before = now;
+        let right = Batch { records: right, ..batch };
+        return Decision { again: vec![batch, right], ..Decision::default() };
+    }
+    if policy.max_retries.is_some_and(|max| batch.retries >= max) {
+        return Decision {
+            discard: Some(Discard { batch, condition: Condition::RetryAttemptsExhausted, response: Some(response) }),
+            ..Decision::default()
+        };
+    }
+    batch.retries += 1;
+    batch.not_before = now + backoff_ms(batch.retries);
+    Decision { again: vec![batch], ..Decision::default() }
+}
+
+/// The records that a partial answer names, or `None` if the batch failed as a whole: the answer
+/// has not the documented form, or it names a partition or an offset that was not in the batch.
+/// An empty or null answer names nothing.
+fn failures(source: &Source, sent: &[Record], payload: &[u8]) -> Option<BTreeSet<(i32, i64)>> {
+    let none = BTreeSet::new();
+    if payload.is_empty() {
+        return Some(none);
+    }
+    let items = match serde_json::from_slice(payload).ok()? {
+        Value::Null => return Some(none),
+        Value::Object(mut answer) => match answer.remove("batchItemFailures") {
+            None | Some(Value::Null) => return Some(none),
+            Some(Value::Array(items)) => items,
+            Some(_) => return None,
+        },
+        _ => return None,
+    };
+    items
+        .iter()
+        .map(|item| {
+            let id = item.get("itemIdentifier")?;
+            let name = id.get("partition")?.as_str()?;
+            let offset = id.get("offset")?.as_i64()?;
+            sent.iter()
+                .find(|r| r.offset == offset && source.partition_name(r.partition) == name)
+                .map(|r| (r.partition, r.offset))
+        })
+        .collect()
+}
+
+/// Milliseconds to wait before attempt `n`: doubling from 0.1 s up to 10 s. Lambda waits longer
+/// between attempts and does not document how long.
+pub(super) fn backoff_ms(n: u32) -> i64 {
+    (50_i64 << n.min(8)).min(10_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::record::samples::{record, source};
+    use super::{Batch, Condition, Decision, Outcome, Policy, Response, settle};
+
+    fn policy() -> Policy {
+        Policy { max_retries: Some(2), max_age_ms: None, bisect: false, partial_answers: true }
+    }
+
+    fn batch() -> Batch {
+        Batch {
+            records: vec![record(0, 100, 1), record(0, 101, 1), record(0, 102, 1), record(1, 7, 1)],
+            retries: 0,
+            invocations: 0,
+            not_before: 0,
+        }
+    }
+
+    fn error() -> Outcome {
+        Outcome::FunctionError { response: Response::default() }
+    }
+
+    fn decide(policy: &Policy, batch: Batch, answer: &str) -> Decision {
+        let outcome = Outcome::Answered { payload: answer.as_bytes().to_vec(), response: Response::default() };
+        settle(policy, &source(), batch, outcome, 1_000)
+    }
+
+    fn offsets(batch: &Batch) -> Vec<(i32, i64)> {
+        batch.records.iter().map(|r| (r.partition, r.offset)).collect()
+    }
+
+    #[test]
+    fn empty_and_null_answers_are_success() {
+        for answer in
+            ["", "null", "{}", r#"{"batchItemFailures":null}"#, r#"{"batchItemFailures":[]}"#, r#"{"statusCode":200}"#]
+        {
+            let decision = decide(&policy(), batch(), answer);
+            assert_eq!(decision.done.len(), 4, "{answer}");
+            assert_eq!((decision.again.len(), decision.failed), (0, false));
+        }
+    }
+
+    #[test]
+    fn named_records_are_retried_and_the_others_are_done() {
+        let answer = json!({"batchItemFailures": [
+            {"itemIdentifier": {"partition": "events-0", "offset": 102}},
+            {"itemIdentifier": {"partition": "events-0", "offset": 100}},
+        ]});
+        let decision = decide(&policy(), batch(), &answer.to_string());
+        assert_eq!(offsets(&decision.again[0]), [(0, 100), (0, 102)]);
+        assert_eq!(decision.again[0].retries, 1);
+        assert_eq!(decision.again[0].not_before, 1_100);
+        let done: Vec<_> = decision.done.iter().map(|r| (r.partition, r.offset)).collect();
+        assert_eq!(done, [(0, 101), (1, 7)]);
+    }
+
+    #[test]
+    fn answer_of_an_unknown_form_or_place_fails_the_whole_batch() {
+        let item = |id| json!({"batchItemFailures": [{"itemIdentifier": id}]}).to_string();
+        for answer in [
+            item(json!({"partition": "events-9", "offset": 100})),
+            item(json!({"partition": "events-0", "offset": 99})),
+            item(json!({"partition": "events-1", "offset": 100})),
+            item(json!({"partition": "events-0", "offset": "100"})),
+            item(json!({"topic-partition": "events-0", "offset": 100})),
+            item(json!("100")),
+            item(json!(null)),
+            json!({"batchItemFailures": {}}).to_string(),
+            json!({"batchItemFailures": [
+                {"itemIdentifier": {"partition": "events-0", "offset": 100}},
+                {"itemIdentifier": {"partition": "events-0", "offset": 1}},
+            ]})
+            .to_string(),
+            "[]".into(),
+            "\"\"".into(),
+            "not JSON".into(),
+        ] {
+            let decision = decide(&policy(), batch(), &answer);
+            assert!(decision.failed && decision.done.is_empty(), "{answer}");
+            assert_eq!(offsets(&decision.again[0]).len(), 4, "{answer}");
+        }
+    }
+
+    #[test]
+    fn answer_is_not_looked_at_unless_partial_answers_are_on() {
+        let policy = Policy { partial_answers: false, ..policy() };
+        let answer = r#"{"batchItemFailures":[{"itemIdentifier":""}]}"#;
+        assert_eq!(decide(&policy, batch(), answer).done.len(), 4);
+    }
+
+    #[test]
+    fn function_error_retries_the_batch_until_its_retries_are_used_up() {
+        let mut current = batch();
+        for retries in 1..=2 {
+            let decision = settle(&policy(), &source(), current, error(), 0);
+            current = decision.again[0].clone();
+            assert_eq!(current.retries, retries);
+        }
+        let decision = settle(&policy(), &source(), current, error(), 0);
+        let discard = decision.discard.expect("given up");
+        assert_eq!(discard.condition, Condition::RetryAttemptsExhausted);
+        assert_eq!((discard.batch.invocations, discard.batch.records.len()), (3, 4));
+    }
+
+    #[test]
+    fn function_error_splits_the_batch_without_using_a_retry() {
+        let policy = Policy { bisect: true, ..policy() };
+        let decision = settle(&policy, &source(), batch(), error(), 0);
+        let halves: Vec<_> = decision.again.iter().map(offsets).collect();
+        assert_eq!(halves, [[(0, 100), (0, 101)], [(0, 102), (1, 7)]]);
+        assert!(decision.again.iter().all(|half| half.retries == 0));
+    }
+
+    #[test]
+    fn invocation_that_did_not_happen_uses_no_retry() {
+        let outcome = Outcome::NotInvoked { cause: "throttled".into() };
+        let policy = Policy { max_retries: Some(0), bisect: true, ..policy() };
+        let decision = settle(&policy, &source(), batch(), outcome, 0);
+        assert_eq!(decision.again[0].records.len(), 4);
+        assert_eq!(decision.again[0].retries, 0);
+        assert!(decision.again[0].not_before > 0 && !decision.failed);
+    }
+}
