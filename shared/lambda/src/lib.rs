@@ -2,9 +2,12 @@
 //!
 //! **Invariant:** nothing here is global and mutable: an environment may serve several invocations at once.
 
+pub mod auth;
 pub mod batch;
 pub mod clock;
 pub mod config;
 pub mod logs;
 pub mod metrics;
 pub mod problem;
+pub mod runtime;
+pub mod warm_up;

@@ -1,0 +1,194 @@
+//! The issuer's keys: fetched when they are first needed, kept, refreshed, and never lost to a failed refresh.
+//!
+//! - Keys older than [`MAX_AGE`] are fetched again; until that succeeds, the old ones hold.
+//! - An unknown key id fetches them too, since the issuer may have rotated, but not within [`PAUSE`] of the last
+//!   attempt: invented key ids must not turn into requests to the issuer.
+//! - One request fetches at a time. Others wait for it if they have no key, and use the old key if they have one.
+//! - A key of an unknown type, or not for signatures, is passed over: it is no reason to refuse the others.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
+use serde::Deserialize;
+use url::Url;
+
+use super::AuthError;
+
+/// How long fetched keys are used without asking again.
+pub(super) const MAX_AGE: Duration = Duration::from_secs(600);
+/// The least time between two attempts while there are keys.
+pub(super) const PAUSE: Duration = Duration::from_secs(30);
+/// The least time between two attempts while there are none.
+pub(super) const PAUSE_WITHOUT_KEYS: Duration = Duration::from_secs(1);
+/// How long one attempt may take.
+const TIME_OUT: Duration = Duration::from_secs(3);
+/// The largest key set that is read.
+pub(super) const MAX_BYTES: usize = 256 * 1024;
+
+/// The keys behind a URL.
+pub(super) struct Jwks {
+    url: Url,
+    client: reqwest::Client,
+    cache: RwLock<Cache>,
+    /// Held by the one who fetches.
+    fetching: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone, Default)]
+struct Cache {
+    /// The last good set; empty until there was one.
+    keys: Arc<[Key]>,
+    fetched_at: Option<Instant>,
+    attempted_at: Option<Instant>,
+    last_attempt_failed: bool,
+}
+
+struct Key {
+    id: Option<String>,
+    algorithms: Vec<Algorithm>,
+    key: Arc<DecodingKey>,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error(transparent)]
+    Http(#[from] reqwest::Error),
+    #[error("the key set is larger than {MAX_BYTES} bytes")]
+    TooLarge,
+    #[error("the key set is not JSON of its form: {0}")]
+    Malformed(#[from] serde_json::Error),
+    #[error("the key set has no key for an allowed algorithm")]
+    NoUsableKey,
+}
+
+#[derive(Deserialize)]
+struct KeySet {
+    keys: Vec<serde_json::Value>,
+}
+
+impl Jwks {
+    pub(super) fn new(url: Url) -> Result<Self, reqwest::Error> {
+        let client = reqwest::Client::builder()
+            .timeout(TIME_OUT)
+            // A redirect could lead away from https or from the configured host.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        Ok(Self { url, client, cache: RwLock::default(), fetching: tokio::sync::Mutex::default() })
+    }
+
+    /// The key that a token's header names.
+    pub(super) async fn key(
+        &self,
+        id: Option<&str>,
+        algorithm: Algorithm,
+        now: Instant,
+    ) -> Result<Arc<DecodingKey>, AuthError> {
+        let cache = self.cache();
+        let known = cache.find(id, algorithm);
+        if let (Some(key), false) = (&known, cache.is_stale(now)) {
+            return Ok(Arc::clone(key));
+        }
+        let fetching = match (self.fetching.try_lock(), known) {
+            (Ok(fetching), _) => fetching,
+            (Err(_), Some(key)) => return Ok(key),
+            (Err(_), None) => self.fetching.lock().await,
+        };
+        // Whoever fetched while we waited may have brought the key.
+        let cache = self.cache();
+        let satisfied = cache.find(id, algorithm).is_some() && !cache.is_stale(now);
+        if !satisfied && cache.may_try(now) {
+            self.refresh(now).await;
+        }
+        drop(fetching);
+        let cache = self.cache();
+        cache.find(id, algorithm).ok_or(if cache.keys.is_empty() || cache.last_attempt_failed {
+            AuthError::Unavailable // The key may exist: we could not look.
+        } else {
+            AuthError::Invalid("the token is signed with an unknown key")
+        })
+    }
+
+    pub(super) async fn warm_up(&self, now: Instant) -> Result<(), AuthError> {
+        let _fetching = self.fetching.lock().await;
+        self.refresh(now).await;
+        if self.cache().keys.is_empty() { Err(AuthError::Unavailable) } else { Ok(()) }
+    }
+
+    async fn refresh(&self, now: Instant) {
+        let fetched = self.fetch().await;
+        let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
+        cache.attempted_at = Some(now);
+        cache.last_attempt_failed = fetched.is_err();
+        match fetched {
+            Ok(keys) => {
+                cache.keys = keys;
+                cache.fetched_at = Some(now);
+            }
+            Err(error) if cache.keys.is_empty() => tracing::error!(%error, "the JWKS could not be fetched"),
+            Err(error) => tracing::warn!(%error, "the JWKS could not be refreshed; the last good one holds"),
+        }
+    }
+
+    async fn fetch(&self) -> Result<Arc<[Key]>, FetchError> {
+        let get = self.client.get(self.url.clone()).send().await.and_then(reqwest::Response::error_for_status);
+        let mut response = get.map_err(reqwest::Error::without_url)?;
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(reqwest::Error::without_url)? {
+            if body.len() + chunk.len() > MAX_BYTES {
+                return Err(FetchError::TooLarge);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let set: KeySet = serde_json::from_slice(&body)?;
+        let keys: Arc<[Key]> = set.keys.into_iter().filter_map(usable).collect();
+        if keys.is_empty() { Err(FetchError::NoUsableKey) } else { Ok(keys) }
+    }
+
+    fn cache(&self) -> Cache {
+        self.cache.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Cache {
+    /// The key with this id; for a token without an id, the only key of its algorithm.
+    fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<Arc<DecodingKey>> {
+        let mut candidates = self
+            .keys
+            .iter()
+            .filter(|key| key.algorithms.contains(&algorithm) && (id.is_none() || key.id.as_deref() == id));
+        let key = candidates.next()?;
+        (id.is_some() || candidates.next().is_none()).then(|| Arc::clone(&key.key))
+    }
+
+    fn is_stale(&self, now: Instant) -> bool {
+        self.fetched_at.is_none_or(|at| now.saturating_duration_since(at) >= MAX_AGE)
+    }
+
+    fn may_try(&self, now: Instant) -> bool {
+        let pause = if self.keys.is_empty() { PAUSE_WITHOUT_KEYS } else { PAUSE };
+        self.attempted_at.is_none_or(|at| now.saturating_duration_since(at) >= pause)
+    }
+}
+
+/// A key that may verify signatures by one of the allowed algorithms.
+fn usable(jwk: serde_json::Value) -> Option<Key> {
+    let jwk: Jwk = serde_json::from_value(jwk).ok()?;
+    if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {
+        return None;
+    }
+    let mut algorithms = match &jwk.algorithm {
+        AlgorithmParameters::RSA(_) => AlgorithmFamily::Rsa.algorithms().to_vec(),
+        AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P256 => vec![Algorithm::ES256],
+        AlgorithmParameters::EllipticCurve(ec) if ec.curve == EllipticCurve::P384 => vec![Algorithm::ES384],
+        AlgorithmParameters::OctetKeyPair(pair) if pair.curve == EllipticCurve::Ed25519 => vec![Algorithm::EdDSA],
+        _ => return None,
+    };
+    if let Some(declared) = jwk.common.key_algorithm {
+        let declared = Algorithm::try_from(declared).ok()?;
+        algorithms.retain(|algorithm| *algorithm == declared);
+    }
+    let key = Arc::new(DecodingKey::from_jwk(&jwk).ok()?);
+    (!algorithms.is_empty()).then_some(Key { id: jwk.common.key_id, algorithms, key })
+}

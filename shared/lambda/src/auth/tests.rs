@@ -1,0 +1,348 @@
+//! Tokens against real signatures, and the key cache against a real HTTP server on loopback.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::{KeyPair, KeySize};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair};
+use axum::http::StatusCode;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{EncodingKey, Header, get_current_timestamp};
+use serde_json::{Value, json};
+
+use super::jwks::{MAX_AGE, MAX_BYTES, PAUSE, PAUSE_WITHOUT_KEYS};
+use super::*;
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+fn by_secret() -> Authenticator {
+    let keys = KeySource::Secret(SECRET.parse().unwrap());
+    Authenticator::new(&AuthConfig { keys, issuer: None, audience: None }).unwrap()
+}
+
+fn in_an_hour() -> u64 {
+    get_current_timestamp() + 3600
+}
+
+fn member() -> Value {
+    json!({"sub": "m1", "exp": in_an_hour(), "profiles": ["p1", "p2"]})
+}
+
+fn signed(algorithm: Algorithm, kid: Option<&str>, claims: &Value, key: &EncodingKey) -> String {
+    let header = Header { kid: kid.map(str::to_owned), ..Header::new(algorithm) };
+    format!("Bearer {}", jsonwebtoken::encode(&header, claims, key).unwrap())
+}
+
+fn hs256(claims: &Value) -> String {
+    signed(Algorithm::HS256, None, claims, &EncodingKey::from_secret(SECRET.as_bytes()))
+}
+
+fn profiles(ids: &[&str]) -> Scope {
+    Scope::Profiles(ids.iter().map(|&id| id.to_owned()).collect())
+}
+
+#[tokio::test]
+async fn a_members_token_speaks_for_its_profiles_only() {
+    let identity = by_secret().verify(Some(&hs256(&member()))).await.unwrap();
+    assert_eq!(identity, Identity { scope: profiles(&["p1", "p2"]), subject: Some("m1".into()) });
+    assert!(identity.may("p1") && !identity.may("p3") && !identity.may(""));
+}
+
+#[tokio::test]
+async fn a_service_token_speaks_for_all_and_the_scheme_has_no_case() {
+    let claims = json!({"exp": in_an_hour(), "scope": "openid service", "profiles": []});
+    let header = hs256(&claims).replacen("Bearer", "bEaReR", 1);
+    let identity = by_secret().verify(Some(&header)).await.unwrap();
+    assert_eq!(identity, Identity { scope: Scope::Service, subject: None });
+    assert!(identity.may("anyone"));
+}
+
+#[tokio::test]
+async fn claims_that_prove_nothing_are_refused() {
+    let exp = in_an_hour();
+    let now = get_current_timestamp();
+    let cases = [
+        (json!({"exp": now - 61, "profiles": ["p1"]}), "the token has expired"),
+        (json!({"exp": exp, "nbf": now + 120, "profiles": ["p1"]}), "the token is not valid yet"),
+        (json!({"profiles": ["p1"]}), "the token lacks one of the claims exp, iss, aud"),
+        (json!({"exp": exp}), "the token has neither profiles nor the scope service"),
+        (json!({"exp": exp, "scope": "services"}), "the token has neither profiles nor the scope service"),
+        (json!({"exp": exp, "profiles": "p1"}), "the token is not valid"),
+        (json!({"exp": exp, "profiles": [1]}), "the token is not valid"),
+    ];
+    for (claims, reason) in cases {
+        let refused = by_secret().verify(Some(&hs256(&claims))).await;
+        assert_eq!(refused, Err(AuthError::Invalid(reason)), "{claims}");
+    }
+}
+
+#[tokio::test]
+async fn clocks_may_differ_by_the_leeway() {
+    let now = get_current_timestamp();
+    let claims = json!({"exp": now - 30, "nbf": now + 30, "profiles": ["p1"]});
+    by_secret().verify(Some(&hs256(&claims))).await.unwrap();
+}
+
+#[tokio::test]
+async fn issuer_and_audience_are_required_when_configured() {
+    let keys = KeySource::Secret(SECRET.parse().unwrap());
+    let config = AuthConfig { keys, issuer: Some("https://issuer".into()), audience: Some("playhead".into()) };
+    let strict = Authenticator::new(&config).unwrap();
+    let with = |iss: Value, aud: Value| {
+        let mut claims = member();
+        claims["iss"] = iss;
+        claims["aud"] = aud;
+        hs256(&claims)
+    };
+    strict.verify(Some(&with(json!("https://issuer"), json!(["other", "playhead"])))).await.unwrap();
+    let refused = [
+        with(json!("https://other"), json!("playhead")),
+        with(json!("https://issuer"), json!("other")),
+        with(Value::Null, json!("playhead")),
+        with(json!("https://issuer"), Value::Null),
+    ];
+    for header in refused {
+        assert!(matches!(strict.verify(Some(&header)).await, Err(AuthError::Invalid(_))));
+    }
+    by_secret().verify(Some(&with(json!("https://any"), json!("any")))).await.unwrap();
+}
+
+#[tokio::test]
+async fn forged_tokens_are_refused() {
+    let encode = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let unsigned = format!("Bearer {}.{}.", encode(json!({"alg": "none"})), encode(member()));
+    let other_secret = EncodingKey::from_secret(b"fedcba9876543210fedcba9876543210");
+    let mut critical = Header::new(Algorithm::HS256);
+    critical.crit = Some(vec!["b64".into()]);
+    let right_secret = EncodingKey::from_secret(SECRET.as_bytes());
+    let forged = [
+        unsigned,
+        signed(Algorithm::HS256, None, &member(), &other_secret),
+        signed(Algorithm::HS512, None, &member(), &right_secret),
+        format!("Bearer {}", jsonwebtoken::encode(&critical, &member(), &right_secret).unwrap()),
+        format!("{}x", hs256(&member())),
+        "Bearer a.b.c".into(),
+        "Bearer ".into(),
+        format!("Bearer {}", "a".repeat(20_000)),
+    ];
+    for header in forged {
+        assert!(matches!(by_secret().verify(Some(&header)).await, Err(AuthError::Invalid(_))), "{header}");
+    }
+    for header in [None, Some(""), Some("Bearer"), Some("Basic dTpw")] {
+        assert_eq!(by_secret().verify(header).await, Err(AuthError::Missing));
+    }
+}
+
+#[test]
+fn errors_answer_as_problems() {
+    let problem = Problem::from(AuthError::Missing);
+    assert_eq!((problem.status.as_u16(), problem.challenge), (401, Some(r#"Bearer realm="playhead""#)));
+    let problem = Problem::from(AuthError::Invalid("the token has expired"));
+    let challenge = r#"Bearer realm="playhead", error="invalid_token""#;
+    assert_eq!((problem.status.as_u16(), problem.challenge), (401, Some(challenge)));
+    let problem = Problem::from(AuthError::Unavailable);
+    assert_eq!((problem.status.as_u16(), problem.retry_after_s, problem.challenge), (503, Some(5), None));
+}
+
+#[test]
+fn nothing_secret_is_printed() {
+    assert_eq!(format!("{:?}", by_secret()), "Authenticator { .. }");
+    let config = AuthConfig { keys: KeySource::Secret(SECRET.parse().unwrap()), issuer: None, audience: None };
+    assert!(!format!("{config:?}").contains(SECRET));
+}
+
+/// A signer and the public half of its key.
+struct Issuer {
+    algorithm: Algorithm,
+    kid: &'static str,
+    private: EncodingKey,
+    public: Value,
+}
+
+impl Issuer {
+    fn new(algorithm: Algorithm, kid: &'static str) -> Self {
+        let random = SystemRandom::new();
+        let private = match algorithm.family() {
+            AlgorithmFamily::Ec => {
+                let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
+                EncodingKey::from_ec_der(key.as_ref())
+            }
+            AlgorithmFamily::Ed => {
+                EncodingKey::from_ed_der(Ed25519KeyPair::generate_pkcs8v1(&random).unwrap().as_ref())
+            }
+            AlgorithmFamily::Rsa => {
+                let key: Pkcs8V1Der<'_> = KeyPair::generate(KeySize::Rsa2048).unwrap().as_der().unwrap();
+                // PKCS #8 wraps the PKCS #1 key that is asked for in 26 bytes of header, at this size.
+                EncodingKey::from_rsa_der(&key.as_ref()[26..])
+            }
+            AlgorithmFamily::Hmac => panic!("a public key is asked for"),
+        };
+        let mut jwk = Jwk::from_encoding_key(&private, algorithm).unwrap();
+        jwk.common.key_id = Some(kid.into());
+        Self { algorithm, kid, private, public: serde_json::to_value(jwk).unwrap() }
+    }
+
+    fn token(&self) -> String {
+        signed(self.algorithm, Some(self.kid), &member(), &self.private)
+    }
+}
+
+/// A JWKS server on loopback whose answer the test sets, and that counts its requests.
+#[derive(Clone, Default)]
+struct Server {
+    answer: Arc<Mutex<Option<String>>>,
+    requests: Arc<AtomicUsize>,
+}
+
+impl Server {
+    async fn start(keys: &[&Issuer]) -> (Self, Authenticator) {
+        let server = Self::default();
+        server.publish(keys);
+        let state = server.clone();
+        let serve = move || {
+            let state = state.clone();
+            async move {
+                state.requests.fetch_add(1, Ordering::SeqCst);
+                let answer = state.answer.lock().unwrap().clone();
+                answer.ok_or(StatusCode::INTERNAL_SERVER_ERROR)
+            }
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/jwks", listener.local_addr().unwrap()).parse().unwrap();
+        let router = axum::Router::new().route("/jwks", axum::routing::get(serve));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let config = AuthConfig { keys: KeySource::Jwks(url), issuer: None, audience: None };
+        (server, Authenticator::new(&config).unwrap())
+    }
+
+    fn publish(&self, keys: &[&Issuer]) {
+        let keys: Vec<&Value> = keys.iter().map(|issuer| &issuer.public).collect();
+        self.answer(Some(json!({"keys": keys}).to_string()));
+    }
+
+    fn answer(&self, answer: Option<String>) {
+        *self.answer.lock().unwrap() = answer;
+    }
+
+    fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
+    }
+}
+
+#[tokio::test]
+async fn each_family_of_public_keys_verifies() {
+    let issuers = [
+        Issuer::new(Algorithm::RS256, "rsa"),
+        Issuer::new(Algorithm::ES256, "ec"),
+        Issuer::new(Algorithm::EdDSA, "ed"),
+    ];
+    let (server, authenticator) = Server::start(&issuers.each_ref()).await;
+    authenticator.warm_up().await.unwrap();
+    for issuer in &issuers {
+        assert!(authenticator.verify(Some(&issuer.token())).await.unwrap().may("p1"), "{}", issuer.kid);
+    }
+    assert_eq!(server.requests(), 1, "the keys are cached");
+}
+
+#[tokio::test]
+async fn a_public_key_is_never_a_secret() {
+    let issuer = Issuer::new(Algorithm::RS256, "rsa");
+    let (server, authenticator) = Server::start(&[&issuer]).await;
+    let modulus = issuer.public["n"].as_str().unwrap();
+    for secret in [modulus.as_bytes().to_vec(), URL_SAFE_NO_PAD.decode(modulus).unwrap()] {
+        let forged = signed(Algorithm::HS256, Some("rsa"), &member(), &EncodingKey::from_secret(&secret));
+        let refused = authenticator.verify(Some(&forged)).await;
+        assert_eq!(refused, Err(AuthError::Invalid("the token's algorithm is not allowed here")));
+    }
+    let shared = json!({"kty": "oct", "kid": "shared", "k": URL_SAFE_NO_PAD.encode(SECRET)});
+    server.answer(Some(json!({"keys": [shared, issuer.public]}).to_string()));
+    authenticator.warm_up().await.unwrap();
+    let forged = signed(Algorithm::HS256, Some("shared"), &member(), &EncodingKey::from_secret(SECRET.as_bytes()));
+    assert!(matches!(authenticator.verify(Some(&forged)).await, Err(AuthError::Invalid(_))));
+}
+
+#[tokio::test]
+async fn a_key_only_verifies_its_own_algorithm_and_tokens() {
+    let (rsa, ec) = (Issuer::new(Algorithm::RS256, "rsa"), Issuer::new(Algorithm::ES256, "ec"));
+    let (_server, authenticator) = Server::start(&[&rsa, &ec]).await;
+    let crossed = [
+        signed(Algorithm::RS384, Some("rsa"), &member(), &rsa.private),
+        signed(Algorithm::ES256, Some("rsa"), &member(), &ec.private),
+        signed(Algorithm::ES256, Some("ec"), &member(), &Issuer::new(Algorithm::ES256, "ec").private),
+    ];
+    for header in crossed {
+        assert!(matches!(authenticator.verify(Some(&header)).await, Err(AuthError::Invalid(_))));
+    }
+    let without_id = signed(Algorithm::ES256, None, &member(), &ec.private);
+    authenticator.verify(Some(&without_id)).await.unwrap();
+}
+
+#[tokio::test]
+async fn rotated_keys_are_found_but_invented_ids_do_not_reach_the_issuer() {
+    let (old, new) = (Issuer::new(Algorithm::ES256, "old"), Issuer::new(Algorithm::ES256, "new"));
+    let (server, authenticator) = Server::start(&[&old]).await;
+    let start = Instant::now();
+    authenticator.verify_at(Some(&old.token()), start).await.unwrap();
+    server.publish(&[&old, &new]);
+    let unknown = Err(AuthError::Invalid("the token is signed with an unknown key"));
+    for _ in 0..5 {
+        assert_eq!(authenticator.verify_at(Some(&new.token()), start).await, unknown);
+    }
+    assert_eq!(server.requests(), 1, "within the pause nobody asks again");
+    authenticator.verify_at(Some(&new.token()), start + PAUSE).await.unwrap();
+    assert_eq!(server.requests(), 2);
+    server.publish(&[&new]);
+    let withdrawn = authenticator.verify_at(Some(&old.token()), start + PAUSE + MAX_AGE).await;
+    assert_eq!((withdrawn, server.requests()), (unknown, 3));
+}
+
+#[tokio::test]
+async fn the_last_good_keys_hold_while_the_issuer_is_away() {
+    let (known, other) = (Issuer::new(Algorithm::ES256, "known"), Issuer::new(Algorithm::ES256, "other"));
+    let (server, authenticator) = Server::start(&[&known]).await;
+    let start = Instant::now();
+    authenticator.verify_at(Some(&known.token()), start).await.unwrap();
+    let broken = [None, Some("no JSON".into()), Some(r#"{"keys":[]}"#.into()), Some(" ".repeat(MAX_BYTES + 1))];
+    for (answer, n) in broken.into_iter().zip(1..) {
+        server.answer(answer);
+        let now = start + MAX_AGE * n;
+        authenticator.verify_at(Some(&known.token()), now).await.unwrap();
+        let cannot_look = authenticator.verify_at(Some(&other.token()), now).await;
+        assert_eq!((cannot_look, server.requests()), (Err(AuthError::Unavailable), 1 + n as usize));
+    }
+}
+
+#[tokio::test]
+async fn keys_that_were_never_had_are_unavailable_and_soon_tried_again() {
+    let issuer = Issuer::new(Algorithm::ES256, "only");
+    let (server, authenticator) = Server::start(&[&issuer]).await;
+    server.answer(None);
+    assert_eq!(authenticator.warm_up().await, Err(AuthError::Unavailable));
+    let start = Instant::now() + PAUSE_WITHOUT_KEYS;
+    assert_eq!(authenticator.verify_at(Some(&issuer.token()), start).await, Err(AuthError::Unavailable));
+    server.publish(&[&issuer]);
+    assert_eq!(authenticator.verify_at(Some(&issuer.token()), start).await, Err(AuthError::Unavailable));
+    authenticator.verify_at(Some(&issuer.token()), start + PAUSE_WITHOUT_KEYS).await.unwrap();
+    assert_eq!(server.requests(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn concurrent_requests_fetch_once() {
+    let issuer = Issuer::new(Algorithm::ES256, "only");
+    let (server, authenticator) = Server::start(&[&issuer]).await;
+    let (authenticator, token) = (Arc::new(authenticator), issuer.token());
+    let requests: Vec<_> = (0..32)
+        .map(|_| {
+            let (authenticator, token) = (Arc::clone(&authenticator), token.clone());
+            tokio::spawn(async move { authenticator.verify(Some(&token)).await })
+        })
+        .collect();
+    for request in requests {
+        request.await.unwrap().unwrap();
+    }
+    assert_eq!(server.requests(), 1);
+}
