@@ -10,7 +10,7 @@ mod context;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use aws_config::SdkConfig;
@@ -194,7 +194,7 @@ impl KafkaLog {
     /// The client to use now. After a fatal error (a lost producer id, a denied one) librdkafka's client
     /// refuses everything for ever, so it is replaced, at most once in `replace_interval`.
     fn client(&self) -> Client {
-        let mut current = self.inner.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current();
         if current.since.elapsed() >= self.inner.config.replace_interval
             && let Some((code, reason)) = current.client.client().fatal_error()
         {
@@ -212,6 +212,19 @@ impl KafkaLog {
         }
         current.client.clone()
     }
+
+    /// A fatal error purges what is queued and refuses what comes; this is the error behind it.
+    fn cause(&self, error: KafkaError) -> KafkaError {
+        use RDKafkaErrorCode::{Fatal, PurgeInflight, PurgeQueue};
+        if !matches!(error.rdkafka_error_code(), Some(Fatal | PurgeInflight | PurgeQueue)) {
+            return error;
+        }
+        self.current().client.client().fatal_error().map_or(error, |(code, _)| KafkaError::MessageProduction(code))
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.inner.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl DurableLog for KafkaLog {
@@ -222,7 +235,7 @@ impl DurableLog for KafkaLog {
             let client = self.client();
             let enqueue = |record: &LogRecord| {
                 let keyed = FutureRecord::to(topic).key(record.key.as_str()).payload(record.value.as_ref());
-                client.send_result(keyed).map_err(|(error, _)| cause(&client, error))
+                client.send_result(keyed).map_err(|(error, _)| error)
             };
             records.iter().map(enqueue).collect()
         };
@@ -237,18 +250,8 @@ impl DurableLog for KafkaLog {
         records
             .iter()
             .zip(delivered)
-            .map(|(record, result)| result.map_err(|error| classify(topic, record, &error)))
+            .map(|(record, result)| result.map_err(|error| classify(topic, record, &self.cause(error))))
             .collect()
-    }
-}
-
-/// A client after a fatal error answers only `Fatal`: this is what was behind it.
-fn cause(client: &Client, error: KafkaError) -> KafkaError {
-    match error.rdkafka_error_code() {
-        Some(RDKafkaErrorCode::Fatal) => {
-            client.client().fatal_error().map_or(error, |(code, _)| KafkaError::MessageProduction(code))
-        }
-        _ => error,
     }
 }
 

@@ -19,9 +19,14 @@ const PARTITIONS: i32 = 4;
 
 type Mock = MockCluster<'static, DefaultProducerContext>;
 
+/// Partition `n` is led by broker `n % brokers + 1`.
 fn mock(brokers: i32) -> Mock {
     let mock = MockCluster::new(brokers).unwrap();
     mock.create_topic(TOPIC, PARTITIONS, brokers).unwrap();
+    for partition in 0..PARTITIONS {
+        let leader = partition % brokers + 1;
+        mock.partition_leader(TOPIC, partition, Some(leader)).unwrap();
+    }
     mock
 }
 
@@ -202,14 +207,28 @@ async fn a_lost_broker_is_unavailable_in_time_and_used_again_when_it_is_back() {
     }
 }
 
-/// A connection that swallows requests, as a thawed environment finds it, costs one attempt, not the answer.
 #[tokio::test]
-async fn a_dropped_connection_is_made_again_within_the_same_append() {
+async fn a_closed_connection_is_made_again_within_the_same_append() {
     let mock = mock(1);
     let log = connect(&config_for(&mock)).await;
     assert_eq!(log.append(records(1)).await, [Ok(())]);
     mock.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR__TRANSPORT]);
     assert_eq!(log.append(records(1)).await, [Ok(())]);
+}
+
+#[tokio::test]
+async fn a_client_that_may_not_write_is_denied() {
+    let mock = mock(1);
+    mock.request_errors(
+        RDKafkaApiKey::InitProducerId,
+        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED],
+    );
+    let log = connect(&config_for(&mock)).await;
+    for _ in ["while it breaks", "when it is broken"] {
+        let failure = log.append(records(1)).await.remove(0).unwrap_err();
+        assert_eq!(failure.reason(), "denied", "{failure}");
+        assert_eq!(failure.attempt().code, "ClusterAuthorizationFailed");
+    }
 }
 
 #[tokio::test]
@@ -243,7 +262,21 @@ async fn warm_up_reaches_every_leader() {
     let log = connect(&config_for(&mock)).await;
     log.warm_up().await.unwrap();
     let leaders = log.leaders().await.unwrap();
-    assert!(!leaders.is_empty());
+    assert_eq!(leaders.into_keys().collect::<Vec<_>>(), [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn warm_up_names_the_leaders_that_it_did_not_reach() {
+    let mock = mock(3);
+    let mut config = config_for(&mock);
+    config.connect_timeout = Duration::from_secs(2);
+    mock.broker_down(2).unwrap();
+    let error = connect(&config).await.warm_up().await.unwrap_err();
+    let WarmUpError::Leaders { failures, .. } = error else {
+        panic!("{error}");
+    };
+    let unreached: Vec<i32> = failures.iter().map(|(leader, _)| *leader).collect();
+    assert_eq!(unreached, [2]);
 }
 
 #[tokio::test]
@@ -254,7 +287,8 @@ async fn warm_up_says_what_is_wrong_within_its_bound() {
     config.connect_timeout = Duration::from_secs(2);
     let log = connect(&config).await;
     let error = log.warm_up().await.unwrap_err();
-    assert!(matches!(error, WarmUpError::Topic { .. } | WarmUpError::Metadata { .. }), "{error}");
+
+    assert!(matches!(error, WarmUpError::Topic { .. }), "{error}");
 
     mock.broker_down(-1).unwrap();
     let began = Instant::now();
