@@ -40,7 +40,7 @@ pub fn function_names(workspace: &Path) -> Result<Vec<String>> {
 ///
 /// # Errors
 /// If the code does not compile: with the compiler's messages.
-pub async fn build(workspace: &Path, progress: &Progress) -> Result<BTreeMap<String, PathBuf>> {
+pub(super) async fn build(workspace: &Path, progress: &Progress) -> Result<BTreeMap<String, PathBuf>> {
     let names = function_names(workspace)?;
     let (target, profile) = own_target()?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
@@ -86,7 +86,7 @@ pub async fn build(workspace: &Path, progress: &Progress) -> Result<BTreeMap<Str
 ///
 /// # Errors
 /// If a file cannot be copied.
-pub fn assemble(workspace: &Path, binaries: &BTreeMap<String, PathBuf>, app: &Path) -> Result<()> {
+pub(super) fn assemble(workspace: &Path, binaries: &BTreeMap<String, PathBuf>, app: &Path) -> Result<()> {
     fs::create_dir_all(app)?;
     copy(&workspace.join("template.yaml"), &app.join("template.yaml"))?;
     for (name, binary) in binaries {

@@ -1,3 +1,33 @@
-//! The local cloud.
+//! The local cloud: the real template, deployed with the real tool, running the real binaries against a real broker.
+//!
+//! | part | is |
+//! |---|---|
+//! | AWS | [ministack](https://github.com/ministackorg/ministack), a LocalStack-compatible emulator, no Docker needed |
+//! | Kafka | [tansu](https://github.com/tansu-io/tansu) in memory, or brokers of the user's |
+//! | Lambda's event source mapping for Kafka | [`poller`], ours: no emulator has one |
+//!
+//! **Invariant:** nothing outlives the process that holds a [`LocalCloud`], even if that is killed
+//! (test `letting_go_ends_the_child_and_what_it_started`).
+//! **Invariant:** nothing of the user's AWS settings, proxies or secrets reaches the children, and nothing is written outside `target/`.
 
+mod broker;
+mod build;
+mod child;
+mod cloud;
+pub mod command;
+mod deploy;
+mod emulator;
+mod endpoints;
 pub mod poller;
+mod progress;
+mod run;
+mod tools;
+mod workspace;
+
+pub use build::function_names;
+pub use cloud::{LocalCloud, LocalOptions};
+pub use endpoints::Endpoints;
+pub use progress::Progress;
+pub use run::Run;
+pub use tools::Tools;
+pub use workspace::workspace_root;

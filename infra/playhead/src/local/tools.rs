@@ -99,7 +99,9 @@ async fn environment(folder: &Path, requirements: &str, progress: &Progress) -> 
         .args(["--require-hashes", "--no-deps", "--only-binary=:all:", "--no-compile", "-r"])
         .arg(&list);
     let said = run(&mut pip, |line| progress.detail(format!("tools ({name}): {line}"))).await;
-    said.context("installing the local cloud's tools from the Python package index (only the first run needs the network)")?;
+    said.context(
+        "installing the local cloud's tools from the Python package index (only the first run needs the network)",
+    )?;
     fs::write(&stamp_file, stamp)?;
     Ok(())
 }

@@ -13,7 +13,9 @@ pub fn workspace_root() -> Result<PathBuf> {
     let here = std::env::current_dir()?;
     match here.ancestors().chain(compiled_from).find(|folder| is_root(folder)) {
         Some(root) => Ok(root.to_owned()),
-        None => bail!("no Playhead workspace in {} or above it: run this inside a clone of the repository", here.display()),
+        None => {
+            bail!("no Playhead workspace in {} or above it: run this inside a clone of the repository", here.display())
+        }
     }
 }
 

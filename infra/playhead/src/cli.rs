@@ -1,0 +1,60 @@
+//! The commands: declared and dispatched here, each built in a file of its own.
+
+use crate::{encode, invoke, local, simulate, token};
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Playhead's command line: a local cloud, a simulator of viewers, and operations
+#[derive(Debug, Parser)]
+#[command(name = "playhead", bin_name = "cargo playhead", version, arg_required_else_help = true)]
+#[command(after_help = "Examples:
+  cargo playhead local up                          start the whole system on this machine
+  cargo playhead token --profile p00000054         a token to call its API with
+  cargo playhead local status                      where everything is
+  cargo playhead local down                        end it
+
+The environment variable RUST_LOG shows more of what happens inside, for example RUST_LOG=info.")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the whole system on this machine: the real template, functions and log, with AWS emulated
+    #[command(arg_required_else_help = true)]
+    Local(local::command::Args),
+    Invoke(invoke::Args),
+    Token(token::Args),
+    Simulate(Box<simulate::Args>),
+    Encode(encode::Args),
+}
+
+impl Cli {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// If it failed; the message is for its user.
+    pub async fn run(self) -> Result<ExitCode> {
+        match self.command {
+            Command::Local(args) => return local::command::run(args).await,
+            Command::Invoke(args) => invoke::run(args).await?,
+            Command::Token(args) => token::run(args)?,
+            Command::Simulate(args) => simulate::run(*args).await?,
+            Command::Encode(args) => encode::run(args).await?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_declaration_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,78 @@
+//! `playhead invoke`: calls one function of the running local cloud with an event, as a trigger would.
+
+use crate::local::command::running;
+use anyhow::{Context as _, Result, bail};
+use aws_sdk_lambda::primitives::Blob;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+/// Invoke a function of the running local cloud with an event, and print its answer
+///
+/// The whole event is given, as the trigger would send it; `events/` has one of each kind, and `encode` makes more.
+/// Exit status 1 if the function answered with an error.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  cargo playhead invoke process --data-file events/msk/one-record.json
+  cargo playhead encode --trigger sqs < trace.jsonl | head -1 | cargo playhead invoke process --data-file -
+  cargo playhead invoke process --data-ascii '{\"Records\":[]}'")]
+#[command(group(clap::ArgGroup::new("data").required(true).args(["data_file", "data_ascii"])))]
+pub struct Args {
+    /// Which one
+    pub function: Function,
+    /// The event, from a file (`-` = standard input)
+    #[arg(long, value_name = "FILE")]
+    pub data_file: Option<PathBuf>,
+    /// The event itself
+    #[arg(long, value_name = "JSON")]
+    pub data_ascii: Option<String>,
+}
+
+/// A function of the stack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Function {
+    /// Takes requests of the HTTP API: POST /v1/events and /v1/sessions
+    Ingest,
+    /// Takes batches of MSK, SQS and Kinesis
+    Process,
+    /// Takes requests of the HTTP API: the member's history
+    Query,
+}
+
+/// Runs `playhead invoke`.
+///
+/// # Errors
+/// If no local cloud is running, the event is no JSON, or the function answered with an error.
+pub async fn run(args: Args) -> Result<()> {
+    let event = match (args.data_file, args.data_ascii) {
+        (Some(file), _) => read(&file)?,
+        (None, Some(text)) => text.into_bytes(),
+        (None, None) => bail!("give --data-file or --data-ascii"),
+    };
+    serde_json::from_slice::<serde::de::IgnoredAny>(&event).context("the event is not JSON")?;
+    let endpoints = running()?;
+    let name = match args.function {
+        Function::Ingest => &endpoints.ingest_function,
+        Function::Process => &endpoints.process_function,
+        Function::Query => &endpoints.query_function,
+    };
+    let client = aws_sdk_lambda::Client::new(&endpoints.sdk_config());
+    let answer = client.invoke().function_name(name).payload(Blob::new(event)).send().await;
+    let answer = answer.with_context(|| format!("invoking {name}"))?;
+    let mut out = std::io::stdout().lock();
+    out.write_all(answer.payload().map_or(b"null", |payload| payload.as_ref()))?;
+    out.write_all(b"\n")?;
+    match answer.function_error() {
+        Some(kind) => bail!("{name} answered with an error ({kind})"),
+        None => Ok(()),
+    }
+}
+
+fn read(file: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if file.as_os_str() == "-" {
+        std::io::stdin().read_to_end(&mut bytes)?;
+    } else {
+        bytes = std::fs::read(file).with_context(|| format!("reading {}", file.display()))?;
+    }
+    Ok(bytes)
+}

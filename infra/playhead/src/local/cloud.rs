@@ -1,0 +1,226 @@
+//! The local cloud itself: what it is made of, the order in which that starts, and that it ends as a whole.
+
+use super::broker;
+use super::build::{assemble, build};
+use super::child::Guarded;
+use super::deploy::{Deployment, STACK, create_cluster};
+use super::emulator::Emulator;
+use super::endpoints::{Endpoints, sdk_config};
+use super::poller::{Poller, PollerConfig};
+use super::progress::Progress;
+use super::run::RunFolder;
+use super::tools::{Tools, hex};
+use super::workspace::workspace_root;
+use anyhow::{Context as _, Result};
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const REGION: &str = "us-east-1";
+/// The topic on the embedded broker. On a broker of the user's, each run has one of its own: this name and a suffix.
+const TOPIC: &str = "playback-events";
+/// Below the ports that systems hand out by themselves, so that none is taken between our choice and its use.
+const PORTS: std::ops::Range<u16> = 20_000..30_000;
+const STOPPED_WITHIN: Duration = Duration::from_secs(20);
+
+/// What a local cloud is made from.
+#[derive(Debug, Clone)]
+pub struct LocalOptions {
+    /// Root of the workspace, see [`workspace_root`].
+    pub workspace: PathBuf,
+    /// Folder of the run: one local cloud at a time. Logs stay there.
+    pub run_dir: PathBuf,
+    /// Brokers to use (`host:port,host:port`, plaintext) instead of the embedded one. The run makes a topic of its own there,
+    /// and deletes it when stopped.
+    pub kafka: Option<String>,
+    /// Partitions of the topic.
+    pub partitions: i32,
+    /// Template parameters, over those that the local cloud sets itself.
+    pub parameters: BTreeMap<String, String>,
+}
+
+impl LocalOptions {
+    /// The embedded broker with four partitions, in `target/playhead/<run>` of the present workspace.
+    ///
+    /// # Errors
+    /// If there is no workspace here.
+    pub fn named(run: &str) -> Result<Self> {
+        let workspace = workspace_root()?;
+        let run_dir = workspace.join("target/playhead").join(run);
+        Ok(Self { workspace, run_dir, kafka: None, partitions: 4, parameters: BTreeMap::new() })
+    }
+}
+
+/// A running local cloud. Dropping it ends it, as does the end of our process, however that comes.
+#[derive(Debug)]
+pub struct LocalCloud {
+    // In the order in which they are dropped: readers first, the folder's lock last.
+    poller: Option<Poller>,
+    emulator: Guarded,
+    broker: Option<Guarded>,
+    endpoints: Endpoints,
+    folder: RunFolder,
+}
+
+impl LocalCloud {
+    /// Installs what is missing, builds the functions, starts everything and deploys the template.
+    ///
+    /// # Errors
+    /// If any of it fails, or another process runs a local cloud in the same folder. What was started is ended again.
+    pub async fn start(options: LocalOptions, progress: &Progress) -> Result<Self> {
+        let folder = RunFolder::take(&options.run_dir).await?;
+
+        progress.step("Preparing tools and building the functions");
+        let (tools, binaries) =
+            tokio::try_join!(Tools::install(&options.workspace, progress), build(&options.workspace, progress))?;
+
+        progress.step("Starting the emulator and the broker");
+        let [aws_port, kafka_port] = free_ports()?;
+        let live = folder.temporary("broker")?;
+        let broker = match &options.kafka {
+            Some(_) => None,
+            None => Some(broker::start_embedded(&tools, &live, folder.log("broker"), kafka_port).await?),
+        };
+        let secret = hex(&rand::random::<[u8; 32]>());
+        let (log_bootstrap, topic, replication) = match &options.kafka {
+            Some(brokers) => (brokers.clone(), format!("{TOPIC}-{}", &hex(&rand::random::<[u8; 4]>())), None),
+            None => (format!("127.0.0.1:{kafka_port}"), TOPIC.to_owned(), Some(1)),
+        };
+        let emulator = Emulator {
+            port: aws_port,
+            region: REGION,
+            bootstrap: &log_bootstrap,
+            folder: folder.temporary("emulator")?,
+            log: folder.log("emulator"),
+        };
+        let aws_endpoint = emulator.endpoint();
+        let (emulator, ()) = tokio::try_join!(
+            emulator.start(&tools),
+            broker::create_topic(&log_bootstrap, &topic, options.partitions, replication)
+        )?;
+
+        progress.step("Deploying template.yaml");
+        let sdk = sdk_config(&aws_endpoint, REGION);
+        let app = folder.temporary("app")?;
+        assemble(&options.workspace, &binaries, &app)?;
+        let mut parameters = BTreeMap::from(
+            [
+                ("Stage", "dev"), // the only one that may have a shared secret
+                ("Architecture", architecture()),
+                ("KafkaClusterArn", &create_cluster(&sdk).await?),
+                ("KafkaSecurity", "plaintext"),
+                ("KafkaTopic", &topic),
+                ("JwtSecret", &secret),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned())),
+        );
+        parameters.extend(options.parameters);
+        let jwt_secret = parameters.get("JwtSecret").cloned().unwrap_or_default();
+        let deployment = Deployment {
+            sdk: &sdk,
+            endpoint: &aws_endpoint,
+            region: REGION,
+            app: &app,
+            folder: &folder.temporary("deploy")?,
+            log: folder.log("deploy"),
+            parameters,
+        };
+        let outputs = deployment.run(&tools).await?;
+        let output = |name: &str| outputs.get(name).cloned().with_context(|| format!("the stack has no output {name}"));
+        let endpoints = Endpoints {
+            api: format!("{aws_endpoint}/_aws/execute-api/{}/$default", output("ApiId")?),
+            aws_endpoint,
+            log_bootstrap,
+            region: REGION.to_owned(),
+            stack: STACK.to_owned(),
+            topic,
+            views_table: output("ViewsTableName")?,
+            inbound_queue_url: output("InboundQueueUrl")?,
+            dead_letter_queue_url: output("DeadLetterQueueUrl")?,
+            failure_bucket: output("FailureBucketName")?,
+            ingest_function: output("IngestFunctionName")?,
+            process_function: output("ProcessFunctionName")?,
+            query_function: output("QueryFunctionName")?,
+            jwt_secret,
+            run_dir: options.run_dir,
+            pid: std::process::id(),
+        };
+
+        progress.step("Starting the Kafka poller");
+        let poller = Poller::start(PollerConfig {
+            sdk,
+            bootstrap: endpoints.log_bootstrap.clone(),
+            stack: STACK.to_owned(),
+            logical_id: "ProcessLogMapping".to_owned(),
+        });
+        let poller = poller.await.context("starting the poller of the mapping ProcessLogMapping")?;
+        folder.publish(&endpoints)?;
+        progress.finish();
+        Ok(Self { poller: Some(poller), emulator, broker, endpoints, folder })
+    }
+
+    /// How to speak to it.
+    #[must_use]
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
+    /// The poller that stands in for Lambda's.
+    #[must_use]
+    pub fn poller(&self) -> Option<&Poller> {
+        self.poller.as_ref()
+    }
+
+    /// Waits until a part of it ends by itself, and gives the reason. It does not return while all is well.
+    pub async fn failure(&mut self) -> anyhow::Error {
+        loop {
+            for child in self.broker.iter_mut().chain([&mut self.emulator]) {
+                if let Err(error) = child.check() {
+                    return error;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+    }
+
+    /// Ends it, and waits until all is gone.
+    ///
+    /// # Errors
+    /// If a part did not end in order. It is gone all the same.
+    pub async fn stop(mut self) -> Result<()> {
+        let polled = match self.poller.take() {
+            Some(poller) => poller.stop().await.map(|_| ()).context("stopping the poller"),
+            None => Ok(()),
+        };
+        let deleted = match &self.broker {
+            Some(_) => Ok(()),
+            None => broker::delete_topic(&self.endpoints.log_bootstrap, &self.endpoints.topic).await,
+        };
+        let mut children: Vec<&mut Guarded> = self.broker.iter_mut().chain([&mut self.emulator]).collect();
+        for child in &mut children {
+            child.let_go();
+        }
+        for child in children {
+            child.finished(STOPPED_WITHIN).await?;
+        }
+        drop(self.folder);
+        polled.and(deleted)
+    }
+}
+
+/// Two ports that nobody listens on.
+fn free_ports() -> Result<[u16; 2]> {
+    let bind = || {
+        let mut tries = (0..100).map(|_| TcpListener::bind(("127.0.0.1", rand::random_range(PORTS))));
+        tries.find_map(Result::ok).context("no free port was found on the loopback interface")
+    };
+    let listeners = [bind()?, bind()?]; // both held until both are chosen
+    let [first, second] = &listeners;
+    Ok([first.local_addr()?.port(), second.local_addr()?.port()])
+}
+
+/// The template's name for the processor that we run on.
+fn architecture() -> &'static str {
+    if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" }
+}

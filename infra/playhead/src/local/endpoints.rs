@@ -1,0 +1,140 @@
+//! Everything one needs to speak to a running local cloud.
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::path::PathBuf;
+
+/// Access key and secret of the emulator, which checks neither.
+pub(super) const DUMMY_CREDENTIALS: &str = "test";
+
+/// Addresses, names and the development secret of a running local cloud.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Endpoints {
+    /// Base URL of the HTTP API: `{api}/v1/events` takes events.
+    pub api: String,
+    /// Endpoint of every AWS API, for `AWS_ENDPOINT_URL`.
+    pub aws_endpoint: String,
+    /// Kafka brokers, as `host:port,host:port`, plaintext.
+    pub log_bootstrap: String,
+    /// The region that the stack is in.
+    pub region: String,
+    /// Name of the CloudFormation stack.
+    pub stack: String,
+    /// Kafka topic of the durable log.
+    pub topic: String,
+    /// DynamoDB table of the views.
+    pub views_table: String,
+    /// SQS queue into which other regions send envelopes.
+    pub inbound_queue_url: String,
+    /// SQS queue of records that cannot be applied.
+    pub dead_letter_queue_url: String,
+    /// S3 bucket of the batches that the mapping gave up.
+    pub failure_bucket: String,
+    /// Lambda function `ingest`.
+    pub ingest_function: String,
+    /// Lambda function `process`.
+    pub process_function: String,
+    /// Lambda function `query`.
+    pub query_function: String,
+    /// Shared secret (HS256) of the stage's bearer tokens, made anew for each run.
+    pub jwt_secret: String,
+    /// Folder of the run: logs, and what was deployed.
+    pub run_dir: PathBuf,
+    /// The process that holds the local cloud.
+    pub pid: u32,
+}
+
+impl Endpoints {
+    /// Configuration of any AWS client for this local cloud. Nothing of the user's own AWS settings goes into it.
+    #[must_use]
+    pub fn sdk_config(&self) -> SdkConfig {
+        sdk_config(&self.aws_endpoint, &self.region)
+    }
+}
+
+impl fmt::Debug for Endpoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Named field by field, so that the compiler does not let a new one slip by; the secret is left out.
+        let Self {
+            api,
+            aws_endpoint,
+            log_bootstrap,
+            region,
+            stack,
+            topic,
+            views_table,
+            inbound_queue_url,
+            dead_letter_queue_url,
+            failure_bucket,
+            ingest_function,
+            process_function,
+            query_function,
+            jwt_secret: _,
+            run_dir,
+            pid,
+        } = self;
+        f.debug_struct("Endpoints")
+            .field("api", api)
+            .field("aws_endpoint", aws_endpoint)
+            .field("log_bootstrap", log_bootstrap)
+            .field("region", region)
+            .field("stack", stack)
+            .field("topic", topic)
+            .field("views_table", views_table)
+            .field("inbound_queue_url", inbound_queue_url)
+            .field("dead_letter_queue_url", dead_letter_queue_url)
+            .field("failure_bucket", failure_bucket)
+            .field("ingest_function", ingest_function)
+            .field("process_function", process_function)
+            .field("query_function", query_function)
+            .field("jwt_secret", &format_args!("…"))
+            .field("run_dir", run_dir)
+            .field("pid", pid)
+            .finish()
+    }
+}
+
+/// Configuration of AWS clients for an emulator.
+pub(super) fn sdk_config(endpoint: &str, region: &str) -> SdkConfig {
+    let credentials = Credentials::new(DUMMY_CREDENTIALS, DUMMY_CREDENTIALS, None, None, "local cloud");
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new(region.to_owned()))
+        .endpoint_url(endpoint)
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .build()
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::local) fn example() -> Endpoints {
+        Endpoints {
+            api: "http://127.0.0.1:1/_aws/execute-api/a/$default".into(),
+            aws_endpoint: "http://127.0.0.1:1".into(),
+            log_bootstrap: "127.0.0.1:2".into(),
+            region: "us-east-1".into(),
+            stack: "playhead-local".into(),
+            topic: "playback-events".into(),
+            views_table: "views".into(),
+            inbound_queue_url: "inbound".into(),
+            dead_letter_queue_url: "dead-letter".into(),
+            failure_bucket: "failures".into(),
+            ingest_function: "ingest".into(),
+            process_function: "process".into(),
+            query_function: "query".into(),
+            jwt_secret: "do-not-show-this".into(),
+            run_dir: "/run".into(),
+            pid: 1,
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let shown = format!("{:?}", example());
+        assert!(shown.contains("playhead-local") && !shown.contains("do-not-show-this"), "{shown}");
+    }
+}
