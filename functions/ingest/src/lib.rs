@@ -1,1 +1,159 @@
 //! Takes events in over HTTP and appends them to the durable log.
+//!
+//! A request goes through five steps: identify the sender, read the body, validate each event, group the good ones by
+//! session, append. The `202` is made after the log's last acknowledgement and only if all are there: an event that is
+//! called accepted is durable. Nothing here knows the store, so that no device ever waits for it.
+
+mod body;
+mod config;
+
+pub use config::Config;
+
+use http::{HeaderMap, Method, Response, StatusCode};
+use lambda::auth::{Authenticator, Identity};
+use lambda::metrics::{Metric, Metrics};
+use lambda::problem::{Problem, json};
+use lambda_http::{Body, Request, RequestExt};
+use playback::edge::{Code, EdgeEvent, Rejection, RequestError, SessionWindow, parse_request, validate};
+use playback::envelope::{Stamp, group};
+use playback::session::{Home, SessionId};
+use serde::Serialize;
+use stream::{DurableLog, LogRecord};
+
+/// What serves requests; one a process.
+pub struct Ingest<L> {
+    /// Where accepted events go.
+    pub log: L,
+    /// Whose tokens are believed.
+    pub authenticator: Authenticator,
+    /// How old and how far ahead a session may be.
+    pub window: SessionWindow,
+    /// The home of sessions that begin here.
+    pub home: Home,
+    /// The AWS region, stamped on every envelope.
+    pub region: String,
+}
+
+#[derive(Serialize)]
+struct Accepted {
+    accepted: usize,
+    rejected: Vec<Rejected>,
+}
+
+#[derive(Serialize)]
+struct Rejected {
+    /// Where the event stands in the request.
+    index: usize,
+    #[serde(flatten)]
+    rejection: Rejection,
+}
+
+#[derive(Serialize)]
+struct Minted {
+    session_id: String,
+    started_at: u64,
+}
+
+impl<L: DurableLog> Ingest<L> {
+    /// Answers a request. `now` is when it was received, Unix milliseconds.
+    pub async fn answer(&self, request: &Request, metrics: &Metrics, now: u64) -> Response<Body> {
+        let response = self.route(request, metrics, now).await.unwrap_or_else(|problem| problem.response());
+        metrics.add(Metric::Requests(response.status()), 1);
+        response
+    }
+
+    async fn route(&self, request: &Request, metrics: &Metrics, now: u64) -> Result<Response<Body>, Problem> {
+        let post = request.method() == Method::POST;
+        match request.raw_http_path().trim_end_matches('/') {
+            "/v1/events" if post => self.take_events(request, metrics, now).await,
+            "/v1/sessions" if post => self.mint_session(request.headers(), now).await,
+            "/v1/events" | "/v1/sessions" => {
+                Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "only POST is served here"))
+            }
+            path => Err(Problem::not_found(format!("nothing is served at {path}"))),
+        }
+    }
+
+    async fn mint_session(&self, headers: &HeaderMap, now: u64) -> Result<Response<Body>, Problem> {
+        self.identify(headers).await?;
+        let session_id = SessionId::mint(self.home.clone(), now, rand::random()).to_string();
+        Ok(json(StatusCode::CREATED, &Minted { session_id, started_at: now }))
+    }
+
+    async fn take_events(&self, request: &Request, metrics: &Metrics, now: u64) -> Result<Response<Body>, Problem> {
+        let identity = self.identify(request.headers()).await?;
+        let body = body::read(request.headers(), request.body())?;
+        let raw_events = parse_request(&body).map_err(|error| match error {
+            RequestError::Malformed(_) => Problem::bad_request("malformed_request", error.to_string()),
+            RequestError::TooManyEvents(_) => {
+                Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_events", error.to_string()).field("events")
+            }
+        })?;
+        let mut events = Vec::with_capacity(raw_events.len());
+        let mut rejected = Vec::new();
+        for (index, raw) in raw_events.into_iter().enumerate() {
+            match validate(raw, now, self.window).and_then(|event| permit(&identity, event)) {
+                Ok(event) => events.push(event),
+                Err(rejection) => {
+                    metrics.add(Metric::EventsRejected(rejection.code.as_str()), 1);
+                    rejected.push(Rejected { index, rejection });
+                }
+            }
+        }
+        if events.is_empty()
+            && let Some(first) = rejected.first()
+            && rejected.iter().all(|one| one.rejection.code == Code::ProfileForbidden)
+        {
+            return Err(Problem::forbidden(first.rejection.message.clone()).field("profile_id"));
+        }
+        let accepted = events.len();
+        let stamp =
+            Stamp { received_at: now, ingest_region: self.region.clone(), trace_id: trace_id(request.headers()) };
+        self.append(events, &stamp, metrics).await?;
+        metrics.add(Metric::EventsAccepted, accepted as u64);
+        Ok(json(StatusCode::ACCEPTED, &Accepted { accepted, rejected }))
+    }
+
+    /// Appends events to the log; all of them are durable, or the request is to be sent again.
+    async fn append(&self, events: Vec<EdgeEvent>, stamp: &Stamp, metrics: &Metrics) -> Result<(), Problem> {
+        let record = |envelope: playback::envelope::Envelope| LogRecord {
+            key: envelope.session_id.to_string(),
+            value: envelope.encode().into(),
+        };
+        let records: Vec<LogRecord> = group(events, stamp).into_iter().map(record).collect();
+        let count = records.len();
+        let results = self.log.append(records).await;
+        let appended = results.iter().filter(|result| result.is_ok()).count();
+        metrics.add(Metric::RecordsAppended, appended as u64);
+        if appended == count {
+            return Ok(());
+        }
+        metrics.add(Metric::AppendErrors, (count - appended) as u64);
+        for error in results.iter().filter_map(|result| result.as_ref().err()) {
+            tracing::error!(%error, reason = error.reason(), "the log did not take a record");
+        }
+        // Devices that were turned away together must not come back together: between 2 and 9 seconds.
+        let seconds = rand::random_range(2..10);
+        let detail = "the events could not be made durable; send the request again, which is harmless";
+        Err(Problem::unavailable("log_unavailable", detail, seconds))
+    }
+
+    async fn identify(&self, headers: &HeaderMap) -> Result<Identity, Problem> {
+        let authorization = headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        Ok(self.authenticator.verify(authorization).await?)
+    }
+}
+
+fn permit(identity: &Identity, event: EdgeEvent) -> Result<EdgeEvent, Rejection> {
+    if identity.may(&event.profile_id) { Ok(event) } else { Err(Rejection::profile_forbidden(&event.profile_id)) }
+}
+
+/// The trace id of a W3C `traceparent` header (version 00: `00-<32 hex>-<16 hex>-<2 hex>`).
+fn trace_id(headers: &HeaderMap) -> Option<[u8; 16]> {
+    let header = headers.get("traceparent")?.to_str().ok()?;
+    let hex = header.split('-').nth(1).filter(|hex| hex.len() == 32)?;
+    u128::from_str_radix(hex, 16).ok().filter(|id| *id != 0).map(u128::to_be_bytes)
+}
+
+#[cfg(test)]
+mod tests;

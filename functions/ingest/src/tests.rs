@@ -1,0 +1,216 @@
+use super::*;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use jsonwebtoken::{EncodingKey, Header, encode};
+use lambda::auth::AuthConfig;
+use lambda::config::Env;
+use lambda::metrics::Emitter;
+use playback::contract::{MAX_BODY_BYTES, MAX_DECOMPRESSED_BYTES};
+use playback::envelope::Envelope;
+use serde_json::{Value, json};
+use std::io::Write;
+use stream::testing::{Effect, RecordingLog};
+use stream::{AppendError, Attempt};
+
+const SECRET: &str = "a secret of at least thirty-two bytes";
+const NOW: u64 = 1_790_000_010_200;
+
+fn ingest(log: RecordingLog) -> Ingest<RecordingLog> {
+    let auth = lambda::config::read(Env::from_pairs([("JWT_SECRET", SECRET)]), AuthConfig::read).unwrap();
+    Ingest {
+        log,
+        authenticator: Authenticator::new(&auth).unwrap(),
+        window: SessionWindow::default(),
+        home: "use1".parse().unwrap(),
+        region: "us-east-1".to_owned(),
+    }
+}
+
+fn token(claims: Value) -> String {
+    let mut claims = claims;
+    claims["exp"] = json!(4_000_000_000_u64);
+    format!("Bearer {}", encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap())
+}
+
+fn event(session: u8, seq: u64) -> Value {
+    json!({"session_id": format!("use1-01M3250V3TW3KG5DD5CEVSMJC{session}"), "profile_id": "p1", "title_id": "t1", "seq": seq,
+        "kind": "progressed", "position_ms": seq * 1000, "title_duration_ms": 100_000, "occurred_at": NOW, "device": {"id": "d1", "kind": "tv"}})
+}
+
+struct Sent {
+    status: u16,
+    headers: HeaderMap,
+    body: Value,
+    lines: String,
+}
+
+async fn send(ingest: &Ingest<RecordingLog>, request: Request) -> Sent {
+    let lines = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
+    let sink = std::sync::Arc::clone(&lines);
+    let emitter = Emitter::to("test", "ingest", move |text| sink.lock().unwrap().push_str(text));
+    let response = ingest.answer(&request, &emitter.start(NOW), NOW).await;
+    ingest.log.note(format!("answered {}", response.status().as_u16()));
+    let (parts, body) = response.into_parts();
+    let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    let lines = lines.lock().unwrap().clone();
+    Sent { status: parts.status.as_u16(), headers: parts.headers, body, lines }
+}
+
+fn post(path: &str) -> http::request::Builder {
+    http::Request::post(path).header("authorization", token(json!({"profiles": ["p1"]})))
+}
+
+fn events(body: impl Into<Body>) -> Request {
+    on_path(post("/v1/events").body(body.into()).unwrap())
+}
+
+/// As the runtime does it: the path as API Gateway saw it.
+fn on_path(request: Request) -> Request {
+    let path = request.uri().path().to_owned();
+    request.with_raw_http_path(&path)
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn good_events_are_durable_before_the_answer_one_record_a_session() {
+    let ingest = ingest(RecordingLog::new());
+    let body = json!({"events": [event(1, 0), event(2, 0), event(1, 1)]}).to_string();
+    let sent = send(&ingest, events(body)).await;
+    assert_eq!((sent.status, &sent.body), (202, &json!({"accepted": 3, "rejected": []})));
+    let effects = ingest.log.effects();
+    assert!(
+        matches!(effects.as_slice(), [Effect::Appended(_), Effect::Appended(_), Effect::Noted(last)] if last == "answered 202")
+    );
+    let envelopes: Vec<_> = ingest.log.appended().iter().map(|r| Envelope::decode(&r.value).unwrap()).collect();
+    assert_eq!(envelopes[0].session_id.to_string(), ingest.log.appended()[0].key);
+    assert_eq!(envelopes[0].events.iter().map(|e| e.seq).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!((envelopes[0].stamp.received_at, envelopes[0].stamp.ingest_region.as_str()), (NOW, "us-east-1"));
+}
+
+#[tokio::test]
+async fn one_malformed_event_among_good_ones_rejects_only_itself() {
+    let ingest = ingest(RecordingLog::new());
+    let mut bad = event(1, 1);
+    bad["position_ms"] = json!(999_999_999);
+    let mut foreign = event(1, 3);
+    foreign["profile_id"] = json!("p2");
+    let sent = send(&ingest, events(json!({"events": [event(1, 0), bad, event(1, 2), foreign, 7]}).to_string())).await;
+    assert_eq!((sent.status, sent.body["accepted"].as_u64()), (202, Some(2)));
+    let rejected: Vec<_> =
+        sent.body["rejected"].as_array().unwrap().iter().map(|r| (r["index"].as_u64(), r["code"].as_str())).collect();
+    assert_eq!(
+        rejected,
+        [
+            (Some(1), Some("position_out_of_range")),
+            (Some(3), Some("profile_forbidden")),
+            (Some(4), Some("not_an_object"))
+        ]
+    );
+    assert!(sent.body["rejected"][0]["message"].as_str().unwrap().contains("`position_ms`"));
+    assert!(
+        sent.lines.contains(r#""Code":"position_out_of_range""#) && sent.lines.contains(r#""EventsAccepted":2"#),
+        "{}",
+        sent.lines
+    );
+}
+
+#[tokio::test]
+async fn a_request_of_which_one_record_is_not_durable_is_a_503_as_a_whole() {
+    let refusing = RecordingLog::refusing(|record| {
+        record
+            .key
+            .ends_with('2')
+            .then(|| AppendError::Unavailable(Attempt::new("test", record, "timed_out", "no answer")))
+    });
+    let ingest = ingest(refusing);
+    let sent = send(&ingest, events(json!({"events": [event(1, 0), event(2, 0)]}).to_string())).await;
+    assert_eq!((sent.status, sent.body["code"].as_str()), (503, Some("log_unavailable")));
+    let seconds: u32 = sent.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!((2..10).contains(&seconds));
+    assert!(!sent.lines.contains("EventsAccepted"), "what a 503 said is not accepted: {}", sent.lines);
+}
+
+#[tokio::test]
+async fn who_may() {
+    let ingest = ingest(RecordingLog::new());
+    let body = || Body::from(json!({"events": [event(1, 0)]}).to_string());
+    let ask = |authorization: Option<String>| {
+        let mut request = http::Request::post("/v1/events");
+        if let Some(value) = authorization {
+            request = request.header("authorization", value);
+        }
+        on_path(request.body(body()).unwrap())
+    };
+    let status = async |authorization| send(&ingest, ask(authorization)).await.status;
+    assert_eq!(status(None).await, 401);
+    assert_eq!(status(Some("Bearer x.y.z".to_owned())).await, 401);
+    assert_eq!(status(Some(token(json!({"sub": "nobody"})))).await, 401);
+    assert_eq!(status(Some(token(json!({"profiles": ["p2"]})))).await, 403);
+    assert_eq!(status(Some(token(json!({"profiles": ["p2", "p1"]})))).await, 202);
+    assert_eq!(status(Some(token(json!({"scope": "service"})))).await, 202);
+    assert_eq!(ingest.log.appended().len(), 2);
+}
+
+#[tokio::test]
+async fn gzip_is_taken_and_a_bomb_is_not() {
+    let ingest = ingest(RecordingLog::new());
+    let zipped = |bytes: Vec<u8>| {
+        on_path(post("/v1/events").header("content-encoding", "gzip").body(Body::Binary(bytes)).unwrap())
+    };
+    let body = json!({"events": [event(1, 0)]}).to_string();
+    assert_eq!(send(&ingest, zipped(gzip(body.as_bytes()))).await.status, 202);
+    let bomb = gzip(&vec![b' '; 50 * MAX_DECOMPRESSED_BYTES]);
+    assert!(bomb.len() < MAX_BODY_BYTES);
+    assert_eq!(send(&ingest, zipped(bomb)).await.status, 413);
+    let sent = send(&ingest, zipped(body.into_bytes())).await;
+    assert_eq!((sent.status, sent.body["code"].as_str()), (400, Some("body_not_gzip")));
+}
+
+#[tokio::test]
+async fn what_is_no_request_of_the_contract() {
+    let ingest = ingest(RecordingLog::new());
+    let check = async |request: Request, status: u16, code: &str| {
+        let sent = send(&ingest, request).await;
+        assert_eq!((sent.status, sent.body["code"].as_str()), (status, Some(code)));
+        assert_eq!(sent.headers["content-type"], "application/problem+json");
+    };
+    check(events("no json"), 400, "malformed_request").await;
+    check(events(r#"{"event":[]}"#), 400, "malformed_request").await;
+    check(events(json!({"events": vec![0; 501]}).to_string()), 413, "too_many_events").await;
+    check(events(" ".repeat(MAX_BODY_BYTES + 1)), 413, "body_too_large").await;
+    let typed =
+        |header: &str, value: &str| on_path(post("/v1/events").header(header, value).body(Body::from("{}")).unwrap());
+    check(typed("content-type", "text/xml"), 415, "unsupported_media_type").await;
+    check(typed("content-encoding", "br"), 415, "unsupported_media_type").await;
+    check(on_path(post("/v2/events").body(Body::Empty).unwrap()), 404, "not_found").await;
+    let get = http::Request::get("/v1/events").body(Body::Empty).unwrap();
+    check(on_path(get), 405, "method_not_allowed").await;
+    assert!(ingest.log.appended().is_empty());
+}
+
+#[tokio::test]
+async fn sessions_are_minted_here_and_now() {
+    let ingest = ingest(RecordingLog::new());
+    let sent = send(&ingest, on_path(post("/v1/sessions").body(Body::Empty).unwrap())).await;
+    let id: SessionId = sent.body["session_id"].as_str().unwrap().parse().unwrap();
+    assert_eq!((sent.status, id.home.as_str(), id.started_at()), (201, "use1", NOW));
+    let unknown = on_path(http::Request::post("/v1/sessions").body(Body::Empty).unwrap());
+    assert_eq!(send(&ingest, unknown).await.status, 401);
+}
+
+#[test]
+fn trace_ids() {
+    let of = |value: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert("traceparent", value.parse().unwrap());
+        trace_id(&headers)
+    };
+    assert_eq!(of("00-000102030405060708090a0b0c0d0e0f-00f067aa0ba902b7-01").map(|id| id[1]), Some(1));
+    assert_eq!(of("00-00000000000000000000000000000000-00f067aa0ba902b7-01"), None);
+    assert_eq!(of("garbage"), None);
+}
