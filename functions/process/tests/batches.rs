@@ -1,5 +1,7 @@
 //! Every record of a batch ends in exactly one outcome, and what the answer calls done is durable.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use lambda::batch::Batch;

@@ -1,2 +1,32 @@
-//! Wiring only.
-fn main() {}
+//! Wiring only: configuration, clients, and the loop that Lambda drives.
+
+use lambda::auth::Authenticator;
+use lambda::clock::now_ms;
+use lambda::config::Env;
+use lambda::metrics::Emitter;
+use lambda::warm_up::{BOUND, warm_up};
+use query::{Config, Query};
+use std::sync::Arc;
+use store::dynamodb::Views;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let config = lambda::config::read(Env::from_process(), Config::read)?;
+    lambda::logs::init(config.common.log_level);
+    let sdk = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
+    let views = Views::new(&sdk, &config.views_table);
+    let authenticator = Authenticator::new(&config.auth)?;
+    let emitter = Emitter::stdout(&config.common.stage, &config.common.function);
+    tokio::join!(warm_up("views", BOUND, views.warm_up()), warm_up("keys", BOUND, authenticator.warm_up()));
+
+    let shared = Arc::new((Query { views, authenticator }, emitter));
+    let handle = move |request| {
+        let shared = Arc::clone(&shared);
+        async move {
+            let (query, emitter) = &*shared;
+            let now = now_ms();
+            query.answer(&request, &emitter.start(now), now).await
+        }
+    };
+    lambda::runtime::run_http(handle).await.map_err(anyhow::Error::from_boxed)
+}

@@ -1,5 +1,7 @@
 //! Any order, any duplication, any batches, any interleaving of concurrent writers: the views end the same.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use playback::contract::{Device, Event, Kind};
 use playback::envelope::{Envelope, Stamp};
 use playback::fold::{ViewKey, fold};
