@@ -1,0 +1,173 @@
+//! What the views must be after a plan was sent, computed apart from the store and from the code under test:
+//! a deliberately naive fold that sorts all events of a session and looks at them at once. It must not use
+//! the join of `playback`, or it would agree with its mistakes.
+
+use super::event::{Device, EdgeEvent};
+use super::plan::Plan;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+/// What must have come of a plan.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// By profile and session id.
+    pub views: BTreeMap<(String, String), ExpectedView>,
+    /// Well-formed events that were sent, copies too: as many as must be accepted.
+    pub accepted: usize,
+    /// Distinct (session, seq) among them: as many as must be applied.
+    pub distinct: usize,
+    /// The others: as many as must be recognised as duplicates, and more where a POST had to be sent again.
+    pub duplicates: usize,
+    /// Malformed events, by the code with which they must be rejected.
+    pub rejected: BTreeMap<String, usize>,
+}
+
+/// One session's view as far as it does not depend on the server's clock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ExpectedView {
+    /// Of the lowest seq.
+    pub title_id: String,
+    /// Of the lowest seq, milliseconds.
+    pub title_duration_ms: i64,
+    /// Of the lowest seq.
+    pub country: String,
+    /// Of the greatest seq, milliseconds.
+    pub position_ms: i64,
+    /// Of the greatest seq.
+    pub device: Device,
+    /// Length of the union of what was played, milliseconds.
+    pub played_ms: i64,
+    /// Watched to at least 95%.
+    pub completed: bool,
+    /// Distinct seqs.
+    pub events: i64,
+    /// Holes below the greatest seq.
+    pub missing: i64,
+}
+
+/// One session of the history API's answer. Times are the server's and are not compared.
+#[derive(Debug, Clone, Deserialize)]
+#[expect(missing_docs, reason = "the fields of the contract")]
+pub struct SessionView {
+    pub session_id: String,
+    pub title_id: String,
+    pub position_ms: i64,
+    pub played_ms: i64,
+    pub title_duration_ms: i64,
+    pub completed: bool,
+    pub device: Device,
+    pub country: Option<String>,
+    pub events: i64,
+    pub missing: i64,
+}
+
+/// One field of one session that is not what it must be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// Whose session it is.
+    pub profile_id: String,
+    /// Which session.
+    pub session_id: String,
+    /// Which field; `session` when the session itself is absent or one too many.
+    pub field: &'static str,
+    /// What it must be.
+    pub expected: String,
+    /// What it is.
+    pub actual: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { profile_id, session_id, field, expected, actual } = self;
+        write!(f, "{profile_id} {session_id}: {field} is {actual}, expected {expected}")
+    }
+}
+
+/// What must come of `plan` when all its POSTs were accepted but those in `failed` (indexes).
+pub fn expect(plan: &Plan, failed: &BTreeSet<usize>) -> Expected {
+    let mut expected = Expected::default();
+    let mut sessions: BTreeMap<(String, String), BTreeMap<i64, &EdgeEvent>> = BTreeMap::new();
+    let sent = plan.posts.iter().enumerate().filter(|(index, _)| !failed.contains(index));
+    for (post, planned) in sent.flat_map(|(_, post)| post.events.iter().map(move |planned| (post, planned))) {
+        match planned.rejected_as {
+            Some(code) => *expected.rejected.entry(code.to_owned()).or_default() += 1,
+            None => {
+                let event = &planned.event;
+                let key = (post.profile_id.clone(), event.session_id.clone());
+                sessions.entry(key).or_default().insert(event.seq, event);
+                expected.accepted += 1;
+            }
+        }
+    }
+    expected.distinct = sessions.values().map(BTreeMap::len).sum();
+    expected.duplicates = expected.accepted - expected.distinct;
+    expected.views = sessions.into_iter().filter_map(|(key, events)| Some((key, view(&events)?))).collect();
+    expected
+}
+
+/// The view of all distinct events of a session, by seq. `None` when there are none.
+fn view(events: &BTreeMap<i64, &EdgeEvent>) -> Option<ExpectedView> {
+    let (_, first) = events.first_key_value()?;
+    let (last_seq, last) = events.last_key_value()?;
+    let mut intervals: Vec<_> = events.values().map(|e| (e.position_ms - e.played_ms, e.position_ms)).collect();
+    intervals.sort_unstable();
+    let (mut played_ms, mut played_to) = (0, 0);
+    for (from, to) in intervals {
+        played_ms += (to - from.max(played_to)).max(0);
+        played_to = played_to.max(to);
+    }
+    Some(ExpectedView {
+        title_id: first.title_id.clone(),
+        title_duration_ms: first.title_duration_ms,
+        country: first.country.to_string(),
+        position_ms: last.position_ms,
+        device: last.device.clone(),
+        played_ms,
+        completed: 20 * last.position_ms >= 19 * first.title_duration_ms,
+        events: events.len() as i64,
+        missing: last_seq + 1 - events.len() as i64,
+    })
+}
+
+/// Compares what the history API said of each profile (all pages) with what it must say: every expected
+/// session once, field by field, and no other session.
+pub fn check(expected: &Expected, actual: &BTreeMap<String, Vec<SessionView>>) -> Vec<Difference> {
+    let mut differences = Vec::new();
+    let mut seen: BTreeSet<(String, String)> = BTreeSet::new();
+    for (profile_id, view) in actual.iter().flat_map(|(profile, views)| views.iter().map(move |view| (profile, view))) {
+        let key = (profile_id.clone(), view.session_id.clone());
+        let mut differs = |field, expected: String, actual: String| {
+            if expected != actual {
+                let (profile_id, session_id) = key.clone();
+                differences.push(Difference { profile_id, session_id, field, expected, actual });
+            }
+        };
+        match expected.views.get(&key) {
+            None => differs("session", "absent".to_owned(), "present".to_owned()),
+            Some(_) if seen.contains(&key) => differs("session", "once".to_owned(), "again".to_owned()),
+            Some(expected) => {
+                differs("title_id", expected.title_id.clone(), view.title_id.clone());
+                differs("country", expected.country.clone(), view.country.clone().unwrap_or_default());
+                differs("device.id", expected.device.id.clone(), view.device.id.clone());
+                differs("device.kind", expected.device.kind.to_string(), view.device.kind.to_string());
+                differs("completed", expected.completed.to_string(), view.completed.to_string());
+                for (field, expected, actual) in [
+                    ("title_duration_ms", expected.title_duration_ms, view.title_duration_ms),
+                    ("position_ms", expected.position_ms, view.position_ms),
+                    ("played_ms", expected.played_ms, view.played_ms),
+                    ("events", expected.events, view.events),
+                    ("missing", expected.missing, view.missing),
+                ] {
+                    differs(field, expected.to_string(), actual.to_string());
+                }
+            }
+        }
+        seen.insert(key);
+    }
+    for (profile_id, session_id) in expected.views.keys().filter(|key| !seen.contains(key)).cloned() {
+        let (expected, actual) = ("present".to_owned(), "absent".to_owned());
+        differences.push(Difference { profile_id, session_id, field: "session", expected, actual });
+    }
+    differences
+}
