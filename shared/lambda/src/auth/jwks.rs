@@ -95,10 +95,8 @@ impl Jwks {
             (Err(_), Some(key)) => return Ok(key),
             (Err(_), None) => self.fetching.lock().await,
         };
-        // Whoever fetched while we waited may have brought the key.
-        let cache = self.cache();
-        let satisfied = cache.find(id, algorithm).is_some() && !cache.is_stale(now);
-        if !satisfied && cache.may_try(now) {
+        // Whoever fetched while we waited has made an attempt, so that this makes none.
+        if self.cache().may_try(now) {
             self.refresh(now).await;
         }
         drop(fetching);

@@ -306,7 +306,8 @@ async fn the_last_good_keys_hold_while_the_issuer_is_away() {
     let (server, authenticator) = Server::start(&[&known]).await;
     let start = Instant::now();
     authenticator.verify_at(Some(&known.token()), start).await.unwrap();
-    let broken = [None, Some("no JSON".into()), Some(r#"{"keys":[]}"#.into()), Some(" ".repeat(MAX_BYTES + 1))];
+    let too_large = json!({"keys": [other.public]}).to_string() + &" ".repeat(MAX_BYTES);
+    let broken = [None, Some("no JSON".into()), Some(r#"{"keys":[]}"#.into()), Some(too_large)];
     for (answer, n) in broken.into_iter().zip(1..) {
         server.answer(answer);
         let now = start + MAX_AGE * n;

@@ -160,6 +160,8 @@ fn what_cannot_be_answered_record_by_record_is_an_error_of_the_batch() {
     };
     let mut mislabelled = msk_example();
     mislabelled["records"]["mytopic-0"][0]["partition"] = json!(1);
+    let mut two_numbers = kinesis_example();
+    two_numbers["Records"][0]["kinesis"]["sequenceNumber"] = json!("1");
     let mut two_triggers = sqs_example();
     two_triggers["Records"].as_array_mut().unwrap().push(kinesis_example()["Records"][0].clone());
     let cases = [
@@ -175,6 +177,7 @@ fn what_cannot_be_answered_record_by_record_is_an_error_of_the_batch() {
         without(sqs_example(), "eventSourceARN"),
         without(kinesis_example(), "eventID"),
         mislabelled,
+        two_numbers,
         two_triggers,
     ];
     for event in cases {
