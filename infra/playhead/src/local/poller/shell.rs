@@ -77,9 +77,10 @@ pub(super) fn subscribe(
         .set("auto.offset.reset", reset)
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
-        // A poller that died must give its partitions back soon.
-        .set("session.timeout.ms", "10000")
-        .set("heartbeat.interval.ms", "2000")
+        // The shortest that Apache Kafka takes: a poller that died must give its partitions back soon,
+        // and the embedded broker lets the first member of a group wait for half of it.
+        .set("session.timeout.ms", "6000")
+        .set("heartbeat.interval.ms", "1500")
         // A topic that is created later must be found soon.
         .set("topic.metadata.refresh.interval.ms", "2000")
         .create_with_context(context)
@@ -116,6 +117,7 @@ impl Shell {
         let mut tasks = JoinSet::new();
         let mut paused = BTreeSet::new();
         let mut revocations = 0;
+        let mut failing = false;
         loop {
             let wake = self.start_work(&mut tasks);
             self.commit();
@@ -141,9 +143,14 @@ impl Shell {
                 Ok(message) => {
                     let record = encode(&message)?;
                     self.core.receive(record, now_ms());
+                    failing = false;
                 }
                 Err(error) => {
-                    warn!(%error, "reading the topic failed; trying on");
+                    // Once an outage: librdkafka says it again many times a second.
+                    if !failing {
+                        warn!(%error, "reading the topic failed; trying on");
+                    }
+                    failing = true;
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
