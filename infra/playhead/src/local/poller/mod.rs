@@ -24,8 +24,8 @@
 //! schema registry, no `AT_TIMESTAMP`, no Kafka or SNS destinations; the mapping's settings are read
 //! once, and its `Enabled` is not looked at.
 //!
-//! The core ([`core`], [`settle`], [`ledger`], [`record`]) is pure and decides; [`shell`],
-//! [`failure`] and [`settings`] speak to the broker and to AWS.
+//! The core (`core`, `settle`, `ledger`, `record`) is pure and decides; `shell`,
+//! `failure` and `settings` speak to the broker and to AWS.
 //!
 //! **Invariant:** a record is committed only after it succeeded or was delivered to the
 //! destination (test `no_record_is_lost_or_skipped`).
