@@ -6,6 +6,8 @@ use super::plan::PlannedEvent;
 use super::*;
 use playback::contract::{MAX_BODY_BYTES, MAX_EVENTS};
 use playback::edge::{self, SessionWindow};
+use playback::envelope::{Stamp, group};
+use playback::view::View;
 use std::collections::BTreeSet;
 
 fn model(sessions: usize, faults: Faults) -> Model {
@@ -265,6 +267,46 @@ fn actual(expected: &Expected) -> BTreeMap<String, Vec<SessionView>> {
         actual.entry(profile.clone()).or_default().push(serde_json::from_value(json).unwrap());
     }
     actual
+}
+
+/// Two folds that share no code: what the pipeline's join makes of the trace, POST by POST as it arrives, is
+/// what the simulator expects.
+#[test]
+fn the_join_and_the_naive_fold_agree() {
+    let plan = planned(&model(300, ROUGH));
+    let mut joined: BTreeMap<(String, String), View> = BTreeMap::new();
+    for post in &plan.posts {
+        let (body, received_at) = (post.body().unwrap(), post.at_ms as u64);
+        let events = edge::parse_request(&body).unwrap().into_iter();
+        let events = events.filter_map(|raw| edge::validate(raw, received_at, SessionWindow::default()).ok()).collect();
+        let stamp = Stamp { received_at, ingest_region: "us-east-1".to_owned(), trace_id: None };
+        for envelope in group(events, &stamp) {
+            let view = View::of_envelope(&envelope).unwrap();
+            let key = (envelope.profile_id, envelope.session_id.to_string());
+            joined.entry(key).and_modify(|joined| joined.merge(&view)).or_insert(view);
+        }
+    }
+    let mut actual: BTreeMap<String, Vec<SessionView>> = BTreeMap::new();
+    let mut sizes: Vec<usize> = Vec::new();
+    for ((profile_id, session_id), view) in joined {
+        sizes.push(view.pack().len());
+        let (completed, events, missing) = (view.completed(), view.events() as i64, view.missing() as i64);
+        actual.entry(profile_id).or_default().push(SessionView {
+            session_id,
+            position_ms: view.latest.position_ms as i64,
+            played_ms: view.played_ms() as i64,
+            title_duration_ms: view.first.title_duration_ms as i64,
+            completed,
+            device: Device { id: view.latest.device.id.clone(), kind: view.latest.device.kind.clone().into() },
+            country: view.first.country.map(|country| country.to_string()),
+            events,
+            missing,
+            title_id: view.first.title_id,
+        });
+    }
+    assert_eq!(check(&expect(&plan, &BTreeSet::new()), &actual), []);
+    sizes.sort_unstable();
+    assert!(sizes[sizes.len() / 2] < 500, "a typical packed view stays well under 1 KB: {sizes:?}");
 }
 
 #[test]
