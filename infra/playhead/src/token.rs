@@ -1,7 +1,7 @@
 //! `playhead token`: makes a bearer token for a stage that has a shared secret, which only development stages have.
 
-use crate::local::{LocalOptions, Run};
-use anyhow::{Context as _, Result, bail};
+use crate::local::command::running;
+use anyhow::{Context as _, Result};
 use jsonwebtoken::{EncodingKey, Header};
 use serde::Serialize;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -58,19 +58,26 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 fn default_secret() -> Result<String> {
-    let run = LocalOptions::named("local").and_then(|options| Run::find(&options.run_dir));
-    if let Ok(Some(Run { endpoints: Some(endpoints), .. })) = run {
-        return Ok(endpoints.jwt_secret);
-    }
+    let absent = match running() {
+        Ok(endpoints) => return Ok(endpoints.jwt_secret),
+        Err(absent) => absent,
+    };
     match std::env::var("JWT_SECRET") {
         Ok(secret) if !secret.is_empty() => Ok(secret),
-        _ => bail!(
-            "no secret to sign with: start a local cloud with `cargo playhead local up`, or give --secret or the variable JWT_SECRET"
-        ),
+        _ => Err(absent.context(
+            "no secret to sign with: neither --secret, nor a running local cloud, nor the variable JWT_SECRET",
+        )),
     }
 }
 
-fn token(secret: &str, profiles: Vec<String>, service: bool, now: Duration, ttl: Duration) -> Result<String> {
+/// Signs a token; `now` is the time since the Unix epoch.
+pub(crate) fn token(
+    secret: &str,
+    profiles: Vec<String>,
+    service: bool,
+    now: Duration,
+    ttl: Duration,
+) -> Result<String> {
     let iat = now.as_secs();
     let claims = Claims { profiles, scope: service.then_some("service"), iat, exp: iat + ttl.as_secs() };
     let key = EncodingKey::from_secret(secret.as_bytes());

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 const GUARD: &str = include_str!("../../assets/guard.py");
 
-/// Between being told to end and being killed.
-const GRACE: Duration = Duration::from_secs(3);
+/// Between being told to end and being killed. Short: what they hold is in memory, and nobody will read it again.
+const GRACE: Duration = Duration::from_secs(1);
 /// How often a child is looked at while we wait for it.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
 /// How much of a log an error shows.

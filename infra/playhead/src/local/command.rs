@@ -14,6 +14,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Name of the folder, under `target/playhead/`, of the one local cloud that stays up in the background.
 const RUN: &str = "local";
+/// Name of the folder of `playhead demo`.
+pub(crate) const DEMO: &str = "demo";
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const DOWN_WITHIN: Duration = Duration::from_secs(60);
 
@@ -66,11 +68,19 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     }
 }
 
-/// The local cloud that `local up` started.
+/// The local cloud that runs: the one of `local up`, else that of `demo`.
 ///
 /// # Errors
 /// If there is none, or it is not ready yet.
 pub fn running() -> Result<Endpoints> {
+    match Run::find(&LocalOptions::named(DEMO)?.run_dir)? {
+        Some(Run { endpoints: Some(demo), .. }) => in_background().or(Ok(demo)),
+        _ => in_background(),
+    }
+}
+
+/// The local cloud that `local up` started.
+fn in_background() -> Result<Endpoints> {
     match Run::find(&LocalOptions::named(RUN)?.run_dir)? {
         Some(Run { endpoints: Some(endpoints), .. }) => Ok(endpoints),
         Some(Run { pid, .. }) => {
@@ -211,7 +221,7 @@ fn process_id(pid: u32) -> Result<Pid> {
 
 fn status(json: bool) -> Result<ExitCode> {
     if !json {
-        let endpoints = running()?;
+        let endpoints = in_background()?;
         println!("The local cloud is up (process {}).\n", endpoints.pid);
         print(&endpoints);
         return Ok(ExitCode::SUCCESS);
