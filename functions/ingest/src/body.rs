@@ -1,4 +1,9 @@
 //! A request's body: its media type, its encoding, its size.
+//!
+//! API Gateway decides by the media type whether it hands a body over as text or as base64, and does not say what it does
+//! with a compressed one of the type `application/json`. So three forms of such a body are understood: the compressed
+//! bytes; the bytes already decompressed, with the header still there; and, as an error that says the mend, compressed
+//! bytes that were taken for text and are past saving.
 
 use flate2::read::MultiGzDecoder;
 use http::HeaderMap;
@@ -8,27 +13,42 @@ use playback::contract::{MAX_BODY_BYTES, MAX_DECOMPRESSED_BYTES};
 use std::borrow::Cow;
 use std::io::Read;
 
+/// What gzip begins with (RFC 1952, 2.3.1), and what is left of it when it was taken for UTF-8 text.
+const MAGIC: [u8; 2] = [0x1f, 0x8b];
+const SPOILT_MAGIC: &[u8] = "\u{1f}\u{fffd}".as_bytes();
+
 /// The JSON bytes of a request's body, decompressed where it is gzip. At no time are more than
 /// [`MAX_DECOMPRESSED_BYTES`] of it held, however much it would inflate to.
 pub(crate) fn read<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Cow<'a, [u8]>, Problem> {
-    if let Some(media_type) = headers.get(CONTENT_TYPE) {
-        let essence = media_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
-        if !essence.eq_ignore_ascii_case("application/json") {
-            let detail = "send JSON, with the header Content-Type: application/json";
-            return Err(Problem::unsupported_media_type(detail).field("Content-Type"));
-        }
+    if let Some(media_type) = headers.get(CONTENT_TYPE)
+        && !is_json(media_type.to_str().unwrap_or_default())
+    {
+        let detail = "send JSON, with the header Content-Type: application/json";
+        return Err(Problem::unsupported_media_type(detail).field("Content-Type"));
     }
     if body.len() > MAX_BODY_BYTES {
         return Err(Problem::too_large(MAX_BODY_BYTES));
     }
     match headers.get(CONTENT_ENCODING).map(|encoding| encoding.as_bytes().to_ascii_lowercase()).as_deref() {
         None | Some(b"identity" | b"") => Ok(Cow::Borrowed(body)),
-        Some(b"gzip" | b"x-gzip") => decompress(body).map(Cow::Owned),
+        Some(b"gzip" | b"x-gzip") if body.starts_with(&MAGIC) => decompress(body).map(Cow::Owned),
+        Some(b"gzip" | b"x-gzip") if body.starts_with(SPOILT_MAGIC) => {
+            let detail = "the compressed body was taken for text on its way and is spoilt; \
+                          send it with Content-Type: application/vnd.playhead.events+json";
+            Err(Problem::bad_request("body_spoilt", detail).field("Content-Type"))
+        }
+        Some(b"gzip" | b"x-gzip") => Ok(Cow::Borrowed(body)),
         Some(_) => {
             let detail = "send the body as it is, or with Content-Encoding: gzip";
             Err(Problem::unsupported_media_type(detail).field("Content-Encoding"))
         }
     }
+}
+
+/// `application/json`, or a type that says it is JSON inside (RFC 6839, 3.1).
+fn is_json(media_type: &str) -> bool {
+    let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
 fn decompress(body: &[u8]) -> Result<Vec<u8>, Problem> {
@@ -38,7 +58,7 @@ fn decompress(body: &[u8]) -> Result<Vec<u8>, Problem> {
         Ok(_) if bytes.len() > MAX_DECOMPRESSED_BYTES => Err(Problem::too_large(MAX_DECOMPRESSED_BYTES)),
         Ok(_) => Ok(bytes),
         Err(_) => {
-            let detail = "the body is not gzip, although Content-Encoding says so";
+            let detail = "the body begins as gzip and is broken";
             Err(Problem::bad_request("body_not_gzip", detail).field("Content-Encoding"))
         }
     }

@@ -1,6 +1,6 @@
 //! The commands: declared and dispatched here, each built in a file of its own.
 
-use crate::{encode, invoke, local, simulate, token};
+use crate::{demo, encode, invoke, local, simulate, token};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -9,6 +9,7 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(name = "playhead", bin_name = "cargo playhead", version, arg_required_else_help = true)]
 #[command(after_help = "Examples:
+  cargo playhead demo                              see the whole pipeline at work, and proven
   cargo playhead local up                          start the whole system on this machine
   cargo playhead token --profile p00000054         a token to call its API with
   cargo playhead local status                      where everything is
@@ -22,6 +23,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(Box<demo::Args>),
     /// Run the whole system on this machine: the real template, functions and log, with AWS emulated
     #[command(arg_required_else_help = true)]
     Local(local::command::Args),
@@ -38,6 +40,7 @@ impl Cli {
     /// If it failed; the message is for its user.
     pub async fn run(self) -> Result<ExitCode> {
         match self.command {
+            Command::Demo(args) => return demo::run(*args).await,
             Command::Local(args) => return local::command::run(args).await,
             Command::Invoke(args) => invoke::run(args).await?,
             Command::Token(args) => token::run(args)?,

@@ -1,6 +1,8 @@
 //! The command line of Playhead: local cloud, simulator, operations.
 
+pub mod books;
 pub mod cli;
+pub mod demo;
 pub mod encode;
 pub mod invoke;
 pub mod local;

@@ -105,7 +105,7 @@ proptest! {
         let table = MemoryTable::new(seed);
         let calls = AtomicU64::new(seed % every);
         table.fail_writes(Box::new(move |key| {
-            (calls.fetch_add(1, Ordering::Relaxed) % every == 0).then(|| StoreError {
+            calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(every).then(|| StoreError {
                 operation: "write",
                 subject: key.session_id.to_string(),
                 fault: Fault::Unavailable("the test says so".to_owned()),
