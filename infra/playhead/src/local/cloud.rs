@@ -17,7 +17,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
-const REGION: &str = "us-east-1";
+pub(super) const REGION: &str = "us-east-1";
 /// The topic on the embedded broker. On a broker of the user's, each run has one of its own: this name and a suffix.
 const TOPIC: &str = "playback-events";
 /// Below the ports that systems hand out by themselves, so that none is taken between our choice and its use.
@@ -210,7 +210,7 @@ impl LocalCloud {
 }
 
 /// Two ports that nobody listens on.
-fn free_ports() -> Result<[u16; 2]> {
+pub(super) fn free_ports() -> Result<[u16; 2]> {
     let bind = || {
         let mut tries = (0..100).map(|_| TcpListener::bind(("127.0.0.1", rand::random_range(PORTS))));
         tries.find_map(Result::ok).context("no free port was found on the loopback interface")

@@ -16,6 +16,7 @@ mod child;
 mod cloud;
 pub mod command;
 mod deploy;
+mod dynamodb;
 mod emulator;
 mod endpoints;
 pub mod poller;
@@ -26,6 +27,7 @@ mod workspace;
 
 pub use build::function_names;
 pub use cloud::{LocalCloud, LocalOptions};
+pub use dynamodb::LocalDynamoDb;
 pub use endpoints::Endpoints;
 pub use progress::Progress;
 pub use run::Run;

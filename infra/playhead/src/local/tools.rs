@@ -35,10 +35,7 @@ impl Tools {
     /// # Errors
     /// If there is no suitable Python, or the packages cannot be had; the message says what to do.
     pub async fn install(workspace: &Path, progress: &Progress) -> Result<Self> {
-        let folder = workspace.join("target/playhead/tools");
-        fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
-        let lock = File::create(folder.join("lock"))?;
-        tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await??;
+        let (folder, _lock) = tools_folder(workspace).await?;
         let tools = Self { emulator: folder.join("emulator"), deploy: folder.join("deploy") };
         tokio::try_join!(
             environment(&tools.emulator, EMULATOR, progress),
@@ -71,6 +68,15 @@ impl Tools {
             .find(|binary| binary.is_file());
         found.with_context(|| format!("no broker binary under {}", libraries.display()))
     }
+}
+
+/// Where tools are installed, and a lock that lets one process install at a time.
+pub(super) async fn tools_folder(workspace: &Path) -> Result<(PathBuf, File)> {
+    let folder = workspace.join("target/playhead/tools");
+    fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+    let lock = File::create(folder.join("lock"))?;
+    let lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await??;
+    Ok((folder, lock))
 }
 
 /// Makes the environment `folder` hold exactly `requirements`.
@@ -141,7 +147,7 @@ async fn works(python: &Path) -> bool {
 }
 
 /// Runs a command to its end, giving each line of its output to `line`. It is killed if we are dropped.
-async fn run(command: &mut Command, mut line: impl FnMut(&str)) -> Result<()> {
+pub(super) async fn run(command: &mut Command, mut line: impl FnMut(&str)) -> Result<()> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn()?;
     let (stdout, stderr) = (child.stdout.take().context("no output")?, child.stderr.take().context("no output")?);
@@ -189,6 +195,21 @@ mod tests {
             assert!(entries.iter().all(|entry| entry.contains("==") && entry.ends_with('\\')), "{entries:#?}");
             assert!(!list.contains("://") && !list.contains("--find-links") && !list.contains("--index-url"));
         }
+    }
+
+    #[tokio::test]
+    async fn an_environment_is_made_once_and_again_if_its_install_was_interrupted() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("environment");
+        let (mark, progress) = (folder.join("mark"), Progress::silent());
+        environment(&folder, "# nothing\n", &progress).await.unwrap();
+        fs::write(&mark, "").unwrap();
+        environment(&folder, "# nothing\n", &progress).await.unwrap();
+        assert!(mark.exists(), "a whole environment is kept");
+        fs::remove_file(folder.join("stamp")).unwrap(); // it is written last
+        environment(&folder, "# nothing\n", &progress).await.unwrap();
+        assert!(!mark.exists(), "what was left is removed");
+        assert!(works(&folder.join("bin/python3")).await);
     }
 
     #[tokio::test]
