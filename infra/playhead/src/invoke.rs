@@ -8,13 +8,14 @@ use std::path::{Path, PathBuf};
 
 /// Invoke a function of the running local cloud with an event, and print its answer
 ///
-/// The whole event is given, as the trigger would send it; `events/` has one of each kind, and `encode` makes more.
+/// The whole event is given, as the trigger would send it: `encode` makes some.
 /// Exit status 1 if the function answered with an error.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
-  cargo playhead invoke process --data-file events/msk/one-record.json
-  cargo playhead encode --trigger sqs < trace.jsonl | head -1 | cargo playhead invoke process --data-file -
-  cargo playhead invoke process --data-ascii '{\"Records\":[]}'")]
+  cargo playhead simulate --sessions 10 --out trace.jsonl
+  cargo playhead encode --trigger msk < trace.jsonl | head -1 > batch.json
+  cargo playhead invoke process --data-file batch.json
+  cargo playhead invoke process --data-ascii '{\"eventSource\":\"aws:kafka\",\"records\":{}}'")]
 #[command(group(clap::ArgGroup::new("data").required(true).args(["data_file", "data_ascii"])))]
 pub struct Args {
     /// Which one

@@ -95,8 +95,7 @@ mod tests {
     fn check(profiles: &[&str], service: bool, expect: &Value) {
         let profiles = profiles.iter().map(ToString::to_string).collect();
         let token = token("secret", profiles, service, NOW, Duration::from_secs(600)).unwrap();
-        let mut validation = Validation::default(); // HS256
-        validation.validate_exp = false;
+        let validation = Validation { validate_exp: false, ..Validation::default() }; // HS256
         let decoded = decode::<Value>(&token, &DecodingKey::from_secret(b"secret"), &validation).unwrap();
         assert_eq!(&decoded.claims, expect);
     }
