@@ -148,16 +148,40 @@ impl LocalCloud {
         };
 
         progress.step("Starting the Kafka poller");
-        let poller = Poller::start(PollerConfig {
-            sdk,
-            bootstrap: endpoints.log_bootstrap.clone(),
-            stack: STACK.to_owned(),
-            logical_id: "ProcessLogMapping".to_owned(),
-        });
-        let poller = poller.await.context("starting the poller of the mapping ProcessLogMapping")?;
-        folder.publish(&endpoints)?;
+        let mut cloud = Self { poller: None, emulator, broker, endpoints, folder };
+        cloud.start_poller().await?;
+        cloud.folder.publish(&cloud.endpoints)?;
         progress.finish();
-        Ok(Self { poller: Some(poller), emulator, broker, endpoints, folder })
+        Ok(cloud)
+    }
+
+    /// Starts the poller, on the present runtime, unless it runs.
+    ///
+    /// # Errors
+    /// If it cannot read its mapping.
+    pub async fn start_poller(&mut self) -> Result<()> {
+        if self.poller.is_none() {
+            let poller = Poller::start(PollerConfig {
+                sdk: self.endpoints.sdk_config(),
+                bootstrap: self.endpoints.log_bootstrap.clone(),
+                stack: STACK.to_owned(),
+                logical_id: "ProcessLogMapping".to_owned(),
+            });
+            self.poller = Some(poller.await.context("starting the poller of the mapping ProcessLogMapping")?);
+        }
+        Ok(())
+    }
+
+    /// Stops the poller as [`Poller::stop`] does, and leaves everything else as it is: the log fills up until
+    /// [`LocalCloud::start_poller`].
+    ///
+    /// # Errors
+    /// As [`Poller::stop`].
+    pub async fn stop_poller(&mut self) -> Result<()> {
+        match self.poller.take() {
+            Some(poller) => poller.stop().await.map(|_| ()).context("stopping the poller"),
+            None => Ok(()),
+        }
     }
 
     /// How to speak to it.
@@ -166,7 +190,7 @@ impl LocalCloud {
         &self.endpoints
     }
 
-    /// The poller that stands in for Lambda's.
+    /// The poller that stands in for Lambda's, unless it was stopped.
     #[must_use]
     pub fn poller(&self) -> Option<&Poller> {
         self.poller.as_ref()
@@ -189,10 +213,7 @@ impl LocalCloud {
     /// # Errors
     /// If a part did not end in order. It is gone all the same.
     pub async fn stop(mut self) -> Result<()> {
-        let polled = match self.poller.take() {
-            Some(poller) => poller.stop().await.map(|_| ()).context("stopping the poller"),
-            None => Ok(()),
-        };
+        let polled = self.stop_poller().await;
         let deleted = match &self.broker {
             Some(_) => Ok(()),
             None => broker::delete_topic(&self.endpoints.log_bootstrap, &self.endpoints.topic).await,
