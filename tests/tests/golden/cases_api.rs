@@ -1,0 +1,284 @@
+//! Requests to `ingest`: POST /v1/events and POST /v1/sessions.
+
+use crate::case::{Case, Expected, Function, Given, Part};
+use crate::player::{BEGAN, EXAMPLE, PROFILE, Session};
+use crate::shape::{ApiRequest, SECRET, bearer, expires, service_token, token_for};
+use flate2::{Compression, write::GzEncoder};
+use playback::contract::{MAX_DECOMPRESSED_BYTES, MAX_EVENTS};
+use serde_json::{Value, json};
+use std::io::Write;
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
+/// All of them.
+pub(crate) fn cases() -> Vec<Case> {
+    [accepted(), partly_accepted(), bodies(), senders(), sessions(), elsewhere()].concat()
+}
+
+fn case(name: &str, about: &str, request: ApiRequest) -> Case {
+    case_of(name, about, request.event())
+}
+
+fn case_of(name: &str, about: &str, event: Value) -> Case {
+    let expected =
+        Expected { about: about.to_owned(), function: Function::Ingest, given: Given::default(), expect: Value::Null };
+    Case { trigger: "api".to_owned(), name: name.to_owned(), event, expected }
+}
+
+/// POST /v1/events with the token of the example's profile and no body yet.
+fn post() -> ApiRequest {
+    ApiRequest::new("POST", "/v1/events", "/v1/events").authorized(token_for(&[PROFILE]))
+}
+
+fn post_events(events: impl IntoIterator<Item = Value>) -> ApiRequest {
+    post().json(&request(events))
+}
+
+fn request(events: impl IntoIterator<Item = Value>) -> Value {
+    json!({"events": events.into_iter().collect::<Vec<_>>()})
+}
+
+fn accepted() -> Vec<Case> {
+    let example = Session::example();
+    let other = Session::new(BEGAN, 2).of_title("t000007").on("d00000309", "tv");
+    let mut ahead = example.event(0, "started", 0, 0);
+    ahead["bitrate"] = json!({"kbps": 4000});
+    let sparse = json!({"session_id": EXAMPLE, "profile_id": PROFILE, "title_id": "t000002", "seq": 0, "kind": "started",
+        "position_ms": 0, "title_duration_ms": 2_700_000, "occurred_at": BEGAN, "device": {"id": "d00000308", "kind": "tablet"}});
+    let traced = post_events(example.watched(0, 1))
+        .header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+    vec![
+        case("good-events", "Four events of one session: one record on the log.", post_events(example.watched(0, 3))),
+        case(
+            "two-sessions",
+            "Events of two sessions, mixed in one request: a record on the log for each session, in the order of their first events.",
+            post_events([example.watched(0, 0), other.watched(0, 1), example.watched(1, 1)].concat()),
+        ),
+        case(
+            "every-kind",
+            "One event of each kind, with a pause, a seek back and a change of device in between.",
+            post_events([
+                example.event(0, "started", 0, 0),
+                example.event(1, "progressed", 60_000, 60_000),
+                example.event(2, "paused", 75_000, 15_000),
+                example.event(3, "resumed", 75_000, 0),
+                example.event(4, "seeked", 30_000, 0),
+                example.clone().on("d00000310", "phone").event(5, "stopped", 50_000, 20_000),
+            ]),
+        ),
+        case(
+            "unknown-fields",
+            "A player that is ahead of us sends a field that we do not know: it is ignored.",
+            post_events([ahead]),
+        ),
+        case("optional-fields-absent", "Without `played_ms` and `country`: 0 and unknown.", post_events([sparse])),
+        case("no-events", "An empty list is a good request; nothing is appended.", post_events([])),
+        case("traced", "The trace id of the header `traceparent` goes into the envelope.", traced),
+        case_of(
+            "every-documented-field",
+            "With all fields that API Gateway can send, such as cookies, stage variables, a client certificate and an authorizer's claims: none of them matters.",
+            with_every_field(post_events(example.watched(0, 0)).event()),
+        ),
+        away(case(
+            "log-unavailable",
+            "The log does not acknowledge: 503 and Retry-After, nothing is called accepted, and the device keeps its events.",
+            post_events(example.watched(0, 1)),
+        )),
+    ]
+}
+
+fn away(mut case: Case) -> Case {
+    case.expected.given.away.insert(Part::Log);
+    case
+}
+
+/// Adds the fields of AWS's example event that the template's API has no use for.
+fn with_every_field(mut event: Value) -> Value {
+    event["cookies"] = json!(["cookie1=value1", "cookie2=value2"]);
+    event["stageVariables"] = json!({"stageVariable1": "value1", "stageVariable2": "value2"});
+    event["requestContext"]["authentication"] = json!({"clientCert": {
+        "clientCertPem": "CERT_CONTENT",
+        "subjectDN": "www.example.com",
+        "issuerDN": "Example issuer",
+        "serialNumber": "a1:a1:a1:a1:a1:a1:a1:a1:a1:a1:a1:a1:a1:a1:a1:a1",
+        "validity": {"notBefore": "May 28 12:30:02 2019 GMT", "notAfter": "Aug  5 09:36:04 2021 GMT"},
+    }});
+    event["requestContext"]["authorizer"] =
+        json!({"jwt": {"claims": {"claim1": "value1", "claim2": "value2"}, "scopes": ["scope1", "scope2"]}});
+    event
+}
+
+fn partly_accepted() -> Vec<Case> {
+    let example = Session::example();
+    let altered = |seq: u64, field: &str, value: Value| {
+        let mut event = example.event(seq, "progressed", seq * 10_000, 10_000);
+        event[field] = value;
+        event
+    };
+    let mut without_device = example.event(7, "progressed", 70_000, 0);
+    without_device.as_object_mut().unwrap().remove("device");
+    let old = Session::new(BEGAN - 31 * DAY_MS, 1);
+    let offline = Session::new(BEGAN - 29 * DAY_MS, 2);
+    let ahead = Session::new(BEGAN + 11 * 60_000, 3);
+    let little_ahead = Session::new(BEGAN + 9 * 60_000, 4);
+    let foreign = Session::new(BEGAN, 5).of_profile("p00000055");
+    vec![
+        case(
+            "one-malformed-among-good",
+            "A bad event rejects only itself: the ones before and after it are accepted, and the answer names it by its index.",
+            post_events([
+                example.event(0, "started", 0, 0),
+                altered(1, "position_ms", json!(2_700_001)),
+                example.event(2, "progressed", 20_000, 10_000),
+            ]),
+        ),
+        case(
+            "every-rule-broken-once",
+            "Each event breaks one rule, but the last, which is good.",
+            post_events([
+                json!("no object"),
+                without_device,
+                altered(1, "seq", json!("1")),
+                altered(1, "session_id", json!("01M3250V3TW3KG5DD5CEVSMJCC")),
+                altered(1, "profile_id", json!("p 54")),
+                altered(1, "title_id", json!("")),
+                altered(1, "seq", json!(65_536)),
+                altered(1, "seq", json!(-1)),
+                altered(1, "kind", json!("rewound")),
+                altered(1, "title_duration_ms", json!(0)),
+                altered(1, "position_ms", json!(2_700_001)),
+                altered(1, "played_ms", json!(10_001)),
+                altered(1, "occurred_at", json!(-1)),
+                altered(1, "device", json!({"id": "d#1", "kind": "tv"})),
+                altered(1, "country", json!("us")),
+                example.event(2, "progressed", 20_000, 10_000),
+            ]),
+        ),
+        case(
+            "sessions-outside-the-window",
+            "Sessions that began 31 days ago or begin in 11 minutes are rejected, those of 29 days and 9 minutes are not.",
+            post_events(
+                [old.watched(0, 0), offline.watched(0, 0), ahead.watched(0, 0), little_ahead.watched(0, 0)].concat(),
+            ),
+        ),
+        case(
+            "one-event-of-another-profile",
+            "Among events of the token's profile one of another's: it is rejected, the others are accepted.",
+            post_events([example.watched(0, 0), foreign.watched(0, 0), example.watched(1, 1)].concat()),
+        ),
+    ]
+}
+
+/// The media type of a compressed body, which API Gateway takes for binary; it takes `application/json` for text.
+const EVENTS_TYPE: &str = "application/vnd.playhead.events+json";
+
+fn bodies() -> Vec<Case> {
+    let body = request(Session::example().watched(0, 3)).to_string();
+    let zipped = || post().header("content-encoding", "gzip");
+    let spoilt = String::from_utf8_lossy(&gzip(body.as_bytes())).into_owned();
+    let bomb = gzip(&vec![b' '; 4 * MAX_DECOMPRESSED_BYTES]);
+    let too_many = vec![json!(0); MAX_EVENTS + 1];
+    vec![
+        case(
+            "gzip",
+            "The body of good-events, gzip: the same records.",
+            zipped().binary(EVENTS_TYPE, &gzip(body.as_bytes())),
+        ),
+        case(
+            "gzip-bomb",
+            "4 KB that inflate to 4 MiB: refused once 1 MiB is reached.",
+            zipped().binary(EVENTS_TYPE, &bomb),
+        ),
+        case(
+            "gzip-cut-off",
+            "The compressed body ends too soon.",
+            zipped().binary(EVENTS_TYPE, &gzip(body.as_bytes())[..64]),
+        ),
+        case(
+            "gzip-decompressed-on-the-way",
+            "The header says gzip, but something between the device and us has decompressed the body: as good as any.",
+            zipped().text("application/json", body.as_str()),
+        ),
+        case(
+            "gzip-taken-for-text",
+            "Compressed bytes of the type application/json that were taken for UTF-8 on the way are past saving: the answer says the mend.",
+            zipped().text("application/json", spoilt),
+        ),
+        case(
+            "base64-without-gzip",
+            "A body in base64 that is not compressed, as API Gateway sends one whose type it takes for binary.",
+            post().binary("application/json", body.as_bytes()),
+        ),
+        case(
+            "unknown-encoding",
+            "Brotli is not taken.",
+            post().header("content-encoding", "br").binary("application/json", b"\x0b"),
+        ),
+        case("wrong-content-type", "XML is not taken.", post().text("text/xml", "<events/>")),
+        case("not-json", "The body is no JSON.", post().text("application/json", "{\"events\": [")),
+        case("no-list-of-events", "JSON, but not of the contract's form.", post().json(&json!({"event": {}}))),
+        case("too-many-events", "501 events are too many, before any of them is looked at.", post_events(too_many)),
+        case("no-body", "A request without a body.", post()),
+    ]
+}
+
+/// Deterministic: no name and no time in the header.
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn senders() -> Vec<Case> {
+    let body = request(Session::example().watched(0, 1));
+    let by = |token: String| ApiRequest::new("POST", "/v1/events", "/v1/events").authorized(token).json(&body);
+    let claims = json!({"profiles": [PROFILE], "exp": expires()});
+    vec![
+        case("no-token", "401.", ApiRequest::new("POST", "/v1/events", "/v1/events").json(&body)),
+        case(
+            "another-secret",
+            "A token that is signed with another secret: 401.",
+            by(bearer("another-secret-of-more-than-thirty-two-bytes", &claims)),
+        ),
+        case(
+            "expired-token",
+            "A token that expired in 2001: 401.",
+            by(bearer(SECRET, &json!({"profiles": [PROFILE], "exp": 1_000_000_000}))),
+        ),
+        case(
+            "token-of-nobody",
+            "A token with neither `profiles` nor `scope` proves nothing: 401.",
+            by(bearer(SECRET, &json!({"exp": expires()}))),
+        ),
+        case(
+            "another-profile",
+            "All events are of a profile that the token does not list: 403.",
+            by(token_for(&["p00000055"])),
+        ),
+        case("service-token", "A backend's token may write every profile.", by(service_token())),
+    ]
+}
+
+fn sessions() -> Vec<Case> {
+    let mint = || ApiRequest::new("POST", "/v1/sessions", "/v1/sessions");
+    vec![
+        case("mint-session", "A new session id, of this region and of now.", mint().authorized(token_for(&[PROFILE]))),
+        case("mint-session-without-token", "401.", mint()),
+    ]
+}
+
+fn elsewhere() -> Vec<Case> {
+    let token = || token_for(&[PROFILE]);
+    vec![
+        case(
+            "method-not-allowed",
+            "GET /v1/events: 405.",
+            ApiRequest::new("GET", "/v1/events", "/v1/events").authorized(token()),
+        ),
+        case(
+            "nothing-there",
+            "POST /v2/events: 404.",
+            ApiRequest::new("POST", "/v2/events", "/v2/events").authorized(token()),
+        ),
+    ]
+}

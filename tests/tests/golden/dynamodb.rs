@@ -1,0 +1,153 @@
+//! A DynamoDB of one profile's rows over HTTP, for `query`, whose store is DynamoDB itself: it answers the reads that
+//! the function makes from the case's rows, and notes the writes without doing them. How the store
+//! behaves on a real table is tested elsewhere; here is asserted what a request makes of it.
+
+use crate::case::{Given, Part, Place};
+use crate::player::envelopes;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use axum::{Json, Router};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use playback::fold::{ViewKey, fold};
+use playback::session::SessionId;
+use playback::view::View;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+/// The table's name in every request.
+pub(crate) const TABLE: &str = "playhead-golden-views";
+
+/// The views that come of what a case says was played before.
+pub(crate) fn views(given: &Given) -> BTreeMap<ViewKey, View> {
+    let mut views = BTreeMap::<ViewKey, View>::new();
+    for delta in fold(given.played.iter().flat_map(envelopes).enumerate()) {
+        views.insert(delta.key, delta.view);
+    }
+    views
+}
+
+/// A served table.
+pub(crate) struct Table {
+    rows: Vec<Value>,
+    away: bool,
+    calls: Mutex<BTreeMap<String, u64>>,
+    writes: Mutex<Vec<Value>>,
+}
+
+impl Table {
+    /// Serves the rows of `given` until the runtime ends; the configuration leads the SDK here.
+    pub(crate) async fn serve(given: &Given) -> (Arc<Self>, SdkConfig) {
+        let rows = rows(given);
+        let away = given.away.contains(&Part::Store);
+        let table = Arc::new(Self { rows, away, calls: Mutex::default(), writes: Mutex::default() });
+        let router = Router::new().route("/", post(answer)).with_state(Arc::clone(&table));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let credentials = Credentials::new("test", "test", None, None, "golden");
+        let sdk = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("us-east-1"))
+            .endpoint_url(endpoint)
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
+            .build();
+        (table, sdk)
+    }
+
+    /// What was asked of the table: how often each operation, and each write in full.
+    pub(crate) fn asked(&self) -> Value {
+        json!({"calls": *self.calls.lock().unwrap(), "writes": *self.writes.lock().unwrap()})
+    }
+
+    fn perform(&self, operation: &str, request: &Value) -> Value {
+        let matches_key = |row: &&Value, key: &Value| row["pk"] == key["pk"] && row["sk"] == key["sk"];
+        match operation {
+            "GetItem" => match self.rows.iter().find(|row| matches_key(row, &request["Key"])) {
+                Some(row) => json!({"Item": row}),
+                None => json!({}),
+            },
+            "BatchGetItem" => {
+                let keys = request["RequestItems"][TABLE]["Keys"].as_array().unwrap();
+                let found: Vec<_> =
+                    self.rows.iter().filter(|row| keys.iter().any(|key| matches_key(row, key))).collect();
+                json!({"Responses": {TABLE: found}, "UnprocessedKeys": {}})
+            }
+            "Query" => self.query(request),
+            "UpdateItem" => json!({}),
+            "BatchWriteItem" => json!({"UnprocessedItems": {}}),
+            other => panic!("query does not need {other}"),
+        }
+    }
+
+    fn query(&self, request: &Value) -> Value {
+        let values = &request["ExpressionAttributeValues"];
+        let of_profile = self.rows.iter().filter(|row| row["pk"] == values[":profile"]);
+        if request["IndexName"] == "by_title" {
+            let keys = of_profile.filter(|row| row["title_id"] == values[":title"]);
+            let keys: Vec<_> =
+                keys.map(|row| json!({"pk": row["pk"], "sk": row["sk"], "title_id": row["title_id"]})).collect();
+            return json!({"Items": keys});
+        }
+        assert_eq!(request["KeyConditionExpression"], "pk = :profile AND sk < :before");
+        assert_eq!(request["ScanIndexForward"], false);
+        let sk = |row: &Value| row["sk"]["S"].as_str().unwrap().to_owned();
+        let before = values[":before"]["S"].as_str().unwrap();
+        let mut found: Vec<_> = of_profile.filter(|row| sk(row).as_str() < before).collect();
+        found.sort_by_key(|row| std::cmp::Reverse(sk(row)));
+        let limit = usize::try_from(request["Limit"].as_u64().unwrap()).unwrap();
+        let more = found.len() > limit;
+        found.truncate(limit);
+        match found.last().filter(|_| more) {
+            Some(last) => json!({"Items": found, "LastEvaluatedKey": {"pk": last["pk"], "sk": last["sk"]}}),
+            None => json!({"Items": found}),
+        }
+    }
+}
+
+async fn answer(State(table): State<Arc<Table>>, headers: HeaderMap, body: String) -> (StatusCode, Json<Value>) {
+    if table.away {
+        // Not what DynamoDB says when it is away, but an answer that the SDK does not wait for to change.
+        let error = json!({"__type": "com.amazonaws.dynamodb.v20120810#ResourceNotFoundException", "message": "away"});
+        return (StatusCode::BAD_REQUEST, Json(error));
+    }
+    let target = headers["x-amz-target"].to_str().unwrap();
+    let operation = target.strip_prefix("DynamoDB_20120810.").unwrap();
+    let request: Value = serde_json::from_str(&body).unwrap();
+    let answer = table.perform(operation, &request);
+    *table.calls.lock().unwrap().entry(operation.to_owned()).or_default() += 1;
+    if matches!(operation, "UpdateItem" | "BatchWriteItem") {
+        table.writes.lock().unwrap().push(json!({operation: request}));
+    }
+    (StatusCode::OK, Json(answer))
+}
+
+/// The items of DESIGN's table `views`.
+fn rows(given: &Given) -> Vec<Value> {
+    let views = views(given).into_iter().map(|(ViewKey { profile_id, session_id }, view)| {
+        json!({
+            "pk": {"S": profile_id},
+            "sk": {"S": format!("{}#{}", session_id.ulid, session_id.home)},
+            "version": {"N": "1"},
+            "title_id": {"S": view.first.title_id},
+            "view": {"B": BASE64_STANDARD.encode(view.pack())},
+        })
+    });
+    let hidden = given.hidden.iter().map(|Place { profile_id, session_id }| {
+        let session_id: SessionId = session_id.parse().unwrap();
+        json!({
+            "pk": {"S": profile_id},
+            "sk": {"S": format!("{}#~hidden", session_id.ulid)},
+            "hidden": {"BOOL": true},
+            "changed_at": {"N": given.now.to_string()},
+        })
+    });
+    let erased = given.erased_at.iter().map(|(profile_id, erased_at)| {
+        json!({"pk": {"S": profile_id}, "sk": {"S": "~erased"}, "erased_at": {"N": erased_at.to_string()}})
+    });
+    views.chain(hidden).chain(erased).collect()
+}

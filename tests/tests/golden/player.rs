@@ -1,0 +1,130 @@
+//! What players send: viewing sessions, their events, the requests and envelopes made of them.
+
+use crate::case::{NOW, Place, Request};
+use playback::edge::{SessionWindow, validate};
+use playback::envelope::{Envelope, Stamp, group};
+use playback::proto;
+use playback::session::SessionId;
+use prost::Message;
+use serde_json::{Value, json};
+
+/// The profile of most cases, as in the contract's example.
+pub(crate) const PROFILE: &str = "p00000054";
+/// The session of the contract's example.
+pub(crate) const EXAMPLE: &str = "use1-01M3250V3TW3KG5DD5CEVSMJCC";
+/// When most sessions began: ten seconds before [`NOW`].
+pub(crate) const BEGAN: u64 = 1_790_000_000_122;
+const MINUTE_MS: u64 = 60_000;
+
+/// A viewing session on one device.
+#[derive(Debug, Clone)]
+pub(crate) struct Session {
+    /// `<home>-<ULID>`.
+    pub(crate) id: String,
+    /// Whose.
+    pub(crate) profile: String,
+    title: String,
+    minutes: u64,
+    device: (String, String),
+}
+
+impl Session {
+    /// The session of the contract's example: a title of 45 minutes, on a tablet in the US.
+    pub(crate) fn example() -> Self {
+        Self {
+            id: EXAMPLE.to_owned(),
+            profile: PROFILE.to_owned(),
+            title: "t000002".to_owned(),
+            minutes: 45,
+            device: ("d00000308".to_owned(), "tablet".to_owned()),
+        }
+    }
+
+    /// Another session of the same kind, which began at `began` (Unix milliseconds). `number` is its ULID's randomness.
+    pub(crate) fn new(began: u64, number: u8) -> Self {
+        let home = "use1".parse().unwrap();
+        Self { id: SessionId::mint(home, began, number.into()).to_string(), ..Self::example() }
+    }
+
+    /// The same with another title.
+    pub(crate) fn of_title(self, title: &str) -> Self {
+        Self { title: title.to_owned(), ..self }
+    }
+
+    /// The same for another profile.
+    pub(crate) fn of_profile(self, profile: &str) -> Self {
+        Self { profile: profile.to_owned(), ..self }
+    }
+
+    /// The same on another device.
+    pub(crate) fn on(self, id: &str, kind: &str) -> Self {
+        Self { device: (id.to_owned(), kind.to_owned()), ..self }
+    }
+
+    /// An event of the edge contract.
+    pub(crate) fn event(&self, seq: u64, kind: &str, position_ms: u64, played_ms: u64) -> Value {
+        json!({
+            "session_id": self.id,
+            "profile_id": self.profile,
+            "title_id": self.title,
+            "seq": seq,
+            "kind": kind,
+            "position_ms": position_ms,
+            "played_ms": played_ms,
+            "title_duration_ms": self.minutes * MINUTE_MS,
+            "occurred_at": BEGAN + seq * 10_000,
+            "device": {"id": self.device.0, "kind": self.device.1},
+            "country": "US",
+        })
+    }
+
+    /// Events `from` to `to`, each of ten seconds played after the one before; the event 0 is `started` at the beginning.
+    pub(crate) fn watched(&self, from: u64, to: u64) -> Vec<Value> {
+        let one = |seq| match seq {
+            0 => self.event(0, "started", 0, 0),
+            seq => self.event(seq, "progressed", seq * 10_000, 10_000),
+        };
+        (from..=to).map(one).collect()
+    }
+
+    /// Where its view is.
+    pub(crate) fn place(&self) -> Place {
+        Place { profile_id: self.profile.clone(), session_id: self.id.clone() }
+    }
+}
+
+/// A request that ingest took at `received_at`.
+pub(crate) fn received(received_at: u64, events: Vec<Value>) -> Request {
+    Request { received_at, events }
+}
+
+/// The envelopes that ingest makes of a request, by the same validation and grouping.
+pub(crate) fn envelopes(request: &Request) -> Vec<Envelope> {
+    // When it was received is a given here, not a thing to check: sessions of any age.
+    let window = SessionWindow { max_age_ms: u64::MAX, max_ahead_ms: u64::MAX };
+    let valid = |event: &Value| {
+        let raw = serde_json::value::to_raw_value(event).unwrap();
+        validate(&raw, request.received_at, window).unwrap_or_else(|rejection| panic!("{rejection}: {event}"))
+    };
+    let stamp = Stamp { received_at: request.received_at, ingest_region: "us-east-1".to_owned(), trace_id: None };
+    group(request.events.iter().map(valid).collect(), &stamp)
+}
+
+/// The record that ingest appends for these events of one session, received at [`NOW`].
+pub(crate) fn record(events: Vec<Value>) -> Vec<u8> {
+    record_at(NOW, events)
+}
+
+/// As [`record`], received at another time.
+pub(crate) fn record_at(received_at: u64, events: Vec<Value>) -> Vec<u8> {
+    let mut envelopes = envelopes(&received(received_at, events));
+    assert_eq!(envelopes.len(), 1, "one record is of one session");
+    envelopes.remove(0).encode()
+}
+
+/// A record whose protobuf was changed, as no code of this version writes it.
+pub(crate) fn altered_record(events: Vec<Value>, alter: impl FnOnce(&mut proto::Envelope)) -> Vec<u8> {
+    let mut envelope = proto::Envelope::decode(record(events).as_slice()).unwrap();
+    alter(&mut envelope);
+    envelope.encode_to_vec()
+}

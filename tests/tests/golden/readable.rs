@@ -1,0 +1,84 @@
+//! What is packed in the system, as JSON that a person can review.
+
+use playback::contract::Event;
+use playback::envelope::Envelope;
+use playback::fold::ViewKey;
+use playback::ranges::RangeSet;
+use playback::view::View;
+use serde_json::{Map, Value, json};
+
+/// A record on the log.
+pub(crate) fn envelope(envelope: &Envelope) -> Value {
+    let trace_id = envelope.stamp.trace_id.map(|id| format!("{:032x}", u128::from_be_bytes(id)));
+    json!({
+        "session_id": envelope.session_id.to_string(),
+        "profile_id": envelope.profile_id,
+        "title_id": envelope.title_id,
+        "received_at": envelope.stamp.received_at,
+        "ingest_region": envelope.stamp.ingest_region,
+        "trace_id": trace_id,
+        "events": envelope.events.iter().map(event).collect::<Vec<_>>(),
+    })
+}
+
+fn event(event: &Event) -> Value {
+    json!({
+        "seq": event.seq,
+        "kind": event.kind.as_str(),
+        "position_ms": event.position_ms,
+        "played_ms": event.played_ms,
+        "title_duration_ms": event.title_duration_ms,
+        "occurred_at": event.occurred_at,
+        "device": {"id": event.device.id, "kind": event.device.kind},
+        "country": event.country.map(|country| country.to_string()),
+    })
+}
+
+/// A stored view: the fields of DESIGN's join, and what a member is shown of them. Ranges are half open.
+pub(crate) fn view(key: &ViewKey, view: &View) -> Value {
+    json!({
+        "profile_id": key.profile_id,
+        "session_id": key.session_id.to_string(),
+        "seen": ranges(&view.seen),
+        "played": ranges(&view.played),
+        "first": {
+            "seq": view.first.seq,
+            "received_at": view.first.received_at,
+            "title_id": view.first.title_id,
+            "title_duration_ms": view.first.title_duration_ms,
+            "country": view.first.country.map(|country| country.to_string()),
+        },
+        "latest": {
+            "seq": view.latest.seq,
+            "received_at": view.latest.received_at,
+            "position_ms": view.latest.position_ms,
+            "kind": view.latest.kind.as_str(),
+            "device": {"id": view.latest.device.id, "kind": view.latest.device.kind},
+        },
+        "started_at": view.started_at,
+        "last_received_at": view.last_received_at,
+        "events": view.events(),
+        "missing": view.missing(),
+        "played_ms": view.played_ms(),
+        "completed": view.completed(),
+    })
+}
+
+fn ranges(set: &RangeSet) -> Vec<String> {
+    set.ranges().iter().map(|range| format!("{}..{}", range.start, range.end)).collect()
+}
+
+/// What an invocation counted, from the EMF lines that it wrote: `Name` or `Name[dimension]`, and how often.
+pub(crate) fn counts(lines: &str) -> Value {
+    let mut counts = Map::new();
+    for line in lines.lines() {
+        let document: Value = serde_json::from_str(line).unwrap();
+        let third = document.get("Code").or_else(|| document.get("Reason")).and_then(Value::as_str);
+        for metric in document["_aws"]["CloudWatchMetrics"][0]["Metrics"].as_array().unwrap() {
+            let name = metric["Name"].as_str().unwrap();
+            let label = third.map_or_else(|| name.to_owned(), |third| format!("{name}[{third}]"));
+            counts.insert(label, document[name].clone());
+        }
+    }
+    Value::Object(counts)
+}

@@ -1,0 +1,186 @@
+//! Runs an event through the library functions of its Lambda function, from the bytes that the runtime would get to the
+//! bytes that it would send back, and says what was done.
+
+use crate::case::{Case, Function, Given, Part, Place, event_bytes};
+use crate::dynamodb::{TABLE, Table, views};
+use crate::{readable, shape};
+use anyhow::{Result, bail};
+use ingest::Ingest;
+use lambda::auth::{AuthConfig, Authenticator};
+use lambda::batch::Batch;
+use lambda::config::Env;
+use lambda::metrics::{Emitter, Metrics};
+use lambda_http::request::LambdaRequest;
+use lambda_http::{Adapter, Body, Context, LambdaEvent, Request, Response, Service, service_fn};
+use playback::edge::SessionWindow;
+use playback::envelope::Envelope;
+use playback::fold::ViewKey;
+use playback::session::SessionId;
+use process::{DeadLetter, DeadLetters, process};
+use query::Query;
+use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use store::testing::MemoryTable;
+use store::{Fault, StoreError};
+use stream::testing::RecordingLog;
+use stream::{AppendError, Attempt};
+
+/// What the function does and answers, in the form of `expect`.
+pub(crate) async fn run(case: &Case) -> Result<Value> {
+    run_bytes(case, &event_bytes(case)?).await
+}
+
+/// As [`run`], with another event in the place of the case's.
+pub(crate) async fn run_bytes(case: &Case, event: &[u8]) -> Result<Value> {
+    let given = &case.expected.given;
+    match (case.trigger.as_str(), case.expected.function) {
+        ("api", Function::Ingest) => run_ingest(given, event).await,
+        ("api", Function::Query) => run_query(given, event).await,
+        ("msk" | "sqs" | "kinesis", Function::Process) => run_process(given, event).await,
+        (trigger, function) => bail!("{function:?} is not woken by {trigger}"),
+    }
+}
+
+async fn run_ingest(given: &Given, event: &[u8]) -> Result<Value> {
+    let is_away = given.away.contains(&Part::Log);
+    let refuse = move |record: &stream::LogRecord| {
+        is_away.then(|| AppendError::Unavailable(Attempt::new("playback-events", record, "MessageTimedOut", "away")))
+    };
+    let ingest = Ingest {
+        log: RecordingLog::refusing(refuse),
+        authenticator: authenticator()?,
+        window: SessionWindow::default(),
+        home: "use1".parse()?,
+        region: "us-east-1".to_owned(),
+    };
+    let log = ingest.log.clone();
+    let (ingest, now) = (Arc::new(ingest), given.now);
+    let (response, counts) = serve("ingest", event, now, move |request, metrics| {
+        let ingest = Arc::clone(&ingest);
+        async move { ingest.answer(&request, &metrics, now).await }
+    })
+    .await?;
+    let appended = log.appended();
+    let appended = appended.iter().map(|record| {
+        let envelope = Envelope::decode(&record.value)?;
+        Ok(json!({"key": record.key, "envelope": readable::envelope(&envelope)}))
+    });
+    let appended = appended.collect::<Result<Vec<_>>>()?;
+    Ok(json!({"response": steady(response, now), "appended": appended, "counts": counts}))
+}
+
+async fn run_query(given: &Given, event: &[u8]) -> Result<Value> {
+    let (table, sdk) = Table::serve(given).await;
+    let query = Query { views: store::dynamodb::Views::new(&sdk, TABLE), authenticator: authenticator()? };
+    let (query, now) = (Arc::new(query), given.now);
+    let (response, counts) = serve("query", event, now, move |request, metrics| {
+        let query = Arc::clone(&query);
+        async move { query.answer(&request, &metrics, now).await }
+    })
+    .await?;
+    Ok(json!({"response": response, "store": table.asked(), "counts": counts}))
+}
+
+/// From the event's bytes to the answer's JSON by the very conversions of `lambda_http::run`.
+async fn serve<F>(
+    function: &str,
+    event: &[u8],
+    now: u64,
+    answer: impl Fn(Request, Metrics) -> F,
+) -> Result<(Value, Value)>
+where
+    F: Future<Output = Response<Body>> + Send,
+{
+    let (emitter, lines) = recording(function);
+    let handler = service_fn(|request: Request| {
+        let answer = answer(request, emitter.start(now));
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let payload: LambdaRequest = serde_json::from_slice(event)?;
+    let response = Adapter::from(handler).call(LambdaEvent::new(payload, Context::default())).await?;
+    let mut response = serde_json::to_value(response)?;
+    // The body is JSON in a string: unpacked, it can be reviewed.
+    if let Some(body) = response["body"].as_str().filter(|body| !body.is_empty()) {
+        response["body"] = serde_json::from_str(body)?;
+    }
+    let counts = readable::counts(&lines.lock().unwrap());
+    Ok((response, counts))
+}
+
+/// Puts a word in the place of what is random in an answer, where it is what it must be; elsewhere it stays and shows.
+fn steady(mut response: Value, now: u64) -> Value {
+    let minted = response["body"]["session_id"].as_str().and_then(|id| id.parse::<SessionId>().ok());
+    if minted.is_some_and(|id| id.home.as_str() == "use1" && id.started_at() == now) {
+        response["body"]["session_id"] = json!("<a session id of use1, minted now>");
+    }
+    let delay = response["headers"]["retry-after"].as_str().and_then(|seconds| seconds.parse::<u32>().ok());
+    if delay.is_some_and(|seconds| (2..10).contains(&seconds)) {
+        response["headers"]["retry-after"] = json!("<2 to 9 seconds>");
+    }
+    response
+}
+
+async fn run_process(given: &Given, event: &[u8]) -> Result<Value> {
+    let batch = match Batch::parse(event) {
+        Ok(batch) => batch,
+        Err(error) => return Ok(json!({"function_error": error.to_string()})),
+    };
+    let table = MemoryTable::new(7);
+    for (key, view) in views(given) {
+        table.put_raw(key, view.pack());
+    }
+    for place in &given.corrupt {
+        table.put_raw(key_of(place), b"no view".to_vec());
+    }
+    let refused: Vec<ViewKey> = given.refused.iter().map(key_of).collect();
+    table.fail_writes(Box::new(move |key| {
+        let fault = Fault::Unavailable("the case says so".to_owned());
+        refused.contains(key).then(|| StoreError { operation: "write", subject: key.session_id.to_string(), fault })
+    }));
+    let letters = Letters { is_away: given.away.contains(&Part::DeadLetterQueue), taken: Mutex::default() };
+    let (emitter, lines) = recording("process");
+    let answer = process(&table, &letters, &emitter.start(given.now), batch, given.now).await;
+    let views: Vec<Value> = table.views().iter().map(|(key, view)| readable::view(key, view)).collect();
+    let letters = letters.taken.into_inner().unwrap();
+    Ok(json!({
+        "answer": serde_json::to_value(answer?)?,
+        "views": views,
+        "dead_letters": letters,
+        "counts": readable::counts(&lines.lock().unwrap()),
+    }))
+}
+
+/// A dead-letter queue that keeps what it took, and takes nothing while it is away.
+struct Letters {
+    taken: Mutex<Vec<DeadLetter>>,
+    is_away: bool,
+}
+
+impl DeadLetters for Letters {
+    type Error = &'static str;
+
+    async fn put(&self, letters: Vec<DeadLetter>) -> Vec<Result<(), Self::Error>> {
+        if self.is_away {
+            return letters.iter().map(|_| Err("the queue is away")).collect();
+        }
+        let results = letters.iter().map(|_| Ok(())).collect();
+        self.taken.lock().unwrap().extend(letters);
+        results
+    }
+}
+
+fn key_of(place: &Place) -> ViewKey {
+    ViewKey { profile_id: place.profile_id.clone(), session_id: place.session_id.parse().unwrap() }
+}
+
+fn authenticator() -> Result<Authenticator> {
+    let env = Env::from_pairs([("JWT_SECRET", shape::SECRET)]);
+    Ok(Authenticator::new(&lambda::config::read(env, AuthConfig::read)?)?)
+}
+
+fn recording(function: &str) -> (Emitter, Arc<Mutex<String>>) {
+    let lines = Arc::new(Mutex::new(String::new()));
+    let sink = Arc::clone(&lines);
+    (Emitter::to("golden", function, move |text| sink.lock().unwrap().push_str(text)), lines)
+}
