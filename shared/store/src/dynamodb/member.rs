@@ -12,7 +12,6 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use playback::history::{self, Entry, Row, assemble};
 use playback::session::{SessionId, parse_ulid};
-use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -145,9 +144,8 @@ impl Views {
         hidden: bool,
         at: u64,
     ) -> Result<(), StoreError> {
-        let values = HashMap::from([(":hidden".to_owned(), AttributeValue::Bool(hidden))]);
-        let update = "SET hidden = :hidden, changed_at = :at";
-        self.set_register(profile_id, item::hidden_sk(session), update, "changed_at", values, at).await
+        let attribute = Some(("hidden", AttributeValue::Bool(hidden)));
+        self.set_register(profile_id, item::hidden_sk(session), "changed_at", at, attribute).await
     }
 
     /// Erases everything up to `at` (Unix milliseconds): marks it first, which is what readers go by, and then deletes
@@ -156,8 +154,7 @@ impl Views {
     /// # Errors
     /// When the table cannot be written; once the mark is there, reads are right whatever happens after it.
     pub async fn erase(&self, profile_id: &str, at: u64, deadline: Instant) -> Result<bool, StoreError> {
-        let update = "SET erased_at = :at";
-        self.set_register(profile_id, ERASED.to_owned(), update, "erased_at", HashMap::new(), at).await?;
+        self.set_register(profile_id, ERASED.to_owned(), "erased_at", at, None).await?;
         let mut before = AFTER_SESSIONS.to_owned();
         loop {
             let (items, more) = self.rows_before(profile_id, &before, MAX_ROWS).await?;
@@ -255,29 +252,33 @@ impl Views {
         Ok((answer.items.unwrap_or_default(), more))
     }
 
-    /// Sets a register if what it holds was said earlier than `at`.
+    /// Sets a register's clock, and the attribute that it is about, if what it holds was said earlier than `at`. Names go
+    /// by placeholders, since DynamoDB reserves words (`hidden` is one) in expressions.
     async fn set_register(
         &self,
         profile_id: &str,
         sk: String,
-        update: &str,
         clock: &str,
-        values: HashMap<String, AttributeValue>,
         at: u64,
+        attribute: Option<(&str, AttributeValue)>,
     ) -> Result<(), StoreError> {
         let subject = format!("{} ({profile_id}, {sk})", self.table);
-        let result = self
+        let update = self
             .client
             .update_item()
             .table_name(&self.table)
             .set_key(Some(item::primary_key(profile_id, sk)))
-            .update_expression(update)
             .condition_expression("attribute_not_exists(#clock) OR #clock <= :at")
             .expression_attribute_names("#clock", clock)
-            .set_expression_attribute_values(Some(values))
-            .expression_attribute_values(":at", item::number(at))
-            .send()
-            .await;
+            .expression_attribute_values(":at", item::number(at));
+        let update = match attribute {
+            None => update.update_expression("SET #clock = :at"),
+            Some((name, value)) => update
+                .update_expression("SET #clock = :at, #attribute = :attribute")
+                .expression_attribute_names("#attribute", name)
+                .expression_attribute_values(":attribute", value),
+        };
+        let result = update.send().await;
         match result {
             Ok(_) => Ok(()),
             Err(error) => match error.as_service_error() {
