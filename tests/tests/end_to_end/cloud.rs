@@ -1,0 +1,150 @@
+//! The local cloud that all tests share, and what is read of it beside its API.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use aws_sdk_dynamodb::types::AttributeValue;
+use playback::session::SessionId;
+use playhead::local::{Endpoints, LocalCloud, LocalOptions, Progress};
+use process::DeadLetter;
+use tokio::runtime::Runtime;
+use tokio::sync::{Mutex, RwLock};
+use tokio::time::Instant;
+
+/// Name of the run's folder under `target/playhead`.
+const RUN: &str = "end-to-end";
+/// How long anything may take to come true: far more than it takes on an idle machine.
+const PATIENCE: Duration = Duration::from_secs(90);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+static CLOUD: LazyLock<Result<Cloud>> = LazyLock::new(Cloud::start);
+
+/// A running local cloud with the runtime that its poller lives on.
+pub(crate) struct Cloud {
+    runtime: Runtime,
+    /// Read by every test; written by one that breaks what others use.
+    local: RwLock<LocalCloud>,
+    pub(crate) endpoints: Endpoints,
+    pub(crate) http: reqwest::Client,
+    pub(crate) sqs: aws_sdk_sqs::Client,
+    pub(crate) dynamodb: aws_sdk_dynamodb::Client,
+    /// Everything that was ever on the dead-letter queue.
+    dead: Mutex<Vec<DeadLetter>>,
+}
+
+impl Cloud {
+    fn start() -> Result<Self> {
+        let runtime = Runtime::new()?;
+        let options = LocalOptions::named(RUN)?;
+        let local = runtime.block_on(LocalCloud::start(options, &Progress::silent()))?;
+        let endpoints = local.endpoints().clone();
+        let sdk = endpoints.sdk_config();
+        Ok(Self {
+            http: reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build()?,
+            sqs: aws_sdk_sqs::Client::new(&sdk),
+            dynamodb: aws_sdk_dynamodb::Client::new(&sdk),
+            dead: Mutex::default(),
+            local: RwLock::new(local),
+            endpoints,
+            runtime,
+        })
+    }
+
+    fn shared() -> Result<&'static Self> {
+        CLOUD.as_ref().map_err(|error| anyhow!("the local cloud did not start: {error:#}"))
+    }
+
+    /// Waits for the dead letter for which `is_it` holds. Letters for other tests are kept for them.
+    pub(crate) async fn dead_letter(&self, what: &str, is_it: impl Fn(&DeadLetter) -> bool) -> Result<DeadLetter> {
+        eventually(&format!("dead letter: {what}"), async || {
+            self.collect_dead_letters().await?;
+            Ok(self.dead.lock().await.iter().find(|letter| is_it(letter)).cloned())
+        })
+        .await
+    }
+
+    /// How many dead letters there have been for which `is_one` holds.
+    pub(crate) async fn count_dead_letters(&self, is_one: impl Fn(&DeadLetter) -> bool) -> Result<usize> {
+        self.collect_dead_letters().await?;
+        Ok(self.dead.lock().await.iter().filter(|letter| is_one(letter)).count())
+    }
+
+    async fn collect_dead_letters(&self) -> Result<()> {
+        let queue = &self.endpoints.dead_letter_queue_url;
+        let mut dead = self.dead.lock().await;
+        loop {
+            let answer = self.sqs.receive_message().queue_url(queue).max_number_of_messages(10).send().await?;
+            let messages = answer.messages.unwrap_or_default();
+            if messages.is_empty() {
+                return Ok(());
+            }
+            for message in messages {
+                let body = message.body.context("a message without a body")?;
+                dead.push(serde_json::from_str(&body).with_context(|| format!("no dead letter: {body}"))?);
+                let handle = message.receipt_handle.context("a message without a receipt")?;
+                self.sqs.delete_message().queue_url(queue).receipt_handle(handle).send().await?;
+            }
+        }
+    }
+
+    /// The stored item of a session as the table has it.
+    pub(crate) async fn stored(
+        &self,
+        profile_id: &str,
+        session: &SessionId,
+    ) -> Result<Option<HashMap<String, AttributeValue>>> {
+        let answer = self
+            .dynamodb
+            .get_item()
+            .table_name(&self.endpoints.views_table)
+            .key("pk", AttributeValue::S(profile_id.to_owned()))
+            .key("sk", AttributeValue::S(format!("{}#{}", session.ulid, session.home)))
+            .consistent_read(true)
+            .send()
+            .await?;
+        Ok(answer.item)
+    }
+}
+
+/// Runs a test beside others.
+pub(crate) fn run(test: impl AsyncFnOnce(&'static Cloud) -> Result<()>) -> Result<()> {
+    let cloud = Cloud::shared()?;
+    cloud.runtime.block_on(async {
+        let _beside_others = cloud.local.read().await;
+        test(cloud).await
+    })
+}
+
+/// Runs a test while no other runs, since it breaks what they use.
+pub(crate) fn run_alone(test: impl AsyncFnOnce(&'static Cloud, &mut LocalCloud) -> Result<()>) -> Result<()> {
+    let cloud = Cloud::shared()?;
+    cloud.runtime.block_on(async { test(cloud, &mut *cloud.local.write().await).await })
+}
+
+/// Looks until there is something.
+pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look().await? {
+            return Ok(found);
+        }
+        ensure!(Instant::now() < deadline, "waited {} s in vain for {what}", PATIENCE.as_secs());
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// The time, Unix milliseconds.
+pub(crate) fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    u64::try_from(now.as_millis()).unwrap()
+}
+
+/// The id of a session that begins at `started_at`, never given before in this process.
+pub(crate) fn session_at(started_at: u64) -> SessionId {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    SessionId::mint("use1".parse().unwrap(), started_at, u128::from(number))
+}

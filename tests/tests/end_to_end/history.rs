@@ -1,0 +1,153 @@
+//! What a member says and sees: hide, unhide, erase, bookmarks, continue watching, pages.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::cloud::{eventually, now_ms, run};
+use super::member::{Member, TITLE_DURATION_MS, Viewing, ids};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[test]
+fn a_hidden_session_is_gone_until_it_is_shown_again() -> Result<()> {
+    run(async |cloud| {
+        let member = Member::new(cloud, "hides");
+        let (older, newer) = (Viewing::began(&member, "t1", HOUR), Viewing::begin(&member, "t2"));
+        member.post(&[older.events(2), newer.events(2)].concat()).await?;
+        let both = [newer.id(), older.id()];
+        assert_eq!(ids(&member.history_with(&[(&older, 2), (&newer, 2)]).await?), both);
+
+        let hidden = format!("history/{}/hidden", newer.id());
+        for _ in 0..2 {
+            member.call(Method::PUT, &hidden).await?.expect(204)?;
+            assert_eq!(ids(&member.history().await?), [older.id()]);
+            assert_eq!(member.continue_watching().await?, [older.id()]);
+        }
+        let all = member.pages(10, true).await?.concat();
+        assert_eq!(ids(&all), both);
+        assert_eq!((&all[0]["hidden"], &all[1]["hidden"]), (&json!(true), &json!(false)));
+
+        // More of it being watched does not bring it back; the member does.
+        member.post(&newer.events(4)).await?;
+        eventually("the hidden session's new events", async || {
+            let all = member.pages(10, true).await?.concat();
+            Ok((all[0]["events"] == 4).then_some(()))
+        })
+        .await?;
+        assert_eq!(ids(&member.history().await?), [older.id()]);
+        member.call(Method::DELETE, &hidden).await?.expect(204)?;
+        assert_eq!(ids(&member.history().await?), both);
+        assert_eq!(member.continue_watching().await?, both);
+        Ok(())
+    })
+}
+
+#[test]
+fn an_erased_history_stays_empty_and_a_new_one_begins() -> Result<()> {
+    run(async |cloud| {
+        let member = Member::new(cloud, "erases");
+        let (old, offline) = (Viewing::begin(&member, "t1"), Viewing::began(&member, "t2", HOUR));
+        member.post(&old.events(3)).await?;
+        member.history_with(&[(&old, 3)]).await?;
+
+        member.call(Method::DELETE, "history").await?.expect(204)?;
+        assert_eq!(member.pages(10, true).await?, [Vec::<Value>::new()]);
+        assert_eq!(member.continue_watching().await?, Vec::<Value>::new());
+        member.call(Method::GET, "titles/t1/bookmark").await?.assert_problem(404, "not_found");
+        assert!(cloud.stored("erases", &old.session).await?.is_none(), "the item is still there");
+
+        // Late events of sessions that began before are stored, since nobody told `process`, and shown to nobody.
+        let new = Viewing::begin_at(&member, "t1", now_ms() + 1); // in a later millisecond than the erasure
+        member.post(&[old.events(6), offline.events(2), new.events(2)].concat()).await?;
+        for late in [&old, &offline] {
+            eventually("late events in the table", async || cloud.stored("erases", &late.session).await).await?;
+        }
+        assert_eq!(ids(&member.history_with(&[(&new, 2)]).await?), [new.id()]);
+        assert_eq!(ids(&member.pages(10, true).await?.concat()), [new.id()]);
+        assert_eq!(member.continue_watching().await?, [new.id()]);
+        let bookmark = member.call(Method::GET, "titles/t1/bookmark").await?.expect(200)?;
+        assert_eq!(bookmark["session_id"], new.id());
+        member.call(Method::GET, "titles/t2/bookmark").await?.assert_problem(404, "not_found");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_bookmark_follows_the_session_that_was_heard_of_last() -> Result<()> {
+    run(async |cloud| {
+        let member = Member::new(cloud, "bookmarks");
+        let (first, second) = (Viewing::began(&member, "t1", HOUR), Viewing::begin(&member, "t1"));
+        let other_title = Viewing::begin(&member, "t2");
+        let bookmark = async || member.call(Method::GET, "titles/t1/bookmark").await?.expect(200);
+
+        member.post(&first.events(5)).await?;
+        member.history_with(&[(&first, 5)]).await?;
+        let mut found = bookmark().await?;
+        assert!(found["last_received_at"].take().is_u64());
+        let expected = json!({"title_id": "t1", "session_id": first.id(), "position_ms": 4_000,
+            "title_duration_ms": TITLE_DURATION_MS, "completed": false, "last_received_at": null});
+        assert_eq!(found, expected);
+
+        member.post(&[second.events(3), other_title.events(9)].concat()).await?;
+        member.history_with(&[(&second, 3), (&other_title, 9)]).await?;
+        let found = bookmark().await?;
+        assert_eq!((&found["session_id"], &found["position_ms"]), (&json!(second.id()), &json!(2_000)));
+
+        // On the first device again.
+        member.post(&[first.event(5, 99_000, 1_000)]).await?;
+        member.history_with(&[(&first, 6)]).await?;
+        let found = bookmark().await?;
+        assert_eq!((&found["session_id"], &found["completed"]), (&json!(first.id()), &json!(true)));
+        Ok(())
+    })
+}
+
+#[test]
+fn continue_watching_is_the_newest_session_of_each_unfinished_title() -> Result<()> {
+    run(async |cloud| {
+        let member = Member::new(cloud, "continues");
+        let began = |title, hours| Viewing::began(&member, title, HOUR * hours);
+        let (twice_old, twice) = (began("twice", 5), began("twice", 1));
+        let (finished_old, finished) = (began("finished", 6), began("finished", 2));
+        let once = began("once", 3);
+        let mut events = [&twice_old, &twice, &finished_old, &finished, &once].map(|one| one.events(2)).concat();
+        events.push(finished.event(2, 95_000, 94_000));
+        member.post(&events).await?;
+        let two = [&twice_old, &twice, &finished_old, &once].map(|one| (one, 2));
+        member.history_with(&[two.as_slice(), &[(&finished, 3)]].concat()).await?;
+        assert_eq!(member.continue_watching().await?, [twice.id(), once.id()]);
+        Ok(())
+    })
+}
+
+#[test]
+fn pages_cover_the_history_newest_first() -> Result<()> {
+    run(async |cloud| {
+        let member = Member::new(cloud, "pages");
+        let viewings: Vec<Viewing> = (1..=7).map(|hours| Viewing::began(&member, "t1", HOUR * hours)).collect();
+        let events: Vec<Value> = viewings.iter().rev().flat_map(|viewing| viewing.events(2)).collect();
+        member.post(&events).await?;
+        let wanted: Vec<(&Viewing, u64)> = viewings.iter().map(|viewing| (viewing, 2)).collect();
+        member.history_with(&wanted).await?;
+        let newest_first: Vec<String> = viewings.iter().map(Viewing::id).collect();
+
+        let pages = member.pages(2, false).await?;
+        assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [2, 2, 2, 1]);
+        assert_eq!(ids(&pages.concat()), newest_first);
+
+        member.call(Method::PUT, &format!("history/{}/hidden", viewings[1].id())).await?.expect(204)?;
+        let shown: Vec<String> = newest_first.iter().filter(|id| **id != viewings[1].id()).cloned().collect();
+        for limit in [1, 3, 6] {
+            assert_eq!(ids(&member.pages(limit, false).await?.concat()), shown, "pages of {limit}");
+            assert_eq!(
+                ids(&member.pages(limit, true).await?.concat()),
+                newest_first,
+                "pages of {limit}, hidden ones too"
+            );
+        }
+        Ok(())
+    })
+}
