@@ -2,7 +2,7 @@
 
 use crate::case::{Case, Expected, Function, Given, NOW, Part};
 use crate::player::{BEGAN, Session, altered_record, received, record, record_at};
-use crate::shape::{kafka_record, kinesis_record, list, msk, sqs_message};
+use crate::shape::{kafka_record, kinesis_record, list, msk, sqs_message, with_attribute};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use playback::envelope::join_delimited;
@@ -224,10 +224,8 @@ fn sqs() -> Vec<Case> {
     let mut cut = join_delimited([record(first.watched(0, 1)).as_slice(), record(second.watched(0, 0)).as_slice()]);
     cut.truncate(cut.len() - 1);
     let refused = || Given { refused: vec![second.place()], ..nothing() };
-    let mut attributed = sqs_message(2, 1, &body(&[record(third.watched(0, 3))]));
-    attributed["messageAttributes"] = json!({"traceparent": {
-        "stringValue": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-        "stringListValues": [], "binaryListValues": [], "dataType": "String"}});
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let attributed = with_attribute(sqs_message(2, 1, &body(&[record(third.watched(0, 3))])), "traceparent", trace);
     vec![
         case(
             "sqs",

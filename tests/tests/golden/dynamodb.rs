@@ -59,7 +59,7 @@ impl Table {
         (table, sdk)
     }
 
-    /// What was asked of the table: how often each operation, and each write in full.
+    /// What was asked of the table: how often each operation, and what each write says.
     pub(crate) fn asked(&self) -> Value {
         json!({"calls": *self.calls.lock().unwrap(), "writes": *self.writes.lock().unwrap()})
     }
@@ -120,10 +120,47 @@ async fn answer(State(table): State<Arc<Table>>, headers: HeaderMap, body: Strin
     let request: Value = serde_json::from_str(&body).unwrap();
     let answer = table.perform(operation, &request);
     *table.calls.lock().unwrap().entry(operation.to_owned()).or_default() += 1;
-    if matches!(operation, "UpdateItem" | "BatchWriteItem") {
-        table.writes.lock().unwrap().push(json!({operation: request}));
+    if let Some(write) = readable_write(operation, &request) {
+        table.writes.lock().unwrap().push(write);
     }
     (StatusCode::OK, Json(answer))
+}
+
+/// What a write says, with its placeholders filled in, so that only a change of meaning is a difference.
+fn readable_write(operation: &str, request: &Value) -> Option<Value> {
+    match operation {
+        "UpdateItem" => {
+            let update = fill(request, "UpdateExpression");
+            let set: BTreeMap<_, _> =
+                update.strip_prefix("SET ").unwrap().split(", ").map(|one| one.split_once(" = ").unwrap()).collect();
+            let condition = fill(request, "ConditionExpression");
+            Some(json!({"update": request["Key"], "set": set, "if": condition}))
+        }
+        "BatchWriteItem" => {
+            let deleted = request["RequestItems"][TABLE].as_array().unwrap().iter();
+            let keys: Vec<_> = deleted.map(|one| &one["DeleteRequest"]["Key"]).collect();
+            Some(json!({"delete": keys}))
+        }
+        _ => None,
+    }
+}
+
+/// An expression of a request with names and values in the place of `#name` and `:value`.
+fn fill(request: &Value, expression: &str) -> String {
+    let mut placeholders = BTreeMap::<&str, String>::new();
+    for (name, attribute) in request["ExpressionAttributeNames"].as_object().into_iter().flatten() {
+        placeholders.insert(name, attribute.as_str().unwrap().to_owned());
+    }
+    for (name, typed) in request["ExpressionAttributeValues"].as_object().into_iter().flatten() {
+        let (_, value) = typed.as_object().unwrap().iter().next().unwrap();
+        placeholders.insert(name, value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+    }
+    let mut text = request[expression].as_str().unwrap().to_owned();
+    // The greatest first: of two names the longer, where one begins as the other does.
+    for (name, value) in placeholders.iter().rev() {
+        text = text.replace(name, value);
+    }
+    text
 }
 
 /// The items of DESIGN's table `views`.

@@ -180,7 +180,6 @@ pub(crate) fn msk(records: impl IntoIterator<Item = Value>) -> Value {
 
 /// A message of the queue `inbound`, received for the `receives`th time.
 pub(crate) fn sqs_message(number: u32, receives: u32, body: &str) -> Value {
-    let md5: String = Md5::digest(body).iter().map(|byte| format!("{byte:02x}")).collect();
     json!({
         "messageId": format!("00000000-0000-4000-8000-{number:012}"),
         "receiptHandle": format!("receipt-{number}-{receives}"),
@@ -192,11 +191,27 @@ pub(crate) fn sqs_message(number: u32, receives: u32, body: &str) -> Value {
             "ApproximateFirstReceiveTimestamp": (NOW + 2).to_string(),
         },
         "messageAttributes": {},
-        "md5OfBody": md5,
+        "md5OfBody": md5_hex(body.as_bytes()),
         "eventSource": "aws:sqs",
         "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:inbound",
         "awsRegion": "us-east-1",
     })
+}
+
+/// The message with an attribute of the type String, and the digest of its attributes (SQS developer guide,
+/// "Calculating the MD5 message digest for message attributes").
+pub(crate) fn with_attribute(mut message: Value, name: &str, value: &str) -> Value {
+    let counted = |text: &str| [&(text.len() as u32).to_be_bytes(), text.as_bytes()].concat();
+    let is_text = vec![1];
+    let digested = [counted(name), counted("String"), is_text, counted(value)].concat();
+    message["md5OfMessageAttributes"] = json!(md5_hex(&digested));
+    message["messageAttributes"] = json!({name:
+        {"stringValue": value, "stringListValues": [], "binaryListValues": [], "dataType": "String"}});
+    message
+}
+
+fn md5_hex(bytes: &[u8]) -> String {
+    Md5::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A record of the first shard of the stream `playback-standby`.
