@@ -67,9 +67,7 @@ impl<L: DurableLog> Ingest<L> {
         match request.raw_http_path().trim_end_matches('/') {
             "/v1/events" if post => self.take_events(request, metrics, now).await,
             "/v1/sessions" if post => self.mint_session(request.headers(), now).await,
-            "/v1/events" | "/v1/sessions" => {
-                Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "only POST is served here"))
-            }
+            "/v1/events" | "/v1/sessions" => Err(Problem::method_not_allowed("POST")),
             path => Err(Problem::not_found(format!("nothing is served at {path}"))),
         }
     }

@@ -1,6 +1,6 @@
 //! Which call a request is: method, path and query string become a [`Call`], or a problem that names what is wrong.
 
-use http::{Method, StatusCode};
+use http::Method;
 use lambda::problem::Problem;
 use playback::contract::is_id;
 use playback::session::SessionId;
@@ -44,10 +44,9 @@ pub(crate) fn route<'a>(
             (profile, Call::SetHidden { session_id, hidden: method == Method::PUT })
         }
         (&Method::DELETE, [profile, "history"]) => (profile, Call::Erase),
-        (_, [_, "history" | "continue-watching"] | [_, "titles", _, "bookmark"] | [_, "history", _, "hidden"]) => {
-            let detail = format!("{method} is not served at {path}");
-            return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail));
-        }
+        (_, [_, "history"]) => return Err(Problem::method_not_allowed("GET, DELETE")),
+        (_, [_, "continue-watching"] | [_, "titles", _, "bookmark"]) => return Err(Problem::method_not_allowed("GET")),
+        (_, [_, "history", _, "hidden"]) => return Err(Problem::method_not_allowed("PUT, DELETE")),
         _ => return Err(nothing()),
     };
     check_id("profile_id", profile_id)?;

@@ -3,7 +3,7 @@
 //! A problem has the type `about:blank`, so its `title` is the status's phrase (RFC 9457, 4.2.1); what a program should
 //! look at is the extension member `code`, which is stable. `field` names the part of the request that is wrong.
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
 use lambda_http::Body;
 use serde::Serialize;
@@ -23,6 +23,8 @@ pub struct Problem {
     pub retry_after_s: Option<u32>,
     /// How to authenticate (`WWW-Authenticate`, RFC 6750).
     pub challenge: Option<&'static str>,
+    /// The methods that are served here (`Allow`).
+    pub allow: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -38,7 +40,7 @@ struct Members<'a> {
 impl Problem {
     /// A problem with nothing but a status, a code and a sentence.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), field: None, retry_after_s: None, challenge: None }
+        Self { status, code, detail: detail.into(), field: None, retry_after_s: None, challenge: None, allow: None }
     }
 
     /// 400: the request has not the form that the contract asks for.
@@ -59,6 +61,12 @@ impl Problem {
     /// 404: there is no such thing.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", detail)
+    }
+
+    /// 405: only the methods `allow` are served here, which the answer has to name (RFC 9110, 15.5.6).
+    pub fn method_not_allowed(allow: &'static str) -> Self {
+        let detail = format!("only {allow} can be served here");
+        Self { allow: Some(allow), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail) }
     }
 
     /// 413: the body is larger than `limit` bytes.
@@ -118,6 +126,9 @@ impl Problem {
         }
         if let Some(challenge) = self.challenge {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        if let Some(methods) = self.allow {
+            headers.insert(ALLOW, HeaderValue::from_static(methods));
         }
         response
     }
@@ -189,6 +200,8 @@ mod tests {
             (unknown.status().as_u16(), &unknown.headers()[WWW_AUTHENTICATE]),
             (401, &"Bearer".parse().unwrap())
         );
+        let elsewhere = Problem::method_not_allowed("GET, DELETE").response();
+        assert_eq!((elsewhere.status().as_u16(), &elsewhere.headers()[ALLOW]), (405, &"GET, DELETE".parse().unwrap()));
         let plain = [
             (Problem::forbidden("not yours"), 403),
             (Problem::not_found("no such title"), 404),

@@ -18,7 +18,7 @@ mod shape;
 
 use case::{Case, TRIGGERS, read_all};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::Once;
 
@@ -83,7 +83,7 @@ fn the_files_are_what_the_generator_makes() {
     for case in on_disk.values_mut() {
         case.expected.expect = Value::Null;
     }
-    let differing: Vec<&String> =
+    let differing: BTreeSet<&String> =
         on_disk.keys().chain(generated.keys()).filter(|id| on_disk.get(*id) != generated.get(*id)).collect();
     assert!(differing.is_empty(), "not as generated, see events/README.md: {differing:?}");
 }
