@@ -1,0 +1,262 @@
+//! What a case works with: the table of `template.yaml`, and one profile in it that no other case has.
+
+use anyhow::{Context as _, Result, ensure};
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::primitives::Blob;
+use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, PutRequest, WriteRequest};
+use playback::contract::{Device, Event, Kind};
+use playback::envelope::{Envelope, Stamp};
+use playback::fold::{ViewKey, fold};
+use playback::history::Entry;
+use playback::session::SessionId;
+use playback::view::View;
+use playhead::local::{LocalDynamoDb, workspace_root};
+use serde_json::{Map, Value};
+use std::collections::HashMap;
+use std::sync::Arc;
+use store::dynamodb::{HistoryPage, PageToken, Request, Views};
+use store::settle;
+
+/// When session 0 of every profile began, Unix milliseconds; session `n` began `n` seconds later.
+pub(crate) const BEGAN: u64 = 1_790_000_000_000;
+pub(crate) const TITLE_MS: u64 = 100_000;
+const TABLE: &str = "views";
+
+/// An item as the SDK has it.
+pub(crate) type Item = HashMap<String, AttributeValue>;
+
+/// The table, and clients of it.
+pub(crate) struct Table {
+    client: Client,
+    views: Views,
+}
+
+impl Table {
+    /// Creates it from the properties of the template's ViewsTable. CloudFormation and DynamoDB name these alike, so they go
+    /// over as they are, and what the template says is what is tested.
+    pub(crate) async fn create(server: &LocalDynamoDb) -> Result<Self> {
+        let template = std::fs::read_to_string(workspace_root()?.join("template.yaml"))?;
+        let template: yaml_serde::Value = yaml_serde::from_str(&template)?;
+        let properties = &template["Resources"]["ViewsTable"]["Properties"];
+        let mut table = Map::from_iter([("TableName".to_owned(), TABLE.into())]);
+        for name in ["AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes", "BillingMode"] {
+            let property = serde_json::to_value(&properties[name])?;
+            ensure!(!property.is_null(), "the template's ViewsTable has no {name}");
+            table.insert(name.to_owned(), property);
+        }
+        let answer = reqwest::Client::builder()
+            .no_proxy()
+            .build()?
+            .post(server.endpoint())
+            .header("content-type", "application/x-amz-json-1.0")
+            .header("x-amz-target", "DynamoDB_20120810.CreateTable")
+            // Nobody checks the signature, but who asks and where is read from here.
+            .header(
+                "authorization",
+                "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/dynamodb/aws4_request, SignedHeaders=host, Signature=0",
+            )
+            .body(Value::Object(table).to_string())
+            .send()
+            .await?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        ensure!(status.is_success(), "CreateTable answered {status}: {text}");
+
+        let sdk = server.sdk_config();
+        let client = Client::new(&sdk);
+        let found = client.describe_table().table_name(TABLE).send().await.context("the table just made")?;
+        let found = found.table.context("no description")?;
+        let found = (found.key_schema().len(), found.global_secondary_indexes().len());
+        ensure!(found == (2, 1), "(keys, indexes) are {found:?}");
+        Ok(Self { client, views: Views::new(&sdk, TABLE) })
+    }
+
+    pub(crate) fn case(&self, profile: &str) -> Case {
+        Case { client: self.client.clone(), views: self.views.clone(), profile: profile.to_owned() }
+    }
+}
+
+/// One profile of the table.
+#[derive(Clone)]
+pub(crate) struct Case {
+    pub(crate) client: Client,
+    pub(crate) views: Views,
+    pub(crate) profile: String,
+}
+
+/// A session by its number.
+pub(crate) fn session(number: u64) -> SessionId {
+    SessionId::mint("use1".parse().unwrap(), BEGAN + number * 1000, u128::from(number))
+}
+
+/// One event of a session.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Watched {
+    pub(crate) session: u64,
+    pub(crate) title: &'static str,
+    pub(crate) seq: u16,
+    pub(crate) position_ms: u64,
+    /// Seconds after [`BEGAN`].
+    pub(crate) received: u64,
+}
+
+impl Watched {
+    /// The first event of a session, received as it began.
+    pub(crate) fn new(session: u64, title: &'static str) -> Self {
+        Self { session, title, seq: 0, position_ms: 10, received: session }
+    }
+
+    pub(crate) fn seq(self, seq: u16) -> Self {
+        Self { seq, ..self }
+    }
+
+    pub(crate) fn at(self, position_ms: u64) -> Self {
+        Self { position_ms, ..self }
+    }
+
+    pub(crate) fn received(self, received: u64) -> Self {
+        Self { received, ..self }
+    }
+
+    pub(crate) fn envelope(self, profile: &str) -> Envelope {
+        let received_at = BEGAN + self.received * 1000;
+        Envelope {
+            session_id: session(self.session),
+            profile_id: profile.to_owned(),
+            title_id: self.title.to_owned(),
+            stamp: Stamp { received_at, ingest_region: "us-east-1".to_owned(), trace_id: None },
+            events: vec![Event {
+                seq: self.seq,
+                kind: Kind::Progressed,
+                position_ms: self.position_ms,
+                played_ms: self.position_ms.min(10),
+                title_duration_ms: TITLE_MS,
+                occurred_at: received_at,
+                device: Arc::new(Device { id: "d1".to_owned(), kind: "tv".to_owned() }),
+                country: "US".parse().ok(),
+            }],
+        }
+    }
+
+    pub(crate) fn view(self) -> View {
+        View::of_envelope(&self.envelope("any")).unwrap()
+    }
+}
+
+impl Case {
+    /// Another profile of the same table.
+    pub(crate) fn of(&self, profile: impl Into<String>) -> Self {
+        Self { profile: profile.into(), ..self.clone() }
+    }
+
+    pub(crate) fn key(&self, number: u64) -> ViewKey {
+        ViewKey { profile_id: self.profile.clone(), session_id: session(number) }
+    }
+
+    /// Events arrive, in one batch, as `process` takes them.
+    pub(crate) async fn watch(&self, events: &[Watched]) {
+        let envelopes = events.iter().map(|event| event.envelope(&self.profile)).enumerate();
+        let (settled, _) = settle(&self.views, fold(envelopes)).await;
+        for one in settled {
+            one.result.unwrap();
+        }
+    }
+
+    /// The item of a session's view as the home region writes it, or with a `writer` the part that another region folded.
+    pub(crate) fn view_item(&self, number: u64, writer: Option<&str>, view: &View) -> Item {
+        let session = session(number);
+        let sk = match writer {
+            None => format!("{}#{}", session.ulid, session.home),
+            Some(writer) => format!("{}#{}#{writer}", session.ulid, session.home),
+        };
+        let mut item = self.keys(&sk);
+        item.insert("version".to_owned(), AttributeValue::N("1".to_owned()));
+        item.insert("title_id".to_owned(), AttributeValue::S(view.first.title_id.clone()));
+        item.insert("view".to_owned(), AttributeValue::B(Blob::new(view.pack())));
+        item
+    }
+
+    /// The item of the register that hides a session or shows it.
+    pub(crate) fn hidden_item(&self, number: u64, hidden: bool) -> Item {
+        let mut item = self.keys(&format!("{}#~hidden", session(number).ulid));
+        item.insert("hidden".to_owned(), AttributeValue::Bool(hidden));
+        item.insert("changed_at".to_owned(), AttributeValue::N(BEGAN.to_string()));
+        item
+    }
+
+    pub(crate) fn keys(&self, sk: &str) -> Item {
+        let text = |value: &str| AttributeValue::S(value.to_owned());
+        HashMap::from([("pk".to_owned(), text(&self.profile)), ("sk".to_owned(), text(sk))])
+    }
+
+    /// Puts items past the adapter.
+    pub(crate) async fn put(&self, items: impl IntoIterator<Item = Item>) {
+        let put =
+            |item| WriteRequest::builder().put_request(PutRequest::builder().set_item(Some(item)).build().unwrap());
+        self.write_all(items.into_iter().map(|item| put(item).build()).collect()).await;
+    }
+
+    /// Deletes an item past the adapter.
+    pub(crate) async fn delete(&self, number: u64) {
+        let session = session(number);
+        let key = self.keys(&format!("{}#{}", session.ulid, session.home));
+        let delete = DeleteRequest::builder().set_key(Some(key)).build().unwrap();
+        self.write_all(vec![WriteRequest::builder().delete_request(delete).build()]).await;
+    }
+
+    async fn write_all(&self, writes: Vec<WriteRequest>) {
+        for batch in writes.chunks(25) {
+            let answer = self.client.batch_write_item().request_items(TABLE, batch.to_vec()).send().await.unwrap();
+            assert!(answer.unprocessed_items.unwrap_or_default().is_empty());
+        }
+    }
+
+    /// What is stored of the profile, by sort key.
+    pub(crate) async fn items(&self) -> Vec<Item> {
+        let query = self.client.query().table_name(TABLE).consistent_read(true);
+        let query = query.key_condition_expression("pk = :profile");
+        let query = query.expression_attribute_values(":profile", AttributeValue::S(self.profile.clone()));
+        let mut pages = query.into_paginator().items().send();
+        let mut items = Vec::new();
+        while let Some(item) = pages.next().await {
+            items.push(item.unwrap());
+        }
+        items
+    }
+
+    /// The sort keys of what is stored of the profile.
+    pub(crate) async fn sort_keys(&self) -> Vec<String> {
+        self.items().await.iter().map(|item| item["sk"].as_s().unwrap().clone()).collect()
+    }
+
+    pub(crate) async fn page(&self, limit: usize, after: Option<PageToken>, include_hidden: bool) -> HistoryPage {
+        let page = self.views.history(&self.profile, Request { limit, after, include_hidden }).await.unwrap();
+        assert!(page.entries.len() <= limit, "{} entries in a page of {limit}", page.entries.len());
+        page
+    }
+
+    /// The history as its pages of `limit` give it, with each page's length.
+    pub(crate) async fn history(&self, limit: usize, include_hidden: bool) -> (Vec<Entry>, Vec<usize>) {
+        let (mut entries, mut lengths, mut after) = (Vec::new(), Vec::new(), None);
+        loop {
+            let page = self.page(limit, after, include_hidden).await;
+            lengths.push(page.entries.len());
+            entries.extend(page.entries);
+            // As a member sends it back.
+            after = page.next.map(|token| token.to_string().parse().unwrap());
+            if after.is_none() {
+                return (entries, lengths);
+            }
+            assert!(lengths.len() < 10_000, "the pages have no end");
+        }
+    }
+
+    /// The numbers of the sessions in the history that a member sees.
+    pub(crate) async fn visible(&self) -> Vec<u64> {
+        numbers(&self.page(100, None, false).await.entries)
+    }
+}
+
+/// The numbers of entries' sessions.
+pub(crate) fn numbers(entries: &[Entry]) -> Vec<u64> {
+    entries.iter().map(|entry| (entry.session_id.started_at() - BEGAN) / 1000).collect()
+}

@@ -1,0 +1,67 @@
+//! Where to go on: continue watching, and a title's bookmark.
+
+use crate::case::{BEGAN, Case, TITLE_MS, Watched, numbers, session};
+
+async fn hide(case: &Case, number: u64) {
+    case.views.set_hidden(&case.profile, &session(number), true, BEGAN).await.unwrap();
+}
+
+pub(crate) async fn the_newest_session_of_each_title_continues(case: Case) {
+    case.watch(&[
+        Watched::new(1, "twice"),
+        Watched::new(2, "finished").at(TITLE_MS),
+        Watched::new(3, "hidden"),
+        Watched::new(4, "finished later"),
+        Watched::new(5, "finished later").at(TITLE_MS * 95 / 100),
+        Watched::new(6, "shown again"),
+        Watched::new(7, "twice"),
+    ])
+    .await;
+    hide(&case, 3).await;
+    hide(&case, 6).await;
+    case.views.set_hidden(&case.profile, &session(6), false, BEGAN + 1).await.unwrap();
+    let continued = async |limit| numbers(&case.views.continue_watching(&case.profile, limit).await.unwrap());
+    assert_eq!(continued(10).await, [7, 6]);
+    assert_eq!(continued(1).await, [7]);
+}
+
+pub(crate) async fn a_bookmark_is_of_the_session_heard_of_last(case: Case) {
+    case.watch(&[
+        Watched::new(1, "t1").at(100).received(1),
+        Watched::new(2, "t1").at(200).received(50),
+        Watched::new(3, "t1").at(300).received(3),
+        Watched::new(4, "t2").at(400).received(90),
+    ])
+    .await;
+    let bookmark = async || case.views.bookmark(&case.profile, "t1").await.unwrap();
+    let found = bookmark().await.unwrap();
+    assert_eq!((found.session_id, found.view.latest.position_ms), (session(2), 200));
+    // An old session is taken up again, on a device that was offline.
+    case.watch(&[Watched::new(1, "t1").seq(1).at(150).received(60)]).await;
+    assert_eq!(bookmark().await.unwrap().session_id, session(1));
+    // Hiding is about the list, not about where to resume.
+    hide(&case, 1).await;
+    assert_eq!(bookmark().await.unwrap().session_id, session(1));
+    assert_eq!(case.views.bookmark(&case.profile, "t").await.unwrap(), None);
+    // An erasure is about everything, before anything is deleted too.
+    case.views.erase(&case.profile, BEGAN + 2000, tokio::time::Instant::now()).await.unwrap();
+    assert_eq!(bookmark().await.unwrap().session_id, session(3));
+    case.views.erase(&case.profile, BEGAN + 3000, tokio::time::Instant::now()).await.unwrap();
+    assert_eq!(bookmark().await, None);
+}
+
+pub(crate) async fn a_bookmark_joins_the_parts_of_a_session_and_needs_only_one(case: Case) {
+    let part = |number: u64, seq: u16, at: u64, received: u64| {
+        Watched::new(number, "t1").seq(seq).at(at).received(received).view()
+    };
+    case.put([
+        case.view_item(1, None, &part(1, 0, 100, 10)),
+        case.view_item(1, Some("usw2"), &part(1, 1, 200, 90)),
+        case.view_item(2, Some("usw2"), &part(2, 0, 300, 80)),
+    ])
+    .await;
+    let found = case.views.bookmark(&case.profile, "t1").await.unwrap().unwrap();
+    assert_eq!((found.session_id, found.view.latest.position_ms, found.view.events()), (session(1), 200, 2));
+    case.watch(&[Watched::new(2, "t1").received(95)]).await;
+    assert_eq!(case.views.bookmark(&case.profile, "t1").await.unwrap().unwrap().session_id, session(2));
+}

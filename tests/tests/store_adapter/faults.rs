@@ -1,0 +1,260 @@
+//! What DynamoDB does on a bad day: leave things unprocessed, throttle, fail. None of it may be taken for an answer, and
+//! throttling is told from all else.
+
+use crate::RUNTIME;
+use crate::case::{BEGAN, Watched, session};
+use crate::fake::{Answer, Call, Fake, TABLE, error, ok};
+use axum::http::StatusCode;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use playback::fold::{ViewKey, fold};
+use playback::outcome::Counts;
+use serde_json::{Value, json};
+use std::time::Duration;
+use store::dynamodb::Request;
+use store::{Fault, StoreError, ViewTable as _, WriteError, settle};
+use tokio::time::Instant;
+
+/// How often the adapter sends one call before it gives up, and how often it asks for unprocessed keys.
+const ATTEMPTS: usize = 4;
+const ROUNDS: usize = 5;
+
+fn key(number: u64) -> ViewKey {
+    ViewKey { profile_id: "p1".to_owned(), session_id: session(number) }
+}
+
+fn key_json(number: u64) -> Value {
+    let session = session(number);
+    json!({ "pk": { "S": "p1" }, "sk": { "S": format!("{}#{}", session.ulid, session.home) } })
+}
+
+fn item_json(number: u64) -> Value {
+    let mut item = key_json(number);
+    item["version"] = json!({ "N": "1" });
+    item["title_id"] = json!({ "S": "t1" });
+    item["view"] = json!({ "B": BASE64_STANDARD.encode(Watched::new(number, "t1").view().pack()) });
+    item
+}
+
+fn found(items: &[Value], unprocessed: &[Value]) -> Answer {
+    let left = if unprocessed.is_empty() { json!({}) } else { json!({ TABLE: { "Keys": unprocessed } }) };
+    ok(json!({ "Responses": { TABLE: items }, "UnprocessedKeys": left }))
+}
+
+/// The keys that a BatchGetItem asks for.
+fn asked(call: &Value) -> Vec<Value> {
+    call["RequestItems"][TABLE]["Keys"].as_array().unwrap().clone()
+}
+
+fn is_throttled(error: &StoreError) -> bool {
+    matches!(error.fault, Fault::Throttled(_))
+}
+
+fn is_unavailable(error: &StoreError) -> bool {
+    matches!(error.fault, Fault::Unavailable(_))
+}
+
+fn failed(result: Result<(), WriteError>) -> StoreError {
+    match result {
+        Err(WriteError::Failed(error)) => error,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn unprocessed_keys_are_asked_for_again_and_only_they() {
+    RUNTIME.block_on(async {
+        let fake = Fake::start(|_, before| match before {
+            0 => found(&[item_json(1)], &[key_json(2), key_json(3)]),
+            1 => found(&[item_json(3)], &[key_json(2)]),
+            _ => found(&[item_json(2)], &[]),
+        })
+        .await;
+        let keys = [key(1), key(2), key(3), key(4)];
+        let read: Vec<_> = fake.views.read(&keys).await.into_iter().map(Result::unwrap).collect();
+        let there = [true, true, true, false];
+        assert_eq!(read.iter().map(Option::is_some).collect::<Vec<_>>(), there);
+        assert_eq!(read[1].as_ref().unwrap().view, Watched::new(2, "t1").view());
+        let calls: Vec<_> = fake.calls("BatchGetItem").iter().map(asked).collect();
+        assert_eq!(calls.len(), 3);
+        assert_eq!(calls[1], [key_json(2), key_json(3)]);
+        assert_eq!(calls[2], [key_json(2)]);
+    });
+}
+
+#[test]
+fn keys_left_unprocessed_for_ever_are_throttled_and_the_others_are_read() {
+    RUNTIME.block_on(async {
+        let fake = Fake::start(|_, before| match before {
+            0 => found(&[item_json(1)], &[key_json(2)]),
+            _ => found(&[], &[key_json(2)]),
+        })
+        .await;
+        let read = fake.views.read(&[key(1), key(2), key(3)]).await;
+        assert!(matches!(&read[0], Ok(Some(_))), "{read:?}");
+        assert!(matches!(&read[1], Err(error) if is_throttled(error) && error.subject.contains("p1")), "{read:?}");
+        assert_eq!(read[2], Ok(None));
+        assert_eq!(fake.calls("BatchGetItem").len(), ROUNDS);
+    });
+}
+
+#[test]
+fn a_failed_chunk_fails_its_own_keys_only() {
+    RUNTIME.block_on(async {
+        let second = |call: &Call| asked(&call.body).contains(&key_json(100));
+        let fake = Fake::start(move |call, _| match second(call) {
+            true => error(StatusCode::BAD_REQUEST, "AccessDeniedException"),
+            false => found(&[item_json(99)], &[]),
+        })
+        .await;
+        let keys: Vec<ViewKey> = (0..150).map(key).collect();
+        let read = fake.views.read(&keys).await;
+        assert_eq!(read.len(), 150);
+        assert!(read[..99].iter().all(|one| *one == Ok(None)));
+        assert!(matches!(&read[99], Ok(Some(_))));
+        assert!(read[100..].iter().all(|one| one.as_ref().is_err_and(is_unavailable)));
+    });
+}
+
+#[test]
+fn throttling_is_told_from_every_other_failure_after_a_few_attempts() {
+    let bad = StatusCode::BAD_REQUEST;
+    let cases: [(StatusCode, &'static str, bool, usize); 8] = [
+        (bad, "ProvisionedThroughputExceededException", true, ATTEMPTS),
+        (bad, "RequestLimitExceeded", true, ATTEMPTS),
+        (bad, "ThrottlingException", true, ATTEMPTS),
+        (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", false, ATTEMPTS),
+        (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", false, ATTEMPTS),
+        // Trying again at once does not help these; a later delivery may.
+        (bad, "AccessDeniedException", false, 1),
+        (bad, "ResourceNotFoundException", false, 1),
+        (bad, "ValidationException", false, 1),
+    ];
+    RUNTIME.block_on(async {
+        for (status, code, throttled, attempts) in cases {
+            let fake = Fake::start(move |_, _| error(status, code)).await;
+            let of_its_kind = |error: &StoreError| {
+                is_throttled(error) == throttled
+                    && is_unavailable(error) != throttled
+                    && error.to_string().contains(code)
+            };
+            let written = failed(fake.views.write(&key(1), &Watched::new(1, "t1").view(), None).await);
+            assert!(of_its_kind(&written) && written.operation == "UpdateItem", "{code}: {written:?}");
+            assert_eq!(fake.calls("UpdateItem").len(), attempts, "{code}");
+            for read in fake.views.read(&[key(1), key(2)]).await {
+                let read = read.unwrap_err();
+                assert!(of_its_kind(&read) && read.operation == "BatchGetItem", "{code}: {read:?}");
+            }
+            assert_eq!(fake.calls("BatchGetItem").len(), attempts, "{code}");
+        }
+    });
+}
+
+#[test]
+fn members_calls_say_that_they_were_throttled() {
+    RUNTIME.block_on(async {
+        let fake = Fake::start(|_, _| error(StatusCode::BAD_REQUEST, "ProvisionedThroughputExceededException")).await;
+        let views = &fake.views;
+        let request = Request { limit: 10, after: None, include_hidden: false };
+        let later = Instant::now() + Duration::from_secs(60);
+        let errors = [
+            ("history", views.history("p1", request).await.err()),
+            ("continue watching", views.continue_watching("p1", 10).await.err()),
+            ("bookmark", views.bookmark("p1", "t1").await.err()),
+            ("hide", views.set_hidden("p1", &session(1), true, BEGAN).await.err()),
+            ("erase", views.erase("p1", BEGAN, later).await.err()),
+            ("warm up", views.warm_up().await.err()),
+        ];
+        for (call, error) in errors {
+            assert!(error.as_ref().is_some_and(is_throttled), "{call}: {error:?}");
+        }
+    });
+}
+
+/// A store that takes the call and never answers. The time-outs are the adapter's own.
+#[test]
+fn a_call_that_hangs_ends_and_is_no_answer() {
+    RUNTIME.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let hanging = tokio::spawn(async move {
+            let mut held = Vec::new();
+            loop {
+                held.push(listener.accept().await.unwrap());
+            }
+        });
+        let views = Fake::views_of(&endpoint);
+        let begun = Instant::now();
+        let error = failed(views.write(&key(1), &Watched::new(1, "t1").view(), None).await);
+        assert!(is_unavailable(&error), "{error}");
+        assert!(begun.elapsed() < Duration::from_secs(12), "after {:?}", begun.elapsed());
+        hanging.abort();
+    });
+}
+
+/// The write happened, its answer did not arrive, and the attempt after it finds our own work there.
+#[test]
+fn a_write_whose_answer_was_lost_is_settled_and_not_written_twice() {
+    RUNTIME.block_on(async {
+        let fake = Fake::start(|call, before| match (call.operation.as_str(), before) {
+            ("BatchGetItem", _) => found(&[], &[]),
+            ("UpdateItem", 0) => error(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError"),
+            _ => {
+                let (status, mut lost) = error(StatusCode::BAD_REQUEST, "ConditionalCheckFailedException");
+                lost["Item"] = item_json(1);
+                (status, lost)
+            }
+        })
+        .await;
+        let (settled, usage) = settle(&fake.views, fold([(0, Watched::new(1, "t1").envelope("p1"))])).await;
+        // Counted once; as a duplicate, since nothing says whose work it found.
+        assert_eq!(settled[0].result, Ok(vec![(0, Counts { applied: 0, duplicate: 1 })]));
+        assert_eq!((usage.writes, usage.lost_races), (1, 1));
+        assert_eq!(fake.calls("UpdateItem").len(), 2);
+    });
+}
+
+/// The deletions that a BatchWriteItem asks for.
+fn deletions(call: &Value) -> Vec<Value> {
+    call["RequestItems"][TABLE].as_array().unwrap().clone()
+}
+
+/// A profile of 30 sessions whose deletions are answered as `delete` says.
+async fn erasing(delete: impl Fn(&[Value], usize) -> Answer + Send + Sync + 'static) -> Fake {
+    Fake::start(move |call, before| match call.operation.as_str() {
+        "UpdateItem" => ok(json!({})),
+        "Query" => ok(json!({ "Items": (0..30).rev().map(item_json).collect::<Vec<_>>(), "Count": 30 })),
+        "BatchWriteItem" => delete(&deletions(&call.body), before),
+        other => panic!("{other} is no part of an erasure"),
+    })
+    .await
+}
+
+#[test]
+fn deletions_left_unprocessed_are_asked_for_again_and_only_they() {
+    RUNTIME.block_on(async {
+        let fake = erasing(|wanted, before| match before {
+            0 => ok(json!({ "UnprocessedItems": { TABLE: &wanted[20..] } })),
+            _ => ok(json!({ "UnprocessedItems": {} })),
+        })
+        .await;
+        let later = Instant::now() + Duration::from_secs(60);
+        assert!(fake.views.erase("p1", BEGAN + 60_000, later).await.unwrap());
+        let calls: Vec<_> = fake.calls("BatchWriteItem").iter().map(deletions).collect();
+        assert_eq!(calls.iter().map(Vec::len).collect::<Vec<_>>(), [25, 5, 5]);
+        assert_eq!(calls[1], calls[0][20..]);
+        let deleted: Vec<&Value> = calls[0].iter().chain(&calls[2]).map(|one| &one["DeleteRequest"]["Key"]).collect();
+        assert_eq!(deleted, (0..30).rev().map(key_json).collect::<Vec<_>>().iter().collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn deletions_left_unprocessed_for_ever_end_at_the_deadline() {
+    RUNTIME.block_on(async {
+        let fake = erasing(|wanted, _| ok(json!({ "UnprocessedItems": { TABLE: wanted } }))).await;
+        let soon = Instant::now() + Duration::from_millis(400);
+        assert!(!fake.views.erase("p1", BEGAN + 60_000, soon).await.unwrap());
+        assert!(fake.calls("BatchWriteItem").len() > 1, "it was not asked for again");
+        assert_eq!(fake.calls("UpdateItem").len(), 1, "the mark");
+    });
+}

@@ -1,0 +1,123 @@
+//! Conditional writes: on absence, on the version, and what a lost race gives back.
+
+use crate::case::{Case, Watched, numbers, session};
+use aws_sdk_dynamodb::types::AttributeValue;
+use playback::fold::fold;
+use playback::outcome::Counts;
+use std::collections::BTreeSet;
+use store::{Fault, Stored, ViewTable as _, WriteError, settle};
+
+async fn stored(case: &Case, number: u64) -> Option<Stored> {
+    case.views.read(&[case.key(number)]).await.remove(0).unwrap()
+}
+
+pub(crate) async fn a_view_is_written_where_there_is_none(case: Case) {
+    assert_eq!(stored(&case, 1).await, None);
+    let view = Watched::new(1, "t1").view();
+    case.views.write(&case.key(1), &view, None).await.unwrap();
+    assert_eq!(stored(&case, 1).await, Some(Stored { view: view.clone(), version: 1 }));
+    // What is stored, to the letter: other regions, the index and the change feed read it.
+    assert_eq!(case.items().await, [case.view_item(1, None, &view)]);
+}
+
+pub(crate) async fn a_view_is_written_if_its_version_is_as_expected(case: Case) {
+    let (first, second) = (Watched::new(1, "t1").view(), Watched::new(1, "t1").seq(1).view());
+    case.views.write(&case.key(1), &first, None).await.unwrap();
+    case.views.write(&case.key(1), &second, Some(1)).await.unwrap();
+    assert_eq!(stored(&case, 1).await, Some(Stored { view: second.clone(), version: 2 }));
+    case.views.write(&case.key(1), &first, Some(2)).await.unwrap();
+    assert_eq!(stored(&case, 1).await, Some(Stored { view: first, version: 3 }));
+}
+
+pub(crate) async fn a_lost_race_returns_what_is_stored_and_changes_nothing(case: Case) {
+    let (winner, loser) = (Watched::new(1, "t1").view(), Watched::new(1, "t1").seq(1).view());
+    case.views.write(&case.key(1), &winner, None).await.unwrap();
+    let there = Stored { view: winner, version: 1 };
+    for expected in [None, Some(2), Some(0)] {
+        match case.views.write(&case.key(1), &loser, expected).await {
+            Err(WriteError::Lost(Some(current))) => assert_eq!(*current, there),
+            other => panic!("expected {expected:?}: {other:?}"),
+        }
+    }
+    assert_eq!(stored(&case, 1).await, Some(there));
+}
+
+pub(crate) async fn a_lost_race_against_a_deleted_item_returns_nothing_and_makes_no_item(case: Case) {
+    let view = Watched::new(1, "t1").view();
+    case.views.write(&case.key(1), &view, None).await.unwrap();
+    case.delete(1).await;
+    let lost = case.views.write(&case.key(1), &view, Some(1)).await;
+    assert!(matches!(lost, Err(WriteError::Lost(None))), "{lost:?}");
+    assert_eq!(stored(&case, 1).await, None);
+}
+
+/// Sixteen writers, each event in the hands of two of them, each writer with several batches.
+pub(crate) async fn concurrent_writers_of_one_session_lose_nothing_and_count_each_event_once(case: Case) {
+    const WRITERS: u16 = 16;
+    const BATCHES: u16 = 4;
+    const EVENTS: u16 = WRITERS * BATCHES;
+    let event = |seq: u16| Watched::new(1, "t1").seq(seq).at(u64::from(seq) * 20).received(u64::from(seq % 7));
+    let writers = (0..WRITERS).map(|writer| {
+        let case = case.clone();
+        tokio::spawn(async move {
+            let (mut total, mut lost) = (Counts::default(), 0);
+            for batch in 0..BATCHES {
+                let own = batch * WRITERS + writer;
+                let other = (own + 5 * WRITERS + 3) % EVENTS;
+                let batch = || fold([own, other].map(|seq| event(seq).envelope(&case.profile)).into_iter().enumerate());
+                // A batch that lost too many races in a row is delivered again.
+                loop {
+                    let (mut settled, usage) = settle(&case.views, batch()).await;
+                    assert_eq!(settled.len(), 1);
+                    lost += usage.lost_races;
+                    match settled.remove(0).result {
+                        Ok(counted) => {
+                            counted.into_iter().for_each(|(_, counts)| total += counts);
+                            break;
+                        }
+                        Err(error) => assert!(matches!(error.fault, Fault::LostRaces(_)), "{error}"),
+                    }
+                }
+            }
+            (total, lost)
+        })
+    });
+    let (mut total, mut lost) = (Counts::default(), 0);
+    for writer in writers.collect::<Vec<_>>() {
+        let (counts, races) = writer.await.unwrap();
+        total += counts;
+        lost += races;
+    }
+    let found = stored(&case, 1).await.unwrap();
+    let expected = (0..EVENTS).map(|seq| event(seq).view()).reduce(|mut all, one| {
+        all.merge(&one);
+        all
+    });
+    assert_eq!(Some(found.view), expected);
+    assert_eq!(total, Counts { applied: u64::from(EVENTS), duplicate: u64::from(EVENTS) });
+    assert!(lost > 0, "no race was lost: the writers were not concurrent");
+    assert!(found.version <= u64::from(EVENTS), "more writes than batches");
+}
+
+pub(crate) async fn attributes_that_we_do_not_know_survive_an_update(case: Case) {
+    let event = Watched::new(1, "t1");
+    let mut item = case.view_item(1, None, &event.view());
+    let known: BTreeSet<String> = item.keys().cloned().collect();
+    item.insert("of_newer_code".to_owned(), AttributeValue::S("kept".to_owned()));
+    case.put([item.clone()]).await;
+    case.watch(&[event.seq(1)]).await;
+    let now = case.items().await.remove(0);
+    assert_eq!(now["of_newer_code"], item["of_newer_code"]);
+    assert_eq!(now["version"], AttributeValue::N("2".to_owned()));
+    assert_eq!(now.keys().filter(|name| !known.contains(*name)).count(), 1);
+}
+
+/// The title is that of the lowest sequence number, which may arrive late.
+pub(crate) async fn a_title_that_turns_out_different_moves_in_the_index(case: Case) {
+    case.watch(&[Watched::new(1, "wrong").seq(5)]).await;
+    case.watch(&[Watched::new(1, "right").seq(2)]).await;
+    let found = case.views.bookmark(&case.profile, "right").await.unwrap().unwrap();
+    assert_eq!(found.session_id, session(1));
+    assert_eq!(case.views.bookmark(&case.profile, "wrong").await.unwrap(), None);
+    assert_eq!(numbers(&[found]), [1]);
+}
