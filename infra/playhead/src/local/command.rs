@@ -22,6 +22,9 @@ const DOWN_WITHIN: Duration = Duration::from_secs(60);
 /// Arguments of `playhead local`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// Another run than the usual one, in the folder of this name under target/playhead: for tests, beside a cloud of the user's
+    #[arg(long, value_name = "NAME", global = true, hide = true, default_value = RUN)]
+    run: String,
     #[command(subcommand)]
     command: LocalCommand,
 }
@@ -60,11 +63,12 @@ struct ServeArgs {
 /// # Errors
 /// If what was asked for could not be done.
 pub async fn run(args: Args) -> Result<ExitCode> {
-    match args.command {
-        LocalCommand::Up(args) => up(&args).await,
-        LocalCommand::Down => down().await,
-        LocalCommand::Status { json } => status(json),
-        LocalCommand::Serve(args) => serve(args).await,
+    let Args { run, command } = args;
+    match command {
+        LocalCommand::Up(args) => up(&run, &args).await,
+        LocalCommand::Down => down(&run).await,
+        LocalCommand::Status { json } => status(&run, json),
+        LocalCommand::Serve(args) => serve(&run, args).await,
     }
 }
 
@@ -74,14 +78,14 @@ pub async fn run(args: Args) -> Result<ExitCode> {
 /// If there is none, or it is not ready yet.
 pub fn running() -> Result<Endpoints> {
     match Run::find(&LocalOptions::named(DEMO)?.run_dir)? {
-        Some(Run { endpoints: Some(demo), .. }) => in_background().or(Ok(demo)),
-        _ => in_background(),
+        Some(Run { endpoints: Some(demo), .. }) => in_background(RUN).or(Ok(demo)),
+        _ => in_background(RUN),
     }
 }
 
 /// The local cloud that `local up` started.
-fn in_background() -> Result<Endpoints> {
-    match Run::find(&LocalOptions::named(RUN)?.run_dir)? {
+fn in_background(run: &str) -> Result<Endpoints> {
+    match Run::find(&LocalOptions::named(run)?.run_dir)? {
         Some(Run { endpoints: Some(endpoints), .. }) => Ok(endpoints),
         Some(Run { pid, .. }) => {
             bail!("the local cloud (process {pid}) is starting or ending: wait a moment and try again")
@@ -90,8 +94,8 @@ fn in_background() -> Result<Endpoints> {
     }
 }
 
-async fn up(args: &ServeArgs) -> Result<ExitCode> {
-    let folder = LocalOptions::named(RUN)?.run_dir;
+async fn up(run: &str, args: &ServeArgs) -> Result<ExitCode> {
+    let folder = LocalOptions::named(run)?.run_dir;
     if let Some(Run { pid, endpoints }) = Run::find(&folder)? {
         let Some(endpoints) = endpoints else {
             bail!("the local cloud (process {pid}) is starting or ending: see `cargo playhead local status`");
@@ -101,7 +105,7 @@ async fn up(args: &ServeArgs) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let log = folder.join("logs/serve.log");
-    let mut supervisor = Supervisor::start(args, &log)?;
+    let mut supervisor = Supervisor::start(run, args, &log)?;
     let ready = tokio::select! {
         ready = supervisor.until_ready(&folder) => ready,
         signal = asked_to_end() => {
@@ -130,11 +134,11 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    fn start(args: &ServeArgs, log_path: &Path) -> Result<Self> {
+    fn start(run: &str, args: &ServeArgs, log_path: &Path) -> Result<Self> {
         fs::create_dir_all(log_path.parent().context("the log is in no folder")?)?;
         let out = File::create(log_path).with_context(|| format!("creating {}", log_path.display()))?;
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["local", "serve"]);
+        command.args(["local", "serve", "--run", run]);
         if let Some(kafka) = &args.kafka {
             command.args(["--kafka", kafka]);
         }
@@ -181,8 +185,8 @@ impl Supervisor {
     }
 }
 
-async fn down() -> Result<ExitCode> {
-    let folder = LocalOptions::named(RUN)?.run_dir;
+async fn down(run: &str) -> Result<ExitCode> {
+    let folder = LocalOptions::named(run)?.run_dir;
     let Some(Run { pid, .. }) = Run::find(&folder)? else {
         println!("No local cloud is running.");
         return Ok(ExitCode::SUCCESS);
@@ -219,14 +223,14 @@ fn process_id(pid: u32) -> Result<Pid> {
     Pid::from_raw(i32::try_from(pid)?).context("no process has the id 0")
 }
 
-fn status(json: bool) -> Result<ExitCode> {
+fn status(run: &str, json: bool) -> Result<ExitCode> {
     if !json {
-        let endpoints = in_background()?;
+        let endpoints = in_background(run)?;
         println!("The local cloud is up (process {}).\n", endpoints.pid);
         print(&endpoints);
         return Ok(ExitCode::SUCCESS);
     }
-    let endpoints = Run::find(&LocalOptions::named(RUN)?.run_dir)?.and_then(|run| run.endpoints);
+    let endpoints = Run::find(&LocalOptions::named(run)?.run_dir)?.and_then(|run| run.endpoints);
     let (object, code) = match endpoints {
         Some(endpoints) => (describe(&endpoints)?, ExitCode::SUCCESS),
         None => (json!({ "running": false }), ExitCode::FAILURE),
@@ -266,10 +270,10 @@ fn print(endpoints: &Endpoints) {
     }
 }
 
-async fn serve(args: ServeArgs) -> Result<ExitCode> {
+async fn serve(run: &str, args: ServeArgs) -> Result<ExitCode> {
     // Taken over, and with no effect: a terminal that goes away is no reason to end.
     let _hangup = signal(SignalKind::hangup())?;
-    let options = LocalOptions { kafka: args.kafka, ..LocalOptions::named(RUN)? };
+    let options = LocalOptions { kafka: args.kafka, ..LocalOptions::named(run)? };
     let progress = Progress::new();
     let mut cloud = tokio::select! {
         cloud = LocalCloud::start(options, &progress) => cloud?,

@@ -1,0 +1,101 @@
+//! The life of the local cloud as its user sees it: up, up again, down, and killed in between. The real program runs, in a
+//! run of its own, so that a cloud of the user's stays as it is.
+//!
+//! Linux only: processes are found through `/proc`.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use playhead::local::LocalOptions;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use std::fs;
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const RUN: &str = "lifecycle-test";
+const GONE_WITHIN: Duration = Duration::from_secs(20);
+
+fn playhead(arguments: &[&str]) -> Output {
+    let program = env!("CARGO_BIN_EXE_playhead");
+    Command::new(program).args(["local", "--run", RUN]).args(arguments).stdin(Stdio::null()).output().unwrap()
+}
+
+#[track_caller]
+fn succeeds(arguments: &[&str]) -> String {
+    let Output { status, stdout, stderr } = playhead(arguments);
+    assert!(status.success(), "{arguments:?}: {status}\n{}", String::from_utf8_lossy(&stderr));
+    String::from_utf8(stdout).unwrap()
+}
+
+fn status() -> (Option<i32>, Value) {
+    let Output { status, stdout, .. } = playhead(&["status", "--json"]);
+    (status.code(), serde_json::from_slice(&stdout).unwrap())
+}
+
+fn run_dir() -> PathBuf {
+    LocalOptions::named(RUN).unwrap().run_dir
+}
+
+/// Processes that work in the run's folder: emulator, functions, broker and their guards.
+fn members() -> Vec<Pid> {
+    let folder = run_dir().canonicalize().unwrap();
+    let works_there = |pid: &Pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(&folder));
+    let processes =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    processes.filter_map(Pid::from_raw).filter(works_there).collect()
+}
+
+#[track_caller]
+fn assert_nothing_is_left(aws_endpoint: &str) {
+    let deadline = Instant::now() + GONE_WITHIN;
+    while !members().is_empty() {
+        assert!(Instant::now() < deadline, "still there after {} s: {:?}", GONE_WITHIN.as_secs(), members());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let address: SocketAddr = aws_endpoint.strip_prefix("http://").unwrap().parse().unwrap();
+    assert!(TcpStream::connect(address).is_err(), "somebody still listens on {address}");
+    assert_eq!(status(), (Some(1), serde_json::json!({ "running": false })));
+}
+
+/// Ends the cloud, however the test ends.
+struct Ended;
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        playhead(&["down"]);
+    }
+}
+
+#[test]
+fn it_comes_up_once_survives_no_crash_of_its_own_and_goes_down() {
+    let _ended = Ended;
+    succeeds(&["up"]);
+    let (code, first) = status();
+    assert_eq!((code, &first["running"]), (Some(0), &Value::Bool(true)));
+    for field in ["api", "aws_endpoint", "log_bootstrap", "views_table", "inbound_queue_url", "dead_letter_queue_url"] {
+        assert!(first[field].as_str().is_some_and(|text| !text.is_empty()), "{field}: {first}");
+    }
+    assert!(first.get("jwt_secret").is_none(), "the secret is shown");
+    assert!(members().len() >= 4, "emulator, broker and their guards: {:?}", members());
+
+    let again = succeeds(&["up"]);
+    assert!(again.contains("up already"), "{again}");
+    assert_eq!(status().1, first, "the second `up` left the first alone");
+
+    let supervisor = Pid::from_raw(i32::try_from(first["pid"].as_i64().unwrap()).unwrap()).unwrap();
+    kill_process(supervisor, Signal::KILL).unwrap();
+    assert_nothing_is_left(first["aws_endpoint"].as_str().unwrap());
+
+    // What the crash left in the folder does not hinder the next one.
+    succeeds(&["up"]);
+    let (code, second) = status();
+    assert_eq!(code, Some(0));
+    assert_ne!(second["pid"], first["pid"]);
+    succeeds(&["down"]);
+    assert_nothing_is_left(second["aws_endpoint"].as_str().unwrap());
+    succeeds(&["down"]);
+    assert!(!run_dir().join("live").exists(), "what only a living run needs is still there");
+}
