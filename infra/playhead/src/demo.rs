@@ -1,7 +1,7 @@
 //! `playhead demo`: the whole pipeline on this machine, from simulated viewers to their histories, with the proof that
 //! nothing was lost on the way.
 
-use crate::books::Books;
+use crate::books::{self, Books};
 use crate::local::{Endpoints, LocalCloud, LocalOptions, Progress};
 use crate::simulate::expect::{self, Difference, Expected, SessionView};
 use crate::simulate::plan::Plan;
@@ -214,10 +214,11 @@ fn seconds(duration: Duration) -> f64 {
 
 /// Waits until nothing is in flight, or nothing moves any more.
 async fn settled(endpoints: &Endpoints, progress: &Progress) -> Result<Books> {
+    let mut reader = books::Reader::new(endpoints);
     let mut last = Books::default();
     let mut moved = Instant::now();
     loop {
-        let books = Books::read(endpoints).await?;
+        let books = reader.catch_up().await?.clone();
         progress.detail(format!("{} of {} events ended", books.accepted as i64 - books.in_flight(), books.accepted));
         if books.in_flight() <= 0 && books == last {
             return Ok(books);
@@ -245,6 +246,7 @@ fn account(report: &SendReport, books: &Books, expected: &Expected) -> Account {
     hold("accepted: by the devices = by ingest", report.accepted as u64, books.accepted);
     hold("accepted = applied + duplicates + dead", books.accepted, books.applied + books.duplicates + dead);
     hold("applied = distinct events accepted", books.applied, expected.distinct as u64);
+    hold("records: appended = received", books.appended_records, books.received_records);
     hold("dead = 0", dead + books.dead_records.values().sum::<u64>(), 0);
     hold("failed POSTs = 0", report.failed_posts.len() as u64, 0);
     for code in books.rejected.keys().chain(expected.rejected.keys()).collect::<BTreeSet<_>>() {
