@@ -12,11 +12,13 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use playhead::local::Endpoints;
+use playhead::local::poller::{Poller, PollerConfig};
 use playhead::simulate::expect::expect;
 use playhead::simulate::{Faults, Model};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::TcpListener;
-use tokio::sync::Mutex;
+use tokio::runtime::Runtime;
+use tokio::sync::{Mutex, watch};
 
 use super::cloud::{eventually, run_alone};
 use super::member::{Member, Viewing};
@@ -27,13 +29,21 @@ const VARIABLE: &str = "AWS_ENDPOINT_URL_DYNAMODB";
 /// How often each fault is injected.
 const TIMES: usize = 4;
 
-/// Stands between `process` and DynamoDB. It passes everything on; but when a write is durable it may kill whoever
-/// asked for it, or lose the answer.
+/// Stands between `process` and DynamoDB. It passes everything on; the fault comes when a write is durable.
 struct Saboteur {
     http: reqwest::Client,
     dynamodb: String,
     url: String,
+    fault: Fault,
     done: Mutex<Done>,
+}
+
+/// What happens to the answer of a durable write.
+enum Fault {
+    /// By turns: its writer is killed, it is lost, it gets through.
+    KillOrLose,
+    /// It is held back until this is true.
+    Hold(watch::Receiver<bool>),
 }
 
 /// What was done so far.
@@ -45,11 +55,11 @@ struct Done {
 }
 
 impl Saboteur {
-    async fn start(http: &reqwest::Client, dynamodb: &str) -> Result<Arc<Self>> {
+    async fn start(http: &reqwest::Client, dynamodb: &str, fault: Fault) -> Result<Arc<Self>> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let url = format!("http://{}", listener.local_addr()?);
         let done = Mutex::default();
-        let saboteur = Arc::new(Self { http: http.clone(), dynamodb: dynamodb.to_owned(), url, done });
+        let saboteur = Arc::new(Self { http: http.clone(), dynamodb: dynamodb.to_owned(), url, fault, done });
         let app = Router::new().fallback(serve).with_state(Arc::clone(&saboteur));
         tokio::spawn(async { axum::serve(listener, app).await });
         Ok(saboteur)
@@ -81,9 +91,20 @@ impl Saboteur {
         Ok((status, headers, answer.bytes().await?).into_response())
     }
 
-    /// Passes writes on one by one. When one is durable, it may be that its writer is killed, or that the answer is lost:
-    /// each third one, until each has happened often enough.
     async fn sabotage(&self, headers: HeaderMap, body: Bytes) -> Result<Response> {
+        match &self.fault {
+            Fault::KillOrLose => self.kill_or_lose(headers, body).await,
+            Fault::Hold(released) => {
+                let answer = self.pass_on(headers, body).await?;
+                released.clone().wait_for(|released| *released).await?;
+                Ok(answer)
+            }
+        }
+    }
+
+    /// Takes writes one by one. Of three that are durable, one's writer is killed and one's answer is lost, until each
+    /// has happened often enough.
+    async fn kill_or_lose(&self, headers: HeaderMap, body: Bytes) -> Result<Response> {
         let mut done = self.done.lock().await;
         let answer = self.pass_on(headers, body).await?;
         if !answer.status().is_success() {
@@ -138,7 +159,7 @@ async fn tell_process(endpoints: &Endpoints, dynamodb: Option<&str>) -> Result<(
 fn a_process_killed_between_write_and_answer_loses_nothing_and_counts_nothing_twice() -> Result<()> {
     run_alone(async |cloud, local| {
         let endpoints = &cloud.endpoints;
-        let saboteur = Saboteur::start(&cloud.http, &endpoints.aws_endpoint).await?;
+        let saboteur = Saboteur::start(&cloud.http, &endpoints.aws_endpoint, Fault::KillOrLose).await?;
         let before = local.poller().context("no poller")?.stats();
         let faults = Faults { duplicates: 0.1, reorder: 0.1, ..Faults::NONE };
         let model = Model { sessions: 20, viewers: Some(6), titles: 9, homes: vec!["use1".parse()?], seed: 3, faults };
@@ -186,6 +207,49 @@ fn what_is_sent_while_nobody_polls_waits_on_the_log() -> Result<()> {
         local.start_poller().await?;
         member.history_with(&wanted(5)).await?;
         assert_eq!(local.poller().context("no poller")?.stats().function_errors, 0);
+        Ok(())
+    })
+}
+
+#[test]
+fn what_a_dead_poller_had_not_committed_is_delivered_again() -> Result<()> {
+    run_alone(async |cloud, local| {
+        let endpoints = &cloud.endpoints;
+        let member = Member::new(cloud, "uncommitted");
+        let viewings: Vec<Viewing> = (0..4).map(|_| Viewing::begin(&member, "t1")).collect();
+        let (release, released) = watch::channel(false);
+        let saboteur = Saboteur::start(&cloud.http, &endpoints.aws_endpoint, Fault::Hold(released)).await?;
+
+        local.stop_poller().await?;
+        tell_process(endpoints, Some(&saboteur.url)).await?;
+        let mortal = Runtime::new()?;
+        let died = async {
+            let poller = mortal.spawn(Poller::start(PollerConfig {
+                sdk: endpoints.sdk_config(),
+                bootstrap: endpoints.log_bootstrap.clone(),
+                stack: endpoints.stack.clone(),
+                logical_id: "ProcessLogMapping".to_owned(),
+            }));
+            let poller = poller.await??;
+            member.post(&viewings.iter().flat_map(|viewing| viewing.events(2)).collect::<Vec<_>>()).await?;
+            for viewing in &viewings {
+                eventually("a write", async || cloud.stored("uncommitted", &viewing.session).await).await?;
+            }
+            Ok::<_, anyhow::Error>(poller.stats())
+        };
+        let died = died.await;
+        mortal.shutdown_background(); // in the middle of its invocations
+        release.send(true)?;
+        tell_process(endpoints, None).await?;
+        local.start_poller().await?;
+        assert_eq!(died?.records_delivered, 0, "the poller got an answer: nothing is uncommitted");
+
+        let stats = || local.poller().map(Poller::stats).context("no poller");
+        let again =
+            eventually("the second delivery", async || Ok(Some(stats()?).filter(|stats| stats.records_delivered >= 4)));
+        assert_eq!(again.await?.records_delivered, 4);
+        let history = member.history_with(&viewings.iter().map(|viewing| (viewing, 2)).collect::<Vec<_>>()).await?;
+        assert!(history.iter().all(|session| session["played_ms"] == 1_000), "{history:?}");
         Ok(())
     })
 }

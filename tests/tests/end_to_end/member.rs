@@ -103,7 +103,7 @@ impl Member {
     /// Sends events all of which must be accepted.
     pub(crate) async fn post(&self, events: &[Value]) -> Result<()> {
         let body = self.send(events).await?.expect(202)?;
-        assert_eq!(body, json!({"accepted": events.len(), "rejected": []}));
+        ensure!(body == json!({"accepted": events.len(), "rejected": []}), "of {} events: {body}", events.len());
         Ok(())
     }
 
