@@ -1,6 +1,6 @@
 //! The commands: declared and dispatched here, each built in a file of its own.
 
-use crate::{demo, encode, invoke, local, simulate, token};
+use crate::{bench, demo, encode, invoke, local, simulate, token};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -31,6 +31,7 @@ enum Command {
     Token(token::Args),
     Simulate(Box<simulate::Args>),
     Encode(encode::Args),
+    Bench(bench::Args),
 }
 
 impl Cli {
@@ -40,6 +41,7 @@ impl Cli {
     /// If it failed; the message is for its user.
     pub async fn run(self) -> Result<ExitCode> {
         match self.command {
+            Command::Bench(args) => return bench::run(args).await,
             Command::Demo(args) => return demo::run(*args).await,
             Command::Local(args) => return local::command::run(args).await,
             Command::Invoke(args) => invoke::run(args).await?,

@@ -1,5 +1,6 @@
 //! The command line of Playhead: local cloud, simulator, operations.
 
+pub mod bench;
 pub mod books;
 pub mod cli;
 pub mod demo;
