@@ -12,6 +12,7 @@ use lambda::auth::Authenticator;
 use lambda::metrics::{Metric, Metrics};
 use lambda::problem::{Problem, json, no_content};
 use lambda_http::{Body, Request, RequestExt};
+use percent_encoding::percent_decode_str;
 use playback::history::Entry;
 use route::{Call, route};
 use serde::Serialize;
@@ -106,7 +107,9 @@ impl Query {
         let identity = self.authenticator.verify(authorization).await?;
         let parameters = request.query_string_parameters();
         let parameter = |name: &str| parameters.first(name).map(str::to_owned);
-        let (profile_id, call) = route(request.method(), request.raw_http_path(), parameter)?;
+        // Clients may write the colon that ids can have as %3A.
+        let path = percent_decode_str(request.raw_http_path()).decode_utf8_lossy();
+        let (profile_id, call) = route(request.method(), &path, parameter)?;
         if !identity.may(profile_id) {
             let detail = format!("profile {profile_id} is not among the token's profiles");
             return Err(Problem::forbidden(detail).field("profile_id"));

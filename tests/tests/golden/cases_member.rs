@@ -209,6 +209,12 @@ fn refused() -> Vec<Case> {
             ask("GET", HISTORY, &[]).query("page_token", "x"),
         ),
         case("hide-bad-session-id", "400 that names the segment of the path.", given(), ask("PUT", HIDDEN, &["x"])),
+        case(
+            "bookmark-percent-encoded",
+            "A title id with a colon, written as %3A: understood, and 404 since it was never watched.",
+            given(),
+            ask("GET", BOOKMARK, &["series%3A1"]),
+        ),
         case("history-post", "POST to the history: 405.", given(), ask("POST", HISTORY, &[])),
         case(
             "store-unavailable",
