@@ -113,7 +113,8 @@ cases! {
         another_profile_never_appears;
     paging:
         pages_of_any_limit_are_the_list_that_a_model_gives
-        a_request_that_finds_too_much_hidden_says_where_to_go_on;
+        a_request_that_finds_too_much_hidden_says_where_to_go_on
+        a_request_that_stops_within_a_session_leaves_it_to_the_next;
     hiding:
         hidden_sessions_are_left_out_of_full_pages
         a_session_can_be_hidden_before_it_is_there

@@ -99,3 +99,20 @@ pub(crate) async fn a_request_that_finds_too_much_hidden_says_where_to_go_on(cas
     assert!(lengths.len() <= 4, "{lengths:?}");
     assert_eq!(entries[0].session_id, session(2));
 }
+
+/// Sessions of so many parts that a request stops at the bound on what it looks at, within one of them.
+pub(crate) async fn a_request_that_stops_within_a_session_leaves_it_to_the_next(case: Case) {
+    const SESSIONS: u64 = 21;
+    const PARTS: u16 = 101;
+    let part = |number, seq: u16| {
+        let view = Watched::new(number, "t1").seq(seq).view();
+        case.view_item(number, Some(&format!("writer{seq:03}")), &view)
+    };
+    case.put((0..SESSIONS).flat_map(|number| (0..PARTS).map(move |seq| (number, seq))).map(|(n, seq)| part(n, seq)))
+        .await;
+    // With this limit a request stops after 2,000 of the 2,121 rows.
+    let (entries, lengths) = case.history(62, false).await;
+    assert_eq!(lengths, [19, 2]);
+    assert_eq!(numbers(&entries), (0..SESSIONS).rev().collect::<Vec<_>>());
+    assert!(entries.iter().all(|entry| entry.view.events() == u64::from(PARTS)), "a session was split");
+}

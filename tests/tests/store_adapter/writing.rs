@@ -64,10 +64,12 @@ pub(crate) async fn concurrent_writers_of_one_session_lose_nothing_and_count_eac
             for batch in 0..BATCHES {
                 let own = batch * WRITERS + writer;
                 let other = (own + 5 * WRITERS + 3) % EVENTS;
-                let batch = || fold([own, other].map(|seq| event(seq).envelope(&case.profile)).into_iter().enumerate());
-                // A batch that lost too many races in a row is delivered again.
-                loop {
-                    let (mut settled, usage) = settle(&case.views, batch()).await;
+                let deltas =
+                    || fold([own, other].map(|seq| event(seq).envelope(&case.profile)).into_iter().enumerate());
+                // A batch that lost too many races in a row is delivered again, but every time means 32 writes of others.
+                for delivery in 1.. {
+                    assert!(delivery <= EVENTS, "batch {batch} of writer {writer} never gets its turn");
+                    let (mut settled, usage) = settle(&case.views, deltas()).await;
                     assert_eq!(settled.len(), 1);
                     lost += usage.lost_races;
                     match settled.remove(0).result {
