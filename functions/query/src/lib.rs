@@ -21,8 +21,8 @@ use store::StoreError;
 use store::dynamodb::Views;
 use tokio::time::Instant;
 
-/// How long one request deletes; well inside the function's time-out. Asking again goes on.
-const ERASE_FOR: Duration = Duration::from_secs(10);
+/// How long one request deletes; a last call of 5 s is still inside the function's 15 s. Asking again goes on.
+const ERASE_FOR: Duration = Duration::from_secs(8);
 /// After how many seconds to try again when the store does not answer.
 const RETRY_AFTER_S: u32 = 2;
 

@@ -16,6 +16,7 @@ mod viewer;
 pub use faults::{Applied, Faults};
 
 use crate::encode::is_broken_pipe;
+use crate::local;
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use plan::{DEFAULT_START_AT, Plan};
@@ -111,7 +112,7 @@ pub struct Args {
     /// The bearer token of all devices
     #[arg(long, value_name = "JWT", requires = "endpoint")]
     pub token: Option<String>,
-    /// Sign a token for each profile with this secret (development stages)
+    /// Sign a token for each profile with this secret (development stages) [default: the running local cloud's, if it is the endpoint]
     #[arg(long, value_name = "SECRET", env = "JWT_SECRET", hide_env_values = true)]
     pub token_secret: Option<String>,
     /// The claim `iss` of signed tokens
@@ -233,7 +234,7 @@ async fn send_to(args: &Args, endpoint: &str) -> Result<()> {
             issuer: args.token_issuer.clone(),
             audience: args.token_audience.clone(),
         },
-        (None, None) => Auth::None,
+        (None, None) => auth_of_local(endpoint),
     };
     let target = Target { endpoint: endpoint.to_owned(), auth };
     let pace = Pace { concurrency: args.concurrency, speed: args.speed, attempts: args.attempts };
@@ -249,6 +250,16 @@ async fn send_to(args: &Args, endpoint: &str) -> Result<()> {
         bail!("{} of {} POSTs failed for good", report.failed_posts.len(), report.posts);
     }
     Ok(())
+}
+
+/// The local cloud's own secret where that is what is sent to; no token elsewhere.
+fn auth_of_local(endpoint: &str) -> Auth {
+    match local::command::running() {
+        Ok(local) if local.api == endpoint.trim_end_matches('/') => {
+            Auth::Secret { secret: local.jwt_secret, issuer: None, audience: None }
+        }
+        _ => Auth::None,
+    }
 }
 
 /// A bar that counts POSTs on a terminal, and nothing elsewhere.
