@@ -172,7 +172,7 @@ async fn play(args: &Args, endpoints: &Endpoints, start: Duration, progress: &Pr
 
     progress.step("Following the pipeline until it has settled");
     let began = Instant::now();
-    let books = settled(endpoints, progress).await?;
+    let books = settled(endpoints, report.accepted as u64, progress).await?;
     let settle = began.elapsed();
 
     let expected = expect::expect(&plan, &report.failed_posts);
@@ -212,15 +212,16 @@ fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 10.0).round() / 10.0
 }
 
-/// Waits until nothing is in flight, or nothing moves any more.
-async fn settled(endpoints: &Endpoints, progress: &Progress) -> Result<Books> {
+/// Waits until all that the devices were told is accepted is in the books and nothing is in flight, or nothing moves any
+/// more. What `process` counted may be in the logs before what `ingest` did, so that nothing in flight is not enough.
+async fn settled(endpoints: &Endpoints, accepted: u64, progress: &Progress) -> Result<Books> {
     let mut reader = books::Reader::new(endpoints);
     let mut last = Books::default();
     let mut moved = Instant::now();
     loop {
         let books = reader.catch_up().await?.clone();
         progress.detail(format!("{} of {} events ended", books.accepted as i64 - books.in_flight(), books.accepted));
-        if books.in_flight() <= 0 && books == last {
+        if books.accepted >= accepted && books.in_flight() <= 0 && books == last {
             return Ok(books);
         }
         if books != last {
