@@ -177,7 +177,7 @@ async fn in_release(args: &Args) -> Result<ExitCode> {
     eprintln!("This is a debug build: building in release mode, which takes some minutes the first time ...");
     let mut cargo = tokio::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(crate::local::workspace_root()?);
-    cargo.args(["run", "--quiet", "--release", "--bin", "playhead", "--", "bench"]);
+    cargo.args(["run", "--release", "--bin", "playhead", "--", "bench"]);
     cargo.args(["--batches", &args.batches.to_string(), "--records", &args.records.to_string()]);
     cargo.args(["--seed", &args.seed.to_string(), "--runs", &args.runs.to_string()]);
     cargo.args(args.json.then_some("--json"));
