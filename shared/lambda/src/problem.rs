@@ -83,16 +83,6 @@ impl Problem {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
     }
 
-    /// 429: too many requests.
-    pub fn too_many_requests(detail: impl Into<String>, retry_after_s: u32) -> Self {
-        Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail).retry_after(retry_after_s)
-    }
-
-    /// 500: a fault of ours. Its cause is for the log, not for the answer.
-    pub fn internal() -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the service failed; sending again may help")
-    }
-
     /// 503: what is needed to serve the request is away; sending it again later is harmless.
     pub fn unavailable(code: &'static str, detail: impl Into<String>, retry_after_s: u32) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retry_after(retry_after_s)
@@ -193,8 +183,6 @@ mod tests {
     fn each_status_has_its_headers() {
         let unavailable = Problem::unavailable("log_unavailable", "no log took the events", 5).response();
         assert_eq!((unavailable.status().as_u16(), &unavailable.headers()[RETRY_AFTER]), (503, &"5".parse().unwrap()));
-        let throttled = Problem::too_many_requests("slow down", 1).response();
-        assert_eq!((throttled.status().as_u16(), &throttled.headers()[RETRY_AFTER]), (429, &"1".parse().unwrap()));
         let unknown = Problem::unauthorized("no_token", "send a bearer token", "Bearer").response();
         assert_eq!(
             (unknown.status().as_u16(), &unknown.headers()[WWW_AUTHENTICATE]),
@@ -207,7 +195,6 @@ mod tests {
             (Problem::not_found("no such title"), 404),
             (Problem::too_large(262_144), 413),
             (Problem::unsupported_media_type("send JSON"), 415),
-            (Problem::internal(), 500),
         ];
         for (problem, status) in plain {
             let response = problem.response();
