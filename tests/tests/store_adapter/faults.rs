@@ -16,7 +16,7 @@ use store::{Fault, StoreError, ViewTable as _, WriteError, settle};
 use tokio::time::Instant;
 
 /// How often the adapter sends one call before it gives up, and how often it asks for unprocessed keys.
-const ATTEMPTS: usize = 4;
+const ATTEMPTS: usize = 3;
 const ROUNDS: usize = 5;
 
 fn key(number: u64) -> ViewKey {
