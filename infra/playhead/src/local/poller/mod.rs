@@ -41,6 +41,7 @@ mod shell;
 use anyhow::Context as _;
 use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;
+use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::info;
@@ -79,6 +80,9 @@ pub struct PollerStats {
     pub function_errors: u64,
 }
 
+/// A member that died without a word is missed after six seconds; then the group waits for three more.
+const JOINED_WITHIN: Duration = Duration::from_secs(30);
+
 /// A running poller. Dropping it stops it without waiting.
 #[derive(Debug)]
 pub struct Poller {
@@ -88,23 +92,30 @@ pub struct Poller {
 }
 
 impl Poller {
-    /// Reads the mapping's settings and begins to poll. The topic may be created later.
+    /// Reads the mapping's settings, begins to poll, and waits until its consumer group gave it the topic's partitions. (The
+    /// embedded broker never again answers for a group whose first member left before that.)
     ///
     /// # Errors
-    /// If the settings cannot be read or ask for what is not emulated.
+    /// If the settings cannot be read or ask for what is not emulated, or the group cannot be joined.
     pub async fn start(config: PollerConfig) -> anyhow::Result<Self> {
         let settings = Settings::load(&config.sdk, &config.stack, &config.logical_id).await?;
         info!(?settings, bootstrap = config.bootstrap, "polling");
-        Self::run(&config.sdk, &config.bootstrap, settings)
+        let context = GroupContext::default();
+        let (topic, group) = (settings.topic.clone(), settings.group_id.clone());
+        let poller = Self::run(&config.sdk, &config.bootstrap, settings, context.clone())?;
+        let joined = tokio::time::timeout(JOINED_WITHIN, context.joined()).await;
+        joined.with_context(|| {
+            format!("the group {group} at {} gave out no partitions of {topic} in {JOINED_WITHIN:?}", config.bootstrap)
+        })?;
+        Ok(poller)
     }
 
-    fn run(sdk: &SdkConfig, bootstrap: &str, settings: Settings) -> anyhow::Result<Self> {
+    fn run(sdk: &SdkConfig, bootstrap: &str, settings: Settings, context: GroupContext) -> anyhow::Result<Self> {
         let source = Source {
             event_source_arn: settings.event_source_arn.clone(),
             bootstrap_servers: bootstrap.to_owned(),
             topic: settings.topic.clone(),
         };
-        let context = GroupContext::default();
         let consumer = subscribe(bootstrap, &settings, context.clone())?;
         // Retries are the mapping's business, not the client's.
         let lambda = aws_sdk_lambda::config::Builder::from(sdk).retry_config(RetryConfig::disabled()).build();

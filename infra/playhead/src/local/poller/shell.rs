@@ -31,10 +31,19 @@ const STOP_GRACE: Duration = Duration::from_secs(10);
 /// Lambda's longest function time-out; an invocation without an answer by then has timed out.
 const INVOKE_TIMEOUT: Duration = Duration::from_secs(900);
 
-/// Counts revocations, so that the loop notices them before the next record.
+/// What the group tells: counts revocations, so that the loop notices them before the next record.
 #[derive(Debug, Default, Clone)]
 pub(super) struct GroupContext {
     revocations: Arc<AtomicU64>,
+    joined: Arc<watch::Sender<bool>>,
+}
+
+impl GroupContext {
+    /// Waits until the group gave out its partitions for the first time.
+    pub(super) async fn joined(&self) {
+        // It holds the sender itself, so the channel is open.
+        let _ = self.joined.subscribe().wait_for(|joined| *joined).await;
+    }
 }
 
 impl ClientContext for GroupContext {}
@@ -42,7 +51,10 @@ impl ClientContext for GroupContext {}
 impl ConsumerContext for GroupContext {
     fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
-            Rebalance::Assign(partitions) => info!(partitions = partitions.count(), "assigned"),
+            Rebalance::Assign(partitions) => {
+                info!(partitions = partitions.count(), "assigned");
+                self.joined.send_replace(true);
+            }
             Rebalance::Revoke(_) => {
                 self.revocations.fetch_add(1, Ordering::SeqCst);
             }
