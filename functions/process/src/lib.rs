@@ -7,6 +7,7 @@
 
 mod config;
 mod dead_letter;
+pub mod testing;
 mod unpack;
 
 pub use config::Config;

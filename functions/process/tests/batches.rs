@@ -10,33 +10,14 @@ use playback::contract::{Device, Event, Kind};
 use playback::envelope::{Envelope, Stamp, join_delimited};
 use playback::fold::ViewKey;
 use playback::session::SessionId;
-use process::{DeadLetter, DeadLetters, process};
+use process::process;
+use process::testing::Letters;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use store::testing::{Effect, MemoryTable};
 use store::{Fault, StoreError};
-
-/// A dead-letter queue that keeps what it took, and takes nothing while it is down.
-#[derive(Default)]
-struct Letters {
-    taken: Mutex<Vec<DeadLetter>>,
-    down: bool,
-}
-
-impl DeadLetters for Letters {
-    type Error = &'static str;
-
-    async fn put(&self, letters: Vec<DeadLetter>) -> Vec<Result<(), Self::Error>> {
-        if self.down {
-            return letters.iter().map(|_| Err("the queue is down")).collect();
-        }
-        let results = letters.iter().map(|_| Ok(())).collect();
-        self.taken.lock().unwrap().extend(letters);
-        results
-    }
-}
 
 fn session(number: u128) -> SessionId {
     SessionId::mint("use1".parse().unwrap(), 1_790_000_000_000, number)
@@ -150,7 +131,7 @@ fn poison_goes_to_the_dead_letter_queue_with_its_bytes_and_stops_nothing() {
     let ran = run(&table, &letters, &msk(&[envelope(1, &[0]), b"\xffgarbage".to_vec(), envelope(2, &[0])]));
     assert_eq!(ran.failed(), 0);
     assert_eq!((ran.count("RecordsSettled"), ran.count("RecordsDead")), (2, 1));
-    let letters = letters.taken.into_inner().unwrap();
+    let letters = letters.into_taken();
     assert_eq!(
         serde_json::to_value(&letters[0]).unwrap()["source"],
         json!({"kind": "msk", "topic": "playback-events", "partition": 1, "offset": 1})
@@ -162,7 +143,7 @@ fn poison_goes_to_the_dead_letter_queue_with_its_bytes_and_stops_nothing() {
 
 #[test]
 fn poison_that_the_queue_did_not_take_comes_again() {
-    let letters = Letters { down: true, ..Letters::default() };
+    let letters = Letters::new(true);
     let ran = run(&MemoryTable::new(0), &letters, &msk(&[b"garbage".to_vec(), envelope(1, &[0])]));
     assert_eq!(
         ran.answer,
@@ -187,7 +168,7 @@ fn a_corrupt_view_makes_dead_letters_and_not_a_blocked_partition() {
     table.put_raw(key(1), b"rust".to_vec());
     let ran = run(&table, &letters, &msk(&[envelope(1, &[0, 1]), envelope(2, &[0])]));
     assert_eq!((ran.failed(), ran.count("RecordsDead"), ran.count("EventsDead")), (0, 1, 2));
-    assert_eq!(letters.taken.into_inner().unwrap()[0].reason, "corrupt_view");
+    assert_eq!(letters.into_taken()[0].reason, "corrupt_view");
 }
 
 #[test]
@@ -204,7 +185,7 @@ fn a_message_of_many_envelopes_is_settled_envelope_by_envelope() {
     assert_eq!((ran.count("RecordsReceived"), ran.count("RecordsSettled"), ran.count("RecordsDead")), (5, 3, 2));
     assert_eq!((ran.count("EventsApplied"), ran.count("EventsDuplicate")), (2, 1));
     let bytes: BTreeSet<Vec<u8>> =
-        letters.taken.into_inner().unwrap().iter().map(|l| BASE64_STANDARD.decode(&l.value_base64).unwrap()).collect();
+        letters.into_taken().iter().map(|l| BASE64_STANDARD.decode(&l.value_base64).unwrap()).collect();
     assert_eq!(bytes, BTreeSet::from([b"garbage".to_vec(), b"not base64!".to_vec()]));
 }
 
@@ -247,7 +228,7 @@ proptest! {
             Given::Garbage(bytes) => bytes.clone(),
         }).collect();
         let event = if trigger == 0 { msk(&values) } else { kinesis(&values) };
-        let (table, letters) = (MemoryTable::new(seed), Letters { down, ..Letters::default() });
+        let (table, letters) = (MemoryTable::new(seed), Letters::new(down));
         table.fail_writes(Box::new(move |of| (*of == key(refused)).then(|| unavailable(of))));
         let ran = run(&table, &letters, &event);
         prop_assert_eq!(ran.count("RecordsReceived") as usize, records.len());
@@ -261,7 +242,7 @@ proptest! {
         }).collect();
         prop_assert_eq!(failed.len() as u64, ran.count("RecordsFailed"));
         let views = table.views();
-        let dead: BTreeSet<String> = letters.taken.into_inner().unwrap().into_iter().map(|l| l.value_base64).collect();
+        let dead: BTreeSet<String> = letters.into_taken().into_iter().map(|l| l.value_base64).collect();
         for (at, (record, value)) in records.iter().zip(&values).enumerate() {
             if failed.contains(&at) {
                 continue;

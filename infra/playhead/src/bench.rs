@@ -14,9 +14,9 @@ use lambda::batch::Batch;
 use lambda::metrics::{Emitter, Metric};
 use playback::edge::{SessionWindow, parse_request, validate};
 use playback::envelope::{Stamp, group};
-use process::{DeadLetter, DeadLetters, process};
+use process::process;
+use process::testing::Letters;
 use serde::Serialize;
-use std::convert::Infallible;
 use std::process::ExitCode;
 use std::time::Duration;
 use store::ViewTable;
@@ -73,17 +73,6 @@ struct Figures {
     view_bytes_median: usize,
     view_bytes_p99: usize,
     view_bytes_greatest: usize,
-}
-
-struct NoLetters;
-
-impl DeadLetters for NoLetters {
-    type Error = Infallible;
-
-    /// A simulated trace has no poison: a letter here would show in the count of settled records.
-    async fn put(&self, letters: Vec<DeadLetter>) -> Vec<Result<(), Infallible>> {
-        letters.iter().map(|_| Ok(())).collect()
-    }
 }
 
 /// Runs `playhead bench`.
@@ -187,29 +176,32 @@ async fn in_release(args: &Args) -> Result<ExitCode> {
 
 /// The bodies of the requests, and the Lambda events that come of them.
 fn trace(args: &Args) -> Result<(Vec<Vec<u8>>, Vec<String>)> {
-    let batches = usize::from(args.batches);
+    let (plan, events) = msk_batches(args.seed, usize::from(args.batches), args.records)?;
+    let bodies: Result<Vec<Vec<u8>>> = plan.posts.iter().map(|post| post.body()).collect();
+    Ok((bodies?, events))
+}
+
+/// A simulated trace with duplicates and reordering, and so many Lambda events of it, of `records` records each.
+///
+/// # Errors
+/// When the trace makes fewer.
+pub fn msk_batches(seed: u64, batches: usize, records: u32) -> Result<(Plan, Vec<String>)> {
     let faults = Faults { duplicates: 0.05, reorder: 0.1, ..Faults::NONE };
     // A session makes some nine records.
-    let sessions = batches * args.records as usize / 8 + 10;
-    let model = Model { sessions, viewers: None, titles: 500, homes: vec!["use1".parse()?], seed: args.seed, faults };
+    let sessions = batches * records as usize / 8 + 10;
+    let model = Model { sessions, viewers: None, titles: 500, homes: vec!["use1".parse()?], seed, faults };
     let plan = Plan::new(&model, DEFAULT_START_AT)?;
     let mut lines = Vec::new();
     plan.write_trace(&mut lines)?;
-    let options = encode::Args {
-        trigger: Trigger::Msk,
-        batch: args.records,
-        topic: None,
-        partitions: 8,
-        region: "us-east-1".to_owned(),
-    };
+    let region = "us-east-1".to_owned();
+    let options = encode::Args { trigger: Trigger::Msk, batch: records, topic: None, partitions: 8, region };
     let mut output = Vec::new();
     encode(&options, lines.as_slice(), &mut output)?;
     let events: Vec<String> = String::from_utf8(output)?.lines().take(batches).map(str::to_owned).collect();
     if events.len() < batches {
         bail!("the trace made only {} batches", events.len());
     }
-    let bodies: Result<Vec<Vec<u8>>> = plan.posts.iter().map(|post| post.body()).collect();
-    Ok((bodies?, events))
+    Ok((plan, events))
 }
 
 /// What `ingest` does with each request but for HTTP and the log: gives the events and the bytes for the log.
@@ -245,7 +237,7 @@ async fn process_all<T: ViewTable>(table: &T, events: &[String]) -> Result<Sums>
         let metrics = emitter.start(0);
         let batch = Batch::parse(event.as_bytes())?;
         let received = batch.records.len() as u64;
-        let answer = process(table, &NoLetters, &metrics, batch, 0).await?;
+        let answer = process(table, &Letters::default(), &metrics, batch, 0).await?;
         serde_json::to_string(&answer)?;
         if metrics.count(Metric::RecordsSettled) != received {
             bail!("only {} of {received} records were settled", metrics.count(Metric::RecordsSettled));

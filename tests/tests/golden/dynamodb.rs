@@ -4,8 +4,7 @@
 
 use crate::case::{Given, Part, Place};
 use crate::player::envelopes;
-use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
+use aws_config::SdkConfig;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
@@ -15,6 +14,7 @@ use base64::prelude::BASE64_STANDARD;
 use playback::fold::{ViewKey, fold};
 use playback::session::SessionId;
 use playback::view::View;
+use playhead::local::sdk_config;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -49,14 +49,7 @@ impl Table {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        let credentials = Credentials::new("test", "test", None, None, "golden");
-        let sdk = SdkConfig::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new("us-east-1"))
-            .endpoint_url(endpoint)
-            .credentials_provider(SharedCredentialsProvider::new(credentials))
-            .build();
-        (table, sdk)
+        (table, sdk_config(&endpoint, "us-east-1"))
     }
 
     /// What was asked of the table: how often each operation, and what each write says.

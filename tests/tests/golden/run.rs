@@ -16,7 +16,8 @@ use playback::edge::SessionWindow;
 use playback::envelope::Envelope;
 use playback::fold::ViewKey;
 use playback::session::SessionId;
-use process::{DeadLetter, DeadLetters, process};
+use process::process;
+use process::testing::Letters;
 use query::Query;
 use serde_json::{Value, json};
 use std::convert::Infallible;
@@ -138,36 +139,17 @@ async fn run_process(given: &Given, event: &[u8]) -> Result<Value> {
         let fault = Fault::Unavailable("the case says so".to_owned());
         refused.contains(key).then(|| StoreError { operation: "write", subject: key.session_id.to_string(), fault })
     }));
-    let letters = Letters { is_away: given.away.contains(&Part::DeadLetterQueue), taken: Mutex::default() };
+    let letters = Letters::new(given.away.contains(&Part::DeadLetterQueue));
     let (emitter, lines) = recording("process");
     let answer = process(&table, &letters, &emitter.start(given.now), batch, given.now).await;
     let views: Vec<Value> = table.views().iter().map(|(key, view)| readable::view(key, view)).collect();
-    let letters = letters.taken.into_inner().unwrap();
+    let letters = letters.into_taken();
     Ok(json!({
         "answer": serde_json::to_value(answer?)?,
         "views": views,
         "dead_letters": letters,
         "counts": readable::counts(&lines.lock().unwrap()),
     }))
-}
-
-/// A dead-letter queue that keeps what it took, and takes nothing while it is away.
-struct Letters {
-    taken: Mutex<Vec<DeadLetter>>,
-    is_away: bool,
-}
-
-impl DeadLetters for Letters {
-    type Error = &'static str;
-
-    async fn put(&self, letters: Vec<DeadLetter>) -> Vec<Result<(), Self::Error>> {
-        if self.is_away {
-            return letters.iter().map(|_| Err("the queue is away")).collect();
-        }
-        let results = letters.iter().map(|_| Ok(())).collect();
-        self.taken.lock().unwrap().extend(letters);
-        results
-    }
 }
 
 fn key_of(place: &Place) -> ViewKey {

@@ -3,12 +3,11 @@
 //! Protocol: JSON 1.0 over HTTP; the header `x-amz-target` names the operation, `__type` the error.
 //! Source: DynamoDB developer guide, "DynamoDB low-level API".
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse as _;
+use playhead::local::sdk_config;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use store::dynamodb::Views;
@@ -61,14 +60,7 @@ impl Fake {
 
     /// The adapter, for whatever is behind `endpoint`.
     pub(crate) fn views_of(endpoint: &str) -> Views {
-        let credentials = Credentials::new("test", "test", None, None, "fake");
-        let sdk = SdkConfig::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new("us-east-1"))
-            .endpoint_url(endpoint)
-            .credentials_provider(SharedCredentialsProvider::new(credentials))
-            .build();
-        Views::new(&sdk, TABLE)
+        Views::new(&sdk_config(endpoint, "us-east-1"), TABLE)
     }
 
     /// The calls of an operation, in order.

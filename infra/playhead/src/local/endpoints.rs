@@ -96,8 +96,9 @@ impl fmt::Debug for Endpoints {
     }
 }
 
-/// Configuration of AWS clients for an emulator.
-pub(super) fn sdk_config(endpoint: &str, region: &str) -> SdkConfig {
+/// Configuration of AWS clients for an emulator, or for whatever else stands in for AWS at this endpoint.
+#[must_use]
+pub fn sdk_config(endpoint: &str, region: &str) -> SdkConfig {
     let credentials = Credentials::new(DUMMY_CREDENTIALS, DUMMY_CREDENTIALS, None, None, "local cloud");
     SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())

@@ -28,7 +28,7 @@ mod workspace;
 pub use build::function_names;
 pub use cloud::{LocalCloud, LocalOptions};
 pub use dynamodb::LocalDynamoDb;
-pub use endpoints::Endpoints;
+pub use endpoints::{Endpoints, sdk_config};
 pub use progress::Progress;
 pub use run::Run;
 pub use tools::Tools;

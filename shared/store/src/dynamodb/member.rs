@@ -207,7 +207,7 @@ impl Views {
         loop {
             let mut rows: Vec<(Ulid, Row)> = items.iter().filter_map(|item| self.readable(profile_id, item)).collect();
             // The last session may have rows beyond those read.
-            let cut = if more { last_ulid(&items) } else { None };
+            let cut = if more { items.last().and_then(ulid_of) } else { None };
             rows.retain(|(ulid, _)| Some(*ulid) != cut);
             let last_whole = rows.last().map(|(ulid, _)| *ulid);
             let mut entries = assemble(rows);
@@ -330,21 +330,16 @@ impl Views {
     }
 }
 
-fn last_ulid(items: &[Item]) -> Option<Ulid> {
-    items
-        .last()
-        .and_then(|item| item::get_text(item, "sk"))
-        .and_then(|sk| sk.split_once('#'))
-        .and_then(|(ulid, _)| parse_ulid(ulid))
+/// The session that a row's key names.
+fn ulid_of(item: &Item) -> Option<Ulid> {
+    let (ulid, _) = item::get_text(item, "sk")?.split_once('#')?;
+    parse_ulid(ulid)
 }
 
 /// Whether an erasure up to `at` covers a stored item: by the time in its key, or by when its view began. What cannot be
 /// read and is not old by its key stays.
 fn is_covered(item: &Item, at: u64) -> bool {
-    let by_key = item::get_text(item, "sk")
-        .and_then(|sk| sk.split_once('#'))
-        .and_then(|(ulid, _)| parse_ulid(ulid))
-        .is_some_and(|ulid| ulid.timestamp_ms() <= at);
+    let by_key = ulid_of(item).is_some_and(|ulid| ulid.timestamp_ms() <= at);
     by_key || matches!(item::row(item), Ok((_, Row::Part { view, .. })) if view.started_at <= at)
 }
 
