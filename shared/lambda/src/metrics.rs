@@ -40,8 +40,16 @@ pub enum Metric {
     RecordsSettled,
     /// Records that went to the dead-letter queue, by `Reason`.
     RecordsDead(&'static str),
-    /// Records reported as failed, to be retried, by `Reason` (the cause).
+    /// Events of records that were sent to the queue `retry`, each time that they were.
+    EventsRetried,
+    /// Records that were sent to the queue `retry`, by `Reason` (the cause).
+    RecordsRetried(&'static str),
+    /// Records reported as failed, to be delivered again, by `Reason` (the cause).
     RecordsFailed(&'static str),
+    /// Sequence numbers found missing in sessions that have ended: what was lost before it reached us, unless it comes later.
+    HolesOpened,
+    /// Of these, the ones that came later.
+    HolesClosed,
     /// Conditional writes of a view, whether they won or not.
     ViewWrites,
     /// Items read from the views table.
@@ -52,8 +60,17 @@ pub enum Metric {
     Throttles,
     /// Records that the durable log acknowledged.
     RecordsAppended,
-    /// Records that the durable log did not acknowledge.
+    /// Of these, the ones that the standby acknowledged.
+    RecordsOnStandby,
+    /// Events that may be on a log once more than they were accepted: an attempt to append them failed, was overtaken by another one,
+    /// or was a probe. Each may show up as a duplicate.
+    EventsUnclaimed,
+    /// Records that no durable log acknowledged.
     AppendErrors,
+    /// Times that the circuit to the primary log opened.
+    CircuitOpened,
+    /// Times that it closed again.
+    CircuitClosed,
     /// HTTP requests answered, by `Code` (the status).
     Requests(StatusCode),
 }
@@ -70,13 +87,21 @@ impl Metric {
             Self::RecordsReceived => "RecordsReceived",
             Self::RecordsSettled => "RecordsSettled",
             Self::RecordsDead(_) => "RecordsDead",
+            Self::EventsRetried => "EventsRetried",
+            Self::RecordsRetried(_) => "RecordsRetried",
             Self::RecordsFailed(_) => "RecordsFailed",
+            Self::HolesOpened => "HolesOpened",
+            Self::HolesClosed => "HolesClosed",
             Self::ViewWrites => "ViewWrites",
             Self::ViewReads => "ViewReads",
             Self::LostRaces => "LostRaces",
             Self::Throttles => "Throttles",
             Self::RecordsAppended => "RecordsAppended",
+            Self::RecordsOnStandby => "RecordsOnStandby",
+            Self::EventsUnclaimed => "EventsUnclaimed",
             Self::AppendErrors => "AppendErrors",
+            Self::CircuitOpened => "CircuitOpened",
+            Self::CircuitClosed => "CircuitClosed",
             Self::Requests(_) => "Requests",
         }
     }
@@ -91,9 +116,10 @@ impl Metric {
         match self {
             Self::EventsRejected(code) => Some(("Code", code)),
             Self::Requests(status) => Some(("Code", status.as_str())),
-            Self::EventsDead(reason) | Self::RecordsDead(reason) | Self::RecordsFailed(reason) => {
-                Some(("Reason", reason))
-            }
+            Self::EventsDead(reason)
+            | Self::RecordsDead(reason)
+            | Self::RecordsFailed(reason)
+            | Self::RecordsRetried(reason) => Some(("Reason", reason)),
             _ => None,
         }
     }

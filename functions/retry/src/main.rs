@@ -1,0 +1,3 @@
+//! Wiring only: configuration, clients, and the loop that Lambda drives.
+
+fn main() {}

@@ -1,0 +1,66 @@
+//! Letters: a record set aside with its original bytes, where it came from and what happened to it, on the queue `retry`
+//! to be applied again, or on `dead-letter` for a person to look at.
+
+use lambda::batch::Source;
+use serde::{Deserialize, Serialize};
+
+/// The message on the queue `retry`, as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Letter {
+    /// Where the record came from first.
+    pub source: Source,
+    /// The record's key, if it had one.
+    pub key_base64: Option<String>,
+    /// The record's original bytes.
+    pub value_base64: String,
+    /// How often it could not be applied since it was last redriven.
+    #[serde(default)]
+    pub attempts: u32,
+    /// The first time that it could not be applied, and why; redriving does not forget it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_error: Option<Failure>,
+    /// The last time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<Failure>,
+    /// Its earlier deaths, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub redrives: Vec<Redrive>,
+}
+
+/// One failure to apply a record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// The class, a [`playback::outcome::Cause`].
+    pub cause: String,
+    /// What exactly went wrong.
+    pub detail: String,
+    /// When, Unix milliseconds.
+    pub at: u64,
+}
+
+/// One death that was not the last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Redrive {
+    /// Why it had been dead.
+    pub reason: String,
+    /// How often it had been tried by then.
+    pub attempts: u32,
+    /// When it had died, Unix milliseconds.
+    pub dead_at: u64,
+    /// When it was redriven, Unix milliseconds.
+    pub redriven_at: u64,
+}
+
+/// The message on the queue `dead-letter`, as JSON: a letter, and why it is dead.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// The class of the fault, a [`playback::outcome::Reason`].
+    pub reason: String,
+    /// What exactly is wrong.
+    pub detail: String,
+    /// When it was set aside, Unix milliseconds.
+    pub dead_at: u64,
+    /// The record and its history.
+    #[serde(flatten)]
+    pub letter: Letter,
+}
