@@ -46,6 +46,9 @@ pub struct KafkaConfig {
     pub security: KafkaSecurity,
     /// The one topic that is appended to. It must exist: it is never created by appending.
     pub topic: String,
+    /// The `min.insync.replicas` of the topic: a partition with fewer is avoided, since it refuses every
+    /// record. A partition with fewer replicas in all needs them all. Default: 2.
+    pub min_insync_replicas: usize,
     /// What the brokers log this client as. Default: `playhead`.
     pub client_id: String,
     /// How long a record waits for others to share its request. Default: 5 ms; a device waits for it.
@@ -73,6 +76,7 @@ impl KafkaConfig {
             cluster_arn: None,
             security,
             topic: topic.into(),
+            min_insync_replicas: 2,
             client_id: "playhead".to_owned(),
             linger: Duration::from_millis(5),
             delivery_timeout: Duration::from_secs(4),
