@@ -6,11 +6,10 @@ use crate::local::{Endpoints, LocalCloud, LocalOptions, Progress};
 use crate::simulate::expect::{self, Difference, Expected, SessionView};
 use crate::simulate::plan::Plan;
 use crate::simulate::send::{self, Auth, Pace, SendReport, Target};
-use crate::simulate::{Model, progress_bar};
+use crate::simulate::{Model, histories, progress_bar};
 use crate::token;
 use anyhow::{Context as _, Result, bail};
-use futures::stream::{self, StreamExt as _};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -20,8 +19,6 @@ use tokio::signal::unix::{SignalKind, signal};
 const STANDSTILL: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
-/// Histories read at once.
-const READERS: usize = 8;
 /// Differences that are printed; all are counted.
 const DIFFERENCES_TOLD: usize = 10;
 
@@ -178,7 +175,7 @@ async fn play(args: &Args, endpoints: &Endpoints, start: Duration, progress: &Pr
     let expected = expect::expect(&plan, &report.failed_posts);
     let profiles: BTreeSet<&String> = expected.views.keys().map(|(profile, _)| profile).collect();
     progress.step(format!("Comparing the histories of {} profiles with what they must be", profiles.len()));
-    let histories = read_histories(endpoints, &profiles).await?;
+    let histories = histories::read(&endpoints.api, &service_token(endpoints)?, profiles.iter().copied()).await?;
     progress.finish();
     let differences = expect::check(&expected, &histories);
 
@@ -271,46 +268,6 @@ fn account(report: &SendReport, books: &Books, expected: &Expected) -> Account {
         balanced: faults.is_empty(),
         faults,
     }
-}
-
-#[derive(Deserialize)]
-struct Page {
-    sessions: Vec<SessionView>,
-    next_page_token: Option<String>,
-}
-
-/// Every page of each profile's history, through the API.
-async fn read_histories(
-    endpoints: &Endpoints,
-    profiles: &BTreeSet<&String>,
-) -> Result<BTreeMap<String, Vec<SessionView>>> {
-    let client = reqwest::Client::new();
-    let token = &service_token(endpoints)?;
-    let read = profiles.iter().map(|profile| {
-        let (client, url) = (client.clone(), format!("{}/v1/profiles/{profile}/history", endpoints.api));
-        async move {
-            let mut sessions = Vec::new();
-            let mut page_token = String::new();
-            loop {
-                let page = format!("{url}?limit=50&page_token={page_token}");
-                let answer = client.get(&page).bearer_auth(token).send().await?.error_for_status()?;
-                let page: Page = answer.json().await?;
-                sessions.extend(page.sessions);
-                match page.next_page_token {
-                    Some(next) => page_token = next,
-                    None => return anyhow::Ok(((*profile).clone(), sessions)),
-                }
-            }
-        }
-    });
-    let read: Vec<_> = read.collect();
-    let mut reading = stream::iter(read).buffer_unordered(READERS);
-    let mut histories = BTreeMap::new();
-    while let Some(history) = reading.next().await {
-        let (profile, sessions) = history.context("reading a history")?;
-        histories.insert(profile, sessions);
-    }
-    Ok(histories)
 }
 
 fn service_token(endpoints: &Endpoints) -> Result<String> {

@@ -7,6 +7,7 @@
 pub mod event;
 pub mod expect;
 mod faults;
+pub mod histories;
 pub mod plan;
 pub mod send;
 #[cfg(test)]
@@ -121,12 +122,15 @@ pub struct Args {
     /// The claim `aud` of signed tokens
     #[arg(long, value_name = "AUDIENCE", requires = "token_secret")]
     pub token_audience: Option<String>,
-    /// POSTs in flight at once
+    /// Attempts in flight at once
     #[arg(long, value_name = "N", default_value_t = Pace::default().concurrency)]
     pub concurrency: usize,
     /// Virtual seconds a second, e.g. 60 [default: as fast as the endpoint answers]
     #[arg(long, value_name = "FACTOR", value_parser = positive)]
     pub speed: Option<f64>,
+    /// POSTs that begin a second, whatever becomes of those before them [default: as the endpoint answers]
+    #[arg(long, value_name = "N", value_parser = positive)]
+    pub rate: Option<f64>,
     /// How often a POST is tried before it is given up
     #[arg(long, value_name = "N", default_value_t = Pace::default().attempts)]
     pub attempts: u32,
@@ -237,7 +241,8 @@ async fn send_to(args: &Args, endpoint: &str) -> Result<()> {
         (None, None) => auth_of_local(endpoint),
     };
     let target = Target { endpoint: endpoint.to_owned(), auth };
-    let pace = Pace { concurrency: args.concurrency, speed: args.speed, attempts: args.attempts };
+    let pace =
+        Pace { concurrency: args.concurrency, speed: args.speed, per_second: args.rate, attempts: args.attempts };
     let bar = progress_bar()?;
     let report = send::send(&plan, &target, pace, &bar).await?;
     bar.finish_and_clear();
@@ -282,6 +287,7 @@ fn print_report(report: &SendReport) {
     for (code, count) in &report.rejected {
         println!("          {count} {code}");
     }
+    println!("at once   {} POSTs answered 202 at the first attempt", report.first_try);
     println!("retries   {}", report.retries);
     println!("failed    {}", report.failed_posts.len());
     for failure in &report.failures {

@@ -4,7 +4,7 @@
 use super::plan::{Plan, Post};
 use anyhow::{Context, Result, bail};
 use flate2::{Compression, write::GzEncoder};
-use futures::{StreamExt, stream};
+use futures::{FutureExt as _, StreamExt as _, stream};
 use indicatif::ProgressBar;
 use jsonwebtoken::{EncodingKey, Header};
 use rand::RngExt;
@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
@@ -67,24 +68,27 @@ impl std::fmt::Debug for Auth {
 /// How a plan is sent.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// POSTs in flight at once.
+    /// Attempts in flight at once.
     pub concurrency: usize,
     /// Virtual seconds a second; `None` = as fast as the endpoint answers.
     pub speed: Option<f64>,
+    /// POSTs that begin a second, evenly, whatever became of those before them (an open loop: devices do not wait for each
+    /// other); `None` = a POST that waits to be tried again keeps the place of a new one.
+    pub per_second: Option<f64>,
     /// How often a POST is tried before it is given up.
     pub attempts: u32,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { concurrency: 16, speed: None, attempts: 10 }
+        Self { concurrency: 16, speed: None, per_second: None, attempts: 10 }
     }
 }
 
 /// What the endpoint said.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct SendReport {
-    /// POSTs of the plan.
+    /// POSTs that were sent: all of the plan, unless the sending was stopped.
     pub posts: usize,
     /// Their events, malformed ones and copies too; not counted again when a POST is tried again.
     pub events_sent: usize,
@@ -92,39 +96,101 @@ pub struct SendReport {
     pub accepted: usize,
     /// Events that it rejected, by code.
     pub rejected: BTreeMap<String, usize>,
+    /// POSTs that were answered with a `202` at the first attempt.
+    pub first_try: usize,
     /// Attempts after the first one.
     pub retries: usize,
     /// Indexes of the POSTs that were given up or refused as a whole; some of their events may have got through.
     pub failed_posts: BTreeSet<usize>,
     /// Why, for the first few of them.
     pub failures: Vec<String>,
+    /// Indexes of the POSTs that were never begun, since the sending was stopped.
+    #[serde(skip)]
+    pub unsent: BTreeSet<usize>,
+    /// Every attempt, in the order in which the POSTs ended.
+    #[serde(skip)]
+    pub attempts: Vec<Attempt>,
 }
 
-/// Sends the whole plan. POSTs start in the plan's order, `pace.concurrency` of them at once; the bar counts them.
+/// One attempt to send a POST.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Attempt {
+    /// Index of the POST.
+    pub post: usize,
+    /// 0 for the first.
+    pub number: usize,
+    /// When it began, Unix milliseconds.
+    pub began_at: u64,
+    /// Until it was answered or given up.
+    pub took: Duration,
+    /// The answer's status; none if there was no answer.
+    pub status: Option<StatusCode>,
+}
+
+impl Attempt {
+    /// When it was answered or given up, Unix milliseconds.
+    #[must_use]
+    pub fn ended_at(&self) -> u64 {
+        self.began_at + self.took.as_millis() as u64
+    }
+
+    /// Whether it was answered with a `202`.
+    #[must_use]
+    pub fn succeeded(&self) -> bool {
+        self.status == Some(StatusCode::ACCEPTED)
+    }
+}
+
+/// Sends the whole plan. POSTs start in the plan's order; the bar counts them.
 ///
 /// # Errors
 /// When no HTTP client or token can be made, or an answer breaks the contract. POSTs that fail are no
 /// error: the report names them.
 pub async fn send(plan: &Plan, target: &Target, pace: Pace, bar: &ProgressBar) -> Result<SendReport> {
+    send_until(plan, target, pace, bar, std::future::pending()).await
+}
+
+/// Sends the plan as [`send`] does until `stop` is there: from then on no POST is begun, and those that were are seen through.
+///
+/// # Errors
+/// As [`send`].
+pub async fn send_until(
+    plan: &Plan,
+    target: &Target,
+    pace: Pace,
+    bar: &ProgressBar,
+    stop: impl Future<Output = ()>,
+) -> Result<SendReport> {
     let client = reqwest::Client::builder().timeout(TIMEOUT).build().context("making an HTTP client")?;
-    let sender = Sender { client, url: format!("{}/v1/events", target.endpoint.trim_end_matches('/')), target, pace };
+    let url = format!("{}/v1/events", target.endpoint.trim_end_matches('/'));
+    let places = Semaphore::new(pace.concurrency.max(1));
+    let sender = Sender { client, url, target, pace, places };
     let began = Instant::now();
     let virtual_start = plan.posts.first().map_or(0, |post| post.at_ms);
     bar.set_length(plan.posts.len() as u64);
 
-    let sender = &sender;
-    let sending = plan.posts.iter().enumerate().map(|(index, post)| async move {
-        if let Some(speed) = pace.speed {
-            let since_start = (post.at_ms - virtual_start) as f64 / 1000.0 / speed;
-            tokio::time::sleep_until(began + Duration::from_secs_f64(since_start)).await;
+    let (sender, stop) = (&sender, stop.shared());
+    let sending = plan.posts.iter().enumerate().map(|(index, post)| {
+        let stop = stop.clone();
+        async move {
+            let paced = pace.per_second.map(|rate| index as f64 / rate);
+            let played = pace.speed.map(|speed| (post.at_ms - virtual_start) as f64 / 1000.0 / speed);
+            let due = began + Duration::from_secs_f64(paced.into_iter().chain(played).fold(0.0, f64::max));
+            tokio::select! {
+                biased;
+                () = stop => (index, post, None),
+                () = tokio::time::sleep_until(due) => (index, post, Some(sender.deliver(index, post).await)),
+            }
         }
-        (index, post, sender.deliver(index, post).await)
     });
-    let mut sending = stream::iter(sending).buffer_unordered(pace.concurrency.max(1));
-    let mut report = SendReport { posts: plan.posts.len(), ..SendReport::default() };
+    let at_once = if pace.per_second.is_some() { plan.posts.len() } else { pace.concurrency };
+    let mut sending = stream::iter(sending).buffer_unordered(at_once.max(1));
+    let mut report = SendReport::default();
     while let Some((index, post, delivery)) = sending.next().await {
-        let delivery = delivery.with_context(|| format!("POST {index}"))?;
-        report.add(index, post, delivery);
+        match delivery {
+            Some(delivery) => report.add(index, post, delivery.with_context(|| format!("POST {index}"))?),
+            None => drop(report.unsent.insert(index)),
+        }
         bar.inc(1);
     }
     Ok(report)
@@ -132,7 +198,7 @@ pub async fn send(plan: &Plan, target: &Target, pace: Pace, bar: &ProgressBar) -
 
 /// How one POST ended.
 struct Delivery {
-    retries: usize,
+    attempts: Vec<Attempt>,
     result: Result<Answer, String>,
 }
 
@@ -151,8 +217,11 @@ struct Rejected {
 
 impl SendReport {
     fn add(&mut self, index: usize, post: &Post, delivery: Delivery) {
+        self.posts += 1;
         self.events_sent += post.events.len();
-        self.retries += delivery.retries;
+        self.retries += delivery.attempts.len() - 1;
+        self.first_try += usize::from(delivery.attempts[0].succeeded());
+        self.attempts.extend(delivery.attempts);
         match delivery.result {
             Ok(answer) => {
                 self.accepted += answer.accepted;
@@ -175,10 +244,12 @@ struct Sender<'a> {
     url: String,
     target: &'a Target,
     pace: Pace,
+    /// Of attempts in flight.
+    places: Semaphore,
 }
 
 /// What one attempt says about the next.
-enum Attempt {
+enum Verdict {
     Answered(Answer),
     Refused(String),
     Again { why: String, not_before: Option<Duration> },
@@ -189,25 +260,29 @@ impl Sender<'_> {
         let body = post.body()?;
         let gzip = index % GZIP_EVERY == GZIP_EVERY - 1;
         let body = if gzip { compressed(&body)? } else { body };
-        let mut retries = 0;
+        let mut attempts = Vec::new();
         loop {
-            let result = match self.attempt(post, body.clone(), gzip).await? {
-                Attempt::Answered(answer) => Ok(answer),
-                Attempt::Refused(why) => Err(why),
-                Attempt::Again { why, .. } if retries as u32 + 1 >= self.pace.attempts => {
-                    Err(format!("given up after {} attempts: {why}", retries + 1))
+            let place = self.places.acquire().await?;
+            let (began_at, began) = (SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64, Instant::now());
+            let (status, verdict) = self.attempt(post, body.clone(), gzip).await?;
+            drop(place);
+            attempts.push(Attempt { post: index, number: attempts.len(), began_at, took: began.elapsed(), status });
+            let result = match verdict {
+                Verdict::Answered(answer) => Ok(answer),
+                Verdict::Refused(why) => Err(why),
+                Verdict::Again { why, .. } if attempts.len() as u32 >= self.pace.attempts => {
+                    Err(format!("given up after {} attempts: {why}", attempts.len()))
                 }
-                Attempt::Again { not_before, .. } => {
-                    tokio::time::sleep(wait(retries, not_before)).await;
-                    retries += 1;
+                Verdict::Again { not_before, .. } => {
+                    tokio::time::sleep(wait(attempts.len() - 1, not_before)).await;
                     continue;
                 }
             };
-            return Ok(Delivery { retries, result });
+            return Ok(Delivery { attempts, result });
         }
     }
 
-    async fn attempt(&self, post: &Post, body: Vec<u8>, gzip: bool) -> Result<Attempt> {
+    async fn attempt(&self, post: &Post, body: Vec<u8>, gzip: bool) -> Result<(Option<StatusCode>, Verdict)> {
         let mut request = self.client.post(&self.url).header(CONTENT_TYPE, "application/json").body(body);
         if gzip {
             request = request.header(CONTENT_ENCODING, "gzip");
@@ -217,24 +292,25 @@ impl Sender<'_> {
         }
         let response = match request.send().await {
             Ok(response) => response,
-            Err(error) => return Ok(Attempt::Again { why: chain(&error), not_before: None }),
+            Err(error) => return Ok((None, Verdict::Again { why: chain(&error), not_before: None })),
         };
         let status = response.status();
         let not_before = retry_after(&response);
         let text = match response.text().await {
             Ok(text) => text,
-            Err(error) => return Ok(Attempt::Again { why: chain(&error), not_before }),
+            Err(error) => return Ok((None, Verdict::Again { why: chain(&error), not_before })),
         };
         if status == StatusCode::ACCEPTED {
             let answer: Answer = serde_json::from_str(&text).with_context(|| format!("202 with the body {text}"))?;
             if answer.accepted + answer.rejected.len() != post.events.len() {
                 bail!("a POST of {} events was answered with {text}", post.events.len());
             }
-            return Ok(Attempt::Answered(answer));
+            return Ok((Some(status), Verdict::Answered(answer)));
         }
         let why = format!("{status} {}", text.trim());
         let closed_for_now = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
-        Ok(if closed_for_now { Attempt::Again { why, not_before } } else { Attempt::Refused(why) })
+        let verdict = if closed_for_now { Verdict::Again { why, not_before } } else { Verdict::Refused(why) };
+        Ok((Some(status), verdict))
     }
 }
 

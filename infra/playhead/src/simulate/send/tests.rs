@@ -154,6 +154,35 @@ async fn paced_posts_keep_their_distance() {
     assert!(began.elapsed() >= Duration::from_millis(490), "{:?}", began.elapsed());
 }
 
+#[tokio::test]
+async fn in_an_open_loop_a_post_that_waits_holds_up_no_other() {
+    let mut plan = plan(3);
+    plan.posts.truncate(12);
+    let (endpoint, url) = serve(vec![StatusCode::SERVICE_UNAVAILABLE]).await;
+    let pace = Pace { concurrency: 1, per_second: Some(100.0), ..Pace::default() };
+    let report = sent(&plan, url, secret("stage"), pace).await;
+    assert_eq!((report.posts, report.first_try, report.retries), (12, 11, 1));
+    let last = report.attempts.last().unwrap();
+    assert_eq!((last.post, last.number, last.succeeded()), (0, 1, true), "the first POST is answered last");
+    assert!(report.attempts.iter().any(|attempt| attempt.status == Some(StatusCode::SERVICE_UNAVAILABLE)));
+    let attempts = endpoint.attempts.lock().unwrap();
+    assert!(attempts[11] - attempts[0] >= Duration::from_millis(100), "{attempts:?}");
+}
+
+#[tokio::test]
+async fn what_is_stopped_begins_no_more_and_says_what_it_left_out() {
+    let plan = plan(10);
+    let (endpoint, url) = serve(Vec::new()).await;
+    let target = Target { endpoint: url, auth: secret("stage") };
+    let pace = Pace { per_second: Some(50.0), ..Pace::default() };
+    let stop = tokio::time::sleep(Duration::from_millis(300));
+    let report = send_until(&plan, &target, pace, &ProgressBar::hidden(), stop).await.unwrap();
+    assert!(report.posts >= 1 && !report.unsent.is_empty(), "{} of {}", report.posts, plan.posts.len());
+    assert_eq!(report.posts + report.unsent.len(), plan.posts.len());
+    assert_eq!(report.posts, endpoint.attempts.lock().unwrap().len());
+    assert_eq!(report.accepted, expect(&plan, &report.unsent).accepted);
+}
+
 #[test]
 fn the_wait_grows_and_keeps_what_the_server_asked_for() {
     for retries in 0..100 {

@@ -1,0 +1,54 @@
+//! Reads what members see: every page of each profile's history, through the API.
+
+use super::expect::SessionView;
+use anyhow::{Context as _, Result};
+use futures::stream::{self, StreamExt as _};
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// Histories read at once.
+const READERS: usize = 8;
+const PAGE: usize = 50;
+
+#[derive(Deserialize)]
+struct Page {
+    sessions: Vec<SessionView>,
+    next_page_token: Option<String>,
+}
+
+/// The sessions of each profile, newest first, as the API at `api` gives them to the bearer of `token`.
+///
+/// # Errors
+/// When a page cannot be read.
+pub async fn read(
+    api: &str,
+    token: &str,
+    profiles: impl IntoIterator<Item = &String>,
+) -> Result<BTreeMap<String, Vec<SessionView>>> {
+    let client = reqwest::Client::new();
+    let read = profiles.into_iter().map(|profile| {
+        let (client, url) = (client.clone(), format!("{api}/v1/profiles/{profile}/history"));
+        async move {
+            let mut sessions = Vec::new();
+            let mut page_token = String::new();
+            loop {
+                let page = format!("{url}?limit={PAGE}&page_token={page_token}");
+                let answer = client.get(&page).bearer_auth(token).send().await?.error_for_status()?;
+                let page: Page = answer.json().await?;
+                sessions.extend(page.sessions);
+                match page.next_page_token {
+                    Some(next) => page_token = next,
+                    None => return anyhow::Ok((profile.clone(), sessions)),
+                }
+            }
+        }
+    });
+    let read: Vec<_> = read.collect();
+    let mut reading = stream::iter(read).buffer_unordered(READERS);
+    let mut histories = BTreeMap::new();
+    while let Some(history) = reading.next().await {
+        let (profile, sessions) = history.context("reading a history")?;
+        histories.insert(profile, sessions);
+    }
+    Ok(histories)
+}
