@@ -120,7 +120,7 @@ impl<L: DurableLog> Ingest<L> {
         };
         let records: Vec<LogRecord> = group(events, stamp).into_iter().map(record).collect();
         let count = records.len();
-        let results = self.log.append(records).await;
+        let results = self.log.append(&records).await;
         let appended = results.iter().filter(|result| result.is_ok()).count();
         metrics.add(Metric::RecordsAppended, appended as u64);
         if appended == count {

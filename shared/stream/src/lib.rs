@@ -16,5 +16,5 @@ pub mod queue;
 pub mod testing;
 
 pub use kafka::{ConnectError, KafkaConfig, KafkaLog, KafkaSecurity, WarmUpError};
-pub use log::{AppendError, Attempt, DurableLog, LogRecord};
+pub use log::{Ack, AppendError, Attempt, DurableLog, LogRecord, Settled};
 pub use queue::{Queue, SendError};

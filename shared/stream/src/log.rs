@@ -1,12 +1,14 @@
 //! The port of the durable log: what a record is, how it is appended, how an append can fail.
 //!
-//! An append never fails as a call: it answers one result per record, in the order of the records, since
-//! some may be durable while others are not. The port makes no routing decision and chooses no partition.
+//! An append never fails as a call: it answers one result per record, since some may be durable while others
+//! are not. The port makes no routing decision and chooses no partition.
 
 use std::fmt;
 use std::future::Future;
+use std::pin::pin;
 
 use bytes::Bytes;
+use futures::{Stream, StreamExt};
 
 /// One record of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,12 +21,48 @@ pub struct LogRecord {
 
 /// A log that has a record safely once it has acknowledged it.
 pub trait DurableLog: Send + Sync {
-    /// Appends the records and answers one result per record, in their order.
+    /// Appends the records, all at once, and answers each one's index and result as soon as it is known, in any
+    /// order, once. A record that the stream ends without naming is not acknowledged.
     ///
     /// `Ok` means that the log acknowledged the record as durable. An error means that it *may* not be
     /// there: a record whose acknowledgement was lost is reported as failed, so appending it again must
-    /// be harmless to the reader.
-    fn append(&self, records: Vec<LogRecord>) -> impl Future<Output = Vec<Result<(), AppendError>>> + Send;
+    /// be harmless to the reader. To drop the stream is to wait no longer; records may still arrive.
+    fn append_each<'a>(&'a self, records: &'a [LogRecord]) -> impl Stream<Item = Settled> + Send + 'a;
+
+    /// How many copies of a record one append can leave in the log, at the most: the attempts that it makes by
+    /// itself and that may each arrive.
+    fn max_copies(&self) -> u32 {
+        1
+    }
+
+    /// Appends the records, waits for all results and answers them in the order of the records.
+    fn append(&self, records: &[LogRecord]) -> impl Future<Output = Vec<Result<Ack, AppendError>>> + Send {
+        async move {
+            let mut results: Vec<_> =
+                records.iter().map(|record| Err(AppendError::unanswered(record, self.max_copies()))).collect();
+            let mut settled = pin!(self.append_each(records));
+            while let Some((index, result)) = settled.next().await {
+                results[index] = result;
+            }
+            results
+        }
+    }
+}
+
+/// A record's index among those of its append, and what became of it.
+pub type Settled = (usize, Result<Ack, AppendError>);
+
+/// A record is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// How many copies of the record the log may hold: 1, and one more for each failed attempt before that may
+    /// have arrived all the same.
+    pub copies: u32,
+}
+
+impl Ack {
+    /// Acknowledged at the first attempt.
+    pub const ONCE: Self = Self { copies: 1 };
 }
 
 /// Why a record was not acknowledged, by what the caller can do about it.
@@ -45,6 +83,13 @@ pub enum AppendError {
 }
 
 impl AppendError {
+    /// The log's answer does not name the record.
+    #[must_use]
+    pub fn unanswered(record: &LogRecord, copies: u32) -> Self {
+        let message = "the answer does not name the record";
+        Self::Unavailable(Attempt { copies, ..Attempt::new("log", record, "Unanswered", message) })
+    }
+
     /// What was asked and answered.
     #[must_use]
     pub fn attempt(&self) -> &Attempt {
@@ -82,10 +127,12 @@ pub struct Attempt {
     pub code: String,
     /// The log's own words.
     pub message: String,
+    /// How many copies of the record the log may hold all the same.
+    pub copies: u32,
 }
 
 impl Attempt {
-    /// Describes a failed append of `record` to `log`.
+    /// Describes a failed append of `record` to `log`, which may have arrived once.
     #[must_use]
     pub fn new(
         log: impl Into<String>,
@@ -99,6 +146,7 @@ impl Attempt {
             value_bytes: record.value.len(),
             code: code.into(),
             message: message.into(),
+            copies: 1,
         }
     }
 }

@@ -5,7 +5,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::log::{AppendError, DurableLog, LogRecord};
+use futures::stream::{self, Stream, StreamExt};
+
+use crate::log::{Ack, AppendError, DurableLog, LogRecord, Settled};
 
 /// One thing that happened, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,20 +77,17 @@ impl Default for RecordingLog {
 }
 
 impl DurableLog for RecordingLog {
-    async fn append(&self, records: Vec<LogRecord>) -> Vec<Result<(), AppendError>> {
-        records
-            .into_iter()
-            .map(|record| match (self.refuse)(&record) {
-                None => {
-                    self.push(Effect::Appended(record));
-                    Ok(())
-                }
-                Some(error) => {
-                    self.push(Effect::Refused(record, error.clone()));
-                    Err(error)
-                }
-            })
-            .collect()
+    fn append_each<'a>(&'a self, records: &'a [LogRecord]) -> impl Stream<Item = Settled> + Send + 'a {
+        stream::iter(records.iter().cloned().enumerate()).map(|(index, record)| match (self.refuse)(&record) {
+            None => {
+                self.push(Effect::Appended(record));
+                (index, Ok(Ack::ONCE))
+            }
+            Some(error) => {
+                self.push(Effect::Refused(record, error.clone()));
+                (index, Err(error))
+            }
+        })
     }
 }
 
@@ -105,9 +104,9 @@ mod tests {
     async fn chosen_records_are_refused_and_effects_keep_their_order() {
         let full = |record: &LogRecord| AppendError::Throttled(Attempt::new("t", record, "QueueFull", "full"));
         let log = RecordingLog::refusing(move |record| (record.key == "b").then(|| full(record)));
-        let results = log.append(vec![record("a"), record("b"), record("c")]).await;
+        let results = log.append(&[record("a"), record("b"), record("c")]).await;
         log.note("answered");
-        assert_eq!(results, [Ok(()), Err(full(&record("b"))), Ok(())]);
+        assert_eq!(results, [Ok(Ack::ONCE), Err(full(&record("b"))), Ok(Ack::ONCE)]);
         assert_eq!(
             log.effects(),
             [

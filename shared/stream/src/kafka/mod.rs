@@ -14,15 +14,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use aws_config::SdkConfig;
-use futures::future::join_all;
-use futures::stream::{self, StreamExt};
+use futures::stream::{self, FuturesUnordered, Stream, StreamExt};
 use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::future_producer::DeliveryFuture;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 
 use crate::bootstrap::{self, BootstrapError};
-use crate::log::{AppendError, Attempt, DurableLog, LogRecord};
+use crate::log::{Ack, AppendError, Attempt, DurableLog, LogRecord, Settled};
 use context::Context;
 
 pub use config::{KafkaConfig, KafkaSecurity, MAX_RECORD_BYTES};
@@ -228,7 +228,7 @@ impl KafkaLog {
 }
 
 impl DurableLog for KafkaLog {
-    async fn append(&self, records: Vec<LogRecord>) -> Vec<Result<(), AppendError>> {
+    fn append_each<'a>(&'a self, records: &'a [LogRecord]) -> impl Stream<Item = Settled> + Send + 'a {
         let topic = self.inner.config.topic.as_str();
         // All are enqueued before any is waited for, so that they share requests.
         let enqueued: Vec<_> = {
@@ -239,19 +239,18 @@ impl DurableLog for KafkaLog {
             };
             records.iter().map(enqueue).collect()
         };
-        let delivered = join_all(enqueued.into_iter().map(|enqueued| async {
-            match enqueued?.await {
-                Ok(Ok(_)) => Ok(()),
-                Ok(Err((error, _))) => Err(error),
-                Err(_) => Err(KafkaError::Canceled),
-            }
-        }))
-        .await;
-        records
-            .iter()
-            .zip(delivered)
-            .map(|(record, result)| result.map_err(|error| classify(topic, record, &self.cause(error))))
-            .collect()
+        let settle = move |(index, (enqueued, record)): (usize, (Result<DeliveryFuture, _>, &'a LogRecord))| async move {
+            let delivered = match enqueued {
+                Ok(delivery) => match delivery.await {
+                    Ok(Ok(_)) => Ok(Ack::ONCE),
+                    Ok(Err((error, _))) => Err(error),
+                    Err(_) => Err(KafkaError::Canceled),
+                },
+                Err(error) => Err(error),
+            };
+            (index, delivered.map_err(|error| classify(topic, record, &self.cause(error))))
+        };
+        enqueued.into_iter().zip(records).enumerate().map(settle).collect::<FuturesUnordered<_>>()
     }
 }
 

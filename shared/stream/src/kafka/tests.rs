@@ -78,8 +78,8 @@ async fn every_record_is_acknowledged_and_read_back_with_its_key_and_bytes() {
     let mock = mock(3);
     let log = connect(&config_for(&mock)).await;
     let sent = records(50);
-    let results = log.append(sent.clone()).await;
-    assert_eq!(results, vec![Ok(()); 50]);
+    let results = log.append(&sent).await;
+    assert_eq!(results, vec![Ok(Ack::ONCE); 50]);
     let read: HashSet<(String, Vec<u8>)> =
         read_back(&mock, 50).into_iter().map(|(_, key, value)| (key, value)).collect();
     let expected = sent.into_iter().map(|r| (r.key, r.value.to_vec())).collect();
@@ -97,8 +97,8 @@ async fn a_session_lands_on_the_partition_that_a_java_producer_would_choose() {
         ("a-little-bit-long-string", -985_981_536),
         ("abc", 479_470_107),
     ];
-    let results = log.append(table.map(|(key, _)| record(key, "v")).to_vec()).await;
-    assert_eq!(results, vec![Ok(()); 4]);
+    let results = log.append(&table.map(|(key, _)| record(key, "v"))).await;
+    assert_eq!(results, vec![Ok(Ack::ONCE); 4]);
     let found: HashSet<(String, i32)> =
         read_back(&mock, 4).into_iter().map(|(partition, key, _)| (key, partition)).collect();
     let expected = table.map(|(key, hash)| (key.to_owned(), (hash & i32::MAX) % PARTITIONS)).into();
@@ -113,7 +113,7 @@ async fn too_few_replicas_for_a_moment_is_retried_and_acknowledged_once() {
         RDKafkaApiKey::Produce,
         &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS, RDKafkaRespErr::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT],
     );
-    assert_eq!(log.append(records(1)).await, [Ok(())]);
+    assert_eq!(log.append(&records(1)).await, [Ok(Ack::ONCE)]);
     assert_eq!(read_back(&mock, 1).len(), 1);
 }
 
@@ -131,7 +131,7 @@ async fn lasting_retriable_errors_end_as_unavailable_in_time_and_then_it_recover
         log.warm_up().await.unwrap();
         mock.request_errors(RDKafkaApiKey::Produce, &[error; 500]);
         let began = Instant::now();
-        let results = log.append(records(2)).await;
+        let results = log.append(&records(2)).await;
         assert!(began.elapsed() < Duration::from_secs(4), "{error:?}");
         for result in results {
             let Err(AppendError::Unavailable(attempt)) = result else {
@@ -141,7 +141,7 @@ async fn lasting_retriable_errors_end_as_unavailable_in_time_and_then_it_recover
             assert_eq!(attempt.value_bytes, 7);
         }
         mock.clear_request_errors(RDKafkaApiKey::Produce);
-        assert_eq!(log.append(records(1)).await, [Ok(())], "{error:?}");
+        assert_eq!(log.append(&records(1)).await, [Ok(Ack::ONCE)], "{error:?}");
     }
 }
 
@@ -155,7 +155,7 @@ async fn lasting_errors_of_the_broker_are_told_apart() {
         let mock = mock(1);
         let log = connect(&config_for(&mock)).await;
         mock.request_errors(RDKafkaApiKey::Produce, &[error]);
-        let result = log.append(records(1)).await.remove(0);
+        let result = log.append(&records(1)).await.remove(0);
         let failure = result.expect_err("the broker refused it");
         assert_eq!(failure.reason(), reason, "{failure}");
         assert_eq!(failure.attempt().code, code);
@@ -167,10 +167,10 @@ async fn an_oversize_record_fails_alone() {
     let mock = mock(1);
     let log = connect(&config_for(&mock)).await;
     let big = vec![0_u8; MAX_RECORD_BYTES + 1];
-    let results = log.append(vec![record("a", "v"), record("b", big), record("c", "v")]).await;
-    assert_eq!(results[0], Ok(()));
+    let results = log.append(&[record("a", "v"), record("b", big), record("c", "v")]).await;
+    assert_eq!(results[0], Ok(Ack::ONCE));
     assert!(matches!(&results[1], Err(AppendError::TooLarge(a)) if a.value_bytes == MAX_RECORD_BYTES + 1));
-    assert_eq!(results[2], Ok(()));
+    assert_eq!(results[2], Ok(Ack::ONCE));
 }
 
 /// That the sixth is refused while five are under way also shows that none was waited for before it.
@@ -180,12 +180,12 @@ async fn a_full_queue_throttles_the_rest_at_once_and_delivers_what_it_holds() {
     let mut config = config_for(&mock);
     config.queue_records = 5;
     let log = connect(&config).await;
-    let results = log.append(records(8)).await;
-    assert_eq!(results[..5], vec![Ok(()); 5]);
+    let results = log.append(&records(8)).await;
+    assert_eq!(results[..5], vec![Ok(Ack::ONCE); 5]);
     for result in &results[5..] {
         assert!(matches!(result, Err(AppendError::Throttled(_))), "{result:?}");
     }
-    assert_eq!(log.append(records(5)).await, vec![Ok(()); 5]);
+    assert_eq!(log.append(&records(5)).await, vec![Ok(Ack::ONCE); 5]);
 }
 
 #[tokio::test]
@@ -194,15 +194,15 @@ async fn a_lost_broker_is_unavailable_in_time_and_used_again_when_it_is_back() {
     let mut config = config_for(&mock);
     config.delivery_timeout = Duration::from_millis(1000);
     let log = connect(&config).await;
-    assert_eq!(log.append(records(1)).await, [Ok(())]);
+    assert_eq!(log.append(&records(1)).await, [Ok(Ack::ONCE)]);
     mock.broker_down(-1).unwrap();
     let began = Instant::now();
-    let result = log.append(records(1)).await.remove(0);
+    let result = log.append(&records(1)).await.remove(0);
     assert!(matches!(result, Err(AppendError::Unavailable(_))), "{result:?}");
     assert!(began.elapsed() < Duration::from_secs(4));
     mock.broker_up(-1).unwrap();
     let deadline = Instant::now() + Duration::from_secs(20);
-    while log.append(records(1)).await != [Ok(())] {
+    while log.append(&records(1)).await != [Ok(Ack::ONCE)] {
         assert!(Instant::now() < deadline, "the broker is back but not used");
     }
 }
@@ -211,9 +211,9 @@ async fn a_lost_broker_is_unavailable_in_time_and_used_again_when_it_is_back() {
 async fn a_closed_connection_is_made_again_within_the_same_append() {
     let mock = mock(1);
     let log = connect(&config_for(&mock)).await;
-    assert_eq!(log.append(records(1)).await, [Ok(())]);
+    assert_eq!(log.append(&records(1)).await, [Ok(Ack::ONCE)]);
     mock.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR__TRANSPORT]);
-    assert_eq!(log.append(records(1)).await, [Ok(())]);
+    assert_eq!(log.append(&records(1)).await, [Ok(Ack::ONCE)]);
 }
 
 #[tokio::test]
@@ -225,7 +225,7 @@ async fn a_client_that_may_not_write_is_denied() {
     );
     let log = connect(&config_for(&mock)).await;
     for _ in ["while it breaks", "when it is broken"] {
-        let failure = log.append(records(1)).await.remove(0).unwrap_err();
+        let failure = log.append(&records(1)).await.remove(0).unwrap_err();
         assert_eq!(failure.reason(), "denied", "{failure}");
         assert_eq!(failure.attempt().code, "ClusterAuthorizationFailed");
     }
@@ -237,22 +237,22 @@ async fn a_client_broken_for_ever_is_replaced() {
     let mut config = config_for(&mock);
     config.replace_interval = Duration::ZERO;
     let log = connect(&config).await;
-    assert_eq!(log.append(records(1)).await, [Ok(())]);
+    assert_eq!(log.append(&records(1)).await, [Ok(Ack::ONCE)]);
     // at the head of the line this error is fatal to an idempotent producer
     mock.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER]);
-    let result = log.append(records(1)).await.remove(0);
+    let result = log.append(&records(1)).await.remove(0);
     assert!(matches!(result, Err(AppendError::Unavailable(_))), "{result:?}");
-    assert_eq!(log.append(records(3)).await, vec![Ok(()); 3]);
+    assert_eq!(log.append(&records(3)).await, vec![Ok(Ack::ONCE); 3]);
 }
 
 #[tokio::test]
 async fn a_broken_client_says_why_until_it_may_be_replaced() {
     let mock = mock(1);
     let log = connect(&config_for(&mock)).await;
-    assert_eq!(log.append(records(1)).await, [Ok(())]);
+    assert_eq!(log.append(&records(1)).await, [Ok(Ack::ONCE)]);
     mock.request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER]);
-    assert!(log.append(records(1)).await[0].is_err());
-    let failure = log.append(records(1)).await.remove(0).unwrap_err();
+    assert!(log.append(&records(1)).await[0].is_err());
+    let failure = log.append(&records(1)).await.remove(0).unwrap_err();
     assert_eq!(failure.attempt().code, "OutOfOrderSequenceNumber");
 }
 
@@ -302,7 +302,7 @@ async fn warm_up_says_what_is_wrong_within_its_bound() {
 async fn nothing_to_append_is_no_result() {
     let mock = mock(1);
     let log = connect(&config_for(&mock)).await;
-    assert!(log.append(Vec::new()).await.is_empty());
+    assert!(log.append(&[]).await.is_empty());
 }
 
 /// librdkafka accepts the whole configuration for IAM, in particular OAUTHBEARER with our token callback.
@@ -313,6 +313,6 @@ async fn a_client_for_iam_can_be_created() {
     config.bootstrap = Some("127.0.0.1:1".to_owned());
     config.delivery_timeout = Duration::from_millis(500);
     let log = connect(&config).await;
-    let failure = log.append(records(1)).await.remove(0).unwrap_err();
+    let failure = log.append(&records(1)).await.remove(0).unwrap_err();
     assert_eq!(failure.reason(), "unavailable", "{failure}");
 }
