@@ -333,10 +333,11 @@ fn clock(ms: i64) -> String {
 
 /// What to try while the demo stays up; to standard error, so that the result stays alone on standard output.
 fn invite(endpoints: &Endpoints, profile: Option<&str>) -> Result<()> {
-    let Endpoints { api, aws_endpoint, log_bootstrap, .. } = endpoints;
+    let Endpoints { api, aws_endpoint, .. } = endpoints;
+    let log = endpoints.log_bootstrap.as_ref().or(endpoints.events_stream.as_ref()).map_or("", String::as_str);
     let profile = profile.unwrap_or("p00000000");
     eprintln!("\nIt stays up until Ctrl-C.\n");
-    eprintln!("  API    {api}\n  AWS    {aws_endpoint}\n  Kafka  {log_bootstrap}\n\nTry:\n");
+    eprintln!("  API    {api}\n  AWS    {aws_endpoint}\n  Log    {log}\n\nTry:\n");
     eprintln!("  export TOKEN={}", service_token(endpoints)?);
     eprintln!("  curl -s -H \"Authorization: Bearer $TOKEN\" '{api}/v1/profiles/{profile}/continue-watching'");
     eprintln!("  curl -s -H \"Authorization: Bearer $TOKEN\" -X DELETE '{api}/v1/profiles/{profile}/history'");

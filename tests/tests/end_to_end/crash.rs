@@ -226,7 +226,7 @@ fn what_a_dead_poller_had_not_committed_is_delivered_again() -> Result<()> {
         let died = async {
             let poller = mortal.spawn(Poller::start(PollerConfig {
                 sdk: endpoints.sdk_config(),
-                bootstrap: endpoints.log_bootstrap.clone(),
+                bootstrap: endpoints.log_bootstrap.clone().context("the log is on Kafka")?,
                 stack: endpoints.stack.clone(),
                 logical_id: "ProcessLogMapping".to_owned(),
             }));

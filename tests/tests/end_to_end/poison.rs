@@ -48,7 +48,7 @@ fn of_a_newer_version(viewing: &Viewing, member: &Member) -> Vec<u8> {
 /// Appends values, in this order, to one partition of the topic; gives their offsets.
 async fn append(cloud: &Cloud, partition: i32, key: &str, values: &[Option<Vec<u8>>]) -> Result<Vec<i64>> {
     let producer: FutureProducer = ClientConfig::new()
-        .set("bootstrap.servers", &cloud.endpoints.log_bootstrap)
+        .set("bootstrap.servers", cloud.endpoints.log_bootstrap.as_ref().context("the log is on Kafka")?)
         .set("acks", "all")
         .set("enable.idempotence", "true")
         .create()?;

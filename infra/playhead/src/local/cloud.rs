@@ -12,6 +12,7 @@ use super::run::RunFolder;
 use super::tools::{Tools, hex};
 use super::workspace::workspace_root;
 use anyhow::{Context as _, Result};
+use aws_config::SdkConfig;
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -24,6 +25,46 @@ const TOPIC: &str = "playback-events";
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
 const STOPPED_WITHIN: Duration = Duration::from_secs(20);
 
+/// Where the primary log is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Primary {
+    /// On Kafka.
+    #[default]
+    Kafka,
+    /// On Kinesis: no broker is started, and no MSK cluster is in the stack.
+    Kinesis,
+}
+
+impl Primary {
+    /// The name that the command line and the template have for it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Kafka => "kafka",
+            Self::Kinesis => "kinesis",
+        }
+    }
+}
+
+/// Where the standby log is, which takes what the primary cannot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Standby {
+    /// Nowhere: what the primary cannot take is refused.
+    None,
+    /// On Kinesis.
+    #[default]
+    Kinesis,
+}
+
+impl Standby {
+    /// The name that the command line and the template have for it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Kinesis => "kinesis",
+        }
+    }
+}
+
 /// What a local cloud is made from.
 #[derive(Debug, Clone)]
 pub struct LocalOptions {
@@ -31,6 +72,10 @@ pub struct LocalOptions {
     pub workspace: PathBuf,
     /// Folder of the run: one local cloud at a time. Logs stay there.
     pub run_dir: PathBuf,
+    /// Where the primary log is.
+    pub primary: Primary,
+    /// Where the standby log is.
+    pub standby: Standby,
     /// Brokers to use (`host:port,host:port`, plaintext) instead of the embedded one. The run makes a topic of its own there,
     /// and deletes it when stopped.
     pub kafka: Option<String>,
@@ -41,14 +86,22 @@ pub struct LocalOptions {
 }
 
 impl LocalOptions {
-    /// The embedded broker with four partitions, in `target/playhead/<run>` of the present workspace.
+    /// The embedded broker with four partitions and a standby on Kinesis, in `target/playhead/<run>` of the present workspace.
     ///
     /// # Errors
     /// If there is no workspace here.
     pub fn named(run: &str) -> Result<Self> {
         let workspace = workspace_root()?;
         let run_dir = workspace.join("target/playhead").join(run);
-        Ok(Self { workspace, run_dir, kafka: None, partitions: 4, parameters: BTreeMap::new() })
+        Ok(Self {
+            workspace,
+            run_dir,
+            primary: Primary::default(),
+            standby: Standby::default(),
+            kafka: None,
+            partitions: 4,
+            parameters: BTreeMap::new(),
+        })
     }
 }
 
@@ -75,46 +128,27 @@ impl LocalCloud {
         let (tools, binaries) =
             tokio::try_join!(Tools::install(&options.workspace, progress), build(&options.workspace, progress))?;
 
-        progress.step("Starting the emulator and the broker");
+        progress.step("Starting the emulator and the log");
         let [aws_port, kafka_port] = free_ports()?;
-        let live = folder.temporary("broker")?;
-        let broker = match &options.kafka {
-            Some(_) => None,
-            None => Some(broker::start_embedded(&tools, &live, folder.log("broker"), kafka_port).await?),
-        };
-        let secret = hex(&rand::random::<[u8; 32]>());
-        let (log_bootstrap, topic, replication) = match &options.kafka {
-            Some(brokers) => (brokers.clone(), format!("{TOPIC}-{}", &hex(&rand::random::<[u8; 4]>())), None),
-            None => (format!("127.0.0.1:{kafka_port}"), TOPIC.to_owned(), Some(1)),
+        let kafka = match options.primary {
+            Primary::Kafka => Some(Kafka::start(&options, &tools, &folder, kafka_port).await?),
+            Primary::Kinesis => None,
         };
         let emulator = Emulator {
             port: aws_port,
             region: REGION,
-            bootstrap: &log_bootstrap,
+            bootstrap: kafka.as_ref().map(|kafka| kafka.bootstrap.as_str()),
             folder: folder.temporary("emulator")?,
             log: folder.log("emulator"),
         };
         let aws_endpoint = emulator.endpoint();
-        let (emulator, ()) = tokio::try_join!(
-            emulator.start(&tools),
-            broker::create_topic(&log_bootstrap, &topic, options.partitions, replication)
-        )?;
+        let emulator = emulator.start(&tools).await?;
 
         progress.step("Deploying template.yaml");
         let sdk = sdk_config(&aws_endpoint, REGION);
         let app = folder.temporary("app")?;
         assemble(&options.workspace, &binaries, &app)?;
-        let mut parameters = BTreeMap::from(
-            [
-                ("Stage", "dev"), // the only one that may have a shared secret
-                ("Architecture", architecture()),
-                ("KafkaClusterArn", &create_cluster(&sdk).await?),
-                ("KafkaSecurity", "plaintext"),
-                ("KafkaTopic", &topic),
-                ("JwtSecret", &secret),
-            ]
-            .map(|(name, value)| (name.to_owned(), value.to_owned())),
-        );
+        let mut parameters = parameters(&options, &sdk, kafka.as_ref()).await?;
         parameters.extend(options.parameters);
         let jwt_secret = parameters.get("JwtSecret").cloned().unwrap_or_default();
         let deployment = Deployment {
@@ -128,26 +162,35 @@ impl LocalCloud {
         };
         let outputs = deployment.run(&tools).await?;
         let output = |name: &str| outputs.get(name).cloned().with_context(|| format!("the stack has no output {name}"));
+        let (broker, log_bootstrap, topic) = match kafka {
+            Some(Kafka { broker, bootstrap, topic }) => (broker, Some(bootstrap), topic),
+            None => (None, None, TOPIC.to_owned()),
+        };
         let endpoints = Endpoints {
             api: format!("{aws_endpoint}/_aws/execute-api/{}/$default", output("ApiId")?),
             aws_endpoint,
             log_bootstrap,
+            standby_bootstrap: None,
             region: REGION.to_owned(),
             stack: STACK.to_owned(),
             topic,
+            events_stream: outputs.get("EventsStreamName").cloned(),
+            standby_stream: outputs.get("StandbyStreamName").cloned(),
             views_table: output("ViewsTableName")?,
             inbound_queue_url: output("InboundQueueUrl")?,
+            retry_queue_url: output("RetryQueueUrl")?,
             dead_letter_queue_url: output("DeadLetterQueueUrl")?,
             failure_bucket: output("FailureBucketName")?,
             ingest_function: output("IngestFunctionName")?,
             process_function: output("ProcessFunctionName")?,
+            retry_function: output("RetryFunctionName")?,
             query_function: output("QueryFunctionName")?,
             jwt_secret,
             run_dir: options.run_dir,
             pid: std::process::id(),
         };
 
-        progress.step("Starting the Kafka poller");
+        progress.step("Starting the poller");
         let mut cloud = Self { poller: None, emulator, broker, endpoints, folder };
         cloud.start_poller().await?;
         cloud.folder.publish(&cloud.endpoints)?;
@@ -155,15 +198,17 @@ impl LocalCloud {
         Ok(cloud)
     }
 
-    /// Starts the poller, on the present runtime, unless it runs.
+    /// Starts the poller of the topic, on the present runtime, unless it runs or there is none to poll.
     ///
     /// # Errors
     /// If it cannot read its mapping.
     pub async fn start_poller(&mut self) -> Result<()> {
-        if self.poller.is_none() {
+        if self.poller.is_none()
+            && let Some(bootstrap) = &self.endpoints.log_bootstrap
+        {
             let poller = Poller::start(PollerConfig {
                 sdk: self.endpoints.sdk_config(),
-                bootstrap: self.endpoints.log_bootstrap.clone(),
+                bootstrap: bootstrap.clone(),
                 stack: STACK.to_owned(),
                 logical_id: "ProcessLogMapping".to_owned(),
             });
@@ -214,9 +259,9 @@ impl LocalCloud {
     /// If a part did not end in order. It is gone all the same.
     pub async fn stop(mut self) -> Result<()> {
         let polled = self.stop_poller().await;
-        let deleted = match &self.broker {
-            Some(_) => Ok(()),
-            None => broker::delete_topic(&self.endpoints.log_bootstrap, &self.endpoints.topic).await,
+        let deleted = match (&self.broker, &self.endpoints.log_bootstrap) {
+            (None, Some(bootstrap)) => broker::delete_topic(bootstrap, &self.endpoints.topic).await,
+            _ => Ok(()),
         };
         let mut children: Vec<&mut Guarded> = self.broker.iter_mut().chain([&mut self.emulator]).collect();
         for child in &mut children {
@@ -228,6 +273,60 @@ impl LocalCloud {
         drop(self.folder);
         polled.and(deleted)
     }
+}
+
+/// The primary log on Kafka.
+struct Kafka {
+    /// Ours, unless the user gave brokers.
+    broker: Option<Guarded>,
+    bootstrap: String,
+    topic: String,
+}
+
+impl Kafka {
+    /// Starts the embedded broker, unless there are others to use, and makes the run's topic.
+    async fn start(options: &LocalOptions, tools: &Tools, folder: &RunFolder, port: u16) -> Result<Self> {
+        let (kafka, replication) = match &options.kafka {
+            Some(brokers) => {
+                let topic = format!("{TOPIC}-{}", &hex(&rand::random::<[u8; 4]>()));
+                (Self { broker: None, bootstrap: brokers.clone(), topic }, None)
+            }
+            None => {
+                let live = folder.temporary("broker")?;
+                let broker = broker::start_embedded(tools, &live, folder.log("broker"), port).await?;
+                let bootstrap = format!("127.0.0.1:{port}");
+                (Self { broker: Some(broker), bootstrap, topic: TOPIC.to_owned() }, Some(1))
+            }
+        };
+        broker::create_topic(&kafka.bootstrap, &kafka.topic, options.partitions, replication).await?;
+        Ok(kafka)
+    }
+}
+
+/// The template's parameters for a local cloud, and what of MSK they name.
+async fn parameters(
+    options: &LocalOptions,
+    sdk: &SdkConfig,
+    kafka: Option<&Kafka>,
+) -> Result<BTreeMap<String, String>> {
+    let secret = hex(&rand::random::<[u8; 32]>());
+    let mut parameters = vec![
+        ("Stage", "dev".to_owned()), // the only one that may have a shared secret
+        ("Architecture", architecture().to_owned()),
+        ("PrimaryLog", options.primary.name().to_owned()),
+        ("StandbyLog", options.standby.name().to_owned()),
+        ("JwtSecret", secret),
+    ];
+    if let Some(kafka) = kafka {
+        parameters.extend([
+            ("KafkaClusterArn", create_cluster(sdk).await?),
+            ("KafkaSecurity", "plaintext".to_owned()),
+            ("KafkaTopic", kafka.topic.clone()),
+            // The embedded broker is one, and knows nothing of replicas; what brokers of the user's keep is for their topic to say.
+            ("KafkaMinInsyncReplicas", "1".to_owned()),
+        ]);
+    }
+    Ok(parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
 /// Two ports that nobody listens on.

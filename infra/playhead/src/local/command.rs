@@ -1,6 +1,6 @@
 //! `playhead local up|down|status|serve`.
 
-use super::{Endpoints, LocalCloud, LocalOptions, Progress, Run};
+use super::{Endpoints, LocalCloud, LocalOptions, Primary, Progress, Run, Standby};
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -56,6 +56,27 @@ struct ServeArgs {
     /// Use these brokers (plaintext) instead of the embedded one; the run makes a topic of its own there and deletes it at the end
     #[arg(long, value_name = "HOST:PORT[,…]")]
     kafka: Option<String>,
+    /// Where the primary log is
+    #[arg(long, value_enum, default_value_t)]
+    primary: Primary,
+    /// Where the standby log is, which takes what the primary cannot
+    #[arg(long, value_enum, default_value_t)]
+    standby: Standby,
+}
+
+impl ServeArgs {
+    fn options(&self, run: &str) -> Result<LocalOptions> {
+        let Self { kafka, primary, standby } = self;
+        Ok(LocalOptions { kafka: kafka.clone(), primary: *primary, standby: *standby, ..LocalOptions::named(run)? })
+    }
+
+    /// The same, for another process.
+    fn as_arguments(&self) -> Vec<String> {
+        let Self { kafka, primary, standby } = self;
+        let mut arguments = ["--primary", primary.name(), "--standby", standby.name()].map(str::to_owned).to_vec();
+        arguments.extend(kafka.iter().flat_map(|brokers| ["--kafka".to_owned(), brokers.clone()]));
+        arguments
+    }
 }
 
 /// Runs `playhead local`.
@@ -138,10 +159,7 @@ impl Supervisor {
         fs::create_dir_all(log_path.parent().context("the log is in no folder")?)?;
         let out = File::create(log_path).with_context(|| format!("creating {}", log_path.display()))?;
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["local", "serve", "--run", run]);
-        if let Some(kafka) = &args.kafka {
-            command.args(["--kafka", kafka]);
-        }
+        command.args(["local", "serve", "--run", run]).args(args.as_arguments());
         // In a group of its own, so that Ctrl-C and the end of the terminal are not for it.
         command.process_group(0).stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
         let process = command.spawn().context("starting the background process")?;
@@ -249,23 +267,29 @@ fn describe(endpoints: &Endpoints) -> Result<Value> {
 }
 
 fn print(endpoints: &Endpoints) {
+    let logs = endpoints.run_dir.join("logs").display().to_string();
     let lines = [
-        ("API", &endpoints.api),
-        ("AWS endpoint", &endpoints.aws_endpoint),
-        ("Kafka", &endpoints.log_bootstrap),
-        ("Topic", &endpoints.topic),
-        ("Region", &endpoints.region),
-        ("Stack", &endpoints.stack),
-        ("Views table", &endpoints.views_table),
-        ("Inbound queue", &endpoints.inbound_queue_url),
-        ("Dead letters", &endpoints.dead_letter_queue_url),
-        ("Failed batches", &endpoints.failure_bucket),
-        ("Ingest", &endpoints.ingest_function),
-        ("Process", &endpoints.process_function),
-        ("Query", &endpoints.query_function),
-        ("Logs", &endpoints.run_dir.join("logs").display().to_string()),
+        ("API", Some(&endpoints.api)),
+        ("AWS endpoint", Some(&endpoints.aws_endpoint)),
+        ("Kafka", endpoints.log_bootstrap.as_ref()),
+        ("Stream", endpoints.events_stream.as_ref()),
+        ("Standby Kafka", endpoints.standby_bootstrap.as_ref()),
+        ("Standby stream", endpoints.standby_stream.as_ref()),
+        ("Topic", endpoints.log_bootstrap.as_ref().or(endpoints.standby_bootstrap.as_ref()).map(|_| &endpoints.topic)),
+        ("Region", Some(&endpoints.region)),
+        ("Stack", Some(&endpoints.stack)),
+        ("Views table", Some(&endpoints.views_table)),
+        ("Inbound queue", Some(&endpoints.inbound_queue_url)),
+        ("Retry queue", Some(&endpoints.retry_queue_url)),
+        ("Dead letters", Some(&endpoints.dead_letter_queue_url)),
+        ("Failed batches", Some(&endpoints.failure_bucket)),
+        ("Ingest", Some(&endpoints.ingest_function)),
+        ("Process", Some(&endpoints.process_function)),
+        ("Retry", Some(&endpoints.retry_function)),
+        ("Query", Some(&endpoints.query_function)),
+        ("Logs", Some(&logs)),
     ];
-    for (name, value) in lines {
+    for (name, value) in lines.into_iter().filter_map(|(name, value)| Some((name, value?))) {
         println!("  {name:<14} {value}");
     }
 }
@@ -273,7 +297,7 @@ fn print(endpoints: &Endpoints) {
 async fn serve(run: &str, args: ServeArgs) -> Result<ExitCode> {
     // Taken over, and with no effect: a terminal that goes away is no reason to end.
     let _hangup = signal(SignalKind::hangup())?;
-    let options = LocalOptions { kafka: args.kafka, ..LocalOptions::named(run)? };
+    let options = args.options(run)?;
     let progress = Progress::new();
     let mut cloud = tokio::select! {
         cloud = LocalCloud::start(options, &progress) => cloud?,
@@ -314,6 +338,7 @@ async fn asked_to_end() -> Result<()> {
 mod tests {
     use super::super::endpoints::tests::example;
     use super::*;
+    use clap::ValueEnum as _;
 
     #[test]
     fn status_for_programs_has_every_endpoint_and_no_secret() {
@@ -323,6 +348,24 @@ mod tests {
         }
         assert_eq!(object["running"], true);
         assert!(!object.to_string().contains("do-not-show-this"));
+    }
+
+    #[test]
+    fn the_background_process_is_started_with_the_same_arguments() {
+        use clap::Parser;
+        #[derive(Parser)]
+        struct Serve {
+            #[command(flatten)]
+            args: ServeArgs,
+        }
+        for primary in Primary::value_variants() {
+            for standby in Standby::value_variants() {
+                let given =
+                    ServeArgs { kafka: Some("b1:9092,b2:9092".to_owned()), primary: *primary, standby: *standby };
+                let taken = Serve::parse_from(std::iter::once("serve".to_owned()).chain(given.as_arguments())).args;
+                assert_eq!(format!("{taken:?}"), format!("{given:?}"));
+            }
+        }
     }
 
     #[test]

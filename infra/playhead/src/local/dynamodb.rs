@@ -49,7 +49,7 @@ impl LocalDynamoDb {
         let emulator = Emulator {
             port,
             region: REGION,
-            bootstrap: "",
+            bootstrap: None,
             folder: folder.temporary("emulator")?,
             log: folder.log("emulator"),
         };

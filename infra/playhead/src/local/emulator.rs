@@ -19,7 +19,7 @@ pub(super) struct Emulator<'a> {
     /// The region that functions are told to be in.
     pub(super) region: &'a str,
     /// What `GetBootstrapBrokers` answers.
-    pub(super) bootstrap: &'a str,
+    pub(super) bootstrap: Option<&'a str>,
     /// For everything it writes: code of functions, state.
     pub(super) folder: PathBuf,
     /// Its log.
@@ -60,7 +60,6 @@ impl Emulator<'_> {
             ("GATEWAY_PORT", self.port.to_string()),
             ("BIND_HOST", "127.0.0.1".to_owned()),
             ("MINISTACK_REGION", self.region.to_owned()),
-            ("MINISTACK_MSK_BOOTSTRAP", self.bootstrap.to_owned()),
             ("STATE_DIR", self.folder.join("state").to_string_lossy().into_owned()),
             ("S3_DATA_DIR", self.folder.join("s3").to_string_lossy().into_owned()),
             ("LAMBDA_EXECUTOR", "local".to_owned()),
@@ -68,7 +67,8 @@ impl Emulator<'_> {
             ("IOT_MTLS_ENABLED", "0".to_owned()),
             ("SFTP_ENABLED", "0".to_owned()),
         ];
-        environment.extend(own.map(|(name, value)| (name.to_owned(), value)));
+        let bootstrap = self.bootstrap.map(|brokers| ("MINISTACK_MSK_BOOTSTRAP", brokers.to_owned()));
+        environment.extend(own.into_iter().chain(bootstrap).map(|(name, value)| (name.to_owned(), value)));
         environment
     }
 }

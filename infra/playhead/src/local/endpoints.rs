@@ -16,26 +16,36 @@ pub struct Endpoints {
     pub api: String,
     /// Endpoint of every AWS API, for `AWS_ENDPOINT_URL`.
     pub aws_endpoint: String,
-    /// Kafka brokers, as `host:port,host:port`, plaintext.
-    pub log_bootstrap: String,
+    /// Brokers of the primary log, as `host:port,host:port`, plaintext, if it is Kafka.
+    pub log_bootstrap: Option<String>,
+    /// Brokers of the standby log, likewise.
+    pub standby_bootstrap: Option<String>,
     /// The region that the stack is in.
     pub region: String,
     /// Name of the CloudFormation stack.
     pub stack: String,
-    /// Kafka topic of the durable log.
+    /// Kafka topic of the durable log, wherever that is on Kafka.
     pub topic: String,
+    /// Kinesis stream of the primary log, if it is Kinesis.
+    pub events_stream: Option<String>,
+    /// Kinesis stream of the standby log, likewise.
+    pub standby_stream: Option<String>,
     /// DynamoDB table of the views.
     pub views_table: String,
     /// SQS queue into which other regions send envelopes.
     pub inbound_queue_url: String,
+    /// SQS queue of records to be applied again.
+    pub retry_queue_url: String,
     /// SQS queue of records that cannot be applied.
     pub dead_letter_queue_url: String,
-    /// S3 bucket of the batches that the mapping gave up.
+    /// S3 bucket of the batches that a mapping of the log gave up.
     pub failure_bucket: String,
     /// Lambda function `ingest`.
     pub ingest_function: String,
     /// Lambda function `process`.
     pub process_function: String,
+    /// Lambda function `retry`.
+    pub retry_function: String,
     /// Lambda function `query`.
     pub query_function: String,
     /// Shared secret (HS256) of the stage's bearer tokens, made anew for each run.
@@ -61,15 +71,20 @@ impl fmt::Debug for Endpoints {
             api,
             aws_endpoint,
             log_bootstrap,
+            standby_bootstrap,
             region,
             stack,
             topic,
+            events_stream,
+            standby_stream,
             views_table,
             inbound_queue_url,
+            retry_queue_url,
             dead_letter_queue_url,
             failure_bucket,
             ingest_function,
             process_function,
+            retry_function,
             query_function,
             jwt_secret: _,
             run_dir,
@@ -79,15 +94,20 @@ impl fmt::Debug for Endpoints {
             .field("api", api)
             .field("aws_endpoint", aws_endpoint)
             .field("log_bootstrap", log_bootstrap)
+            .field("standby_bootstrap", standby_bootstrap)
             .field("region", region)
             .field("stack", stack)
             .field("topic", topic)
+            .field("events_stream", events_stream)
+            .field("standby_stream", standby_stream)
             .field("views_table", views_table)
             .field("inbound_queue_url", inbound_queue_url)
+            .field("retry_queue_url", retry_queue_url)
             .field("dead_letter_queue_url", dead_letter_queue_url)
             .field("failure_bucket", failure_bucket)
             .field("ingest_function", ingest_function)
             .field("process_function", process_function)
+            .field("retry_function", retry_function)
             .field("query_function", query_function)
             .field("jwt_secret", &format_args!("…"))
             .field("run_dir", run_dir)
@@ -116,16 +136,21 @@ pub(super) mod tests {
         Endpoints {
             api: "http://127.0.0.1:1/_aws/execute-api/a/$default".into(),
             aws_endpoint: "http://127.0.0.1:1".into(),
-            log_bootstrap: "127.0.0.1:2".into(),
+            log_bootstrap: Some("127.0.0.1:2".into()),
+            standby_bootstrap: None,
             region: "us-east-1".into(),
             stack: "playhead-local".into(),
             topic: "playback-events".into(),
+            events_stream: None,
+            standby_stream: Some("standby".into()),
             views_table: "views".into(),
             inbound_queue_url: "inbound".into(),
+            retry_queue_url: "retry".into(),
             dead_letter_queue_url: "dead-letter".into(),
             failure_bucket: "failures".into(),
             ingest_function: "ingest".into(),
             process_function: "process".into(),
+            retry_function: "retry".into(),
             query_function: "query".into(),
             jwt_secret: "do-not-show-this".into(),
             run_dir: "/run".into(),

@@ -3,7 +3,7 @@
 //! | part | is |
 //! |---|---|
 //! | AWS | [ministack](https://github.com/ministackorg/ministack), a LocalStack-compatible emulator, no Docker needed |
-//! | Kafka | [tansu](https://github.com/tansu-io/tansu) in memory, or brokers of the user's |
+//! | Kafka | [tansu](https://github.com/tansu-io/tansu) in memory, or brokers of the user's, or none |
 //! | Lambda's event source mapping for Kafka | [`poller`], ours: no emulator has one |
 //!
 //! **Invariant:** nothing outlives the process that holds a [`LocalCloud`], even if that is killed
@@ -26,7 +26,7 @@ mod tools;
 mod workspace;
 
 pub use build::function_names;
-pub use cloud::{LocalCloud, LocalOptions};
+pub use cloud::{LocalCloud, LocalOptions, Primary, Standby};
 pub use dynamodb::LocalDynamoDb;
 pub use endpoints::{Endpoints, sdk_config};
 pub use progress::Progress;
