@@ -5,15 +5,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod choice;
+mod logs;
+mod retry;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use choice::Choice;
 use playhead::local::{Progress, Tools};
 use serde_json::{Map, Value, json};
 use stream::{KafkaConfig, KafkaSecurity};
 
-const FUNCTIONS: [&str; 3] = ["ingest", "process", "query"];
+const FUNCTIONS: [&str; 4] = ["ingest", "process", "query", "retry"];
 
 // ---------------------------------------------------------------------------------------------- the template
 
@@ -182,32 +187,7 @@ fn the_stage_limits_requests_and_logs_routes_rather_than_paths() {
     }
 }
 
-// ---------------------------------------------------------------------------------------------- log and queues
-
-#[test]
-fn the_mapping_of_the_topic_is_provisioned_answers_in_part_bisects_and_gives_up_into_the_bucket() {
-    let mapping = properties(&template(), "ProcessLogMapping");
-    assert_eq!(mapping["FunctionName"], json!({ "Ref": "ProcessFunction" }));
-    assert_eq!(mapping["EventSourceArn"], json!({ "Ref": "KafkaClusterArn" }));
-    assert_eq!(mapping["Topics"], json!([{ "Ref": "KafkaTopic" }]));
-    assert_eq!(mapping["StartingPosition"], "TRIM_HORIZON");
-    let group = &mapping["AmazonManagedKafkaEventSourceConfig"]["ConsumerGroupId"];
-    assert_eq!(*group, json!({ "Fn::Sub": "${AWS::StackName}-process" }));
-    assert_eq!(mapping["FunctionResponseTypes"], json!(["ReportBatchItemFailures"]));
-    assert_eq!(mapping["BisectBatchOnFunctionError"], true);
-    assert_eq!(mapping["DestinationConfig"]["OnFailure"]["Destination"], arn_of("FailureBucket"));
-    let check = |value: &Value, allowed: std::ops::RangeInclusive<u64>| {
-        assert!(allowed.contains(&number(value)), "{value} is not in {allowed:?}");
-    };
-    // Finite limits, within those of the service.
-    check(&mapping["MaximumRetryAttempts"], 1..=10_000);
-    check(&mapping["MaximumRecordAgeInSeconds"], 60..=604_800);
-    check(&mapping["BatchSize"], 1..=10_000);
-    check(&mapping["MaximumBatchingWindowInSeconds"], 0..=5);
-    let pollers = &mapping["ProvisionedPollerConfig"];
-    check(&pollers["MinimumPollers"], 1..=200);
-    check(&pollers["MaximumPollers"], number(&pollers["MinimumPollers"])..=2_000);
-}
+// ---------------------------------------------------------------------------------------------- queues
 
 #[test]
 fn the_inbound_queue_wakes_process_answers_in_part_and_redrives_to_the_dead_letters() {
@@ -254,7 +234,14 @@ fn whatever_holds_records_is_encrypted_and_survives_its_replacement() {
         assert!(blocked.len() == 4 && blocked.values().all(|on| on == true), "{id}: {blocked:?}");
         assert!(number(&bucket["LifecycleConfiguration"]["Rules"][0]["ExpirationInDays"]) > 0, "{id}");
     }
-    for kind in ["AWS::SQS::Queue", "AWS::S3::Bucket", "AWS::DynamoDB::Table"] {
+    for (id, stream) in of_type(&template, "AWS::Kinesis::Stream") {
+        assert_eq!(
+            stream["StreamEncryption"],
+            json!({ "EncryptionType": "KMS", "KeyId": "alias/aws/kinesis" }),
+            "{id}"
+        );
+    }
+    for kind in ["AWS::SQS::Queue", "AWS::S3::Bucket", "AWS::DynamoDB::Table", "AWS::Kinesis::Stream"] {
         for id in of_type(&template, kind).keys() {
             assert_eq!(template["Resources"][id]["UpdateReplacePolicy"], "Retain", "{id}");
         }
@@ -323,6 +310,8 @@ fn no_role_allows_more_than_its_function_needs() {
         ("ec2:AssignPrivateIpAddresses", ENIS),
         ("ec2:UnassignPrivateIpAddresses", ENIS),
         ("s3:PutObject", "${FailureBucket.Arn}/*"),
+        ("s3:GetObject", "${FailureBucket.Arn}/*"),
+        ("s3:DeleteObject", "${FailureBucket.Arn}/*"),
     ];
     let template = template();
     let mut wildcards = BTreeSet::new();
@@ -362,9 +351,14 @@ fn only_ingest_writes_to_the_topic_and_only_query_deletes_views() {
     };
     check("kafka-cluster:WriteData", &["IngestRole"]);
     check("kafka-cluster:ReadData", &["ProcessRole"]);
-    check("sqs:SendMessage", &["ProcessRole"]);
+    check("kinesis:PutRecords", &["IngestRole"]);
+    check("kinesis:GetRecords", &["ProcessRole"]);
+    check("sqs:SendMessage", &["ProcessRole", "RetryRole"]);
+    check("sqs:ChangeMessageVisibility", &["RetryRole"]);
     check("s3:PutObject", &["ProcessRole"]);
-    check("dynamodb:UpdateItem", &["ProcessRole", "QueryRole"]);
+    check("s3:GetObject", &["RetryRole"]);
+    check("s3:DeleteObject", &["RetryRole"]);
+    check("dynamodb:UpdateItem", &["ProcessRole", "QueryRole", "RetryRole"]);
     check("dynamodb:Query", &["QueryRole"]);
     check("dynamodb:BatchWriteItem", &["QueryRole"]);
     // Views are written under a condition, and that is what UpdateItem is for.
@@ -374,34 +368,12 @@ fn only_ingest_writes_to_the_topic_and_only_query_deletes_views() {
 
 // ---------------------------------------------------------------------------------------------- parameters
 
-/// What a condition function of the `Rules` section says of these parameters.
-fn holds(expression: &Value, parameters: &BTreeMap<&str, &str>) -> bool {
-    let (function, arguments) = object(expression).iter().next().unwrap();
-    let arguments = arguments.as_array().unwrap();
-    let text = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        reference => (*parameters.get(reference["Ref"].as_str().unwrap()).unwrap_or(&"")).to_owned(),
-    };
-    match function.as_str() {
-        "Fn::Equals" => text(&arguments[0]) == text(&arguments[1]),
-        "Fn::Not" => !holds(&arguments[0], parameters),
-        "Fn::And" => arguments.iter().all(|argument| holds(argument, parameters)),
-        "Fn::Or" => arguments.iter().any(|argument| holds(argument, parameters)),
-        other => panic!("{other} is no function of these rules"),
-    }
-}
-
 #[test]
 fn rules_ask_for_exactly_one_way_to_check_tokens_and_keep_the_shared_secret_to_development() {
     let template = template();
     let check = |parameters: &[(&str, &str)], accepted: bool| {
-        let parameters = parameters.iter().copied().collect();
-        let all = object(&template["Rules"]).values().all(|rule| {
-            let applies = rule.get("RuleCondition").is_none_or(|condition| holds(condition, &parameters));
-            let mut assertions = rule["Assertions"].as_array().unwrap().iter();
-            !applies || assertions.all(|assertion| holds(&assertion["Assert"], &parameters))
-        });
-        assert_eq!(all, accepted, "{parameters:?}");
+        let without_msk = [("PrimaryLog", "kinesis")].into_iter().chain(parameters.iter().copied());
+        assert_eq!(Choice::of(&template, without_msk).accepted(), accepted, "{parameters:?}");
     };
     let url = ("JwtJwksUrl", "https://issuer.example/jwks.json");
     let secret = ("JwtSecret", "0123456789abcdef0123456789abcdef");
@@ -442,10 +414,14 @@ fn outputs_name_what_the_command_line_and_the_tests_look_for() {
         "ApiId",
         "ViewsTableName",
         "InboundQueueUrl",
+        "RetryQueueUrl",
         "DeadLetterQueueUrl",
         "FailureBucketName",
+        "EventsStreamName",
+        "StandbyStreamName",
         "IngestFunctionName",
         "ProcessFunctionName",
+        "RetryFunctionName",
         "QueryFunctionName",
     ];
     assert_eq!(outputs, expected.into());

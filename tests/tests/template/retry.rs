@@ -1,0 +1,58 @@
+//! Retry: what wakes it, how long a letter may wait, and that only crashes use the queue's own redrive.
+
+use serde_json::json;
+
+use super::{arn_of, number, properties, statements, template};
+
+#[test]
+fn retry_is_woken_by_its_queue_which_outwaits_it() {
+    let template = template();
+    let mapping = properties(&template, "RetryMapping");
+    assert_eq!(mapping["FunctionName"], json!({ "Ref": "RetryFunction" }));
+    assert_eq!(mapping["EventSourceArn"], arn_of("RetryQueue"));
+    assert_eq!(mapping["FunctionResponseTypes"], json!(["ReportBatchItemFailures"]));
+    assert!((2..=1_000).contains(&number(&mapping["ScalingConfig"]["MaximumConcurrency"])));
+    let queue = properties(&template, "RetryQueue");
+    let timeout = number(&properties(&template, "RetryFunction")["Timeout"]);
+    assert!(number(&queue["VisibilityTimeout"]) >= 6 * timeout);
+    assert_eq!(number(&queue["MessageRetentionPeriod"]), 14 * 24 * 60 * 60);
+}
+
+#[test]
+fn only_what_crashes_retry_is_redriven_by_the_queue_itself() {
+    let template = template();
+    let redrive = &properties(&template, "RetryQueue")["RedrivePolicy"];
+    assert_eq!(redrive["deadLetterTargetArn"], arn_of("DeadLetterQueue"));
+    // Each attempt is a delivery, and so is each that Lambda throttles: there must be room for both.
+    let most_attempts = number(&template["Parameters"]["RetryMaxAttempts"]["MaxValue"]);
+    assert!((2 * most_attempts..=1_000).contains(&number(&redrive["maxReceiveCount"])));
+}
+
+#[test]
+fn whatever_comes_into_the_failure_bucket_is_told_to_retry() {
+    let template = template();
+    let bucket = &template["Resources"]["FailureBucket"];
+    let told = &bucket["Properties"]["NotificationConfiguration"];
+    let everything = json!([{ "Event": "s3:ObjectCreated:*", "Queue": arn_of("RetryQueue") }]);
+    assert_eq!(*told, json!({ "QueueConfigurations": everything }));
+    // S3 sends to the queue when it is told of it, so it must be allowed to by then.
+    assert_eq!(bucket["DependsOn"], "RetryQueuePolicy");
+}
+
+#[test]
+fn only_s3_and_only_for_a_failure_bucket_of_this_account_is_let_in_from_outside() {
+    let policy = properties(&template(), "RetryQueuePolicy");
+    assert_eq!(policy["Queues"], json!([{ "Ref": "RetryQueue" }]));
+    let allowed: Vec<_> = statements(&policy).into_iter().filter(|statement| statement["Effect"] == "Allow").collect();
+    let [allowed] = allowed[..] else { panic!("one is let in: {allowed:?}") };
+    assert_eq!(allowed["Principal"], json!({ "Service": "s3.amazonaws.com" }));
+    assert_eq!(allowed["Action"], "sqs:SendMessage");
+    assert_eq!(allowed["Resource"], arn_of("RetryQueue"));
+    // CloudFormation puts the logical id, in lower case, into the bucket's name.
+    let bucket = format!("arn:${{AWS::Partition}}:s3:::*-{}-*", "FailureBucket".to_lowercase());
+    let condition = json!({
+        "StringEquals": { "aws:SourceAccount": { "Ref": "AWS::AccountId" } },
+        "ArnLike": { "aws:SourceArn": { "Fn::Sub": bucket } },
+    });
+    assert_eq!(allowed["Condition"], condition);
+}
