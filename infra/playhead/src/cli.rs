@@ -1,6 +1,6 @@
 //! The commands: declared and dispatched here, each built in a file of its own.
 
-use crate::{bench, demo, encode, invoke, local, simulate, token};
+use crate::{bench, books, demo, encode, invoke, local, simulate, token};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -32,6 +32,7 @@ enum Command {
     Simulate(Box<simulate::Args>),
     Encode(encode::Args),
     Bench(bench::Args),
+    Books(books::Args),
 }
 
 impl Cli {
@@ -42,6 +43,7 @@ impl Cli {
     pub async fn run(self) -> Result<ExitCode> {
         match self.command {
             Command::Bench(args) => return bench::run(args).await,
+            Command::Books(args) => return books::run(args).await,
             Command::Demo(args) => return demo::run(*args).await,
             Command::Local(args) => return local::command::run(args).await,
             Command::Invoke(args) => invoke::run(args).await?,

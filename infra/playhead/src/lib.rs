@@ -8,4 +8,6 @@ pub mod encode;
 pub mod invoke;
 pub mod local;
 pub mod simulate;
+pub mod stack;
+pub mod text;
 pub mod token;

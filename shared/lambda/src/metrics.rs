@@ -21,7 +21,8 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 pub const NAMESPACE: &str = "Playhead";
 
 /// Everything that the functions count. The unit is `Count` throughout. Each metric has the dimensions `Stage` and
-/// `Function`; a variant with a value has that as a third one, named by [`Metric::dimension`].
+/// `Function`; a variant with a value is there once more with that as a third one, named by [`Metric::dimension`]. (The sum over
+/// its values is for alarms: one may name 10 metrics at most, and may not search.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Metric {
     /// Events that a durable log acknowledged and a `202` called accepted.
@@ -234,7 +235,7 @@ struct Metadata<'a> {
 #[serde(rename_all = "PascalCase")]
 struct Directive<'a> {
     namespace: &'a str,
-    dimensions: [Vec<&'a str>; 1],
+    dimensions: Vec<Vec<&'a str>>,
     metrics: Vec<Definition>,
 }
 
@@ -247,9 +248,10 @@ struct Definition {
 
 impl Serialize for Document<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let dimensions: Vec<&str> = ["Stage", "Function"].into_iter().chain(self.extra.map(|(name, _)| name)).collect();
+        let extra = self.extra.map(|(name, _)| vec!["Stage", "Function", name]);
+        let dimensions = [vec!["Stage", "Function"]].into_iter().chain(extra).collect();
         let metrics = self.metrics.iter().map(|(metric, _)| Definition { name: metric.name(), unit: metric.unit() });
-        let directive = Directive { namespace: NAMESPACE, dimensions: [dimensions], metrics: metrics.collect() };
+        let directive = Directive { namespace: NAMESPACE, dimensions, metrics: metrics.collect() };
         let metadata = Metadata { timestamp: self.timestamp_ms, cloud_watch_metrics: [directive] };
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("_aws", &metadata)?;
@@ -297,9 +299,9 @@ mod tests {
         drop(metrics);
         let golden = [
             r#"{"_aws":{"Timestamp":1790000010122,"CloudWatchMetrics":[{"Namespace":"Playhead","Dimensions":[["Stage","Function"]],"Metrics":[{"Name":"RecordsReceived","Unit":"Count"}]}]},"Stage":"dev","Function":"playhead-process","RecordsReceived":7}"#,
-            r#"{"_aws":{"Timestamp":1790000010122,"CloudWatchMetrics":[{"Namespace":"Playhead","Dimensions":[["Stage","Function","Code"]],"Metrics":[{"Name":"Requests","Unit":"Count"}]}]},"Stage":"dev","Function":"playhead-process","Code":"202","Requests":1}"#,
-            r#"{"_aws":{"Timestamp":1790000010122,"CloudWatchMetrics":[{"Namespace":"Playhead","Dimensions":[["Stage","Function","Reason"]],"Metrics":[{"Name":"RecordsDead","Unit":"Count"}]}]},"Stage":"dev","Function":"playhead-process","Reason":"undecodable","RecordsDead":4}"#,
-            r#"{"_aws":{"Timestamp":1790000010122,"CloudWatchMetrics":[{"Namespace":"Playhead","Dimensions":[["Stage","Function","Reason"]],"Metrics":[{"Name":"EventsDead","Unit":"Count"},{"Name":"RecordsDead","Unit":"Count"}]}]},"Stage":"dev","Function":"playhead-process","Reason":"unknown_schema","EventsDead":3,"RecordsDead":1}"#,
+            r#"{"_aws":{"Timestamp":1790000010122,"CloudWatchMetrics":[{"Namespace":"Playhead","Dimensions":[["Stage","Function"],["Stage","Function","Code"]],"Metrics":[{"Name":"Requests","Unit":"Count"}]}]},"Stage":"dev","Function":"playhead-process","Code":"202","Requests":1}"#,
+            r#"{"_aws":{"Timestamp":1790000010122,"CloudWatchMetrics":[{"Namespace":"Playhead","Dimensions":[["Stage","Function"],["Stage","Function","Reason"]],"Metrics":[{"Name":"RecordsDead","Unit":"Count"}]}]},"Stage":"dev","Function":"playhead-process","Reason":"undecodable","RecordsDead":4}"#,
+            r#"{"_aws":{"Timestamp":1790000010122,"CloudWatchMetrics":[{"Namespace":"Playhead","Dimensions":[["Stage","Function"],["Stage","Function","Reason"]],"Metrics":[{"Name":"EventsDead","Unit":"Count"},{"Name":"RecordsDead","Unit":"Count"}]}]},"Stage":"dev","Function":"playhead-process","Reason":"unknown_schema","EventsDead":3,"RecordsDead":1}"#,
         ];
         assert_eq!(*lines.lock().unwrap(), golden);
     }

@@ -1,0 +1,94 @@
+//! Reads the books of a stack from CloudWatch, which makes metrics of what the functions log.
+//!
+//! CloudWatch extracts a metric from a log event at least once ("Specification: Embedded metric format"), so that a sum may
+//! now and then be a little too high; the views are what counts.
+
+use super::Minute;
+use super::sums::MINUTE_MS;
+use anyhow::{Context as _, Result, ensure};
+use aws_config::SdkConfig;
+use aws_sdk_cloudwatch::Client;
+use aws_sdk_cloudwatch::primitives::DateTime;
+use aws_sdk_cloudwatch::types::{Dimension, Metric, MetricDataQuery, MetricStat, StatusCode};
+use lambda::metrics::NAMESPACE;
+use std::collections::BTreeMap;
+
+/// The metrics that the books are made of.
+const METRICS: [&str; 8] = [
+    "EventsAccepted",
+    "EventsApplied",
+    "EventsDuplicate",
+    "EventsRetried",
+    "EventsDead",
+    "EventsUnclaimed",
+    "HolesOpened",
+    "HolesClosed",
+];
+/// Queries in one GetMetricData, at most.
+const QUERIES: usize = 500;
+
+/// The books of these functions by the minute (Unix milliseconds), from the one that holds `since` until now.
+///
+/// # Errors
+/// When CloudWatch cannot be asked, or has only a part of it.
+pub async fn minutes(
+    sdk: &SdkConfig,
+    stage: &str,
+    functions: &[&str],
+    since: u64,
+    now: u64,
+) -> Result<BTreeMap<u64, Minute>> {
+    let client = Client::new(sdk);
+    let series: Vec<(&str, &str)> =
+        METRICS.iter().flat_map(|metric| functions.iter().map(move |function| (*metric, *function))).collect();
+    let mut minutes = BTreeMap::<u64, Minute>::new();
+    for series in series.chunks(QUERIES) {
+        let queries = series.iter().enumerate().map(|(at, (metric, function))| query(at, metric, stage, function));
+        let call = client
+            .get_metric_data()
+            .set_metric_data_queries(Some(queries.collect()))
+            .start_time(time(since - since % MINUTE_MS)?)
+            .end_time(time(now)?);
+        let mut pages = call.into_paginator().send();
+        while let Some(page) = pages.next().await {
+            for found in page.context("asking CloudWatch for the books")?.metric_data_results.unwrap_or_default() {
+                // A page may hold a part of the values: the next one brings the others.
+                let whole = matches!(found.status_code, Some(StatusCode::Complete | StatusCode::PartialData));
+                ensure!(whole, "CloudWatch has no complete data of {found:?}");
+                let metric = found.id().and_then(|id| id.strip_prefix('q')?.parse().ok());
+                let metric = metric.and_then(|at: usize| series.get(at)).context("an answer that was not asked for")?.0;
+                for (at, value) in found.timestamps().iter().zip(found.values()) {
+                    let at = u64::try_from(at.to_millis()?)?;
+                    let minute = minutes.entry(at - at % MINUTE_MS).or_default();
+                    // Sums of whole numbers, far below 2^53.
+                    *minute.count(metric).context("a metric that is not in the books")? += value.round() as u64;
+                }
+            }
+        }
+    }
+    Ok(minutes)
+}
+
+fn query(at: usize, metric: &str, stage: &str, function: &str) -> MetricDataQuery {
+    let dimension = |name: &str, value: &str| Dimension::builder().name(name).value(value).build();
+    let metric = Metric::builder().namespace(NAMESPACE).metric_name(metric);
+    let metric = metric.dimensions(dimension("Stage", stage)).dimensions(dimension("Function", function)).build();
+    let sum = MetricStat::builder().metric(metric).period(60).stat("Sum").build();
+    MetricDataQuery::builder().id(format!("q{at}")).metric_stat(sum).build()
+}
+
+fn time(ms: u64) -> Result<DateTime> {
+    Ok(DateTime::from_millis(i64::try_from(ms)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_that_is_asked_for_is_in_the_books() {
+        for metric in METRICS {
+            assert!(Minute::default().count(metric).is_some(), "{metric}");
+        }
+    }
+}

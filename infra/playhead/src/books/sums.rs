@@ -1,0 +1,270 @@
+//! What the functions counted, summed: by what, and by the minute in which the events were accepted.
+
+use lambda::metrics::NAMESPACE;
+use serde::Serialize;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::ops::AddAssign;
+
+/// Milliseconds of a minute.
+pub(crate) const MINUTE_MS: u64 = 60_000;
+
+/// Sums of what was counted since the local cloud started.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Books {
+    /// Events that a `202` called accepted.
+    pub accepted: u64,
+    /// Events that were rejected at the edge, by code.
+    pub rejected: BTreeMap<String, u64>,
+    /// Events folded into a view for the first time.
+    pub applied: u64,
+    /// Events that their view had already seen.
+    pub duplicates: u64,
+    /// Events sent to the queue `retry`, each time that they were.
+    pub retried: u64,
+    /// Events of records that went to the dead-letter queue, by reason.
+    pub dead: BTreeMap<String, u64>,
+    /// Events that may be on a log once more than they were accepted.
+    pub unclaimed: u64,
+    /// Records that went to the dead-letter queue, by reason.
+    pub dead_records: BTreeMap<String, u64>,
+    /// Records that were sent to the queue `retry`, by cause.
+    pub retried_records: BTreeMap<String, u64>,
+    /// Records that failed and came again, by cause.
+    pub failed_records: BTreeMap<String, u64>,
+    /// Records that a log acknowledged.
+    pub appended_records: u64,
+    /// Of these, the ones that the standby acknowledged.
+    pub standby_records: u64,
+    /// Records that no log acknowledged.
+    pub append_errors: u64,
+    /// Times that a circuit to the primary log opened.
+    pub circuit_opened: u64,
+    /// Times that one closed again.
+    pub circuit_closed: u64,
+    /// Records that reached `process`, and messages that reached `retry`.
+    pub received_records: u64,
+    /// Conditional writes of views.
+    pub view_writes: u64,
+    /// Views read.
+    pub view_reads: u64,
+    /// Conditional writes that lost a race.
+    pub lost_races: u64,
+    /// Calls that the store throttled.
+    pub throttles: u64,
+    /// Answers to HTTP requests, by status.
+    pub requests: BTreeMap<String, u64>,
+    /// The same events by the minute in which they were accepted, its beginning in Unix milliseconds.
+    pub minutes: BTreeMap<u64, Minute>,
+}
+
+/// Events that were accepted in one minute, and what became of them, whenever that was.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Minute {
+    /// Called accepted by a `202`.
+    pub accepted: u64,
+    /// Folded into a view for the first time.
+    pub applied: u64,
+    /// Seen by their view before.
+    pub duplicates: u64,
+    /// Sent to the queue `retry`, each time that they were.
+    pub retried: u64,
+    /// In the dead-letter queue, or in there once.
+    pub dead: u64,
+    /// On a log perhaps once more than they were accepted.
+    pub unclaimed: u64,
+    /// Sequence numbers found missing in sessions that have ended.
+    pub holes_opened: u64,
+    /// Of these, the ones that came later.
+    pub holes_closed: u64,
+}
+
+impl Minute {
+    /// accepted − applied − duplicates − dead. Above zero: in flight, or lost. Below: ended more often than they were
+    /// accepted, which is harmless, since a view counts each sequence number once.
+    #[must_use]
+    pub fn loss(&self) -> i64 {
+        self.accepted.cast_signed() - (self.applied + self.duplicates + self.dead).cast_signed()
+    }
+
+    /// Sets what the metric of this name counts; `None` for one that is not in the books.
+    pub(crate) fn count(&mut self, metric: &str) -> Option<&mut u64> {
+        Some(match metric {
+            "EventsAccepted" => &mut self.accepted,
+            "EventsApplied" => &mut self.applied,
+            "EventsDuplicate" => &mut self.duplicates,
+            "EventsRetried" => &mut self.retried,
+            "EventsDead" => &mut self.dead,
+            "EventsUnclaimed" => &mut self.unclaimed,
+            "HolesOpened" => &mut self.holes_opened,
+            "HolesClosed" => &mut self.holes_closed,
+            _ => return None,
+        })
+    }
+}
+
+impl AddAssign for Minute {
+    fn add_assign(&mut self, other: Self) {
+        self.accepted += other.accepted;
+        self.applied += other.applied;
+        self.duplicates += other.duplicates;
+        self.retried += other.retried;
+        self.dead += other.dead;
+        self.unclaimed += other.unclaimed;
+        self.holes_opened += other.holes_opened;
+        self.holes_closed += other.holes_closed;
+    }
+}
+
+impl Books {
+    /// Events that have ended: applied, duplicates, dead.
+    #[must_use]
+    pub fn ended(&self) -> u64 {
+        self.applied + self.duplicates + self.dead.values().sum::<u64>()
+    }
+
+    /// Accepted events that are neither in a view nor dead yet. Negative when a record was on a log, or delivered, more
+    /// than once: its events are then counted as duplicates once more.
+    #[must_use]
+    pub fn in_flight(&self) -> i64 {
+        self.accepted.cast_signed() - self.ended().cast_signed()
+    }
+
+    /// Whether every accepted event has ended, and none more often than appending it may have put it on a log:
+    /// accepted ≤ ended ≤ accepted + unclaimed.
+    #[must_use]
+    pub fn balance(&self) -> bool {
+        (self.accepted..=self.accepted + self.unclaimed).contains(&self.ended())
+    }
+
+    /// Adds the metrics among the lines of a log event.
+    pub(crate) fn add_lines(&mut self, lines: &str) {
+        for line in lines.lines() {
+            // Most lines are no metrics: the parser need not see them.
+            if line.starts_with("{\"_aws\"")
+                && let Ok(document) = serde_json::from_str::<Value>(line)
+            {
+                self.add(&document);
+            }
+        }
+    }
+
+    fn add(&mut self, document: &Value) {
+        let at = document.pointer("/_aws/Timestamp").and_then(Value::as_u64).unwrap_or_default();
+        let directives = document.pointer("/_aws/CloudWatchMetrics").and_then(Value::as_array);
+        for directive in directives.into_iter().flatten().filter(|directive| directive["Namespace"] == NAMESPACE) {
+            let metrics = directive["Metrics"].as_array().into_iter().flatten();
+            for name in metrics.filter_map(|metric| metric["Name"].as_str()) {
+                let n = document[name].as_u64().unwrap_or_default();
+                self.count(name, n, |dimension| document[dimension].as_str().unwrap_or_default().to_owned());
+                let mut minute = Minute::default();
+                if let Some(count) = minute.count(name) {
+                    *count = n;
+                    *self.minutes.entry(at - at % MINUTE_MS).or_default() += minute;
+                }
+            }
+        }
+    }
+
+    fn count(&mut self, name: &str, n: u64, dimension: impl Fn(&str) -> String) {
+        let by = |counts: &mut BTreeMap<String, u64>, name| *counts.entry(dimension(name)).or_default() += n;
+        match name {
+            "EventsAccepted" => self.accepted += n,
+            "EventsRejected" => by(&mut self.rejected, "Code"),
+            "EventsApplied" => self.applied += n,
+            "EventsDuplicate" => self.duplicates += n,
+            "EventsRetried" => self.retried += n,
+            "EventsDead" => by(&mut self.dead, "Reason"),
+            "EventsUnclaimed" => self.unclaimed += n,
+            "RecordsDead" => by(&mut self.dead_records, "Reason"),
+            "RecordsRetried" => by(&mut self.retried_records, "Reason"),
+            "RecordsFailed" => by(&mut self.failed_records, "Reason"),
+            "RecordsAppended" => self.appended_records += n,
+            "RecordsOnStandby" => self.standby_records += n,
+            "RecordsReceived" => self.received_records += n,
+            "AppendErrors" => self.append_errors += n,
+            "CircuitOpened" => self.circuit_opened += n,
+            "CircuitClosed" => self.circuit_closed += n,
+            "ViewWrites" => self.view_writes += n,
+            "ViewReads" => self.view_reads += n,
+            "LostRaces" => self.lost_races += n,
+            "Throttles" => self.throttles += n,
+            "Requests" => by(&mut self.requests, "Code"),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lambda::metrics::{Emitter, Metric};
+    use std::sync::{Arc, Mutex};
+
+    /// What is left of the books after these invocations, each at its time.
+    fn books(invocations: &[(u64, &[(Metric, u64)])]) -> Books {
+        let lines = Arc::new(Mutex::new(String::from("START RequestId\n{\"level\":\"INFO\"}\n")));
+        let sink = Arc::clone(&lines);
+        let emitter = Emitter::to("dev", "process", move |text| sink.lock().unwrap().push_str(text));
+        for (at, counted) in invocations {
+            let metrics = emitter.start(*at);
+            counted.iter().for_each(|(metric, n)| metrics.add(*metric, *n));
+        }
+        let mut books = Books::default();
+        books.add_lines(&lines.lock().unwrap());
+        books
+    }
+
+    #[test]
+    fn the_books_add_up_what_the_functions_count() {
+        let invocation: (u64, &[(Metric, u64)]) = (
+            1,
+            &[
+                (Metric::EventsAccepted, 10),
+                (Metric::EventsRejected("kind_unknown"), 1),
+                (Metric::EventsApplied, 6),
+                (Metric::EventsDuplicate, 2),
+                (Metric::EventsDead("invalid_envelope"), 1),
+                (Metric::ViewWrites, 3),
+                (Metric::RecordsOnStandby, 5),
+                (Metric::RecordsRetried("store_throttled"), 7),
+            ],
+        );
+        let books = books(&[invocation, invocation]);
+        assert_eq!((books.accepted, books.applied, books.duplicates, books.view_writes), (20, 12, 4, 6));
+        assert_eq!(books.rejected, BTreeMap::from([("kind_unknown".to_owned(), 2)]));
+        assert_eq!(books.retried_records, BTreeMap::from([("store_throttled".to_owned(), 14)]));
+        assert_eq!((books.standby_records, books.in_flight(), books.balance()), (10, 2, false));
+    }
+
+    #[test]
+    fn what_became_of_events_is_booked_on_the_minute_in_which_they_were_accepted() {
+        let books = books(&[
+            (60_001, &[(Metric::EventsAccepted, 5)]),
+            (119_999, &[(Metric::EventsAccepted, 5), (Metric::EventsUnclaimed, 2)]),
+            (120_000, &[(Metric::EventsAccepted, 1), (Metric::HolesOpened, 3)]),
+            // Stamped by `process` and `retry`, as long after as may be.
+            (60_000, &[(Metric::EventsApplied, 6), (Metric::EventsDuplicate, 2), (Metric::EventsRetried, 4)]),
+            (60_000, &[(Metric::EventsDead("a"), 1), (Metric::EventsDead("b"), 1)]),
+        ]);
+        let first =
+            Minute { accepted: 10, applied: 6, duplicates: 2, retried: 4, dead: 2, unclaimed: 2, ..Minute::default() };
+        let second = Minute { accepted: 1, holes_opened: 3, ..Minute::default() };
+        assert_eq!(books.minutes, BTreeMap::from([(60_000, first), (120_000, second)]));
+        assert_eq!((first.loss(), second.loss()), (0, 1));
+    }
+
+    #[test]
+    fn they_balance_between_what_was_accepted_and_that_with_what_may_be_on_a_log_once_more() {
+        let check = |ended: u64, unclaimed: u64, expect: bool| {
+            let books = Books { accepted: 10, applied: ended, unclaimed, ..Books::default() };
+            assert_eq!(books.balance(), expect, "{ended} of 10 ended, {unclaimed} unclaimed");
+        };
+        check(10, 0, true);
+        check(9, 0, false);
+        check(11, 0, false);
+        check(9, 5, false);
+        check(11, 1, true);
+        check(12, 1, false);
+    }
+}
