@@ -2,11 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use apply::testing::Letters;
+use apply::{DeadLetter, Letter};
 use lambda::batch::Batch;
 use lambda::metrics::{Emitter, Metric};
 use playhead::bench::msk_batches;
 use process::process;
-use process::testing::Letters;
 use std::collections::BTreeMap;
 use store::testing::{Effect, MemoryTable};
 
@@ -15,7 +16,8 @@ const RECORDS: u32 = 500;
 
 #[tokio::test]
 async fn thirteen_batches_of_500_records_cost_at_most_one_write_a_session_a_batch() {
-    let (table, letters) = (MemoryTable::new(7), Letters::default());
+    let table = MemoryTable::new(7);
+    let (retry, dead) = (Letters::<Letter>::default(), Letters::<DeadLetter>::default());
     let emitter = Emitter::to("test", "process", |_| {});
     let (mut events, mut writes) = (0, 0);
     let (_, batches) = msk_batches(7, BATCHES, RECORDS).unwrap();
@@ -24,7 +26,7 @@ async fn thirteen_batches_of_500_records_cost_at_most_one_write_a_session_a_batc
         let batch = Batch::parse(event.as_bytes()).unwrap();
         assert_eq!(batch.records.len(), RECORDS as usize);
         let metrics = emitter.start(0);
-        let answer = process(&table, &letters, &metrics, batch, 0).await.unwrap();
+        let answer = process(&table, &retry, &dead, &metrics, batch, 0).await.unwrap();
         assert_eq!(serde_json::to_string(&answer).unwrap(), r#"{"batchItemFailures":[]}"#);
 
         let mut requests = BTreeMap::new();
@@ -40,7 +42,8 @@ async fn thirteen_batches_of_500_records_cost_at_most_one_write_a_session_a_batc
         writes += requests.len() as u64;
         events += metrics.count(Metric::EventsApplied) + metrics.count(Metric::EventsDuplicate);
     }
-    assert_eq!(letters.into_taken(), [], "no record of a simulated trace is poison");
+    assert_eq!(dead.into_taken(), [], "no record of a simulated trace is poison");
+    assert_eq!(retry.into_taken(), [], "nothing fails");
     assert!(events > 30_000, "{events} events are no trace");
     println!("{writes} writes for {events} events: {:.3} an event", writes as f64 / events as f64);
 

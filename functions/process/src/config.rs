@@ -12,6 +12,8 @@ pub struct Config {
     pub views_table: String,
     /// Where poison goes (`DEAD_LETTER_QUEUE_URL`).
     pub dead_letter_queue_url: String,
+    /// Where records go that are worth another try (`RETRY_QUEUE_URL`).
+    pub retry_queue_url: String,
 }
 
 impl Config {
@@ -20,7 +22,13 @@ impl Config {
         let common = Common::read(env);
         let views_table = env.required("VIEWS_TABLE");
         let dead_letter_queue_url = env.required("DEAD_LETTER_QUEUE_URL");
-        Some(Self { common: common?, views_table: views_table?, dead_letter_queue_url: dead_letter_queue_url? })
+        let retry_queue_url = env.required("RETRY_QUEUE_URL");
+        Some(Self {
+            common: common?,
+            views_table: views_table?,
+            dead_letter_queue_url: dead_letter_queue_url?,
+            retry_queue_url: retry_queue_url?,
+        })
     }
 
     /// The variables that the template has to set.

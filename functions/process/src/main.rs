@@ -15,17 +15,19 @@ async fn main() -> anyhow::Result<()> {
     lambda::logs::init(config.common.log_level);
     let sdk = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
     let views = Views::new(&sdk, &config.views_table);
-    let dead_letters = Queue::new(aws_sdk_sqs::Client::new(&sdk), &config.dead_letter_queue_url);
+    let sqs = aws_sdk_sqs::Client::new(&sdk);
+    let dead_letters = Queue::new(sqs.clone(), &config.dead_letter_queue_url);
+    let retry = Queue::new(sqs, &config.retry_queue_url);
     let emitter = Emitter::stdout(&config.common.stage, &config.common.function);
     warm_up("views", BOUND, views.warm_up()).await;
 
-    let shared = Arc::new((views, dead_letters, emitter));
+    let shared = Arc::new((views, retry, dead_letters, emitter));
     let handle = move |batch, _context| {
         let shared = Arc::clone(&shared);
         async move {
-            let (views, dead_letters, emitter) = &*shared;
+            let (views, retry, dead_letters, emitter) = &*shared;
             let now = now_ms();
-            process(views, dead_letters, &emitter.start(now), batch, now).await
+            process(views, retry, dead_letters, &emitter.start(now), batch, now).await
         }
     };
     lambda::runtime::run_batches(handle).await.map_err(anyhow::Error::from_boxed)

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use apply::testing::Letters;
+use apply::{DeadLetter, Letter};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use lambda::batch::Batch;
@@ -9,9 +11,9 @@ use lambda::metrics::{Emitter, Metric};
 use playback::contract::{Device, Event, Kind};
 use playback::envelope::{Envelope, Stamp, join_delimited};
 use playback::fold::ViewKey;
+use playback::outcome::{Cause, Reason};
 use playback::session::SessionId;
 use process::process;
-use process::testing::Letters;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -24,10 +26,22 @@ fn session(number: u128) -> SessionId {
 }
 
 fn envelope(number: u128, seqs: &[u16]) -> Vec<u8> {
+    envelope_at(5, number, seqs)
+}
+
+fn envelope_at(received_at: u64, number: u128, seqs: &[u16]) -> Vec<u8> {
+    envelope_of(received_at, number, seqs, Kind::Progressed)
+}
+
+fn stopped(number: u128, seq: u16) -> Vec<u8> {
+    envelope_of(5, number, &[seq], Kind::Stopped)
+}
+
+fn envelope_of(received_at: u64, number: u128, seqs: &[u16], kind: Kind) -> Vec<u8> {
     let device = Arc::new(Device { id: "d1".to_owned(), kind: "tv".to_owned() });
     let event = |&seq: &u16| Event {
         seq,
-        kind: Kind::Progressed,
+        kind,
         position_ms: u64::from(seq) * 10,
         played_ms: 0,
         title_duration_ms: 1_000_000,
@@ -36,7 +50,7 @@ fn envelope(number: u128, seqs: &[u16]) -> Vec<u8> {
         country: None,
     };
     let events = seqs.iter().map(event).collect();
-    let stamp = Stamp { received_at: 5, ingest_region: "us-east-1".to_owned(), trace_id: None };
+    let stamp = Stamp { received_at, ingest_region: "us-east-1".to_owned(), trace_id: None };
     let (profile_id, title_id) = ("p1".to_owned(), "t1".to_owned());
     Envelope { session_id: session(number), profile_id, title_id, stamp, events }.encode()
 }
@@ -90,23 +104,32 @@ impl Ran {
     }
 }
 
-fn run(table: &MemoryTable, letters: &Letters, event: &Value) -> Ran {
+#[derive(Default)]
+struct Queues {
+    retry: Letters<Letter>,
+    dead: Letters<DeadLetter>,
+}
+
+fn run(table: &MemoryTable, queues: &Queues, event: &Value) -> Ran {
     let metrics = Emitter::to("test", "process", |_| {}).start(7);
     let batch = Batch::parse(event.to_string().as_bytes()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let answer = runtime.block_on(process(table, letters, &metrics, batch, 7)).unwrap();
-    let reasons = ["not_an_envelope", "unknown_schema_version", "invalid_envelope", "corrupt_view"];
-    let causes = ["store_throttled", "store_unavailable", "lost_races", "newer_view", "dead_letter_unavailable"];
+    let answer = runtime.block_on(process(table, &queues.retry, &queues.dead, &metrics, batch, 7)).unwrap();
+    let (reasons, causes) = (Reason::ALL.map(Reason::as_str), Cause::ALL.map(Cause::as_str));
     let plain = [
         Metric::RecordsReceived,
         Metric::RecordsSettled,
         Metric::EventsApplied,
         Metric::EventsDuplicate,
+        Metric::EventsRetried,
         Metric::ViewWrites,
         Metric::ViewReads,
+        Metric::HolesOpened,
+        Metric::HolesClosed,
     ];
     let dead = reasons.into_iter().flat_map(|reason| [Metric::RecordsDead(reason), Metric::EventsDead(reason)]);
-    let all = plain.into_iter().chain(dead).chain(causes.map(Metric::RecordsFailed));
+    let unapplied = causes.into_iter().flat_map(|cause| [Metric::RecordsFailed(cause), Metric::RecordsRetried(cause)]);
+    let all = plain.into_iter().chain(dead).chain(unapplied);
     let counts = all.map(|metric| (metric.name(), metrics.count(metric))).collect();
     Ran { answer: serde_json::to_value(answer).unwrap(), counts }
 }
@@ -120,31 +143,31 @@ fn unavailable(key: &ViewKey) -> StoreError {
 fn many_records_of_a_session_are_one_write() {
     let table = MemoryTable::new(0);
     let values: Vec<_> = (0..20).map(|at| envelope(at % 2, &[at as u16])).collect();
-    let ran = run(&table, &Letters::default(), &msk(&values));
+    let ran = run(&table, &Queues::default(), &msk(&values));
     assert_eq!(ran.answer, json!({"batchItemFailures": []}));
     assert_eq!((ran.count("ViewWrites"), ran.count("EventsApplied"), ran.count("RecordsSettled")), (2, 20, 20));
 }
 
 #[test]
 fn poison_goes_to_the_dead_letter_queue_with_its_bytes_and_stops_nothing() {
-    let (table, letters) = (MemoryTable::new(0), Letters::default());
-    let ran = run(&table, &letters, &msk(&[envelope(1, &[0]), b"\xffgarbage".to_vec(), envelope(2, &[0])]));
+    let (table, queues) = (MemoryTable::new(0), Queues::default());
+    let ran = run(&table, &queues, &msk(&[envelope(1, &[0]), b"\xffgarbage".to_vec(), envelope(2, &[0])]));
     assert_eq!(ran.failed(), 0);
     assert_eq!((ran.count("RecordsSettled"), ran.count("RecordsDead")), (2, 1));
-    let letters = letters.into_taken();
+    let letters = queues.dead.into_taken();
     assert_eq!(
-        serde_json::to_value(&letters[0]).unwrap()["source"],
+        serde_json::to_value(&letters[0].letter.source).unwrap(),
         json!({"kind": "msk", "topic": "playback-events", "partition": 1, "offset": 1})
     );
-    assert_eq!(BASE64_STANDARD.decode(&letters[0].value_base64).unwrap(), b"\xffgarbage");
+    assert_eq!(BASE64_STANDARD.decode(&letters[0].letter.value_base64).unwrap(), b"\xffgarbage");
     assert_eq!((letters[0].reason.as_str(), letters[0].dead_at), ("not_an_envelope", 7));
     assert_eq!(table.views().len(), 2);
 }
 
 #[test]
 fn poison_that_the_queue_did_not_take_comes_again() {
-    let letters = Letters::new(true);
-    let ran = run(&MemoryTable::new(0), &letters, &msk(&[b"garbage".to_vec(), envelope(1, &[0])]));
+    let queues = Queues { dead: Letters::new(true), ..Queues::default() };
+    let ran = run(&MemoryTable::new(0), &queues, &msk(&[b"garbage".to_vec(), envelope(1, &[0])]));
     assert_eq!(
         ran.answer,
         json!({"batchItemFailures": [{"itemIdentifier": {"partition": "playback-events-0", "offset": 0}}]})
@@ -153,39 +176,152 @@ fn poison_that_the_queue_did_not_take_comes_again() {
 }
 
 #[test]
-fn a_session_that_the_store_refuses_fails_its_own_records_only() {
+fn what_is_worth_another_try_is_parked_with_its_bytes_and_its_cause_and_stops_nothing() {
+    let (table, queues) = (MemoryTable::new(0), Queues::default());
+    table.fail_writes(Box::new(|of| (*of == key(1)).then(|| unavailable(of))));
+    let values = [envelope(1, &[0]), envelope(2, &[0]), envelope(1, &[1, 2])];
+    let ran = run(&table, &queues, &kinesis(&values));
+    assert_eq!(ran.failed(), 0);
+    assert_eq!((ran.count("RecordsSettled"), ran.count("RecordsRetried"), ran.count("EventsRetried")), (1, 2, 3));
+    let letters = queues.retry.into_taken();
+    let letter = serde_json::to_value(&letters[1]).unwrap();
+    let error = json!({"cause": "store_unavailable", "at": 7, "detail": format!("write on {}: unavailable: the test says so", session(1))});
+    let source =
+        json!({"kind": "kinesis", "stream": "arn:standby", "shard": "shardId-000000000000", "sequence_number": "2"});
+    let expected = json!({"source": source, "key_base64": BASE64_STANDARD.encode("k"), "value_base64": BASE64_STANDARD.encode(&values[2]),
+        "attempts": 1, "first_error": error, "last_error": error});
+    assert_eq!((letters.len(), letter), (2, expected));
+    assert_eq!(queues.dead.into_taken(), []);
+}
+
+#[test]
+fn what_the_retry_queue_did_not_take_comes_again() {
     let table = MemoryTable::new(0);
     table.fail_writes(Box::new(|of| (*of == key(1)).then(|| unavailable(of))));
-    let values = [envelope(1, &[0]), envelope(2, &[0]), envelope(1, &[1])];
-    let ran = run(&table, &Letters::default(), &kinesis(&values));
-    assert_eq!(ran.answer, json!({"batchItemFailures": [{"itemIdentifier": "0"}, {"itemIdentifier": "2"}]}));
-    assert_eq!((ran.count("RecordsSettled"), ran.count("RecordsFailed")), (1, 2));
+    let mut asked = 0;
+    let refuse_second = move |_: &Letter| {
+        asked += 1;
+        asked == 2
+    };
+    let queues = Queues { retry: Letters::refusing(refuse_second), ..Queues::default() };
+    let ran = run(&table, &queues, &kinesis(&[envelope(1, &[0]), envelope(2, &[0]), envelope(1, &[1])]));
+    assert_eq!(ran.answer, json!({"batchItemFailures": [{"itemIdentifier": "2"}]}));
+    assert_eq!((ran.count("RecordsSettled"), ran.count("RecordsRetried"), ran.count("RecordsFailed")), (1, 1, 1));
+}
+
+/// Of `total` records, `poison` are no envelopes and `refused` are of a session that the store refuses.
+fn mixed(total: usize, poison: usize, refused: usize) -> (Ran, Queues) {
+    let (table, queues) = (MemoryTable::new(0), Queues::default());
+    table.fail_writes(Box::new(|of| (*of == key(0)).then(|| unavailable(of))));
+    let value = |at: usize| match at {
+        _ if at < poison => b"garbage".to_vec(),
+        _ if at < poison + refused => envelope(0, &[at as u16]),
+        _ => envelope(1, &[at as u16]),
+    };
+    let ran = run(&table, &queues, &kinesis(&(0..total).map(value).collect::<Vec<_>>()));
+    (ran, queues)
+}
+
+#[test]
+fn when_most_of_a_batch_fails_nothing_is_diverted_and_lag_grows() {
+    for (total, poison, refused, held) in [
+        (10, 0, 10, false), // few are no flood, even when they are all
+        (11, 0, 11, true),
+        (22, 0, 11, false), // half is not most
+        (21, 0, 11, true),
+        (21, 5, 6, true), // poison floods as well
+        (500, 100, 150, false),
+        (500, 251, 0, true),
+    ] {
+        let (ran, queues) = mixed(total, poison, refused);
+        let diverted = (queues.retry.into_taken().len(), queues.dead.into_taken().len());
+        let expected = if held { (poison + refused, 0, 0) } else { (0, refused, poison) };
+        assert_eq!(
+            (ran.failed(), diverted.0, diverted.1),
+            expected,
+            "{poison} poison and {refused} refused of {total}"
+        );
+        assert_eq!(
+            ran.count("RecordsSettled") as usize,
+            total - poison - refused,
+            "the others are applied all the same"
+        );
+        assert_eq!(ran.count("RecordsFailed") as usize, expected.0);
+    }
+}
+
+#[test]
+fn events_are_booked_in_the_minute_of_their_acceptance() {
+    let lines = Arc::new(std::sync::Mutex::new(String::new()));
+    let sink = Arc::clone(&lines);
+    let emitter = Emitter::to("test", "process", move |text| sink.lock().unwrap().push_str(text));
+    let (table, queues, now) = (MemoryTable::new(0), Queues::default(), 1_790_000_300_000);
+    table.fail_writes(Box::new(|of| (*of == key(1)).then(|| unavailable(of))));
+    let newer = |value: Vec<u8>| [value, vec![0x08, 99]].concat(); // a later field overrides: `schema_version` 99
+    let minute = 1_790_000_160_000;
+    let values = [
+        envelope_at(minute, 2, &[0, 1]),
+        envelope_at(minute + 59_999, 2, &[1, 2]),
+        envelope_at(minute + 60_000, 2, &[3]),
+        envelope_at(minute, 1, &[0]),
+        newer(envelope_at(minute, 3, &[0, 1, 2])),
+        b"garbage".to_vec(),
+    ];
+    let batch = Batch::parse(msk(&values).to_string().as_bytes()).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let done = async { process(&table, &queues.retry, &queues.dead, &emitter.start(now), batch, now).await };
+    assert_eq!(runtime.block_on(done).unwrap(), lambda::batch::answer([]));
+    let documents: Vec<Value> = lines.lock().unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let booked = |name: &str| -> Vec<(u64, u64)> {
+        let at = |document: &Value| document["_aws"]["Timestamp"].as_u64().unwrap();
+        documents.iter().filter_map(|document| Some((at(document), document[name].as_u64()?))).collect()
+    };
+    assert_eq!(booked("EventsApplied"), [(minute, 3), (minute + 60_000, 1)]);
+    assert_eq!(booked("EventsDuplicate"), [(minute, 1)]);
+    assert_eq!(booked("EventsRetried"), [(minute, 1)]);
+    assert_eq!(booked("EventsDead"), [(minute, 3)], "of garbage nothing can be counted");
+    assert_eq!(booked("RecordsReceived"), [(now, 6)], "our work counts now");
+}
+
+#[test]
+fn holes_of_ended_sessions_are_counted_once_as_writes_open_and_close_them() {
+    let (table, queues) = (MemoryTable::new(0), Queues::default());
+    let run_one = |value: Vec<u8>| {
+        let ran = run(&table, &queues, &msk(&[value]));
+        (ran.count("HolesOpened"), ran.count("HolesClosed"))
+    };
+    assert_eq!(run_one(envelope(1, &[0, 2])), (0, 0), "a session that goes on has no holes yet");
+    assert_eq!(run_one(stopped(1, 5)), (3, 0), "1, 3 and 4");
+    assert_eq!(run_one(stopped(1, 5)), (0, 0), "nothing new, no write");
+    assert_eq!(run_one(envelope(1, &[3, 4])), (0, 2));
+    assert_eq!(run_one(envelope(1, &[6])), (0, 1), "it goes on: it has not ended");
+    assert_eq!(run_one(stopped(1, 8)), (2, 0), "1 and 7");
 }
 
 #[test]
 fn a_corrupt_view_makes_dead_letters_and_not_a_blocked_partition() {
-    let (table, letters) = (MemoryTable::new(0), Letters::default());
+    let (table, queues) = (MemoryTable::new(0), Queues::default());
     table.put_raw(key(1), b"rust".to_vec());
-    let ran = run(&table, &letters, &msk(&[envelope(1, &[0, 1]), envelope(2, &[0])]));
+    let ran = run(&table, &queues, &msk(&[envelope(1, &[0, 1]), envelope(2, &[0])]));
     assert_eq!((ran.failed(), ran.count("RecordsDead"), ran.count("EventsDead")), (0, 1, 2));
-    assert_eq!(letters.into_taken()[0].reason, "corrupt_view");
+    assert_eq!(queues.dead.into_taken()[0].reason, "corrupt_view");
 }
 
 #[test]
 fn a_message_of_many_envelopes_is_settled_envelope_by_envelope() {
-    let (table, letters) = (MemoryTable::new(0), Letters::default());
+    let (table, queues) = (MemoryTable::new(0), Queues::default());
     let body = |parts: &[Vec<u8>]| BASE64_STANDARD.encode(join_delimited(parts.iter().map(Vec::as_slice)));
     let bodies = [
         body(&[envelope(1, &[0]), b"garbage".to_vec(), envelope(2, &[0])]),
         "not base64!".to_owned(),
         body(&[envelope(1, &[0])]),
     ];
-    let ran = run(&table, &letters, &sqs(&bodies));
+    let ran = run(&table, &queues, &sqs(&bodies));
     assert_eq!(ran.answer, json!({"batchItemFailures": []}));
     assert_eq!((ran.count("RecordsReceived"), ran.count("RecordsSettled"), ran.count("RecordsDead")), (5, 3, 2));
     assert_eq!((ran.count("EventsApplied"), ran.count("EventsDuplicate")), (2, 1));
     let bytes: BTreeSet<Vec<u8>> =
-        letters.into_taken().iter().map(|l| BASE64_STANDARD.decode(&l.value_base64).unwrap()).collect();
+        queues.dead.into_taken().iter().map(|l| BASE64_STANDARD.decode(&l.letter.value_base64).unwrap()).collect();
     assert_eq!(bytes, BTreeSet::from([b"garbage".to_vec(), b"not base64!".to_vec()]));
 }
 
@@ -195,7 +331,8 @@ fn a_message_is_named_once_however_many_of_its_envelopes_failed() {
     table.fail_writes(Box::new(|of| Some(unavailable(of))));
     let parts = [envelope(1, &[0]), envelope(2, &[0])];
     let body = BASE64_STANDARD.encode(join_delimited(parts.iter().map(Vec::as_slice)));
-    let ran = run(&table, &Letters::default(), &sqs(&[body]));
+    let queues = Queues { retry: Letters::new(true), ..Queues::default() };
+    let ran = run(&table, &queues, &sqs(&[body]));
     assert_eq!(ran.answer, json!({"batchItemFailures": [{"itemIdentifier": "m0"}]}));
 }
 
@@ -213,13 +350,13 @@ fn given() -> impl Strategy<Value = Given> {
 }
 
 proptest! {
-    /// Whatever comes, however the store and the queue fail: records in = outcomes, and an event that the answer does not
-    /// name is in a view or in a dead letter.
+    /// Whatever comes, however the store and the queues fail: records in = outcomes, and a record that the answer does not
+    /// name is in a view, or its bytes are on just the queue that the counts say.
     #[test]
     fn every_record_ends_once_and_what_is_called_done_is_durable(
         records in prop::collection::vec(given(), 1..30),
         refused in 0u128..6,
-        down in any::<bool>(),
+        down in any::<(bool, bool)>(),
         trigger in 0u8..2,
         seed in any::<u64>(),
     ) {
@@ -228,28 +365,37 @@ proptest! {
             Given::Garbage(bytes) => bytes.clone(),
         }).collect();
         let event = if trigger == 0 { msk(&values) } else { kinesis(&values) };
-        let (table, letters) = (MemoryTable::new(seed), Letters::new(down));
+        let table = MemoryTable::new(seed);
+        let queues = Queues { retry: Letters::new(down.0), dead: Letters::new(down.1) };
         table.fail_writes(Box::new(move |of| (*of == key(refused)).then(|| unavailable(of))));
-        let ran = run(&table, &letters, &event);
+        let ran = run(&table, &queues, &event);
         prop_assert_eq!(ran.count("RecordsReceived") as usize, records.len());
-        prop_assert_eq!(
-            ran.count("RecordsSettled") + ran.count("RecordsDead") + ran.count("RecordsFailed"),
-            ran.count("RecordsReceived")
-        );
+        let outcomes = ["RecordsSettled", "RecordsDead", "RecordsRetried", "RecordsFailed"];
+        prop_assert_eq!(outcomes.map(|name| ran.count(name)).iter().sum::<u64>(), ran.count("RecordsReceived"));
         let failed: BTreeSet<usize> = ran.answer["batchItemFailures"].as_array().unwrap().iter().map(|failure| {
             let id = &failure["itemIdentifier"];
             id.as_str().map_or_else(|| id["offset"].as_u64().unwrap() as usize, |text| text.parse().unwrap())
         }).collect();
         prop_assert_eq!(failed.len() as u64, ran.count("RecordsFailed"));
         let views = table.views();
-        let dead: BTreeSet<String> = letters.into_taken().into_iter().map(|l| l.value_base64).collect();
+        let (parked, dead) = (queues.retry.into_taken(), queues.dead.into_taken());
+        prop_assert_eq!(parked.len() as u64, ran.count("RecordsRetried"));
+        prop_assert_eq!(dead.len() as u64, ran.count("RecordsDead"));
+        let bytes = |letters: Vec<Letter>| -> BTreeSet<String> { letters.into_iter().map(|l| l.value_base64).collect() };
+        let (parked, dead) = (bytes(parked), bytes(dead.into_iter().map(|dead| dead.letter).collect()));
         for (at, (record, value)) in records.iter().zip(&values).enumerate() {
             if failed.contains(&at) {
                 continue;
             }
-            let in_view = matches!(record, Given::Good { session, seqs }
-                if views.get(&key(*session)).is_some_and(|view| seqs.iter().all(|&seq| view.seen.contains(u64::from(seq)))));
-            prop_assert!(in_view || dead.contains(&BASE64_STANDARD.encode(value)), "record {} is nowhere", at);
+            let value = BASE64_STANDARD.encode(value);
+            match record {
+                Given::Good { session, seqs } => {
+                    let view = views.get(&key(*session));
+                    let in_view = view.is_some_and(|view| seqs.iter().all(|&seq| view.seen.contains(u64::from(seq))));
+                    prop_assert!(in_view || parked.contains(&value), "record {} is nowhere", at);
+                }
+                Given::Garbage(_) => prop_assert!(dead.contains(&value), "record {} is nowhere", at),
+            }
         }
         // At most one write a session a batch.
         let mut written = BTreeSet::new();

@@ -8,6 +8,8 @@ use crate::local::LocalDynamoDb;
 use crate::simulate::plan::{DEFAULT_START_AT, Plan};
 use crate::simulate::{Faults, Model};
 use anyhow::{Context as _, Result, bail};
+use apply::testing::Letters;
+use apply::{DeadLetter, Letter};
 use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType};
 use cpu_time::ProcessTime;
 use lambda::batch::Batch;
@@ -15,7 +17,6 @@ use lambda::metrics::{Emitter, Metric};
 use playback::edge::{SessionWindow, parse_request, validate};
 use playback::envelope::{Stamp, group};
 use process::process;
-use process::testing::Letters;
 use serde::Serialize;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -232,12 +233,13 @@ struct Sums {
 
 async fn process_all<T: ViewTable>(table: &T, events: &[String]) -> Result<Sums> {
     let emitter = Emitter::to("bench", "process", |_| {});
+    let (retry, dead_letters) = (Letters::<Letter>::default(), Letters::<DeadLetter>::default());
     let mut sums = Sums::default();
     for event in events {
         let metrics = emitter.start(0);
         let batch = Batch::parse(event.as_bytes())?;
         let received = batch.records.len() as u64;
-        let answer = process(table, &Letters::default(), &metrics, batch, 0).await?;
+        let answer = process(table, &retry, &dead_letters, &metrics, batch, 0).await?;
         serde_json::to_string(&answer)?;
         if metrics.count(Metric::RecordsSettled) != received {
             bail!("only {} of {received} records were settled", metrics.count(Metric::RecordsSettled));

@@ -54,6 +54,17 @@ pub struct Record {
     pub key: Option<Bytes>,
     /// The record's bytes: Kafka's value and Kinesis' data decoded from base64, SQS' body as it is.
     pub value: Result<Bytes, BadRecord>,
+    /// How an SQS message was delivered.
+    pub delivery: Option<Delivery>,
+}
+
+/// This delivery of an SQS message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivery {
+    /// What names the delivery to SQS, to change when the message comes again.
+    pub receipt_handle: String,
+    /// How often the message was received, this time included, as far as SQS knows; 1 when it does not say.
+    pub receives: u32,
 }
 
 /// The place of a record. Its JSON form is the `source` of a dead letter.
@@ -218,8 +229,8 @@ fn kafka(partitions: BTreeMap<Cow<'_, str>, Vec<KafkaRecord<'_>>>) -> Result<Vec
                 Source::Kafka { topic: record.topic.into_owned(), partition: record.partition, offset: record.offset };
             let value = record.value.ok_or(BadRecord::NoValue).and_then(|text| decode("value", &text));
             records.push(match record.key.map(|text| decode("key", &text)).transpose() {
-                Ok(key) => Record { source, key, value },
-                Err(bad_key) => Record { source, key: None, value: Err(bad_key) },
+                Ok(key) => Record { source, key, value, delivery: None },
+                Err(bad_key) => Record { source, key: None, value: Err(bad_key), delivery: None },
             });
         }
     }
@@ -242,7 +253,9 @@ fn sqs(index: usize, record: &RawValue) -> Result<Record, BatchError> {
     let named = |part: Option<String>, name| {
         part.filter(|part| !part.is_empty()).ok_or(BatchError::Unnamed { index, part: name })
     };
+    let receives = message.attributes.get("ApproximateReceiveCount").and_then(|count| count.parse().ok()).unwrap_or(1);
     Ok(Record {
+        delivery: message.receipt_handle.map(|receipt_handle| Delivery { receipt_handle, receives }),
         source: Source::Sqs {
             queue: named(message.event_source_arn, "eventSourceARN")?,
             message_id: named(message.message_id, "messageId")?,
@@ -267,6 +280,7 @@ fn kinesis(index: usize, record: &RawValue) -> Result<Record, BatchError> {
         },
         key: Some(Bytes::from(record.kinesis.partition_key.into_owned())),
         value: decode("value", &record.kinesis.data),
+        delivery: None,
     })
 }
 

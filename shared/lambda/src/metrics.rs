@@ -156,48 +156,64 @@ impl Emitter {
     }
 }
 
+/// The oldest and the newest timestamp that a metric may have, as distances from now. CloudWatch takes up to two weeks and up to two
+/// hours (API reference of `PutMetricData`, which EMF's documents end in); an hour is kept back for the way there.
+const OLDEST_MS: u64 = (14 * 24 - 1) * 3_600_000;
+const NEWEST_MS: u64 = 3_600_000;
+const MINUTE_MS: u64 = 60_000;
+
 /// The counts of one invocation. Shared by reference among its concurrent parts; written when dropped.
 #[must_use = "metrics are written when the recorder is dropped, which should be at the end of the invocation"]
 pub struct Metrics {
     emitter: Emitter,
     timestamp_ms: u64,
-    counts: Mutex<BTreeMap<Metric, u64>>,
+    /// By the timestamp that they are written with.
+    counts: Mutex<BTreeMap<(u64, Metric), u64>>,
 }
 
 impl Metrics {
-    /// Counts `n` more of `metric`. Nothing is written for what was never counted above zero.
+    /// Counts `n` more of `metric` now. Nothing is written for what was never counted above zero.
     pub fn add(&self, metric: Metric, n: u64) {
+        self.add_stamped(self.timestamp_ms, metric, n);
+    }
+
+    /// Counts `n` more of `metric` in the minute of `at_ms` (Unix milliseconds): for what belongs to a time other than now.
+    /// A time that CloudWatch would refuse counts at the nearest that it takes, since a count at the wrong minute is
+    /// better than a document that is dropped without a word.
+    pub fn add_at(&self, at_ms: u64, metric: Metric, n: u64) {
+        let (oldest, newest) =
+            (self.timestamp_ms.saturating_sub(OLDEST_MS), self.timestamp_ms.saturating_add(NEWEST_MS));
+        let at_ms = at_ms.clamp(oldest, newest);
+        self.add_stamped(at_ms - at_ms % MINUTE_MS, metric, n);
+    }
+
+    fn add_stamped(&self, timestamp_ms: u64, metric: Metric, n: u64) {
         if n > 0 {
-            *self.counts().entry(metric).or_default() += n;
+            *self.counts().entry((timestamp_ms, metric)).or_default() += n;
         }
     }
 
-    /// What was counted of `metric` so far.
+    /// What was counted of `metric` so far, at whatever time.
     pub fn count(&self, metric: Metric) -> u64 {
-        self.counts().get(&metric).copied().unwrap_or(0)
+        self.counts().iter().filter(|((_, counted), _)| *counted == metric).map(|(_, n)| n).sum()
     }
 
-    fn counts(&self) -> std::sync::MutexGuard<'_, BTreeMap<Metric, u64>> {
+    fn counts(&self) -> std::sync::MutexGuard<'_, BTreeMap<(u64, Metric), u64>> {
         // A panic elsewhere leaves whole numbers behind: they are still to be reported.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The EMF documents: one for the plain metrics, one for each distinct value of a third dimension.
+    /// The EMF documents: for each timestamp one for the plain metrics, and one for each distinct value of a third dimension.
     fn lines(&self) -> serde_json::Result<String> {
         let counts = self.counts();
         let mut documents = BTreeMap::<_, Vec<_>>::new();
-        for (metric, n) in counts.iter() {
-            documents.entry(metric.dimension()).or_default().push((*metric, *n));
+        for ((timestamp_ms, metric), n) in counts.iter() {
+            documents.entry((*timestamp_ms, metric.dimension())).or_default().push((*metric, *n));
         }
         let mut lines = String::new();
-        for (extra, metrics) in documents {
-            let document = Document {
-                timestamp_ms: self.timestamp_ms,
-                stage: &self.emitter.stage,
-                function: &self.emitter.function,
-                extra,
-                metrics,
-            };
+        for ((timestamp_ms, extra), metrics) in documents {
+            let document =
+                Document { timestamp_ms, stage: &self.emitter.stage, function: &self.emitter.function, extra, metrics };
             lines.push_str(&serde_json::to_string(&document)?);
             lines.push('\n');
         }
@@ -304,6 +320,43 @@ mod tests {
             r#"{"_aws":{"Timestamp":1790000010122,"CloudWatchMetrics":[{"Namespace":"Playhead","Dimensions":[["Stage","Function"],["Stage","Function","Reason"]],"Metrics":[{"Name":"EventsDead","Unit":"Count"},{"Name":"RecordsDead","Unit":"Count"}]}]},"Stage":"dev","Function":"playhead-process","Reason":"unknown_schema","EventsDead":3,"RecordsDead":1}"#,
         ];
         assert_eq!(*lines.lock().unwrap(), golden);
+    }
+
+    #[test]
+    fn what_belongs_to_another_minute_is_stamped_with_it_within_what_cloudwatch_takes() {
+        let (emitter, lines) = recording();
+        let now = 1_790_000_010_122;
+        let metrics = emitter.start(now);
+        metrics.add(Metric::RecordsReceived, 1);
+        metrics.add_at(now - 70_000, Metric::EventsApplied, 2);
+        metrics.add_at(now - 75_000, Metric::EventsApplied, 3);
+        metrics.add_at(now - 75_000, Metric::EventsDead("undecodable"), 5);
+        metrics.add_at(0, Metric::EventsApplied, 7);
+        metrics.add_at(u64::MAX, Metric::EventsApplied, 11);
+        metrics.add_at(now, Metric::EventsDuplicate, 0);
+        assert_eq!(metrics.count(Metric::EventsApplied), 23);
+        drop(metrics);
+        let documents: Vec<(u64, serde_json::Value)> = lines
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|line| {
+                let document: serde_json::Value = serde_json::from_str(line).unwrap();
+                (document["_aws"]["Timestamp"].as_u64().unwrap(), document)
+            })
+            .collect();
+        let counted = |name: &str| -> Vec<(u64, u64)> {
+            documents.iter().filter_map(|(at, document)| Some((*at, document[name].as_u64()?))).collect()
+        };
+        let day = 24 * 3_600_000;
+        let applied = counted("EventsApplied");
+        assert_eq!(applied[1], (1_789_999_920_000, 5));
+        assert!(applied[0].1 == 7 && applied[0].0 > now - 14 * day && applied[0].0 < now - 13 * day, "{applied:?}");
+        assert!(applied[2].1 == 11 && applied[2].0 > now && applied[2].0 < now + 2 * 3_600_000, "{applied:?}");
+        assert!(documents.iter().filter(|(at, _)| *at != now).all(|(at, _)| at.is_multiple_of(60_000)));
+        assert_eq!(counted("EventsDead"), [(1_789_999_920_000, 5)]);
+        assert_eq!(counted("RecordsReceived"), [(now, 1)]);
+        assert_eq!(documents.len(), 5, "one for each minute and set of dimensions");
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub struct Poison {
     pub detail: String,
     /// Events that the record seems to hold; 0 when it cannot be told.
     pub events: u64,
+    /// When it seems to have been received, Unix milliseconds.
+    pub received_at: Option<u64>,
 }
 
 /// Groups the events of one request into envelopes: one a session (and another only where a session's events
@@ -128,9 +130,11 @@ impl Envelope {
             reason: Reason::NotAnEnvelope,
             detail: error.to_string(),
             events: 0,
+            received_at: None,
         })?;
         let events = envelope.events.len() as u64;
-        let poison = |reason, detail: String| Poison { reason, detail, events };
+        let received_at = (envelope.received_at > 0).then_some(envelope.received_at);
+        let poison = |reason, detail: String| Poison { reason, detail, events, received_at };
         match envelope.schema_version {
             // Protobuf reads nearly any short text as a message with unknown fields only; without a version it is none of ours.
             0 => return Err(poison(Reason::NotAnEnvelope, "`schema_version` is absent".to_owned())),
@@ -268,7 +272,12 @@ pub fn join_delimited<'a>(envelopes: impl IntoIterator<Item = &'a [u8]>) -> Vec<
 /// # Errors
 /// [`Poison`] when a length does not fit or nothing is there; then none of the message is trusted.
 pub fn split_delimited(mut bytes: &[u8]) -> Result<Vec<&[u8]>, Poison> {
-    let broken = |detail: &str| Poison { reason: Reason::NotAnEnvelope, detail: detail.to_owned(), events: 0 };
+    let broken = |detail: &str| Poison {
+        reason: Reason::NotAnEnvelope,
+        detail: detail.to_owned(),
+        events: 0,
+        received_at: None,
+    };
     let mut envelopes = Vec::new();
     while !bytes.is_empty() {
         let length = prost::encoding::decode_varint(&mut bytes).map_err(|error| broken(&error.to_string()))?;

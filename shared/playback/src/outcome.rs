@@ -1,5 +1,4 @@
-//! How a record ends. Every record that `process` receives ends in exactly one [`Outcome`]; the counts of a
-//! [`Tally`] balance against what came in.
+//! How a record ends: every record that `process` or `retry` receives ends in exactly one [`Outcome`].
 
 /// Why a record can never be applied: it goes to the dead-letter queue with its bytes.
 /// [`Reason::as_str`] is a metric dimension and part of the dead letter, and never changes.
@@ -13,12 +12,22 @@ pub enum Reason {
     InvalidEnvelope,
     /// The stored view that the record belongs to cannot be read.
     CorruptView,
+    /// It was worth another try each time, and now it was the last one.
+    AttemptsExhausted,
+    /// A message of the queue `retry` that is neither a letter nor about a batch that Lambda gave up.
+    UnreadableMessage,
 }
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Reason; 4] =
-        [Reason::NotAnEnvelope, Reason::UnknownSchemaVersion, Reason::InvalidEnvelope, Reason::CorruptView];
+    pub const ALL: [Reason; 6] = [
+        Reason::NotAnEnvelope,
+        Reason::UnknownSchemaVersion,
+        Reason::InvalidEnvelope,
+        Reason::CorruptView,
+        Reason::AttemptsExhausted,
+        Reason::UnreadableMessage,
+    ];
 
     /// The stable name.
     pub const fn as_str(self) -> &'static str {
@@ -27,6 +36,8 @@ impl Reason {
             Reason::UnknownSchemaVersion => "unknown_schema_version",
             Reason::InvalidEnvelope => "invalid_envelope",
             Reason::CorruptView => "corrupt_view",
+            Reason::AttemptsExhausted => "attempts_exhausted",
+            Reason::UnreadableMessage => "unreadable_message",
         }
     }
 }
@@ -44,16 +55,25 @@ pub enum Cause {
     NewerView,
     /// The dead-letter queue did not take the record.
     DeadLetterUnavailable,
+    /// The queue `retry` did not take the record.
+    RetryUnavailable,
+    /// It is poison among so much that could not be applied that nothing is diverted.
+    HeldBack,
+    /// The object with the batch that Lambda gave up could not be had.
+    ObjectUnavailable,
 }
 
 impl Cause {
     /// All causes.
-    pub const ALL: [Cause; 5] = [
+    pub const ALL: [Cause; 8] = [
         Cause::StoreThrottled,
         Cause::StoreUnavailable,
         Cause::LostRaces,
         Cause::NewerView,
         Cause::DeadLetterUnavailable,
+        Cause::RetryUnavailable,
+        Cause::HeldBack,
+        Cause::ObjectUnavailable,
     ];
 
     /// The stable name, a metric dimension.
@@ -64,6 +84,9 @@ impl Cause {
             Cause::LostRaces => "lost_races",
             Cause::NewerView => "newer_view",
             Cause::DeadLetterUnavailable => "dead_letter_unavailable",
+            Cause::RetryUnavailable => "retry_unavailable",
+            Cause::HeldBack => "held_back",
+            Cause::ObjectUnavailable => "object_unavailable",
         }
     }
 }
@@ -89,6 +112,13 @@ impl std::ops::AddAssign for Counts {
 pub enum Outcome {
     /// All its events are in their views.
     Settled(Counts),
+    /// It is on the queue `retry`, to be applied again.
+    Retried {
+        /// Why.
+        cause: Cause,
+        /// How many events it holds.
+        events: u64,
+    },
     /// It is in the dead-letter queue; `events` of it could be told apart (0 when the bytes are no envelope).
     Dead {
         /// Why.
@@ -100,38 +130,9 @@ pub enum Outcome {
     Failed(Cause),
 }
 
-/// The outcomes of a batch, counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Records that ended in [`Outcome::Settled`].
-    pub settled: u64,
-    /// Records that ended in [`Outcome::Dead`].
-    pub dead: u64,
-    /// Records that ended in [`Outcome::Failed`].
-    pub failed: u64,
-    /// Events of the settled records.
-    pub events: Counts,
-}
-
-impl Tally {
-    /// Counts the outcomes.
-    pub fn of<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> Self {
-        let mut tally = Self::default();
-        for outcome in outcomes {
-            match outcome {
-                Outcome::Settled(counts) => {
-                    tally.settled += 1;
-                    tally.events += *counts;
-                }
-                Outcome::Dead { .. } => tally.dead += 1,
-                Outcome::Failed(_) => tally.failed += 1,
-            }
-        }
-        tally
-    }
-
-    /// All records counted.
-    pub const fn records(&self) -> u64 {
-        self.settled + self.dead + self.failed
+impl Outcome {
+    /// Whether the record is safe elsewhere, so that where it came from it may be forgotten.
+    pub const fn is_durable(&self) -> bool {
+        !matches!(self, Outcome::Failed(_))
     }
 }

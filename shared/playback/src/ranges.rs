@@ -83,6 +83,11 @@ impl RangeSet {
         self.ranges.iter().map(|r| r.end - r.start).sum()
     }
 
+    /// How many members are less than `bound`.
+    pub fn len_below(&self, bound: u64) -> u64 {
+        self.ranges.iter().take_while(|r| r.start < bound).map(|r| r.end.min(bound) - r.start).sum()
+    }
+
     /// Whether the set has no members.
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
@@ -173,6 +178,7 @@ mod tests {
             prop_assert_eq!(set.len() as usize, members(&input).len());
             for value in 0..230 {
                 prop_assert_eq!(set.contains(value), members(&input).contains(&value));
+                prop_assert_eq!(set.len_below(value) as usize, members(&input).range(..value).count());
             }
         }
 

@@ -63,6 +63,23 @@ pub struct Latest {
     pub device: Arc<Device>,
 }
 
+/// Sequence numbers missing in ended sessions, as one change of a view opens and closes them. Over all changes, opened less closed
+/// are the holes that there are. A session that goes on after `stopped` has not ended any more, and closes its holes until it ends again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Holes {
+    /// Missing now, and not before.
+    pub opened: u64,
+    /// Missing before, and not any more.
+    pub closed: u64,
+}
+
+impl std::ops::AddAssign for Holes {
+    fn add_assign(&mut self, other: Self) {
+        self.opened += other.opened;
+        self.closed += other.closed;
+    }
+}
+
 /// A packed view that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnreadableView {
@@ -163,6 +180,21 @@ impl View {
     /// Sequence numbers below the greatest that never arrived.
     pub fn missing(&self) -> u64 {
         (u64::from(self.latest.seq) + 1).saturating_sub(self.events())
+    }
+
+    /// One past the greatest sequence number once the session has ended (its latest event is `stopped`), and 0 before that: below
+    /// it nothing should be missing.
+    fn complete_below(&self) -> u64 {
+        if self.latest.kind == Kind::Stopped { u64::from(self.latest.seq) + 1 } else { 0 }
+    }
+
+    /// What this state changes in the holes of ended sessions, when it takes the place of `before`, which it contains.
+    pub fn holes_since(&self, before: Option<&View>) -> Holes {
+        let missing_below = |view: &View, bound: u64| bound - view.seen.len_below(bound);
+        let (bound_before, bound) = (before.map_or(0, View::complete_below), self.complete_below());
+        let holes_before = before.map_or(0, |view| missing_below(view, bound_before));
+        let kept = missing_below(self, bound.min(bound_before));
+        Holes { opened: missing_below(self, bound) - kept, closed: holes_before.saturating_sub(kept) }
     }
 
     /// How much of the title was played, milliseconds; what was played twice counts once.
@@ -276,6 +308,27 @@ mod tests {
                 merged.merge(&View::of(event, &envelope.title_id, envelope.stamp.received_at));
             }
             prop_assert_eq!(absorbed, merged);
+        }
+
+        /// However a session's events arrive, the changes add up to what is missing in the end, and each is the difference of two sets.
+        #[test]
+        fn holes_opened_less_closed_are_what_is_missing_in_the_end(states in prop::collection::vec(views(), 1..8)) {
+            let holes = |view: &View| -> std::collections::BTreeSet<u64> {
+                let ended = view.latest.kind == Kind::Stopped;
+                (0..=u64::from(view.latest.seq)).filter(|&seq| ended && !view.seen.contains(seq)).collect()
+            };
+            let mut sum = Holes::default();
+            let mut stored: Option<View> = None;
+            for state in &states {
+                let after = stored.as_ref().map_or_else(|| state.clone(), |before| joined(before, state));
+                let change = after.holes_since(stored.as_ref());
+                let before = stored.as_ref().map(holes).unwrap_or_default();
+                prop_assert_eq!(change.opened as usize, holes(&after).difference(&before).count());
+                prop_assert_eq!(change.closed as usize, before.difference(&holes(&after)).count());
+                sum += change;
+                stored = Some(after);
+            }
+            prop_assert_eq!((sum.opened - sum.closed) as usize, holes(&stored.unwrap()).len());
         }
 
         #[test]

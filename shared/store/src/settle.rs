@@ -14,6 +14,7 @@ use crate::table::{Fault, StoreError, Stored, ViewTable, WriteError};
 use futures::stream::{self, StreamExt};
 use playback::fold::{Delta, ViewKey};
 use playback::outcome::Counts;
+use playback::view::Holes;
 
 /// Writes under way at once: enough to hide the store's latency, and below the connections one environment keeps.
 const CONCURRENT_WRITES: usize = 64;
@@ -41,6 +42,9 @@ pub struct Usage {
     pub lost_races: u64,
     /// Deltas that failed because the store asked for less.
     pub throttles: u64,
+    /// What the writes that won changed in the holes of ended sessions. A write whose answer was lost is not in it, nor is a view
+    /// that was deleted.
+    pub holes: Holes,
 }
 
 /// Brings every delta into the table, or says of each why not; one that fails stops no other.
@@ -68,6 +72,7 @@ pub async fn settle<T: ViewTable>(table: &T, deltas: Vec<Delta>) -> (Vec<Settled
         usage.writes += own.writes;
         usage.lost_races += own.lost_races;
         usage.throttles += own.throttles;
+        usage.holes += own.holes;
     }
     drop(writes);
     (settled, usage)
@@ -94,7 +99,10 @@ async fn write_until_it_holds<T: ViewTable>(
         }
         usage.writes += 1;
         match table.write(&delta.key, &merged, base.as_ref().map(|stored| stored.version)).await {
-            Ok(()) => return Ok(delta.attribute(stored)),
+            Ok(()) => {
+                usage.holes += merged.holes_since(stored);
+                return Ok(delta.attribute(stored));
+            }
             Err(WriteError::Lost(current)) => {
                 usage.lost_races += 1;
                 base = current.map(|stored| *stored);

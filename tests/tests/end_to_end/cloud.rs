@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use apply::DeadLetter;
 use aws_sdk_dynamodb::types::AttributeValue;
 use playback::session::SessionId;
 use playhead::local::{Endpoints, LocalCloud, LocalOptions, Progress};
-use process::DeadLetter;
 use tokio::runtime::Runtime;
 use tokio::sync::{Mutex, RwLock};
 use tokio::time::Instant;

@@ -102,6 +102,8 @@ pub(crate) enum Part {
     Store,
     /// The dead-letter queue.
     DeadLetterQueue,
+    /// The queue `retry`.
+    RetryQueue,
 }
 
 /// Which view.

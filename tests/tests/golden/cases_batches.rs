@@ -185,13 +185,36 @@ fn msk_failed() -> Vec<Case> {
         case(
             "msk",
             "store-refuses-one-session",
-            "The store fails for one session: its two records are named as failed, by partition and offset, and the other's is folded.",
-            refused,
+            "The store fails for one session: its two records are parked on the queue `retry` with their bytes and the cause, and the other's is folded.",
+            refused.clone(),
             msk([
                 kafka(0, 15, &first, first.watched(0, 1)),
                 kafka(0, 16, &second, second.watched(0, 0)),
                 kafka(1, 41, &second, second.watched(1, 1)),
             ]),
+        ),
+        case(
+            "msk",
+            "retry-queue-away",
+            "The store fails for one session, and the queue `retry` is away: its two records are named as failed, by partition and offset.",
+            Given { away: [Part::RetryQueue].into(), ..refused.clone() },
+            msk([
+                kafka(0, 15, &first, first.watched(0, 1)),
+                kafka(0, 16, &second, second.watched(0, 0)),
+                kafka(1, 41, &second, second.watched(1, 1)),
+            ]),
+        ),
+        case(
+            "msk",
+            "most-of-a-batch-fails",
+            "The store fails for eleven of twelve records: none is diverted, they are named as failed and lag grows; the twelfth is folded.",
+            refused,
+            msk((0..11).map(|seq| kafka(0, 15 + seq, &second, second.watched(seq, seq))).chain([kafka(
+                1,
+                41,
+                &first,
+                first.watched(0, 1),
+            )])),
         ),
         case(
             "msk",
@@ -262,7 +285,7 @@ fn sqs() -> Vec<Case> {
         case(
             "sqs",
             "store-refuses-one-session",
-            "The store fails for one session of a message: the message is named once and comes again, its other envelopes are folded all the same.",
+            "The store fails for one session: its envelopes are parked on the queue `retry`, one letter each, and the messages are done.",
             refused(),
             list([
                 sqs_message(1, 1, &many),
@@ -318,8 +341,8 @@ fn kinesis() -> Vec<Case> {
         case(
             "kinesis",
             "store-refuses-one-session",
-            "The store fails for one session: its records are named by their sequence numbers, of which Lambda takes the lowest as the place to go on from.",
-            Given { refused: vec![second.place()], ..nothing() },
+            "The store fails for one session, and the queue `retry` is away: its records are named by their sequence numbers, of which Lambda takes the lowest as the place to go on from.",
+            Given { refused: vec![second.place()], away: [Part::RetryQueue].into(), ..nothing() },
             list([
                 put(1, &first, first.watched(0, 0)),
                 put(2, &second, second.watched(0, 0)),

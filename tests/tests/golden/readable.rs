@@ -5,7 +5,8 @@ use playback::envelope::Envelope;
 use playback::fold::ViewKey;
 use playback::ranges::RangeSet;
 use playback::view::View;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// A record on the log.
 pub(crate) fn envelope(envelope: &Envelope) -> Value {
@@ -70,15 +71,30 @@ fn ranges(set: &RangeSet) -> Vec<String> {
 
 /// What an invocation counted, from the EMF lines that it wrote: `Name` or `Name[dimension]`, and how often.
 pub(crate) fn counts(lines: &str) -> Value {
-    let mut counts = Map::new();
-    for line in lines.lines() {
+    let mut counts = BTreeMap::<String, u64>::new();
+    for (_, label, n) in counted(lines) {
+        *counts.entry(label).or_default() += n;
+    }
+    json!(counts)
+}
+
+/// What of that it counted in another time than `now`: by the minute of acceptance.
+pub(crate) fn books(lines: &str, now: u64) -> Value {
+    let mut books = BTreeMap::<u64, BTreeMap<String, u64>>::new();
+    for (at, label, n) in counted(lines).filter(|(at, ..)| *at != now) {
+        *books.entry(at).or_default().entry(label).or_default() += n;
+    }
+    json!(books)
+}
+
+fn counted(lines: &str) -> impl Iterator<Item = (u64, String, u64)> {
+    lines.lines().flat_map(|line| {
         let document: Value = serde_json::from_str(line).unwrap();
         let third = document.get("Code").or_else(|| document.get("Reason")).and_then(Value::as_str);
-        for metric in document["_aws"]["CloudWatchMetrics"][0]["Metrics"].as_array().unwrap() {
-            let name = metric["Name"].as_str().unwrap();
-            let label = third.map_or_else(|| name.to_owned(), |third| format!("{name}[{third}]"));
-            counts.insert(label, document[name].clone());
-        }
-    }
-    Value::Object(counts)
+        let label = |name: &str| third.map_or_else(|| name.to_owned(), |third| format!("{name}[{third}]"));
+        let at = document["_aws"]["Timestamp"].as_u64().unwrap();
+        let names = document["_aws"]["CloudWatchMetrics"][0]["Metrics"].as_array().unwrap().iter();
+        let names = names.map(|metric| metric["Name"].as_str().unwrap());
+        names.map(|name| (at, label(name), document[name].as_u64().unwrap())).collect::<Vec<_>>()
+    })
 }

@@ -5,6 +5,8 @@ use crate::case::{Case, Function, Given, Part, Place, event_bytes};
 use crate::dynamodb::{TABLE, Table, views};
 use crate::{readable, shape};
 use anyhow::{Result, bail};
+use apply::testing::Letters;
+use apply::{DeadLetter, Letter};
 use ingest::Ingest;
 use lambda::auth::{AuthConfig, Authenticator};
 use lambda::batch::Batch;
@@ -17,7 +19,6 @@ use playback::envelope::Envelope;
 use playback::fold::ViewKey;
 use playback::session::SessionId;
 use process::process;
-use process::testing::Letters;
 use query::Query;
 use serde_json::{Value, json};
 use std::convert::Infallible;
@@ -139,16 +140,18 @@ async fn run_process(given: &Given, event: &[u8]) -> Result<Value> {
         let fault = Fault::Unavailable("the case says so".to_owned());
         refused.contains(key).then(|| StoreError { operation: "write", subject: key.session_id.to_string(), fault })
     }));
-    let letters = Letters::new(given.away.contains(&Part::DeadLetterQueue));
+    let retry = Letters::<Letter>::new(given.away.contains(&Part::RetryQueue));
+    let dead_letters = Letters::<DeadLetter>::new(given.away.contains(&Part::DeadLetterQueue));
     let (emitter, lines) = recording("process");
-    let answer = process(&table, &letters, &emitter.start(given.now), batch, given.now).await;
+    let answer = process(&table, &retry, &dead_letters, &emitter.start(given.now), batch, given.now).await;
     let views: Vec<Value> = table.views().iter().map(|(key, view)| readable::view(key, view)).collect();
-    let letters = letters.into_taken();
     Ok(json!({
         "answer": serde_json::to_value(answer?)?,
         "views": views,
-        "dead_letters": letters,
+        "retry": retry.into_taken(),
+        "dead_letters": dead_letters.into_taken(),
         "counts": readable::counts(&lines.lock().unwrap()),
+        "books": readable::books(&lines.lock().unwrap(), given.now),
     }))
 }
 

@@ -1,0 +1,116 @@
+//! Diverting: what could not be applied goes to the queue `retry` or to `dead-letter`, within a bound.
+
+use crate::apply::Verdict;
+use crate::letter::{DeadLetter, Letter};
+use crate::queue::LetterQueue;
+use crate::unit::{Unapplied, Unit};
+use playback::outcome::{Cause, Counts, Outcome, Reason};
+
+/// So many units are always diverted, whatever part of their batch they are: few make no flood.
+const ALWAYS_DIVERTED: usize = 10;
+
+/// What is to be done about a unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Nothing: its events are in their view.
+    Settled(Counts),
+    /// To `retry`.
+    Park(Cause, Letter),
+    /// To `dead-letter`.
+    Bury(Reason, DeadLetter),
+    /// It stays where it is, to be delivered again.
+    Leave(Cause),
+}
+
+/// Decides about the units of one batch. Poison is buried; what is worth another try is parked, or on the `last` attempt buried.
+///
+/// When most of a batch fails, and more than a few, the fault is the store's or ours: then nothing is diverted before
+/// the last attempt. The batch waits where it is and lag grows, rather than that a whole topic ends on the queues.
+pub fn decide(units: &[Unit], verdicts: Vec<Verdict>, last: bool, now: u64) -> Vec<Decision> {
+    let unapplied = verdicts.iter().filter(|verdict| verdict.is_err()).count();
+    let is_flood = unapplied > ALWAYS_DIVERTED && unapplied * 2 > units.len();
+    if is_flood && !last {
+        tracing::error!(unapplied, of = units.len(), "most of a batch cannot be applied: none of it is diverted");
+    }
+    let one = |(unit, verdict): (&Unit, Verdict)| match verdict {
+        Ok(counts) => Decision::Settled(counts),
+        Err(Unapplied::Transient { cause, .. }) if is_flood && !last => Decision::Leave(cause),
+        Err(Unapplied::Poison { .. }) if is_flood && !last => Decision::Leave(Cause::HeldBack),
+        Err(Unapplied::Poison { reason, detail }) => Decision::Bury(reason, unit.dead(reason, detail, now)),
+        Err(Unapplied::Transient { cause, detail }) if last => {
+            Decision::Bury(Reason::AttemptsExhausted, unit.exhausted(cause, detail, now))
+        }
+        Err(Unapplied::Transient { cause, detail }) => Decision::Park(cause, unit.parked(cause, detail, now)),
+    };
+    units.iter().zip(verdicts).map(one).collect()
+}
+
+/// Carries decisions out, one outcome each, in order. What a queue did not take is neither retried nor dead: it failed.
+pub async fn carry_out<R, D>(retry: &R, dead_letters: &D, units: &[Unit], decisions: Vec<Decision>) -> Vec<Outcome>
+where
+    R: LetterQueue<Letter>,
+    D: LetterQueue<DeadLetter>,
+{
+    let mut outcomes = Vec::with_capacity(decisions.len());
+    let (mut parked, mut buried) = (Split::default(), Split::default());
+    for (at, (unit, decision)) in units.iter().zip(decisions).enumerate() {
+        outcomes.push(match decision {
+            Decision::Settled(counts) => Outcome::Settled(counts),
+            Decision::Leave(cause) => Outcome::Failed(cause),
+            // Failed, until the queue says that it has it.
+            Decision::Park(cause, letter) => {
+                parked.push(letter, at, Outcome::Retried { cause, events: unit.events });
+                Outcome::Failed(Cause::RetryUnavailable)
+            }
+            Decision::Bury(reason, letter) => {
+                buried.push(letter, at, Outcome::Dead { reason, events: unit.events });
+                Outcome::Failed(Cause::DeadLetterUnavailable)
+            }
+        });
+    }
+    parked.send(retry, "retry", units, &mut outcomes).await;
+    buried.send(dead_letters, "dead-letter", units, &mut outcomes).await;
+    outcomes
+}
+
+/// Letters for one queue, and the outcome of each once the queue has it.
+struct Split<L> {
+    letters: Vec<L>,
+    then: Vec<(usize, Outcome)>,
+}
+
+impl<L> Default for Split<L> {
+    fn default() -> Self {
+        Self { letters: Vec::new(), then: Vec::new() }
+    }
+}
+
+impl<L> Split<L> {
+    fn push(&mut self, letter: L, at: usize, outcome: Outcome) {
+        self.letters.push(letter);
+        self.then.push((at, outcome));
+    }
+
+    async fn send<Q: LetterQueue<L>>(self, queue: &Q, name: &'static str, units: &[Unit], outcomes: &mut [Outcome]) {
+        if self.letters.is_empty() {
+            return;
+        }
+        let results = queue.put(self.letters).await;
+        for ((at, outcome), result) in self.then.into_iter().zip(results) {
+            let source = units.get(at).map(|unit| &unit.source);
+            match (result, outcome) {
+                (Ok(()), Outcome::Dead { reason, .. }) => {
+                    tracing::error!(?source, reason = reason.as_str(), "dead-lettered a record");
+                }
+                (Ok(()), _) => tracing::debug!(?source, "parked a record"),
+                (Err(error), _) => {
+                    tracing::error!(?source, queue = name, %error, "a queue did not take a record; it comes again");
+                    continue;
+                }
+            }
+            if let Some(slot) = outcomes.get_mut(at) {
+                *slot = outcome;
+            }
+        }
+    }
+}
