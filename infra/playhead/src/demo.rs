@@ -175,7 +175,12 @@ async fn play(args: &Args, endpoints: &Endpoints, start: Duration, progress: &Pr
     let expected = expect::expect(&plan, &report.failed_posts);
     let profiles: BTreeSet<&String> = expected.views.keys().map(|(profile, _)| profile).collect();
     progress.step(format!("Comparing the histories of {} profiles with what they must be", profiles.len()));
-    let histories = histories::read(&endpoints.api, &service_token(endpoints)?, profiles.iter().copied()).await?;
+    let histories = histories::read(
+        &endpoints.api,
+        &token::of_service(&endpoints.jwt_secret, TOKEN_LIFETIME)?,
+        profiles.iter().copied(),
+    )
+    .await?;
     progress.finish();
     let differences = expect::check(&expected, &histories);
 
@@ -287,11 +292,6 @@ fn account(report: &SendReport, books: &Books, expected: &Expected) -> Account {
     }
 }
 
-fn service_token(endpoints: &Endpoints) -> Result<String> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    token::token(&endpoints.jwt_secret, Vec::new(), true, now, TOKEN_LIFETIME)
-}
-
 fn print(outcome: &Outcome, model: &Model, member: &Member, endpoints: &Endpoints) {
     let Outcome { books, views, cost, .. } = outcome;
     println!(
@@ -355,7 +355,7 @@ fn invite(endpoints: &Endpoints, profile: Option<&str>) -> Result<()> {
     let profile = profile.unwrap_or("p00000000");
     eprintln!("\nIt stays up until Ctrl-C.\n");
     eprintln!("  API    {api}\n  AWS    {aws_endpoint}\n  Log    {log}\n\nTry:\n");
-    eprintln!("  export TOKEN={}", service_token(endpoints)?);
+    eprintln!("  export TOKEN={}", token::of_service(&endpoints.jwt_secret, TOKEN_LIFETIME)?);
     eprintln!("  curl -s -H \"Authorization: Bearer $TOKEN\" '{api}/v1/profiles/{profile}/continue-watching'");
     eprintln!("  curl -s -H \"Authorization: Bearer $TOKEN\" -X DELETE '{api}/v1/profiles/{profile}/history'");
     Ok(())

@@ -5,20 +5,19 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow};
 use apply::DeadLetter;
 use aws_sdk_dynamodb::types::AttributeValue;
 use playback::session::SessionId;
 use playhead::local::{Endpoints, LocalCloud, LocalOptions, Progress};
+use playhead_tests::within;
 use tokio::runtime::Runtime;
 use tokio::sync::{Mutex, RwLock};
-use tokio::time::Instant;
 
 /// Name of the run's folder under `target/playhead`.
 const RUN: &str = "end-to-end";
 /// How long anything may take to come true: far more than it takes on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(90);
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 static CLOUD: LazyLock<Result<Cloud>> = LazyLock::new(Cloud::start);
 
@@ -125,15 +124,8 @@ pub(crate) fn run_alone(test: impl AsyncFnOnce(&'static Cloud, &mut LocalCloud) 
 }
 
 /// Looks until there is something.
-pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look().await? {
-            return Ok(found);
-        }
-        ensure!(Instant::now() < deadline, "waited {} s in vain for {what}", PATIENCE.as_secs());
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
+pub(crate) async fn eventually<T>(what: &str, look: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
+    within(PATIENCE, what, look).await
 }
 
 /// The time, Unix milliseconds.

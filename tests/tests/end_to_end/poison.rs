@@ -94,14 +94,14 @@ fn poison_on_the_topic_does_not_stop_its_partition() -> Result<()> {
         ];
         for (at, reason, bytes) in poison {
             let source = Source::Kafka { topic: cloud.endpoints.topic.clone(), partition, offset: offsets[at] };
-            let letter = cloud.dead_letter(reason, |letter| letter.source == source).await?;
+            let letter = cloud.dead_letter(reason, |letter| letter.letter.source == source).await?;
             assert_eq!((letter.reason.as_str(), letter.detail.is_empty()), (reason, false), "{letter:?}");
-            assert_eq!(BASE64_STANDARD.decode(&letter.value_base64)?, bytes, "{letter:?}");
-            assert_eq!(letter.key_base64, Some(BASE64_STANDARD.encode(&key)));
+            assert_eq!(BASE64_STANDARD.decode(&letter.letter.value_base64)?, bytes, "{letter:?}");
+            assert_eq!(letter.letter.key_base64, Some(BASE64_STANDARD.encode(&key)));
         }
         let of_ours = |source: &Source| matches!(source, Source::Kafka { partition: on, offset, .. } if *on == partition && offsets.contains(offset));
         assert_eq!(
-            cloud.count_dead_letters(|letter| of_ours(&letter.source)).await?,
+            cloud.count_dead_letters(|letter| of_ours(&letter.letter.source)).await?,
             4,
             "each once, and no good record"
         );
@@ -133,12 +133,12 @@ fn envelopes_of_another_region_arrive_and_poison_among_them_is_set_aside() -> Re
         for (at, reason, bytes) in expected {
             let from = &message_ids[at];
             let is_it = |source: &Source| matches!(source, Source::Sqs { message_id, .. } if message_id == from);
-            let letter = cloud.dead_letter(reason, |letter| is_it(&letter.source)).await?;
-            assert_eq!((letter.reason.as_str(), &letter.key_base64), (reason, &None), "{letter:?}");
-            assert_eq!(BASE64_STANDARD.decode(&letter.value_base64)?, bytes, "{letter:?}");
-            let source = serde_json::to_value(&letter.source)?;
+            let letter = cloud.dead_letter(reason, |letter| is_it(&letter.letter.source)).await?;
+            assert_eq!((letter.reason.as_str(), &letter.letter.key_base64), (reason, &None), "{letter:?}");
+            assert_eq!(BASE64_STANDARD.decode(&letter.letter.value_base64)?, bytes, "{letter:?}");
+            let source = serde_json::to_value(&letter.letter.source)?;
             assert_eq!(source["kind"], json!("sqs"));
-            assert_eq!(cloud.count_dead_letters(|letter| is_it(&letter.source)).await?, 1);
+            assert_eq!(cloud.count_dead_letters(|letter| is_it(&letter.letter.source)).await?, 1);
         }
         Ok(())
     })

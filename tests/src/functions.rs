@@ -1,0 +1,91 @@
+//! The functions of a local cloud as what they are there: processes, and a configuration that can be changed.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use aws_sdk_lambda::types::{Environment, LastUpdateStatus};
+use playhead::local::Endpoints;
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::within;
+
+const CONFIGURED_WITHIN: Duration = Duration::from_secs(60);
+
+/// The processes (execution environments) of one function of one local cloud.
+#[derive(Debug, Clone)]
+pub struct Environments {
+    /// What they alone have in their environment, each as `NAME=value`.
+    marks: [String; 2],
+}
+
+impl Environments {
+    /// Those of `function` in the cloud of `endpoints`.
+    #[must_use]
+    pub fn of(endpoints: &Endpoints, function: &str) -> Self {
+        let marks = [("AWS_LAMBDA_FUNCTION_NAME", function), ("AWS_ENDPOINT_URL", &endpoints.aws_endpoint)];
+        Self { marks: marks.map(|(name, value)| format!("{name}={value}")) }
+    }
+
+    /// Who they are now.
+    ///
+    /// # Errors
+    /// If the list of processes cannot be read.
+    pub fn ids(&self) -> Result<Vec<Pid>> {
+        let mut ids = Vec::new();
+        for entry in fs::read_dir("/proc")? {
+            let entry = entry?;
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw)
+            else {
+                continue;
+            };
+            // A process that ended meanwhile has no environment any more.
+            let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+            let has = |mark: &String| environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes());
+            if self.marks.iter().all(has) {
+                ids.push(pid);
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Sends a signal to all of them; says how many there were.
+    ///
+    /// # Errors
+    /// If one of them cannot be signalled.
+    pub fn signal(&self, signal: Signal) -> Result<usize> {
+        let mut signalled = 0;
+        for id in self.ids()? {
+            match kill_process(id, signal) {
+                Ok(()) => signalled += 1,
+                Err(Errno::SRCH) => {} // it ended meanwhile
+                Err(error) => return Err(error).with_context(|| format!("{signal:?} to the process {id:?}")),
+            }
+        }
+        Ok(signalled)
+    }
+}
+
+/// Sets variables of a function (`None` takes one away), and waits until that holds for its next invocation.
+///
+/// # Errors
+/// If the emulator refuses, or takes too long.
+pub async fn configure(endpoints: &Endpoints, function: &str, variables: &[(&str, Option<&str>)]) -> Result<()> {
+    let lambda = aws_sdk_lambda::Client::new(&endpoints.sdk_config());
+    let now = lambda.get_function_configuration().function_name(function).send().await?;
+    let mut all = now.environment.and_then(|environment| environment.variables).context("no environment")?;
+    for (name, value) in variables {
+        match value {
+            Some(value) => drop(all.insert((*name).to_owned(), (*value).to_owned())),
+            None => drop(all.remove(*name)),
+        }
+    }
+    let environment = Environment::builder().set_variables(Some(all)).build();
+    lambda.update_function_configuration().function_name(function).environment(environment).send().await?;
+    within(CONFIGURED_WITHIN, "the function's new configuration", async || {
+        let now = lambda.get_function_configuration().function_name(function).send().await?;
+        Ok((now.last_update_status == Some(LastUpdateStatus::Successful)).then_some(()))
+    })
+    .await
+}

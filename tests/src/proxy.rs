@@ -1,0 +1,268 @@
+//! A proxy between the functions and the AWS APIs that they call, which does to chosen calls what happens on a bad day:
+//! an error in the service's own form, silence, a connection cut off before or after the call was carried out, the caller's death.
+//!
+//! It is ours because none that is kept can do this: Toxiproxy and noxious work below HTTP, so they can neither choose calls by their
+//! operation nor answer as DynamoDB does when it throttles, and lowdown knows HTTP but no operations; none can kill the caller
+//! between a write and its answer. It decides by the header `x-amz-target`, which every call of DynamoDB, SQS and Kinesis carries, reads
+//! no body, and passes on untouched what no rule is for.
+//!
+//! A function is sent through it by `AWS_ENDPOINT_URL_DYNAMODB`, `…_SQS` and `…_KINESIS`, see [`ENDPOINTS`].
+
+use std::collections::BTreeMap;
+use std::future::pending;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+
+use anyhow::Result;
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use futures::stream;
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use rustix::process::Signal;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::{Mutex, watch};
+
+use crate::functions::Environments;
+
+/// The variables that lead a function's clients here.
+pub const ENDPOINTS: [&str; 3] = ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL_KINESIS"];
+
+/// What happens to which calls.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// Name for the counts.
+    pub name: &'static str,
+    /// Which operations: `DynamoDB_20120810.UpdateItem`, or the end or the beginning of such a name.
+    pub calls: &'static str,
+    /// Which share of them, 0 to 1.
+    pub share: f64,
+    /// How often at the most.
+    pub times: usize,
+    /// Whether the call is carried out before it happens. It then happens to calls that succeeded only.
+    pub when: When,
+    /// What happens.
+    pub fault: Fault,
+}
+
+/// On which side of the call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// The service never sees the call.
+    Before,
+    /// The service carried the call out; the caller does not get to know.
+    After,
+}
+
+/// What happens to a call.
+#[derive(Debug, Clone)]
+pub enum Fault {
+    /// An error of the service: its status and the name of the exception.
+    Error(u16, &'static str),
+    /// No answer, until the caller gives up.
+    Hang,
+    /// The connection is cut off.
+    Cut,
+    /// The answer is held back until this is true.
+    Hold(watch::Receiver<bool>),
+    /// All environments of a function are killed (SIGKILL), the caller's among them.
+    Kill(Environments),
+}
+
+/// A running proxy. It ends with the runtime.
+#[derive(Debug)]
+pub struct FaultProxy {
+    /// Where it listens.
+    pub url: String,
+    http: reqwest::Client,
+    upstream: String,
+    rules: RwLock<Vec<Rule>>,
+    chance: Mutex<ChaCha8Rng>,
+    /// How often each rule came true. Locked while somebody is killed, so that each death is one of its own.
+    done: Mutex<BTreeMap<&'static str, usize>>,
+}
+
+impl FaultProxy {
+    /// Starts one in front of `upstream`, the endpoint of a local cloud. The seed draws the calls that a rule with a share is for.
+    ///
+    /// # Errors
+    /// If no port is to be had.
+    pub async fn start(upstream: &str, seed: u64) -> Result<Arc<Self>> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let proxy = Arc::new(Self {
+            url: format!("http://{}", listener.local_addr()?),
+            // A caller that gives up closes its connection, and that ends the call here as well.
+            http: reqwest::Client::builder().no_proxy().build()?,
+            upstream: upstream.to_owned(),
+            rules: RwLock::default(),
+            chance: Mutex::new(ChaCha8Rng::seed_from_u64(seed)),
+            done: Mutex::default(),
+        });
+        let app = Router::new().fallback(serve).with_state(Arc::clone(&proxy));
+        tokio::spawn(async { axum::serve(listener, app).await });
+        Ok(proxy)
+    }
+
+    /// Puts rules in force, in place of those before. A call meets the first that is for it; what is already held back stays so.
+    pub fn set(&self, rules: Vec<Rule>) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
+    }
+
+    /// How often each rule came true since the start, by name.
+    pub async fn done(&self) -> BTreeMap<&'static str, usize> {
+        self.done.lock().await.clone()
+    }
+
+    fn rules(&self) -> RwLockReadGuard<'_, Vec<Rule>> {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The rule that this call meets, if any.
+    async fn rule(&self, call: &str) -> Option<Rule> {
+        let is_for = |rule: &&Rule| call.starts_with(rule.calls) || call.ends_with(rule.calls);
+        let candidates: Vec<Rule> = self.rules().iter().filter(is_for).cloned().collect();
+        let done = self.done.lock().await;
+        let mut chance = self.chance.lock().await;
+        candidates
+            .into_iter()
+            .find(|rule| done.get(rule.name).is_none_or(|done| *done < rule.times) && chance.random_bool(rule.share))
+    }
+
+    async fn answer(&self, headers: HeaderMap, body: Bytes) -> Result<Response> {
+        let call = headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
+        let Some(rule) = self.rule(call).await else { return self.pass_on(headers, body).await };
+        let answer = match rule.when {
+            When::Before => None,
+            When::After => Some(self.pass_on(headers, body).await?),
+        };
+        match answer {
+            Some(refused) if !refused.status().is_success() => Ok(refused),
+            answer => self.happen(rule, answer).await,
+        }
+    }
+
+    /// Passes a call on, and gives the answer.
+    async fn pass_on(&self, headers: HeaderMap, body: Bytes) -> Result<Response> {
+        let answer = self.http.post(&self.upstream).headers(headers).body(body).send().await?;
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        Ok((status, headers, answer.bytes().await?).into_response())
+    }
+
+    async fn happen(&self, rule: Rule, answer: Option<Response>) -> Result<Response> {
+        let mut done = self.done.lock().await;
+        let times = done.entry(rule.name).or_default();
+        if *times >= rule.times {
+            // Others were faster.
+            return Ok(answer.unwrap_or_else(cut_off));
+        }
+        if let Fault::Kill(victims) = &rule.fault {
+            *times += usize::from(victims.signal(Signal::KILL)? > 0);
+            return Ok(cut_off()); // nobody is there to read it
+        }
+        *times += 1;
+        drop(done);
+        match rule.fault {
+            Fault::Error(status, exception) => {
+                let body = json!({ "__type": exception, "message": format!("{} by the fault proxy", rule.name) });
+                let kind = [("x-amzn-errortype", exception), ("content-type", "application/x-amz-json-1.0")];
+                Ok((StatusCode::from_u16(status)?, kind, body.to_string()).into_response())
+            }
+            Fault::Hang => pending().await,
+            Fault::Hold(mut released) => {
+                released.wait_for(|released| *released).await?;
+                Ok(answer.unwrap_or_else(cut_off))
+            }
+            Fault::Cut | Fault::Kill(_) => Ok(cut_off()),
+        }
+    }
+}
+
+/// A body that fails makes the server close the connection.
+fn cut_off() -> Response {
+    Body::from_stream(stream::once(async { Err::<Bytes, _>(std::io::Error::other("cut off on purpose")) }))
+        .into_response()
+}
+
+async fn serve(State(proxy): State<Arc<FaultProxy>>, headers: HeaderMap, body: Bytes) -> Response {
+    proxy.answer(headers, body).await.unwrap_or_else(|error| {
+        eprintln!("the fault proxy failed: {error:#}");
+        StatusCode::BAD_GATEWAY.into_response()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// A service that says how often it was called.
+    async fn service() -> (Arc<Mutex<usize>>, String) {
+        let calls = Arc::new(Mutex::new(0));
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let app = Router::new().fallback(async |State(calls): State<Arc<Mutex<usize>>>, body: String| {
+            *calls.lock().await += 1;
+            if body == "bad" { StatusCode::BAD_REQUEST } else { StatusCode::OK }
+        });
+        let app = app.with_state(Arc::clone(&calls));
+        tokio::spawn(async { axum::serve(listener, app).await });
+        (calls, url)
+    }
+
+    async fn call(proxy: &FaultProxy, operation: &str, body: &'static str) -> reqwest::Result<reqwest::Response> {
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_millis(300)).build().unwrap();
+        client.post(&proxy.url).header("x-amz-target", operation).body(body).send().await
+    }
+
+    fn rule(calls: &'static str, when: When, fault: Fault) -> Rule {
+        Rule { name: "it", calls, share: 1.0, times: usize::MAX, when, fault }
+    }
+
+    #[tokio::test]
+    async fn each_fault_is_what_its_name_says_on_its_side_of_the_call() {
+        let (calls, url) = service().await;
+        let proxy = FaultProxy::start(&url, 1).await.unwrap();
+        assert_eq!(call(&proxy, "DynamoDB_20120810.UpdateItem", "").await.unwrap().status(), 200);
+        assert_eq!(*calls.lock().await, 1);
+
+        let throttled = Fault::Error(400, "ProvisionedThroughputExceededException");
+        proxy.set(vec![rule("UpdateItem", When::Before, throttled)]);
+        let answer = call(&proxy, "DynamoDB_20120810.UpdateItem", "").await.unwrap();
+        assert_eq!(answer.status(), 400);
+        assert!(answer.text().await.unwrap().contains("ProvisionedThroughputExceededException"));
+        assert_eq!(call(&proxy, "DynamoDB_20120810.BatchGetItem", "").await.unwrap().status(), 200, "not meant");
+        assert_eq!(*calls.lock().await, 2);
+
+        for (when, seen) in [(When::Before, 2), (When::After, 3)] {
+            proxy.set(vec![rule("AmazonSQS", when, Fault::Cut)]);
+            let cut = match call(&proxy, "AmazonSQS.SendMessageBatch", "").await {
+                Ok(answer) => answer.text().await.unwrap_err(),
+                Err(error) => error,
+            };
+            assert!(!cut.is_timeout(), "{cut:?}");
+            assert_eq!(*calls.lock().await, seen);
+        }
+        proxy.set(vec![rule("Kinesis", When::Before, Fault::Hang)]);
+        assert!(call(&proxy, "Kinesis_20131202.PutRecords", "").await.unwrap_err().is_timeout());
+        proxy.set(vec![rule("", When::After, Fault::Error(500, "InternalServerError"))]);
+        assert_eq!(call(&proxy, "any", "bad").await.unwrap().status(), 400, "what failed by itself is passed on");
+        assert_eq!(proxy.done().await["it"], 4);
+    }
+
+    #[tokio::test]
+    async fn a_rule_holds_for_its_share_and_so_many_times() {
+        let (_, url) = service().await;
+        let proxy = FaultProxy::start(&url, 1).await.unwrap();
+        let half = Rule { share: 0.5, times: 5, ..rule("", When::Before, Fault::Error(500, "InternalServerError")) };
+        proxy.set(vec![half]);
+        let mut answers = Vec::new();
+        for _ in 0..40 {
+            answers.push(call(&proxy, "any", "").await.unwrap().status().as_u16());
+        }
+        assert_eq!(answers.iter().filter(|status| **status == 500).count(), 5, "{answers:?}");
+        assert!(answers[..5].contains(&200), "only a share: {answers:?}");
+    }
+}
