@@ -66,7 +66,8 @@ pub(super) async fn delete_topic(bootstrap: &str, topic: &str) -> Result<()> {
     one_answer(answers, &format!("deleting the topic `{topic}` on {bootstrap}"))
 }
 
-fn admin(bootstrap: &str) -> Result<AdminClient<DefaultClientContext>> {
+/// A client for requests to the brokers.
+pub(super) fn admin(bootstrap: &str) -> Result<AdminClient<DefaultClientContext>> {
     let client = ClientConfig::new().set("bootstrap.servers", bootstrap).set("client.id", "playhead-local").create();
     client.with_context(|| format!("a Kafka client for {bootstrap}"))
 }

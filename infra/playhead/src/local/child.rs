@@ -5,6 +5,7 @@
 //! that it started. So neither a crash of ours nor SIGKILL leaves anything behind.
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::process::CommandExt as _;
@@ -25,7 +26,7 @@ const TAIL_BYTES: u64 = 4_000;
 #[derive(Debug)]
 pub(crate) struct Program<'a> {
     /// What messages call it.
-    pub(crate) name: &'static str,
+    pub(crate) name: &'a str,
     /// A Python for the guard.
     pub(crate) python: &'a Path,
     /// Program and arguments.
@@ -42,7 +43,7 @@ pub(crate) struct Program<'a> {
 /// A running child with its guard. Dropping it ends it and waits until it is gone.
 #[derive(Debug)]
 pub(crate) struct Guarded {
-    name: &'static str,
+    name: String,
     guard: Child,
     lifeline: Option<ChildStdin>,
     log: PathBuf,
@@ -72,7 +73,7 @@ impl Guarded {
             .spawn()
             .with_context(|| format!("starting {} with {}", program.name, program.python.display()))?;
         let lifeline = guard.stdin.take();
-        Ok(Self { name: program.name, guard, lifeline, log: program.log })
+        Ok(Self { name: program.name.to_owned(), guard, lifeline, log: program.log })
     }
 
     /// Whether it still runs.
@@ -119,6 +120,26 @@ impl Guarded {
         }
     }
 
+    /// The command itself, under the guard: also the leader of the process group of all that it started.
+    ///
+    /// # Errors
+    /// If it does not run (any more), or the system does not tell (Linux does, in `/proc`).
+    pub(crate) fn command_id(&self) -> Result<Pid> {
+        let guard = self.guard.id();
+        let children = fs::read_to_string(format!("/proc/{guard}/task/{guard}/children")).unwrap_or_default();
+        let id = children.split_whitespace().next().and_then(|id| id.parse().ok()).and_then(Pid::from_raw);
+        id.with_context(|| format!("{} does not run; {}", self.name, self.tail()))
+    }
+
+    /// Sends a signal to the command and what it started; the guard gets none.
+    ///
+    /// # Errors
+    /// As [`Guarded::command_id`].
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        let group = self.command_id()?;
+        kill_process_group(group, signal).with_context(|| format!("sending {signal:?} to {}", self.name))
+    }
+
     /// Lets go: it begins to end, while others may be told too.
     pub(crate) fn let_go(&mut self) {
         self.lifeline = None;
@@ -157,7 +178,7 @@ fn read_tail(path: &Path) -> std::io::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::process::{Pid, test_kill_process};
+    use rustix::process::test_kill_process;
 
     /// A shell that starts one more process in the background, writes both ids and stays.
     const FAMILY: &str = r#"sleep 600 & echo "$$ $!"; wait"#;
@@ -182,6 +203,15 @@ mod tests {
         text.split_whitespace().map(|id| Pid::from_raw(id.parse().unwrap()).unwrap()).collect()
     }
 
+    async fn assert_all_end(family: &[Pid]) {
+        // The sleeper's exit status is collected by init, in its own time.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while family.iter().any(|id| test_kill_process(*id).is_ok()) {
+            assert!(Instant::now() < deadline, "still there: {family:?}");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
     #[tokio::test]
     async fn letting_go_ends_the_child_and_what_it_started() {
         let folder = tempfile::tempdir().unwrap();
@@ -190,12 +220,32 @@ mod tests {
         assert_eq!(family.len(), 2);
         assert!(family.iter().all(|id| test_kill_process(*id).is_ok()));
         drop(child);
-        // The sleeper's exit status is collected by init, in its own time.
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while family.iter().any(|id| test_kill_process(*id).is_ok()) {
-            assert!(Instant::now() < deadline, "still there: {family:?}");
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
+        assert_all_end(&family).await;
+    }
+
+    #[tokio::test]
+    async fn a_stopped_child_ends_with_us_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = start(folder.path(), FAMILY);
+        let family = family(&mut child).await;
+        assert_eq!(child.command_id().unwrap(), family[0]);
+        child.signal(Signal::STOP).unwrap();
+        let state = || fs::read_to_string(format!("/proc/{}/stat", family[0])).unwrap();
+        child.ready(Duration::from_secs(20), async || state().contains(") T ")).await.unwrap();
+        drop(child);
+        assert_all_end(&family).await;
+    }
+
+    #[tokio::test]
+    async fn a_signal_reaches_the_command_and_the_guard_tells_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = start(folder.path(), FAMILY);
+        let family = family(&mut child).await;
+        child.signal(Signal::KILL).unwrap();
+        let status = child.finished(Duration::from_secs(20)).await.unwrap();
+        assert_eq!(status.code(), Some(128 + Signal::KILL.as_raw()));
+        assert_all_end(&family).await;
+        assert!(child.signal(Signal::KILL).unwrap_err().to_string().contains("does not run"));
     }
 
     #[tokio::test]

@@ -329,15 +329,21 @@ async fn parameters(
     Ok(parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
-/// Two ports that nobody listens on.
-pub(super) fn free_ports() -> Result<[u16; 2]> {
+/// Ports that nobody listens on.
+pub(super) fn free_ports<const N: usize>() -> Result<[u16; N]> {
     let bind = || {
         let mut tries = (0..100).map(|_| TcpListener::bind(("127.0.0.1", rand::random_range(PORTS))));
         tries.find_map(Result::ok).context("no free port was found on the loopback interface")
     };
-    let listeners = [bind()?, bind()?]; // both held until both are chosen
-    let [first, second] = &listeners;
-    Ok([first.local_addr()?.port(), second.local_addr()?.port()])
+    let mut listeners = Vec::with_capacity(N); // all held until all are chosen
+    for _ in 0..N {
+        listeners.push(bind()?);
+    }
+    let mut ports = [0; N];
+    for (port, listener) in ports.iter_mut().zip(&listeners) {
+        *port = listener.local_addr()?.port();
+    }
+    Ok(ports)
 }
 
 /// The template's name for the processor that we run on.

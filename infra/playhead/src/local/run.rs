@@ -113,7 +113,12 @@ impl RunFolder {
 
     /// Where a child writes its log.
     pub(super) fn log(&self, name: &str) -> PathBuf {
-        self.path.join("logs").join(format!("{name}.log"))
+        self.logs().join(format!("{name}.log"))
+    }
+
+    /// The folder of the logs, which stay.
+    pub(super) fn logs(&self) -> PathBuf {
+        self.path.join("logs")
     }
 
     fn clear(&self) -> Result<()> {
