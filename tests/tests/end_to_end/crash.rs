@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
-use playhead::local::poller::{Poller, PollerConfig};
+use playhead::local::poller::{Checkpoints, Poller, PollerConfig, Pollers};
 use playhead::simulate::expect::expect;
 use playhead::simulate::{Faults, Model};
 use playhead_tests::functions::{Environments, configure};
@@ -116,9 +116,10 @@ fn what_a_dead_poller_had_not_committed_is_delivered_again() -> Result<()> {
         let died = async {
             let poller = mortal.spawn(Poller::start(PollerConfig {
                 sdk: endpoints.sdk_config(),
-                bootstrap: endpoints.log_bootstrap.clone().context("the log is on Kafka")?,
                 stack: endpoints.stack.clone(),
                 logical_id: "ProcessLogMapping".to_owned(),
+                bootstrap: endpoints.log_bootstrap.clone(),
+                checkpoints: Checkpoints::default(),
             }));
             let poller = poller.await??;
             member.post(&viewings.iter().flat_map(|viewing| viewing.events(2)).collect::<Vec<_>>()).await?;
@@ -134,7 +135,7 @@ fn what_a_dead_poller_had_not_committed_is_delivered_again() -> Result<()> {
         local.start_poller().await?;
         assert_eq!(died?.records_delivered, 0, "the poller got an answer: nothing is uncommitted");
 
-        let stats = || local.poller().map(Poller::stats).context("no poller");
+        let stats = || local.poller().map(Pollers::stats).context("no poller");
         let again =
             eventually("the second delivery", async || Ok(Some(stats()?).filter(|stats| stats.records_delivered >= 4)));
         assert_eq!(again.await?.records_delivered, 4);

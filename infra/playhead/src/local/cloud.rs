@@ -6,7 +6,7 @@ use super::child::Guarded;
 use super::deploy::{Deployment, STACK, create_cluster};
 use super::emulator::Emulator;
 use super::endpoints::{Endpoints, sdk_config};
-use super::poller::{Poller, PollerConfig};
+use super::poller::{Checkpoints, Pollers, PollersConfig};
 use super::progress::Progress;
 use super::run::RunFolder;
 use super::tools::{Tools, hex};
@@ -109,7 +109,8 @@ impl LocalOptions {
 #[derive(Debug)]
 pub struct LocalCloud {
     // In the order in which they are dropped: readers first, the folder's lock last.
-    poller: Option<Poller>,
+    pollers: Option<Pollers>,
+    checkpoints: Checkpoints,
     emulator: Guarded,
     broker: Option<Guarded>,
     endpoints: Endpoints,
@@ -190,41 +191,41 @@ impl LocalCloud {
             pid: std::process::id(),
         };
 
-        progress.step("Starting the poller");
-        let mut cloud = Self { poller: None, emulator, broker, endpoints, folder };
+        progress.step("Starting the pollers");
+        let mut cloud =
+            Self { pollers: None, checkpoints: Checkpoints::default(), emulator, broker, endpoints, folder };
         cloud.start_poller().await?;
         cloud.folder.publish(&cloud.endpoints)?;
         progress.finish();
         Ok(cloud)
     }
 
-    /// Starts the poller of the topic, on the present runtime, unless it runs or there is none to poll.
+    /// Starts the pollers of the stack's mappings, on the present runtime, unless they run. Each goes on where it was stopped.
     ///
     /// # Errors
-    /// If it cannot read its mapping.
+    /// If one cannot read its mapping.
     pub async fn start_poller(&mut self) -> Result<()> {
-        if self.poller.is_none()
-            && let Some(bootstrap) = &self.endpoints.log_bootstrap
-        {
-            let poller = Poller::start(PollerConfig {
+        if self.pollers.is_none() {
+            let pollers = Pollers::start(PollersConfig {
                 sdk: self.endpoints.sdk_config(),
-                bootstrap: bootstrap.clone(),
                 stack: STACK.to_owned(),
-                logical_id: "ProcessLogMapping".to_owned(),
+                bootstrap: self.endpoints.log_bootstrap.clone(),
+                standby_bootstrap: self.endpoints.standby_bootstrap.clone(),
+                checkpoints: self.checkpoints.clone(),
             });
-            self.poller = Some(poller.await.context("starting the poller of the mapping ProcessLogMapping")?);
+            self.pollers = Some(pollers.await?);
         }
         Ok(())
     }
 
-    /// Stops the poller as [`Poller::stop`] does, and leaves everything else as it is: the log fills up until
+    /// Stops the pollers as [`Pollers::stop`] does, and leaves everything else as it is: the logs fill up until
     /// [`LocalCloud::start_poller`].
     ///
     /// # Errors
-    /// As [`Poller::stop`].
+    /// As [`Pollers::stop`].
     pub async fn stop_poller(&mut self) -> Result<()> {
-        match self.poller.take() {
-            Some(poller) => poller.stop().await.map(|_| ()).context("stopping the poller"),
+        match self.pollers.take() {
+            Some(pollers) => pollers.stop().await.map(|_| ()),
             None => Ok(()),
         }
     }
@@ -235,10 +236,10 @@ impl LocalCloud {
         &self.endpoints
     }
 
-    /// The poller that stands in for Lambda's, unless it was stopped.
+    /// The pollers that stand in for Lambda's, unless they were stopped.
     #[must_use]
-    pub fn poller(&self) -> Option<&Poller> {
-        self.poller.as_ref()
+    pub fn poller(&self) -> Option<&Pollers> {
+        self.pollers.as_ref()
     }
 
     /// Waits until a part of it ends by itself, and gives the reason. It does not return while all is well.

@@ -8,6 +8,8 @@
 //! earlier offsets come first. A work may run when no earlier work has a partition in common with
 //! it, and new batches are taken only from partitions without works. So each partition is
 //! processed in order, and a batch that fails for ever holds its own partitions and no others.
+//! A batch of a Kafka topic mixes its free partitions; of a Kinesis stream each shard has batches,
+//! and a batching window, of its own. Here a shard is a partition, and a record's offset its number in the shard.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -93,6 +95,7 @@ impl Core {
 
     /// Takes a record in. Records of a partition come in the order of the log.
     pub(super) fn receive(&mut self, record: Record, now: i64) {
+        self.stats.waiting += 1;
         self.ledger.receive(record.partition, record.offset);
         let serial = self.next_serial();
         let queue = self.queues.entry(record.partition).or_default();
@@ -106,6 +109,7 @@ impl Core {
         self.queues.clear();
         self.works.clear();
         self.ledger = Ledger::default();
+        self.stats.waiting = 0;
     }
 
     /// Partitions that hold enough for now and should not be read further.
@@ -136,12 +140,12 @@ impl Core {
             }
             held.extend(work.partitions());
         }
-        match self.window_end(&held) {
-            Some(end) if end <= now => {
-                self.assemble(&held);
+        match self.next_window(&held) {
+            Some((end, partitions)) if end <= now => {
+                self.assemble(&partitions);
                 self.start(self.works.len() - 1, now)
             }
-            Some(end) => Step::Wait(earliest(wake, end)),
+            Some((end, _)) => Step::Wait(earliest(wake, end)),
             None => Step::Wait(wake),
         }
     }
@@ -155,6 +159,7 @@ impl Core {
         let decision = settle(&self.policy, &self.source, work.batch, outcome, now);
         self.stats.function_errors += u64::from(decision.failed);
         self.stats.records_delivered += decision.done.len() as u64;
+        self.stats.waiting -= decision.done.len() as u64;
         for record in &decision.done {
             self.ledger.settle(record.partition, record.offset);
         }
@@ -175,6 +180,7 @@ impl Core {
         if succeeded {
             let work = self.works.remove(index);
             self.stats.discarded += work.batch.records.len() as u64;
+            self.stats.waiting -= work.batch.records.len() as u64;
             for record in &work.batch.records {
                 self.ledger.settle(record.partition, record.offset);
             }
@@ -246,23 +252,39 @@ impl Core {
         self.insert_work(index, expired, Some((Condition::RecordAgeExceeded, None)));
     }
 
-    /// When the batch that could be taken now is due: at once if it is full. `None` if there is
-    /// nothing to take.
-    fn window_end(&self, held: &BTreeSet<i32>) -> Option<i64> {
+    /// When the next batch of partitions that are not held is due, and from which it is to be taken.
+    /// `None` if there is nothing to take.
+    fn next_window(&self, held: &BTreeSet<i32>) -> Option<(i64, BTreeSet<i32>)> {
+        let free =
+            self.queues.iter().filter(|(partition, queue)| !held.contains(partition) && !queue.records.is_empty());
+        let free = free.map(|(partition, _)| *partition);
+        let groups: Vec<BTreeSet<i32>> = if self.source.mixes_partitions() {
+            vec![free.collect()]
+        } else {
+            free.map(|partition| BTreeSet::from([partition])).collect()
+        };
+        let windows = groups.into_iter().filter_map(|group| Some((self.window_end(&group)?, group)));
+        windows.min_by_key(|(end, _)| *end)
+    }
+
+    /// When the window of a batch of these partitions ends: at once if it is full.
+    fn window_end(&self, partitions: &BTreeSet<i32>) -> Option<i64> {
         let (mut records, mut bytes, mut first) = (0, self.source.envelope_size(), None);
-        for (partition, queue) in &self.queues {
-            if let (Some((arrived, _, _)), false) = (queue.records.front(), held.contains(partition)) {
-                records += queue.records.len();
-                bytes += queue.bytes + self.source.partition_size(*partition);
-                first = earliest(first, *arrived);
-            }
+        for partition in partitions {
+            let Some((queue, (arrived, _, _))) = self.queues.get(partition).and_then(|q| Some((q, q.records.front()?)))
+            else {
+                continue;
+            };
+            records += queue.records.len();
+            bytes += queue.bytes + self.source.partition_size(*partition);
+            first = earliest(first, *arrived);
         }
         let full = records >= self.batching.size || bytes >= self.batching.payload_limit;
         first.map(|arrived| arrived + if full { 0 } else { self.batching.window_ms })
     }
 
-    /// Takes records off the free partitions, in the order of arrival, up to the limits.
-    fn assemble(&mut self, held: &BTreeSet<i32>) {
+    /// Takes records off these partitions, in the order of arrival, up to the limits.
+    fn assemble(&mut self, from: &BTreeSet<i32>) {
         let mut taken: Vec<Record> = Vec::new();
         let mut partitions = BTreeSet::new();
         let mut bytes = self.source.envelope_size();
@@ -271,7 +293,7 @@ impl Core {
             let Some((partition, queue)) = self
                 .queues
                 .iter_mut()
-                .filter(|(partition, queue)| !held.contains(partition) && !queue.records.is_empty())
+                .filter(|(partition, queue)| from.contains(partition) && !queue.records.is_empty())
                 .min_by_key(|(_, queue)| queue.records.front().map(|(_, serial, _)| *serial))
             else {
                 break;

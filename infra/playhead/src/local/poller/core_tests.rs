@@ -1,9 +1,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
-use serde_json::json;
+use proptest::test_runner::TestCaseError;
+use serde_json::{Value, json};
 
-use super::super::record::samples::{record, sized, source};
+use super::super::record::samples::{record, sequence_number, sized, source, stream_source, streamed};
+use super::super::record::{Record, Source};
 use super::super::settle::{Batch, Condition, Outcome, Policy, Response};
 use super::{Batching, Core, Step};
 
@@ -160,6 +162,53 @@ fn outcome_of_work_from_before_a_reset_has_no_effect() {
 }
 
 #[test]
+fn each_shard_has_batches_and_windows_of_its_own() {
+    let mut core = Core::new(policy(), batching(), stream_source());
+    core.receive(streamed(1, 0, 0, 2), 1_000);
+    core.receive(streamed(0, 0, 0, 2), 1_200);
+    assert_eq!(core.next(1_499), Step::Wait(Some(1_500)));
+    let (first, batch) = invoke(core.next(1_500));
+    assert_eq!(places(&batch), [(1, 0)]);
+    core.receive(streamed(1, 1, 0, 2), 1_500);
+    assert_eq!(core.next(1_500), Step::Wait(Some(1_700)));
+    let (_, batch) = invoke(core.next(1_700));
+    assert_eq!(places(&batch), [(0, 0)]);
+    assert_eq!(core.next(9_000), Step::Wait(None), "one batch of a shard at a time");
+    core.invoked(first, success(), 9_000);
+    assert_eq!(places(&invoke(core.next(9_000)).1), [(1, 1)]);
+    assert_eq!(core.take_commits(), [(1, 1)]);
+}
+
+#[test]
+fn full_shard_leaves_at_once_whatever_the_others_hold() {
+    let mut core = Core::new(policy(), batching(), stream_source());
+    core.receive(streamed(0, 0, 0, 2), 0);
+    for ordinal in 0..3 {
+        core.receive(streamed(1, ordinal, 0, 2), 400);
+    }
+    assert_eq!(places(&invoke(core.next(400)).1), [(1, 0), (1, 1), (1, 2)]);
+    assert_eq!(core.next(400), Step::Wait(Some(500)));
+}
+
+#[test]
+fn everything_from_the_checkpoint_on_is_sent_again_before_what_came_later() {
+    let mut core = Core::new(policy(), batching(), stream_source());
+    for ordinal in 0..5 {
+        core.receive(streamed(0, ordinal, 0, 2), 0);
+    }
+    let (id, _) = invoke(core.next(0));
+    let failed = json!({"batchItemFailures": [{"itemIdentifier": sequence_number(1)}]});
+    core.invoked(id, answer(&failed.to_string()), 0);
+    assert_eq!(core.take_commits(), [(0, 1)]);
+    assert_eq!(core.next(0), Step::Wait(Some(100)), "what came later waits too");
+    let (id, batch) = invoke(core.next(100));
+    assert_eq!((places(&batch), batch.retries), (vec![(0, 1), (0, 2)], 1));
+    core.invoked(id, success(), 200);
+    assert_eq!(places(&invoke(core.next(600)).1), [(0, 3), (0, 4)]);
+    assert_eq!(core.stats().waiting, 2);
+}
+
+#[test]
 fn partition_with_two_batches_waiting_is_full() {
     let mut core = core();
     for offset in 0..6 {
@@ -190,143 +239,213 @@ fn luck() -> impl Strategy<Value = Luck> {
     ]
 }
 
-/// The answer, and which records of the batch it makes succeed.
-fn play(luck: Luck, policy: &Policy, batch: &Batch) -> (Outcome, Vec<(i32, i64)>) {
-    let all = places(batch);
-    match luck {
-        Luck::Success => (success(), all),
-        Luck::Error => (error(), Vec::new()),
-        Luck::NotInvoked => {
-            let cause = "throttled".into();
-            (Outcome::NotInvoked { cause }, Vec::new())
+/// A log for a property: its records, and what an answer means to it.
+#[derive(Debug, Clone, Copy)]
+enum Log {
+    Kafka,
+    Kinesis,
+}
+
+impl Log {
+    fn source(self) -> Source {
+        match self {
+            Self::Kafka => source(),
+            Self::Kinesis => stream_source(),
         }
-        Luck::Nonsense => {
-            let outcome = answer(r#"{"batchItemFailures":[{"itemIdentifier":"x"}]}"#);
-            let done = if policy.partial_answers { Vec::new() } else { all };
-            (outcome, done)
+    }
+
+    fn record(self, partition: i32, offset: i64, timestamp: i64, bytes: usize) -> Record {
+        match self {
+            Self::Kafka => sized(partition, offset, timestamp, bytes),
+            Self::Kinesis => streamed(partition, offset, timestamp, bytes),
         }
-        Luck::Partial(bits) => {
-            let fails = |index: usize| bits & (1 << (index % 8)) != 0;
-            let items: Vec<_> = batch
-                .records
-                .iter()
-                .enumerate()
-                .filter(|(index, _)| fails(*index))
-                .map(|(_, r)| {
-                    let partition = source().partition_name(r.partition);
-                    json!({"itemIdentifier": {"partition": partition, "offset": r.offset}})
-                })
-                .collect();
-            let outcome = answer(&json!({ "batchItemFailures": items }).to_string());
-            let done = all
-                .into_iter()
-                .enumerate()
-                .filter(|(index, _)| !policy.partial_answers || !fails(*index))
-                .map(|(_, place)| place)
-                .collect();
-            (outcome, done)
+    }
+
+    fn identifier(self, record: &Record) -> Value {
+        match self {
+            Self::Kafka => {
+                json!({"partition": source().partition_name(record.partition), "offset": record.offset})
+            }
+            Self::Kinesis => json!(record.sequence_number),
+        }
+    }
+
+    /// The answer, and which records of the batch it makes succeed.
+    fn play(self, luck: Luck, policy: &Policy, batch: &Batch) -> (Outcome, Vec<(i32, i64)>) {
+        let all = places(batch);
+        match luck {
+            Luck::Success => (success(), all),
+            Luck::Error => (error(), Vec::new()),
+            Luck::NotInvoked => {
+                let cause = "throttled".into();
+                (Outcome::NotInvoked { cause }, Vec::new())
+            }
+            Luck::Nonsense => {
+                let outcome = answer(r#"{"batchItemFailures":[{"itemIdentifier":"x"}]}"#);
+                let done = if policy.partial_answers { Vec::new() } else { all };
+                (outcome, done)
+            }
+            Luck::Partial(bits) => {
+                let failing: Vec<usize> = (0..all.len()).filter(|index| bits & (1 << (index % 8)) != 0).collect();
+                // Backwards: an answer may name them in any order.
+                let items = failing.iter().rev().map(|index| &batch.records[*index]);
+                let items: Vec<_> = items.map(|record| json!({"itemIdentifier": self.identifier(record)})).collect();
+                let outcome = answer(&json!({ "batchItemFailures": items }).to_string());
+                let is_done = |index: &usize| match self {
+                    _ if !policy.partial_answers => true,
+                    Self::Kafka => !failing.contains(index),
+                    Self::Kinesis => failing.first().is_none_or(|checkpoint| index < checkpoint),
+                };
+                let done = all.into_iter().enumerate().filter(|(index, _)| is_done(index));
+                (outcome, done.map(|(_, place)| place).collect())
+            }
         }
     }
 }
 
-proptest! {
-    /// Whatever functions answer, in whatever order invocations end: every record ends exactly
-    /// once, done or delivered; no commit passes a record that has not ended; no two
-    /// invocations share a partition at the same time; the limits hold.
-    #[test]
-    fn no_record_is_lost_or_skipped(
-        arrivals in prop::collection::vec((0..4_i32, 0..3_000_usize, 0..2_000_i64), 1..60),
-        lucks in prop::collection::vec((luck(), any::<u16>(), 0..3_000_i64), 1..150),
-        max_retries in prop::option::of(0..3_u32),
-        max_age_ms in prop::option::of(2_000..20_000_i64),
-        bisect: bool,
-        partial_answers: bool,
-        size in 1..8_usize,
-        concurrency in 1..4_usize,
-    ) {
-        let policy = Policy { max_retries, max_age_ms, bisect, partial_answers };
-        let batching = Batching { size, window_ms: 500, payload_limit: 2_500, concurrency };
-        let mut core = Core::new(policy.clone(), batching, source());
-        let mut now = 10_000_i64;
-        let mut next_offset = BTreeMap::<i32, i64>::new();
-        let mut open = BTreeSet::<(i32, i64)>::new();
-        let mut committed = BTreeMap::<i32, i64>::new();
-        let mut running: Vec<Step> = Vec::new();
-        let mut arrivals = arrivals.into_iter();
-        let mut lucks = lucks.into_iter();
-        let mut left = arrivals.len();
-        for round in 0.. {
-            prop_assert!(round < 5_000, "it does not come to an end: {:?}", core);
-            if let Some((partition, bytes, age)) = arrivals.next() {
-                let offset = next_offset.entry(partition).or_default();
-                open.insert((partition, *offset));
-                core.receive(sized(partition, *offset, now - age, bytes), now);
-                *offset += 1;
-                left -= 1;
-            }
-            let wait = loop {
-                match core.next(now) {
-                    Step::Wait(until) => break until,
-                    step => running.push(step),
-                }
-            };
-            prop_assert!(running.len() <= concurrency);
-            let mut busy = BTreeSet::new();
-            for step in &running {
-                let batch = match step {
-                    Step::Invoke { batch, .. } => {
-                        prop_assert!(batch.records.len() <= size);
-                        prop_assert!(source().payload(&batch.records).len() <= 2_500);
-                        batch
-                    }
-                    Step::Deliver { discard, .. } => &discard.batch,
-                    Step::Wait(_) => unreachable!(),
-                };
-                prop_assert!(max_retries.is_none_or(|max| batch.retries <= max));
-                let partitions: BTreeSet<i32> = batch.records.iter().map(|r| r.partition).collect();
-                prop_assert!(busy.is_disjoint(&partitions));
-                busy.extend(partitions);
-            }
-            if running.is_empty() {
-                match wait {
-                    Some(until) => now = now.max(until),
-                    None if left > 0 => {}
-                    None => break,
-                }
-                continue;
-            }
-            // After the script everything goes well, so that retries without a limit end too.
-            let (luck, which, pause) = lucks.next().unwrap_or((Luck::Success, 0, 1));
-            now += pause;
-            match running.remove(usize::from(which) % running.len()) {
-                Step::Invoke { id, batch } => {
-                    let (outcome, done) = play(luck, &policy, &batch);
-                    for place in done {
-                        prop_assert!(open.remove(&place), "{place:?} ended twice");
-                    }
-                    core.invoked(id, outcome, now);
-                }
-                Step::Deliver { id, discard } => {
-                    let taken = matches!(luck, Luck::Success);
-                    for place in places(&discard.batch) {
-                        prop_assert!(open.contains(&place), "{place:?} ended twice");
-                        if taken { open.remove(&place); }
-                    }
-                    core.delivered(id, taken, now);
-                }
-                Step::Wait(_) => unreachable!(),
-            }
-            for (partition, offset) in core.take_commits() {
-                let before = committed.insert(partition, offset);
-                prop_assert!(before < Some(offset), "a commit goes back");
-                let lowest = open.iter().find(|(p, _)| *p == partition).map(|(_, o)| *o);
-                prop_assert!(lowest.is_none_or(|lowest| offset <= lowest), "a commit skips a record");
-            }
+/// What a property holds of: records arrive as (partition, bytes, age), steps end as (luck, which of those that run,
+/// milliseconds that pass).
+#[derive(Debug, Clone)]
+struct Script {
+    arrivals: Vec<(i32, usize, i64)>,
+    lucks: Vec<(Luck, u16, i64)>,
+    policy: Policy,
+    size: usize,
+    concurrency: usize,
+}
+
+fn script() -> impl Strategy<Value = Script> {
+    let policy = (prop::option::of(0..3_u32), prop::option::of(2_000..20_000_i64), any::<bool>(), any::<bool>());
+    let policy = policy.prop_map(|(max_retries, max_age_ms, bisect, partial_answers)| Policy {
+        max_retries,
+        max_age_ms,
+        bisect,
+        partial_answers,
+    });
+    (
+        prop::collection::vec((0..4_i32, 0..3_000_usize, 0..2_000_i64), 1..60),
+        prop::collection::vec((luck(), any::<u16>(), 0..3_000_i64), 1..150),
+        policy,
+        1..8_usize,
+        1..4_usize,
+    )
+        .prop_map(|(arrivals, lucks, policy, size, concurrency)| Script {
+            arrivals,
+            lucks,
+            policy,
+            size,
+            concurrency,
+        })
+}
+
+/// Whatever functions answer, in whatever order invocations end: every record ends exactly once, done or delivered; no
+/// commit passes a record that has not ended; no two invocations share a partition at the same time; the limits hold. Of
+/// a stream, each invocation has the first records of one shard that have not ended, without a gap.
+fn nothing_is_lost_or_skipped(log: Log, script: Script) -> Result<(), TestCaseError> {
+    let Script { arrivals, lucks, policy, size, concurrency } = script;
+    let source = log.source();
+    let batching = Batching { size, window_ms: 500, payload_limit: 2_500, concurrency };
+    let mut core = Core::new(policy.clone(), batching, source.clone());
+    let mut now = 10_000_i64;
+    let mut next_offset = BTreeMap::<i32, i64>::new();
+    let mut open = BTreeSet::<(i32, i64)>::new();
+    let mut committed = BTreeMap::<i32, i64>::new();
+    let mut running: Vec<Step> = Vec::new();
+    let mut arrivals = arrivals.into_iter();
+    let mut lucks = lucks.into_iter();
+    let mut left = arrivals.len();
+    for round in 0.. {
+        prop_assert!(round < 5_000, "it does not come to an end: {:?}", core);
+        if let Some((partition, bytes, age)) = arrivals.next() {
+            let offset = next_offset.entry(partition).or_default();
+            open.insert((partition, *offset));
+            core.receive(log.record(partition, *offset, now - age, bytes), now);
+            *offset += 1;
+            left -= 1;
         }
-        prop_assert!(open.is_empty(), "never ended: {open:?}");
-        prop_assert_eq!(&committed, &next_offset);
-        let stats = core.stats();
-        let total: i64 = next_offset.values().sum();
-        prop_assert_eq!(stats.records_delivered + stats.discarded, total.cast_unsigned());
+        let wait = loop {
+            match core.next(now) {
+                Step::Wait(until) => break until,
+                step => running.push(step),
+            }
+        };
+        prop_assert!(running.len() <= concurrency);
+        let mut busy = BTreeSet::new();
+        for step in &running {
+            let batch = match step {
+                Step::Invoke { batch, .. } => {
+                    prop_assert!(batch.records.len() <= size);
+                    prop_assert!(source.payload(&batch.records).len() <= 2_500);
+                    if let Log::Kinesis = log {
+                        let shard = batch.records[0].partition;
+                        let first = open.range((shard, 0)..(shard + 1, 0)).copied().take(batch.records.len());
+                        prop_assert_eq!(places(batch), first.collect::<Vec<_>>());
+                    }
+                    batch
+                }
+                Step::Deliver { discard, .. } => &discard.batch,
+                Step::Wait(_) => unreachable!(),
+            };
+            prop_assert!(policy.max_retries.is_none_or(|max| batch.retries <= max));
+            let partitions: BTreeSet<i32> = batch.records.iter().map(|r| r.partition).collect();
+            prop_assert!(busy.is_disjoint(&partitions));
+            busy.extend(partitions);
+        }
+        prop_assert_eq!(core.stats().waiting, open.len() as u64);
+        if running.is_empty() {
+            match wait {
+                Some(until) => now = now.max(until),
+                None if left > 0 => {}
+                None => break,
+            }
+            continue;
+        }
+        // After the script everything goes well, so that retries without a limit end too.
+        let (luck, which, pause) = lucks.next().unwrap_or((Luck::Success, 0, 1));
+        now += pause;
+        match running.remove(usize::from(which) % running.len()) {
+            Step::Invoke { id, batch } => {
+                let (outcome, done) = log.play(luck, &policy, &batch);
+                for place in done {
+                    prop_assert!(open.remove(&place), "{place:?} ended twice");
+                }
+                core.invoked(id, outcome, now);
+            }
+            Step::Deliver { id, discard } => {
+                let taken = matches!(luck, Luck::Success);
+                for place in places(&discard.batch) {
+                    prop_assert!(open.contains(&place), "{place:?} ended twice");
+                    if taken {
+                        open.remove(&place);
+                    }
+                }
+                core.delivered(id, taken, now);
+            }
+            Step::Wait(_) => unreachable!(),
+        }
+        for (partition, offset) in core.take_commits() {
+            let before = committed.insert(partition, offset);
+            prop_assert!(before < Some(offset), "a commit goes back");
+            let lowest = open.iter().find(|(p, _)| *p == partition).map(|(_, o)| *o);
+            prop_assert!(lowest.is_none_or(|lowest| offset <= lowest), "a commit skips a record");
+        }
+    }
+    prop_assert!(open.is_empty(), "never ended: {open:?}");
+    prop_assert_eq!(&committed, &next_offset);
+    let stats = core.stats();
+    let total: i64 = next_offset.values().sum();
+    prop_assert_eq!(stats.records_delivered + stats.discarded, total.cast_unsigned());
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn no_record_is_lost_or_skipped(script in script()) {
+        nothing_is_lost_or_skipped(Log::Kafka, script)?;
+    }
+
+    #[test]
+    fn no_record_of_a_shard_is_lost_or_skipped(script in script()) {
+        nothing_is_lost_or_skipped(Log::Kinesis, script)?;
     }
 }

@@ -1,16 +1,17 @@
 //! The on-failure destination: what is written about records that are given up, and where.
 //!
 //! The form is that of AWS Lambda Developer Guide, "Capturing discarded batches for Amazon MSK
-//! and self-managed Apache Kafka event sources": an SQS message says which records failed and how,
-//! an S3 object also carries the whole event as an escaped JSON string in `payload`. The guide gives
-//! the name of such an object for Kinesis and DynamoDB only, with the shard in it; here the first
-//! partition of the batch stands in that place.
+//! and self-managed Apache Kafka event sources" and "Retain discarded batch records for a Kinesis
+//! Data Streams event source in Lambda": an SQS message says which records failed and how, an S3
+//! object also carries the whole event as an escaped JSON string in `payload`. The guide gives the
+//! name of such an object for streams only, with the shard in it; for Kafka the first partition of
+//! the batch stands in that place.
 
 use anyhow::Context as _;
 use aws_sdk_s3::primitives::{ByteStream, DateTime, DateTimeFormat};
 use serde_json::{Map, Value, json};
 
-use super::record::Source;
+use super::record::{Record, Source, shard_id};
 use super::settle::Discard;
 
 /// Where discarded records go.
@@ -53,19 +54,6 @@ pub(super) fn failure_record(
     now: i64,
 ) -> anyhow::Result<Value> {
     let batch = &discard.batch;
-    let mut records_info = Map::new();
-    for run in batch.records.chunk_by(|a, b| a.partition == b.partition) {
-        let (first, last) = (&run[0], &run[run.len() - 1]);
-        records_info.insert(
-            source.partition_name(first.partition),
-            json!({
-                "firstRecordOffset": first.offset.to_string(),
-                "lastRecordOffset": last.offset.to_string(),
-                "firstRecordTimestamp": iso(first.timestamp)?,
-                "lastRecordTimestamp": iso(last.timestamp)?,
-            }),
-        );
-    }
     let response = discard.response.as_ref().map(|response| {
         let mut context = Map::new();
         context.insert("statusCode".into(), response.status.into());
@@ -76,7 +64,7 @@ pub(super) fn failure_record(
         context
     });
     let request_id = discard.response.as_ref().map(|response| &response.request_id);
-    Ok(json!({
+    let mut record = json!({
         "requestContext": {
             "requestId": request_id,
             "functionArn": mapping.function_arn,
@@ -86,17 +74,55 @@ pub(super) fn failure_record(
         "responseContext": response,
         "version": "1.0",
         "timestamp": iso(now)?,
-        "KafkaBatchInfo": {
-            "batchSize": batch.records.len(),
-            "eventSourceArn": source.event_source_arn,
-            "bootstrapServers": source.bootstrap_servers,
-            "payloadSize": payload_size,
-            "recordsInfo": records_info,
-        },
-    }))
+    });
+    let (name, info) = batch_info(source, &batch.records, payload_size)?;
+    record[name] = info;
+    Ok(record)
 }
 
-/// `aws/lambda/<mapping>/<topic-partition>/YYYY/MM/DD/YYYY-MM-DDTHH.MM.SS-<random UUID>`.
+/// Which records they are, under the name that the kind of source has in a failure record.
+fn batch_info(source: &Source, records: &[Record], payload_size: usize) -> anyhow::Result<(&'static str, Value)> {
+    match source {
+        Source::Kafka(topic) => {
+            let mut records_info = Map::new();
+            for run in records.chunk_by(|a, b| a.partition == b.partition) {
+                let (first, last) = (&run[0], &run[run.len() - 1]);
+                records_info.insert(
+                    source.partition_name(first.partition),
+                    json!({
+                        "firstRecordOffset": first.offset.to_string(),
+                        "lastRecordOffset": last.offset.to_string(),
+                        "firstRecordTimestamp": iso(first.timestamp)?,
+                        "lastRecordTimestamp": iso(last.timestamp)?,
+                    }),
+                );
+            }
+            let info = json!({
+                "batchSize": records.len(),
+                "eventSourceArn": topic.event_source_arn,
+                "bootstrapServers": topic.bootstrap_servers,
+                "payloadSize": payload_size,
+                "recordsInfo": records_info,
+            });
+            Ok(("KafkaBatchInfo", info))
+        }
+        Source::Kinesis(stream) => {
+            let (first, last) = records.first().zip(records.last()).context("a discard without records")?;
+            let info = json!({
+                "shardId": shard_id(first.partition),
+                "startSequenceNumber": first.sequence_number,
+                "endSequenceNumber": last.sequence_number,
+                "approximateArrivalOfFirstRecord": iso(first.timestamp)?,
+                "approximateArrivalOfLastRecord": iso(last.timestamp)?,
+                "batchSize": records.len(),
+                "streamArn": stream.arn,
+            });
+            Ok(("KinesisBatchInfo", info))
+        }
+    }
+}
+
+/// `aws/lambda/<mapping>/<topic-partition or shard>/YYYY/MM/DD/YYYY-MM-DDTHH.MM.SS-<random UUID>`.
 fn object_key(mapping: &Mapping, partition: &str, now: i64, random: [u8; 16]) -> anyhow::Result<String> {
     let time = iso(now)?;
     let (day, rest) = time.split_once('T').context("a time without a T")?;
@@ -177,7 +203,7 @@ impl FailureSink {
 mod tests {
     use serde_json::json;
 
-    use super::super::record::samples::{record, source};
+    use super::super::record::samples::{record, sequence_number, source, stream_source, streamed};
     use super::super::settle::{Batch, Condition, Discard, Response};
     use super::{Destination, Mapping, failure_record, object_key};
 
@@ -240,6 +266,27 @@ mod tests {
                         },
                     },
                 },
+            })
+        );
+    }
+
+    #[test]
+    fn failure_record_of_a_shard_has_the_documented_form() {
+        let mut discard = discard(Condition::RetryAttemptsExhausted, Some(Response::default()));
+        discard.batch.records = vec![streamed(1, 4, 1_573_691_884_835, 2), streamed(1, 5, 1_573_691_885_580, 2)];
+        let written = failure_record(&mapping(), &stream_source(), &discard, 321, 0).expect("a record");
+        assert_eq!(written["requestContext"]["approximateInvokeCount"], 3);
+        assert_eq!(written.get("KafkaBatchInfo"), None);
+        assert_eq!(
+            written["KinesisBatchInfo"],
+            json!({
+                "shardId": "shardId-000000000001",
+                "startSequenceNumber": sequence_number(4),
+                "endSequenceNumber": sequence_number(5),
+                "approximateArrivalOfFirstRecord": "2019-11-14T00:38:04.835Z",
+                "approximateArrivalOfLastRecord": "2019-11-14T00:38:05.58Z",
+                "batchSize": 2,
+                "streamArn": "arn:aws:kinesis:us-east-1:000000000000:stream/events",
             })
         );
     }

@@ -1,68 +1,98 @@
-//! Polls a Kafka topic and invokes a function with its records, in the place of AWS Lambda's
-//! event source mapping for Kafka, which no emulator has.
+//! Polls Kafka topics and Kinesis streams and invokes functions with their records, in the place of
+//! AWS Lambda's event source mappings: no emulator has those for Kafka, and this one's for Kinesis
+//! takes a batch for done whatever its answer names, and neither splits it nor gives it up.
 //!
 //! **It emulates what AWS documents** (Lambda Developer Guide: "Using Lambda with Amazon MSK",
-//! "Configuring error handling controls for Kafka event sources", "Capturing discarded batches",
-//! read in November 2026):
-//! - A batch leaves when `BatchSize` or 6 MB are reached or the batching window ends (500 ms if not
-//!   set). One payload mixes partitions of the topic; within a partition order is kept.
-//! - Offsets are committed to the mapping's consumer group once records succeeded or were given up.
-//! - With `ReportBatchItemFailures` just the records that the answer names are sent again. An empty
-//!   or null answer is success; an answer of another form, or one that names a partition or an
-//!   offset that was not in the batch, fails the whole batch, and so does a function error.
-//! - A failed batch is split in two if so configured, else sent again, up to the greatest number of
-//!   retries (10 if unlimited and there is a destination). Until then it holds its partitions.
+//! "Configuring error handling controls for Kafka event sources", "Using Lambda with Kinesis",
+//! "Configuring partial batch response with Kinesis Data Streams and Lambda", "Capturing discarded
+//! batches", "Retain discarded batch records", read in November 2026):
+//! - A batch leaves when `BatchSize` or 6 MB are reached or the batching window ends (if not set,
+//!   500 ms for Kafka, 0 for Kinesis). Within a partition or shard order is kept. A payload of Kafka
+//!   mixes partitions of the topic; one of Kinesis is of one shard, and each shard has one at a time.
+//! - Offsets are committed to the mapping's consumer group, or the shard's checkpoint is moved, once
+//!   records succeeded or were given up.
+//! - With `ReportBatchItemFailures`, on Kafka just the records that the answer names are sent again;
+//!   on Kinesis the lowest sequence number that it names is the checkpoint, and everything from there
+//!   on is sent again. An empty or null answer is success; an answer of another form, or one that
+//!   names a record that was not in the batch, fails the whole batch, and so does a function error.
+//! - A failed batch is split in two if so configured, which uses no retry, else sent again, up to
+//!   the greatest number of retries. (If unlimited: on Kafka 10 if there is a destination, on Kinesis
+//!   for ever.) Until then it holds its partitions, or its shard. A partial answer splits a batch of a
+//!   shard at the checkpoint only.
 //! - Records that used up their retries, grew too old, or alone exceed the payload limit go to the
 //!   on-failure destination: an S3 object with the whole event, or an SQS message without it.
 //!
-//! **Where the documentation is silent**, it follows the pages for Kinesis: splitting uses no retry,
-//! neither does an invocation that Lambda could not start, and the object key has that page's form.
+//! **Where the documentation is silent**: splitting on Kafka uses no retry either, nor does an
+//! invocation that Lambda could not start, and the object key has the form that the page for Kinesis
+//! gives. On Kinesis a sequence number that was not in the batch counts like an offset that was not;
+//! a partial answer uses a retry even if it moved the checkpoint.
 //!
 //! **Where it differs from Lambda**: waits between retries are short (0.1 s to 10 s); a destination
-//! that fails is tried until it takes the records; there is one consumer with up to eight
+//! that fails is tried until it takes the records; there is one consumer a mapping with up to eight
 //! invocations at a time instead of a fleet of pollers; one plaintext listener, no filters, no
 //! schema registry, no `AT_TIMESTAMP`, no Kafka or SNS destinations; the mapping's settings are read
-//! once, and its `Enabled` is not looked at.
+//! once, and its `Enabled` is not looked at. On Kinesis: a shard is read ten times a second instead
+//! of once; `ParallelizationFactor`, tumbling windows and enhanced fan-out are not emulated; shards
+//! are listed once, so nothing follows a split or a merge; checkpoints live in [`Checkpoints`], as
+//! long as the process; a batch that is retried for ever does not end when its records expire.
 //!
-//! The core (`core`, `settle`, `ledger`, `record`) is pure and decides; `shell`,
-//! `failure` and `settings` speak to the broker and to AWS.
+//! **Where the emulated Kinesis differs from AWS's** (ministack 1.5.33): an on-demand stream has four
+//! shards for good; sequence numbers have 30 digits instead of 56; a shard that is split or merged is
+//! gone with its records; `GetRecords` has no limit of 10 MB, 2 MB/s or five reads a second, and an
+//! iterator can be used again; nothing is ever throttled.
+//!
+//! The core (`core`, `settle`, `ledger`, `record`) is pure and decides; `shell`, `kafka`, `kinesis`,
+//! `failure` and `settings` speak to the logs and to AWS.
 //!
 //! **Invariant:** a record is committed only after it succeeded or was delivered to the
-//! destination (test `no_record_is_lost_or_skipped`).
+//! destination (tests `no_record_is_lost_or_skipped`, `no_record_of_a_shard_is_lost_or_skipped`).
 
 mod core;
 mod failure;
+mod kafka;
+mod kinesis;
 mod ledger;
 mod record;
 mod settings;
 mod settle;
 mod shell;
 
+use std::collections::BTreeMap;
+
 use anyhow::Context as _;
 use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;
-use std::time::Duration;
+
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::info;
 
 use self::core::Core;
 use self::failure::FailureSink;
-use self::record::Source;
-use self::settings::Settings;
-use self::shell::{GroupContext, Shell, subscribe};
+use self::kafka::KafkaLog;
+pub use self::kinesis::Checkpoints;
+use self::kinesis::KinesisLog;
+use self::record::{Source, Topic};
+use self::settings::{Origin, Settings, deployed_mappings};
+use self::shell::{Log, Shell};
+
+/// Logical ids of the mappings of Kafka topics and Kinesis streams that `template.yaml` may have, by what they read.
+const OF_PRIMARY: [&str; 2] = ["ProcessLogMapping", "ProcessStreamMapping"];
+const OF_STANDBY: [&str; 2] = ["ProcessStandbyLogMapping", "ProcessStandbyStreamMapping"];
 
 /// Which mapping to run, and where.
 #[derive(Debug, Clone)]
 pub struct PollerConfig {
     /// Endpoint, region and credentials of the cloud that has the stack.
     pub sdk: SdkConfig,
-    /// Brokers, as `host:port,host:port`, without encryption.
-    pub bootstrap: String,
     /// Name of the deployed stack.
     pub stack: String,
     /// Logical id of the `AWS::Lambda::EventSourceMapping` in the stack's template.
     pub logical_id: String,
+    /// Brokers, as `host:port,host:port`, without encryption. Needed if the mapping reads a Kafka topic.
+    pub bootstrap: Option<String>,
+    /// Where to go on if the mapping reads a Kinesis stream, and where to keep how far it came.
+    pub checkpoints: Checkpoints,
 }
 
 /// What a poller did since it started.
@@ -78,10 +108,22 @@ pub struct PollerStats {
     pub discarded: u64,
     /// Batches that failed as a whole by an error of the function, a time-out or a wrong answer.
     pub function_errors: u64,
+    /// Records that were read and have not ended yet.
+    pub waiting: u64,
 }
 
-/// A member that died without a word is missed after six seconds; then the group waits for three more.
-const JOINED_WITHIN: Duration = Duration::from_secs(30);
+impl std::iter::Sum for PollerStats {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |a, b| Self {
+            records_delivered: a.records_delivered + b.records_delivered,
+            invocations: a.invocations + b.invocations,
+            retries: a.retries + b.retries,
+            discarded: a.discarded + b.discarded,
+            function_errors: a.function_errors + b.function_errors,
+            waiting: a.waiting + b.waiting,
+        })
+    }
+}
 
 /// A running poller. Dropping it stops it without waiting.
 #[derive(Debug)]
@@ -92,31 +134,35 @@ pub struct Poller {
 }
 
 impl Poller {
-    /// Reads the mapping's settings, begins to poll, and waits until its consumer group gave it the topic's partitions. (The
-    /// embedded broker never again answers for a group whose first member left before that.)
+    /// Reads the mapping's settings and begins to poll. Returns once the consumer group gave out the topic's partitions, or
+    /// the stream's shards are open.
     ///
     /// # Errors
-    /// If the settings cannot be read or ask for what is not emulated, or the group cannot be joined.
+    /// If the settings cannot be read or ask for what is not emulated, or the log cannot be read.
     pub async fn start(config: PollerConfig) -> anyhow::Result<Self> {
         let settings = Settings::load(&config.sdk, &config.stack, &config.logical_id).await?;
         info!(?settings, bootstrap = config.bootstrap, "polling");
-        let context = GroupContext::default();
-        let (topic, group) = (settings.topic.clone(), settings.group_id.clone());
-        let poller = Self::run(&config.sdk, &config.bootstrap, settings, context.clone())?;
-        let joined = tokio::time::timeout(JOINED_WITHIN, context.joined()).await;
-        joined.with_context(|| {
-            format!("the group {group} at {} gave out no partitions of {topic} in {JOINED_WITHIN:?}", config.bootstrap)
-        })?;
-        Ok(poller)
+        let from = settings.starting_position;
+        match settings.origin.clone() {
+            Origin::Kafka { event_source_arn, topic, group_id } => {
+                let bootstrap_servers =
+                    config.bootstrap.context("the mapping reads a topic, and there are no brokers")?;
+                let log = KafkaLog::subscribe(&bootstrap_servers, &topic, &group_id, from)?;
+                let joined = log.joined();
+                let source = Source::Kafka(Topic { event_source_arn, bootstrap_servers, topic });
+                let poller = Self::run(&config.sdk, settings, source, log);
+                joined.await?;
+                Ok(poller)
+            }
+            Origin::Kinesis(stream) => {
+                let mapping = &settings.mapping.uuid;
+                let log = KinesisLog::open(&config.sdk, &stream, mapping, from, config.checkpoints).await?;
+                Ok(Self::run(&config.sdk, settings, Source::Kinesis(stream), log))
+            }
+        }
     }
 
-    fn run(sdk: &SdkConfig, bootstrap: &str, settings: Settings, context: GroupContext) -> anyhow::Result<Self> {
-        let source = Source {
-            event_source_arn: settings.event_source_arn.clone(),
-            bootstrap_servers: bootstrap.to_owned(),
-            topic: settings.topic.clone(),
-        };
-        let consumer = subscribe(bootstrap, &settings, context.clone())?;
+    fn run(sdk: &SdkConfig, settings: Settings, source: Source, log: impl Log) -> Self {
         // Retries are the mapping's business, not the client's.
         let lambda = aws_sdk_lambda::config::Builder::from(sdk).retry_config(RetryConfig::disabled()).build();
         // Buckets have no host names of their own on one machine.
@@ -132,15 +178,14 @@ impl Poller {
         let (stop, stop_receiver) = watch::channel(false);
         let shell = Shell {
             core: Core::new(settings.policy, settings.batching, source.clone()),
-            consumer,
-            context,
+            log,
             source,
             function_arn: settings.mapping.function_arn,
             lambda: aws_sdk_lambda::Client::from_conf(lambda),
             sink,
             stats,
         };
-        Ok(Self { stop, stats: stats_receiver, task: tokio::spawn(shell.run(stop_receiver)) })
+        Self { stop, stats: stats_receiver, task: tokio::spawn(shell.run(stop_receiver)) }
     }
 
     /// What was done up to now.
@@ -150,7 +195,7 @@ impl Poller {
     }
 
     /// Stops: takes no new records, waits up to ten seconds for what is under way, commits, and
-    /// leaves the consumer group. Records that are not committed are delivered again to the next
+    /// leaves the log. Records that are not committed are delivered again to the next
     /// poller.
     ///
     /// # Errors
@@ -159,5 +204,78 @@ impl Poller {
         self.stop.send_replace(true);
         self.task.await.context("the poller panicked")??;
         Ok(*self.stats.borrow())
+    }
+}
+
+/// What the pollers of a stack need.
+#[derive(Debug, Clone)]
+pub struct PollersConfig {
+    /// Endpoint, region and credentials of the cloud that has the stack.
+    pub sdk: SdkConfig,
+    /// Name of the deployed stack.
+    pub stack: String,
+    /// Brokers of the primary log, if that is Kafka.
+    pub bootstrap: Option<String>,
+    /// Brokers of the standby log, if that is Kafka.
+    pub standby_bootstrap: Option<String>,
+    /// Of the mappings that read Kinesis streams.
+    pub checkpoints: Checkpoints,
+}
+
+/// The pollers of all mappings of a stack that read a Kafka topic or a Kinesis stream. Dropping them stops them without
+/// waiting.
+#[derive(Debug)]
+pub struct Pollers {
+    /// By the mapping's logical id.
+    pollers: BTreeMap<&'static str, Poller>,
+}
+
+impl Pollers {
+    /// Starts a poller for each such mapping, one after the other.
+    ///
+    /// # Errors
+    /// As [`Poller::start`].
+    pub async fn start(config: PollersConfig) -> anyhow::Result<Self> {
+        let deployed = deployed_mappings(&config.sdk, &config.stack).await?;
+        let primary = OF_PRIMARY.map(|logical_id| (logical_id, &config.bootstrap));
+        let standby = OF_STANDBY.map(|logical_id| (logical_id, &config.standby_bootstrap));
+        let mut pollers = BTreeMap::new();
+        for (logical_id, bootstrap) in primary.into_iter().chain(standby) {
+            if deployed.contains(logical_id) {
+                let poller = Poller::start(PollerConfig {
+                    sdk: config.sdk.clone(),
+                    stack: config.stack.clone(),
+                    logical_id: logical_id.to_owned(),
+                    bootstrap: bootstrap.clone(),
+                    checkpoints: config.checkpoints.clone(),
+                });
+                let poller = poller.await.with_context(|| format!("start the poller of {logical_id}"))?;
+                pollers.insert(logical_id, poller);
+            }
+        }
+        Ok(Self { pollers })
+    }
+
+    /// What was done up to now, by all of them.
+    #[must_use]
+    pub fn stats(&self) -> PollerStats {
+        self.pollers.values().map(Poller::stats).sum()
+    }
+
+    /// The poller of one mapping.
+    #[must_use]
+    pub fn of(&self, logical_id: &str) -> Option<&Poller> {
+        self.pollers.get(logical_id)
+    }
+
+    /// Stops all of them, as [`Poller::stop`] does.
+    ///
+    /// # Errors
+    /// As [`Poller::stop`]: the first error, once all have ended.
+    pub async fn stop(self) -> anyhow::Result<PollerStats> {
+        let stopping = self.pollers.into_iter().map(|(logical_id, poller)| async move {
+            poller.stop().await.with_context(|| format!("stop the poller of {logical_id}"))
+        });
+        futures::future::join_all(stopping).await.into_iter().sum()
     }
 }

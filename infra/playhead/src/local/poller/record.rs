@@ -2,7 +2,8 @@
 //!
 //! Pure. A record is encoded once, when it arrives, so that the size of a payload is known before
 //! it is assembled and the same bytes go to the function and to the on-failure destination.
-//! Source of the form: AWS Lambda Developer Guide, "Using Lambda with Amazon MSK", example event.
+//! Sources of the forms: AWS Lambda Developer Guide, "Using Lambda with Amazon MSK" and "Using Lambda
+//! with Kinesis", example events.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-/// What the `timestamp` of a record means.
+/// What the `timestamp` of a Kafka record means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub(super) enum TimestampType {
@@ -20,9 +21,9 @@ pub(super) enum TimestampType {
     LogAppendTime,
 }
 
-/// A record as the consumer read it.
+/// A record as the Kafka consumer read it.
 #[derive(Debug, Clone)]
-pub(super) struct Incoming<'a> {
+pub(super) struct KafkaRecord<'a> {
     pub(super) topic: &'a str,
     pub(super) partition: i32,
     pub(super) offset: i64,
@@ -34,20 +35,38 @@ pub(super) struct Incoming<'a> {
     pub(super) headers: Vec<(&'a str, &'a [u8])>,
 }
 
+/// A record as it was read from a Kinesis shard.
+#[derive(Debug, Clone)]
+pub(super) struct KinesisRecord<'a> {
+    /// The shard's number.
+    pub(super) shard: i32,
+    /// How many records of the shard were read before it.
+    pub(super) ordinal: i64,
+    pub(super) sequence_number: &'a str,
+    /// When the stream took it, Unix milliseconds.
+    pub(super) arrival: i64,
+    pub(super) partition_key: &'a str,
+    pub(super) data: &'a [u8],
+}
+
 /// A record encoded for the payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Record {
+    /// Of Kinesis: the shard's number.
     pub(super) partition: i32,
+    /// Its place in the order of the partition. Of Kinesis: how many records of the shard were read before it.
     pub(super) offset: i64,
     /// Unix milliseconds.
     pub(super) timestamp: i64,
+    /// Kinesis' name of the record in its shard; empty for Kafka, where that is the offset.
+    pub(super) sequence_number: String,
     /// The JSON object that stands in the payload.
     json: String,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Wire<'a> {
+struct KafkaWire<'a> {
     topic: &'a str,
     partition: i32,
     offset: i64,
@@ -61,27 +80,86 @@ struct Wire<'a> {
     headers: Vec<BTreeMap<&'a str, Vec<i8>>>,
 }
 
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct KinesisWire<'a> {
+    kinesis: KinesisData<'a>,
+    event_source: &'static str,
+    event_version: &'static str,
+    #[serde(rename = "eventID")]
+    event_id: String,
+    event_name: &'static str,
+    invoke_identity_arn: &'a str,
+    aws_region: &'a str,
+    #[serde(rename = "eventSourceARN")]
+    event_source_arn: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct KinesisData<'a> {
+    kinesis_schema_version: &'static str,
+    partition_key: &'a str,
+    sequence_number: &'a str,
+    data: String,
+    /// Unix seconds, with a fraction.
+    approximate_arrival_timestamp: f64,
+}
+
 impl Record {
-    /// Encodes what the consumer read.
+    /// Encodes what the Kafka consumer read.
     ///
     /// # Errors
     /// Only if serde_json cannot write a plain struct, which would be a bug.
-    pub(super) fn encode(incoming: &Incoming<'_>) -> serde_json::Result<Self> {
+    pub(super) fn kafka(read: &KafkaRecord<'_>) -> serde_json::Result<Self> {
         let signed = |bytes: &[u8]| bytes.iter().map(|byte| byte.cast_signed()).collect();
-        let wire = Wire {
-            topic: incoming.topic,
-            partition: incoming.partition,
-            offset: incoming.offset,
-            timestamp: incoming.timestamp,
-            timestamp_type: incoming.timestamp_type,
-            key: incoming.key.map(|key| STANDARD.encode(key)),
-            value: incoming.value.map(|value| STANDARD.encode(value)),
-            headers: incoming.headers.iter().map(|(name, value)| BTreeMap::from([(*name, signed(value))])).collect(),
+        let wire = KafkaWire {
+            topic: read.topic,
+            partition: read.partition,
+            offset: read.offset,
+            timestamp: read.timestamp,
+            timestamp_type: read.timestamp_type,
+            key: read.key.map(|key| STANDARD.encode(key)),
+            value: read.value.map(|value| STANDARD.encode(value)),
+            headers: read.headers.iter().map(|(name, value)| BTreeMap::from([(*name, signed(value))])).collect(),
         };
         Ok(Self {
-            partition: incoming.partition,
-            offset: incoming.offset,
-            timestamp: incoming.timestamp,
+            partition: read.partition,
+            offset: read.offset,
+            timestamp: read.timestamp,
+            sequence_number: String::new(),
+            json: serde_json::to_string(&wire)?,
+        })
+    }
+
+    /// Encodes what was read from a shard of `stream`.
+    ///
+    /// # Errors
+    /// Only if serde_json cannot write a plain struct, which would be a bug.
+    pub(super) fn kinesis(stream: &Stream, read: &KinesisRecord<'_>) -> serde_json::Result<Self> {
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds of any year to come fit 53 bits")]
+        let seconds = read.arrival as f64 / 1_000.0;
+        let wire = KinesisWire {
+            kinesis: KinesisData {
+                kinesis_schema_version: "1.0",
+                partition_key: read.partition_key,
+                sequence_number: read.sequence_number,
+                data: STANDARD.encode(read.data),
+                approximate_arrival_timestamp: seconds,
+            },
+            event_source: "aws:kinesis",
+            event_version: "1.0",
+            event_id: format!("{}:{}", shard_id(read.shard), read.sequence_number),
+            event_name: "aws:kinesis:record",
+            invoke_identity_arn: &stream.role,
+            aws_region: stream.region(),
+            event_source_arn: &stream.arn,
+        };
+        Ok(Self {
+            partition: read.shard,
+            offset: read.ordinal,
+            timestamp: read.arrival,
+            sequence_number: read.sequence_number.to_owned(),
             json: serde_json::to_string(&wire)?,
         })
     }
@@ -92,18 +170,58 @@ impl Record {
     }
 }
 
-/// Where the records of a mapping come from: the constant part of each payload.
+/// Where the records of a mapping come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Source {
+pub(super) enum Source {
+    Kafka(Topic),
+    Kinesis(Stream),
+}
+
+/// A Kafka topic: the constant part of each payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Topic {
     pub(super) event_source_arn: String,
     pub(super) bootstrap_servers: String,
     pub(super) topic: String,
 }
 
+/// A Kinesis stream: the constant part of each record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stream {
+    pub(super) arn: String,
+    /// ARN of the function's role, with which Lambda reads the stream.
+    pub(super) role: String,
+}
+
+impl Stream {
+    fn region(&self) -> &str {
+        self.arn.split(':').nth(3).unwrap_or_default()
+    }
+}
+
+/// The id of a shard, which is its number in twelve digits.
+pub(super) fn shard_id(number: i32) -> String {
+    format!("shardId-{number:012}")
+}
+
+/// The number of a shard, if its id has the form of all that streams were ever given.
+pub(super) fn shard_number(id: &str) -> Option<i32> {
+    let number = id.strip_prefix("shardId-")?.parse().ok()?;
+    (shard_id(number) == id).then_some(number)
+}
+
 impl Source {
-    /// `topic-partition`, the name of a partition in events, answers and failure records.
+    /// Whether one batch may hold records of several partitions.
+    pub(super) fn mixes_partitions(&self) -> bool {
+        matches!(self, Self::Kafka(_))
+    }
+
+    /// `topic-partition` or the shard's id: the name of a partition in events, answers and failure records.
     pub(super) fn partition_name(&self, partition: i32) -> String {
-        format!("{}-{partition}", self.topic)
+        match self {
+            Self::Kafka(topic) => format!("{}-{partition}", topic.topic),
+            Self::Kinesis(_) => shard_id(partition),
+        }
     }
 
     /// Bytes of a payload without records.
@@ -111,28 +229,37 @@ impl Source {
         self.payload(&[]).len()
     }
 
-    /// Bytes that the first record of a partition adds besides itself: `"topic-0":[]` and a comma.
+    /// Bytes that the first record of a partition adds besides itself. Kafka: `"topic-0":[]` and a comma.
     pub(super) fn partition_size(&self, partition: i32) -> usize {
-        quoted(&self.partition_name(partition)).len() + 4
+        match self {
+            Self::Kafka(_) => quoted(&self.partition_name(partition)).len() + 4,
+            Self::Kinesis(_) => 0,
+        }
     }
 
     /// The event for `records`, which must be sorted by partition and offset.
     pub(super) fn payload(&self, records: &[Record]) -> String {
-        let partitions: Vec<String> = records
-            .chunk_by(|a, b| a.partition == b.partition)
-            .map(|run| {
-                let name = quoted(&self.partition_name(run[0].partition));
-                let rows: Vec<&str> = run.iter().map(|record| record.json.as_str()).collect();
-                format!("{name}:[{}]", rows.join(","))
-            })
-            .collect();
-        format!(
-            r#"{{"eventSource":"aws:kafka","eventSourceArn":{},"bootstrapServers":{},"records":{{{}}}}}"#,
-            quoted(&self.event_source_arn),
-            quoted(&self.bootstrap_servers),
-            partitions.join(",")
-        )
+        match self {
+            Self::Kafka(topic) => {
+                let partitions: Vec<String> = records
+                    .chunk_by(|a, b| a.partition == b.partition)
+                    .map(|run| format!("{}:[{}]", quoted(&self.partition_name(run[0].partition)), rows(run)))
+                    .collect();
+                format!(
+                    r#"{{"eventSource":"aws:kafka","eventSourceArn":{},"bootstrapServers":{},"records":{{{}}}}}"#,
+                    quoted(&topic.event_source_arn),
+                    quoted(&topic.bootstrap_servers),
+                    partitions.join(",")
+                )
+            }
+            Self::Kinesis(_) => format!(r#"{{"Records":[{}]}}"#, rows(records)),
+        }
     }
+}
+
+fn rows(records: &[Record]) -> String {
+    let rows: Vec<&str> = records.iter().map(|record| record.json.as_str()).collect();
+    rows.join(",")
 }
 
 fn quoted(text: &str) -> String {
@@ -141,14 +268,25 @@ fn quoted(text: &str) -> String {
 
 #[cfg(test)]
 pub(super) mod samples {
-    use super::{Incoming, Record, Source, TimestampType};
+    use super::{KafkaRecord, KinesisRecord, Record, Source, Stream, TimestampType, Topic};
 
     pub(in super::super) fn source() -> Source {
-        Source {
+        Source::Kafka(Topic {
             event_source_arn: "arn:aws:kafka:us-east-1:000000000000:cluster/c/1".into(),
             bootstrap_servers: "127.0.0.1:9092".into(),
             topic: "events".into(),
+        })
+    }
+
+    fn stream() -> Stream {
+        Stream {
+            arn: "arn:aws:kinesis:us-east-1:000000000000:stream/events".into(),
+            role: "arn:aws:iam::000000000000:role/process".into(),
         }
+    }
+
+    pub(in super::super) fn stream_source() -> Source {
+        Source::Kinesis(stream())
     }
 
     pub(in super::super) fn record(partition: i32, offset: i64, timestamp: i64) -> Record {
@@ -156,7 +294,7 @@ pub(super) mod samples {
     }
 
     pub(in super::super) fn sized(partition: i32, offset: i64, timestamp: i64, bytes: usize) -> Record {
-        Record::encode(&Incoming {
+        Record::kafka(&KafkaRecord {
             topic: "events",
             partition,
             offset,
@@ -168,16 +306,29 @@ pub(super) mod samples {
         })
         .expect("a record encodes")
     }
+
+    /// The record at a place of a stream; its sequence number is that of [`sequence_number`].
+    pub(in super::super) fn streamed(shard: i32, ordinal: i64, arrival: i64, bytes: usize) -> Record {
+        let sequence_number = &sequence_number(ordinal);
+        let data = &vec![b'v'; bytes];
+        let read = KinesisRecord { shard, ordinal, sequence_number, arrival, partition_key: "k", data };
+        Record::kinesis(&stream(), &read).expect("a record encodes")
+    }
+
+    /// Some sequence number, with gaps, of more digits than any integer type holds.
+    pub(in super::super) fn sequence_number(ordinal: i64) -> String {
+        format!("4959033827149025660855969253836157109592157{:013}", 7 * ordinal + 3)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::samples::{record, source};
-    use super::{Incoming, Record, TimestampType};
+    use super::samples::{record, sequence_number, source, stream_source, streamed};
+    use super::{KafkaRecord, Record, TimestampType, shard_number};
 
     #[test]
     fn payload_has_the_documented_form_and_mixes_partitions() {
-        let with_headers = Record::encode(&Incoming {
+        let with_headers = Record::kafka(&KafkaRecord {
             topic: "events",
             partition: 1,
             offset: 9,
@@ -210,14 +361,49 @@ mod tests {
     }
 
     #[test]
+    fn payload_of_a_shard_has_the_documented_form() {
+        let payload = stream_source().payload(&[streamed(6, 0, 1_545_084_650_987, 2)]);
+        let event: serde_json::Value = serde_json::from_str(&payload).expect("valid JSON");
+        assert_eq!(
+            event,
+            serde_json::json!({"Records": [{
+                "kinesis": {
+                    "kinesisSchemaVersion": "1.0",
+                    "partitionKey": "k",
+                    "sequenceNumber": sequence_number(0),
+                    "data": "dnY=",
+                    "approximateArrivalTimestamp": 1_545_084_650.987,
+                },
+                "eventSource": "aws:kinesis",
+                "eventVersion": "1.0",
+                "eventID": format!("shardId-000000000006:{}", sequence_number(0)),
+                "eventName": "aws:kinesis:record",
+                "invokeIdentityArn": "arn:aws:iam::000000000000:role/process",
+                "awsRegion": "us-east-1",
+                "eventSourceARN": "arn:aws:kinesis:us-east-1:000000000000:stream/events",
+            }]})
+        );
+    }
+
+    #[test]
     fn sizes_add_up_to_at_least_the_payload() {
-        let source = source();
-        let records = [record(0, 3, 5), record(0, 4, 5), record(12, 9, 5)];
-        let sum = source.envelope_size()
-            + source.partition_size(0)
-            + source.partition_size(12)
-            + records.iter().map(Record::size).sum::<usize>();
-        let payload = source.payload(&records).len();
-        assert!(sum >= payload && sum < payload + 10, "{sum} for {payload}");
+        let kafka = (source(), vec![record(0, 3, 5), record(0, 4, 5), record(12, 9, 5)]);
+        let kinesis = (stream_source(), vec![streamed(3, 3, 5, 2), streamed(3, 4, 5, 700)]);
+        for (source, records) in [kafka, kinesis] {
+            let partitions = records.chunk_by(|a, b| a.partition == b.partition);
+            let sum = source.envelope_size()
+                + partitions.map(|run| source.partition_size(run[0].partition)).sum::<usize>()
+                + records.iter().map(Record::size).sum::<usize>();
+            let payload = source.payload(&records).len();
+            assert!(sum >= payload && sum < payload + 10, "{sum} for {payload}");
+        }
+    }
+
+    #[test]
+    fn shards_are_known_by_their_numbers() {
+        assert_eq!(shard_number("shardId-000000000012"), Some(12));
+        for other in ["shardId-12", "shardId-00000001573689847184-864758bb", "12", "shardId-+00000000012"] {
+            assert_eq!(shard_number(other), None, "{other}");
+        }
     }
 }

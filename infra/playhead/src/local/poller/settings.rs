@@ -3,9 +3,10 @@
 //! The emulator's `ListEventSourceMappings` leaves out topics, consumer group and poller settings,
 //! so they are read from the processed template; what only the deployment knows (ids, ARNs) comes
 //! from the stack's resources and from the mapping itself. Defaults are those of AWS Lambda
-//! Developer Guide, "All Amazon MSK event source configuration parameters in Lambda".
+//! Developer Guide, "All Amazon MSK event source configuration parameters in Lambda" and "Lambda
+//! parameters for Amazon Kinesis Data Streams event source mappings".
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use anyhow::{Context as _, bail, ensure};
 use aws_config::SdkConfig;
@@ -14,6 +15,7 @@ use serde_json::Value;
 
 use super::core::Batching;
 use super::failure::{Destination, Mapping};
+use super::record::Stream;
 use super::settle::Policy;
 
 /// Payload limit of a synchronous invocation, in bytes.
@@ -22,23 +24,28 @@ const PAYLOAD_LIMIT: usize = 6 * 1024 * 1024;
 const MAX_CONCURRENCY: usize = 8;
 /// Batching window of Kafka mappings if none is set, in milliseconds.
 const DEFAULT_WINDOW_MS: i64 = 500;
-/// Retries that Lambda applies when they are unlimited and there is a destination.
+/// Retries that Lambda applies to Kafka when they are unlimited and there is a destination.
 const RETRIES_BEFORE_DESTINATION: u32 = 10;
 
-/// Where a group without committed offsets begins.
+/// Where a mapping begins that committed nothing yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StartingPosition {
     TrimHorizon,
     Latest,
 }
 
+/// The log that the mapping reads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Origin {
+    Kafka { event_source_arn: String, topic: String, group_id: String },
+    Kinesis(Stream),
+}
+
 /// Everything that the poller needs to know of a mapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Settings {
     pub(super) mapping: Mapping,
-    pub(super) event_source_arn: String,
-    pub(super) topic: String,
-    pub(super) group_id: String,
+    pub(super) origin: Origin,
     pub(super) starting_position: StartingPosition,
     pub(super) batching: Batching,
     pub(super) policy: Policy,
@@ -51,6 +58,8 @@ struct Deployed {
     stack: String,
     uuid: String,
     function_arn: String,
+    /// ARN of the function's role.
+    role: String,
     event_source_arn: String,
     parameters: HashMap<String, String>,
     /// Logical id → (type, physical id).
@@ -90,28 +99,23 @@ impl Settings {
             .flat_map(|stack| stack.parameters.unwrap_or_default())
             .filter_map(|p| Some((p.parameter_key?, p.resolved_value.or(p.parameter_value)?)))
             .collect();
-        let resources: HashMap<_, _> = cloudformation
-            .describe_stack_resources()
-            .stack_name(stack)
-            .send()
-            .await
-            .with_context(|| format!("describe the resources of stack {stack}"))?
-            .stack_resources
-            .into_iter()
-            .flatten()
-            .filter_map(|r| Some((r.logical_resource_id?, (r.resource_type?, r.physical_resource_id?))))
-            .collect();
+        let resources = resources(&cloudformation, stack).await?;
         let (_, uuid) =
             resources.get(logical_id).with_context(|| format!("stack {stack} has no resource {logical_id}"))?.clone();
-        let mapping = aws_sdk_lambda::Client::new(sdk)
+        let lambda = aws_sdk_lambda::Client::new(sdk);
+        let mapping = lambda
             .get_event_source_mapping()
             .uuid(&uuid)
             .send()
             .await
             .with_context(|| format!("get event source mapping {uuid} ({logical_id})"))?;
+        let function_arn = mapping.function_arn.with_context(|| format!("mapping {uuid} has no function"))?;
+        let function = lambda.get_function_configuration().function_name(&function_arn).send().await;
+        let function = function.with_context(|| format!("get the configuration of {function_arn}"))?;
         let deployed = Deployed {
             stack: stack.to_owned(),
-            function_arn: mapping.function_arn.with_context(|| format!("mapping {uuid} has no function"))?,
+            role: function.role.with_context(|| format!("{function_arn} has no role"))?,
+            function_arn,
             event_source_arn: mapping
                 .event_source_arn
                 .with_context(|| format!("mapping {uuid} has no event source"))?,
@@ -131,11 +135,8 @@ impl Settings {
             resource["Type"]
         );
         let properties = Properties { values: &resource["Properties"], template, deployed };
-        let topics = properties.get("/Topics")?;
-        let topic = match topics.as_array().map(Vec::as_slice) {
-            Some([Value::String(topic)]) => topic.clone(),
-            _ => bail!("Topics must name one topic, not {topics}"),
-        };
+        let origin = properties.origin()?;
+        let on_kafka = matches!(origin, Origin::Kafka { .. });
         let starting_position = match properties.get("/StartingPosition")?.as_str() {
             Some("TRIM_HORIZON") => StartingPosition::TrimHorizon,
             Some("LATEST") => StartingPosition::Latest,
@@ -148,7 +149,7 @@ impl Settings {
             other => bail!("the on-failure destination is no ARN but {other}"),
         };
         let max_retries = match properties.integer("/MaximumRetryAttempts")?.unwrap_or(-1) {
-            -1 if destination.is_some() => Some(RETRIES_BEFORE_DESTINATION),
+            -1 if on_kafka && destination.is_some() => Some(RETRIES_BEFORE_DESTINATION),
             -1 => None,
             retries => Some(u32::try_from(retries).context("MaximumRetryAttempts")?),
         };
@@ -158,23 +159,15 @@ impl Settings {
         };
         let size = properties.integer("/BatchSize")?.unwrap_or(100);
         ensure!((1..=10_000).contains(&size), "BatchSize {size} is not within 1 to 10000");
+        let window = properties.integer("/MaximumBatchingWindowInSeconds")?.map(|seconds| seconds * 1_000);
         let pollers = properties.integer("/ProvisionedPollerConfig/MaximumPollers")?.unwrap_or(200);
-        let group_id = match properties.get("/AmazonManagedKafkaEventSourceConfig/ConsumerGroupId")? {
-            Value::Null => deployed.uuid.clone(),
-            Value::String(group) => group,
-            other => bail!("ConsumerGroupId is no text but {other}"),
-        };
         Ok(Self {
             mapping: Mapping { uuid: deployed.uuid.clone(), function_arn: deployed.function_arn.clone() },
-            event_source_arn: deployed.event_source_arn.clone(),
-            topic,
-            group_id,
+            origin,
             starting_position,
             batching: Batching {
                 size: usize::try_from(size)?,
-                window_ms: properties
-                    .integer("/MaximumBatchingWindowInSeconds")?
-                    .map_or(DEFAULT_WINDOW_MS, |seconds| seconds * 1_000),
+                window_ms: window.unwrap_or(if on_kafka { DEFAULT_WINDOW_MS } else { 0 }),
                 payload_limit: PAYLOAD_LIMIT,
                 concurrency: usize::try_from(pollers)?.clamp(1, MAX_CONCURRENCY),
             },
@@ -192,6 +185,27 @@ impl Settings {
     }
 }
 
+/// Logical id → (type, physical id).
+async fn resources(
+    cloudformation: &aws_sdk_cloudformation::Client,
+    stack: &str,
+) -> anyhow::Result<HashMap<String, (String, String)>> {
+    let described = cloudformation.describe_stack_resources().stack_name(stack).send().await;
+    let described = described.with_context(|| format!("describe the resources of stack {stack}"))?;
+    let resources = described.stack_resources.into_iter().flatten();
+    Ok(resources.filter_map(|r| Some((r.logical_resource_id?, (r.resource_type?, r.physical_resource_id?)))).collect())
+}
+
+/// Logical ids of the event source mappings that `stack` has.
+///
+/// # Errors
+/// If its resources cannot be read.
+pub(super) async fn deployed_mappings(sdk: &SdkConfig, stack: &str) -> anyhow::Result<BTreeSet<String>> {
+    let resources = resources(&aws_sdk_cloudformation::Client::new(sdk), stack).await?;
+    let mappings = resources.into_iter().filter(|(_, (kind, _))| kind == "AWS::Lambda::EventSourceMapping");
+    Ok(mappings.map(|(logical_id, _)| logical_id).collect())
+}
+
 /// The properties of the mapping's resource, with intrinsic functions resolved on reading.
 struct Properties<'a> {
     values: &'a Value,
@@ -200,6 +214,25 @@ struct Properties<'a> {
 }
 
 impl Properties<'_> {
+    /// The log that the mapping reads: a stream if its ARN is one's, else a topic.
+    fn origin(&self) -> anyhow::Result<Origin> {
+        let Deployed { event_source_arn, uuid, role, .. } = self.deployed;
+        if event_source_arn.split(':').nth(2) == Some("kinesis") {
+            return Ok(Origin::Kinesis(Stream { arn: event_source_arn.clone(), role: role.clone() }));
+        }
+        let topics = self.get("/Topics")?;
+        let topic = match topics.as_array().map(Vec::as_slice) {
+            Some([Value::String(topic)]) => topic.clone(),
+            _ => bail!("Topics must name one topic, not {topics}"),
+        };
+        let group_id = match self.get("/AmazonManagedKafkaEventSourceConfig/ConsumerGroupId")? {
+            Value::Null => uuid.clone(),
+            Value::String(group) => group,
+            other => bail!("ConsumerGroupId is no text but {other}"),
+        };
+        Ok(Origin::Kafka { event_source_arn: event_source_arn.clone(), topic, group_id })
+    }
+
     /// The value at a JSON pointer; null if there is none.
     fn get(&self, pointer: &str) -> anyhow::Result<Value> {
         let value = self.values.pointer(pointer).unwrap_or(&Value::Null);

@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 
 use super::super::core::Batching;
 use super::super::failure::{Destination, Mapping};
+use super::super::record::Stream;
 use super::super::settle::Policy;
-use super::{Deployed, Settings, StartingPosition};
+use super::{Deployed, Origin, Settings, StartingPosition};
 
 /// A processed template of the form that SAM's transform leaves.
 fn template() -> Value {
@@ -45,6 +46,7 @@ fn deployed() -> Deployed {
         stack: "playhead".into(),
         uuid: "0b3c".into(),
         function_arn: "arn:aws:lambda:us-east-1:000000000000:function:process".into(),
+        role: "arn:aws:iam::000000000000:role/process".into(),
         event_source_arn: "arn:aws:kafka:us-east-1:000000000000:cluster/c/1".into(),
         parameters: HashMap::from([("Stage".into(), "test".into())]),
         resources: HashMap::from([
@@ -73,9 +75,11 @@ fn settings_come_from_the_processed_template_and_the_stack() {
                 uuid: "0b3c".into(),
                 function_arn: "arn:aws:lambda:us-east-1:000000000000:function:process".into(),
             },
-            event_source_arn: "arn:aws:kafka:us-east-1:000000000000:cluster/c/1".into(),
-            topic: "playback-events".into(),
-            group_id: "playhead-process-test".into(),
+            origin: Origin::Kafka {
+                event_source_arn: "arn:aws:kafka:us-east-1:000000000000:cluster/c/1".into(),
+                topic: "playback-events".into(),
+                group_id: "playhead-process-test".into(),
+            },
             starting_position: StartingPosition::TrimHorizon,
             batching: Batching { size: 500, window_ms: 1_000, payload_limit: 6_291_456, concurrency: 4 },
             policy: Policy { max_retries: Some(5), max_age_ms: Some(86_400_000), bisect: true, partial_answers: true },
@@ -89,7 +93,7 @@ fn what_is_not_set_has_the_documented_default() {
     let mut template = template();
     template["Resources"]["ProcessLogMapping"]["Properties"] = json!({"Topics": ["t"], "StartingPosition": "LATEST"});
     let settings = parse(&template).expect("settings");
-    assert_eq!(settings.group_id, "0b3c");
+    assert!(matches!(settings.origin, Origin::Kafka { group_id, .. } if group_id == "0b3c"));
     assert_eq!(settings.starting_position, StartingPosition::Latest);
     assert_eq!((settings.batching.size, settings.batching.window_ms), (100, 500));
     assert_eq!(settings.policy, Policy { max_retries: None, max_age_ms: None, bisect: false, partial_answers: false });
@@ -100,6 +104,29 @@ fn what_is_not_set_has_the_documented_default() {
 fn retries_without_a_limit_end_after_ten_if_there_is_a_destination() {
     let settings = parse(&with("MaximumRetryAttempts", json!(-1))).expect("settings");
     assert_eq!(settings.policy.max_retries, Some(10));
+}
+
+#[test]
+fn mapping_of_a_stream_has_its_own_defaults() {
+    let arn = "arn:aws:kinesis:us-east-1:000000000000:stream/s".to_owned();
+    let deployed = Deployed { event_source_arn: arn.clone(), ..deployed() };
+    let parse = |properties: Value| {
+        let mut template = template();
+        template["Resources"]["ProcessLogMapping"]["Properties"] = properties;
+        Settings::parse(&template, "ProcessLogMapping", &deployed).expect("settings")
+    };
+    let destination = json!({"OnFailure": {"Destination": {"Fn::GetAtt": ["FailureBucket", "Arn"]}}});
+    let settings = parse(json!({"StartingPosition": "TRIM_HORIZON", "DestinationConfig": destination}));
+    assert_eq!(settings.origin, Origin::Kinesis(Stream { arn, role: "arn:aws:iam::000000000000:role/process".into() }));
+    assert_eq!((settings.batching.size, settings.batching.window_ms), (100, 0));
+    assert_eq!(settings.policy.max_retries, None, "without a limit means just that");
+    assert_eq!(settings.destination, Some(Destination::Bucket("failures-1".into())));
+    let settings = parse(json!({
+        "StartingPosition": "LATEST", "BatchSize": 10, "MaximumBatchingWindowInSeconds": 2, "MaximumRetryAttempts": 3,
+        "MaximumRecordAgeInSeconds": -1, "ParallelizationFactor": 4,
+    }));
+    assert_eq!((settings.batching.size, settings.batching.window_ms), (10, 2_000));
+    assert_eq!((settings.policy.max_retries, settings.policy.max_age_ms), (Some(3), None));
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! What becomes of a batch once the function answered.
 //!
 //! Pure: a policy, a batch and an outcome give a decision. Each record of the batch is in exactly
-//! one part of the decision. Source: AWS Lambda Developer Guide, "Configuring error handling
-//! controls for Kafka event sources"; what it leaves open follows the guide's pages for Kinesis.
+//! one part of the decision. Sources: AWS Lambda Developer Guide, "Configuring error handling
+//! controls for Kafka event sources" and "Configuring partial batch response with Kinesis Data
+//! Streams and Lambda"; what the first leaves open follows the guide's pages for Kinesis.
 
 use std::collections::BTreeSet;
 
@@ -149,9 +150,10 @@ fn retry(policy: &Policy, mut batch: Batch, response: Response, now: i64, split:
     Decision { again: vec![batch], ..Decision::default() }
 }
 
-/// The records that a partial answer names, or `None` if the batch failed as a whole: the answer
-/// has not the documented form, or it names a partition or an offset that was not in the batch.
-/// An empty or null answer names nothing.
+/// The records that a partial answer makes fail, or `None` if the batch failed as a whole: the
+/// answer has not the documented form, or it names a record that was not in the batch. An empty or
+/// null answer names nothing. On Kafka just the named records fail; on Kinesis the lowest of them
+/// is the checkpoint, and everything from there on is sent again.
 fn failures(source: &Source, sent: &[Record], payload: &[u8]) -> Option<BTreeSet<(i32, i64)>> {
     let none = BTreeSet::new();
     if payload.is_empty() {
@@ -166,17 +168,35 @@ fn failures(source: &Source, sent: &[Record], payload: &[u8]) -> Option<BTreeSet
         },
         _ => return None,
     };
-    items
+    let named: Option<Vec<&Record>> = items
         .iter()
         .map(|item| {
             let id = item.get("itemIdentifier")?;
-            let name = id.get("partition")?.as_str()?;
-            let offset = id.get("offset")?.as_i64()?;
-            sent.iter()
-                .find(|r| r.offset == offset && source.partition_name(r.partition) == name)
-                .map(|r| (r.partition, r.offset))
+            sent.iter().find(|record| is_named(source, record, id))
         })
-        .collect()
+        .collect();
+    let place = |record: &Record| (record.partition, record.offset);
+    let named = named?.into_iter().map(place);
+    match source {
+        Source::Kafka(_) => Some(named.collect()),
+        // Records of one shard, so the least place is the lowest sequence number.
+        Source::Kinesis(_) => Some(
+            named
+                .min()
+                .map_or(none, |checkpoint| sent.iter().map(place).filter(|place| *place >= checkpoint).collect()),
+        ),
+    }
+}
+
+/// Whether an `itemIdentifier` names this record.
+fn is_named(source: &Source, record: &Record, id: &Value) -> bool {
+    match source {
+        Source::Kafka(_) => {
+            id.get("partition").and_then(Value::as_str) == Some(&source.partition_name(record.partition))
+                && id.get("offset").and_then(Value::as_i64) == Some(record.offset)
+        }
+        Source::Kinesis(_) => id.as_str() == Some(&record.sequence_number),
+    }
 }
 
 /// Milliseconds to wait before attempt `n`: doubling from 0.1 s up to 10 s. Lambda waits longer
@@ -189,7 +209,7 @@ pub(super) fn backoff_ms(n: u32) -> i64 {
 mod tests {
     use serde_json::json;
 
-    use super::super::record::samples::{record, source};
+    use super::super::record::samples::{record, sequence_number, source, stream_source, streamed};
     use super::{Batch, Condition, Decision, Outcome, Policy, Response, settle};
 
     fn policy() -> Policy {
@@ -268,6 +288,50 @@ mod tests {
             assert!(decision.failed && decision.done.is_empty(), "{answer}");
             assert_eq!(offsets(&decision.again[0]).len(), 4, "{answer}");
         }
+    }
+
+    /// What becomes of records 3 to 6 of shard 2: those done, and those sent again.
+    fn decide_of_a_shard(answer: &str) -> (Vec<i64>, Vec<i64>, bool) {
+        let records = (3..7).map(|ordinal| streamed(2, ordinal, 1, 2)).collect();
+        let batch = Batch { records, ..batch() };
+        let outcome = Outcome::Answered { payload: answer.as_bytes().to_vec(), response: Response::default() };
+        let decision = settle(&policy(), &stream_source(), batch, outcome, 1_000);
+        assert!(decision.again.len() <= 1 && decision.discard.is_none());
+        let again = decision.again.iter().flat_map(offsets).map(|(_, ordinal)| ordinal).collect();
+        (decision.done.iter().map(|record| record.offset).collect(), again, decision.failed)
+    }
+
+    #[test]
+    fn lowest_named_record_of_a_shard_is_the_checkpoint() {
+        let item = |ordinal| json!({"itemIdentifier": sequence_number(ordinal)});
+        let answer = |items: &[serde_json::Value]| json!({"batchItemFailures": items}).to_string();
+        for (answer, done, again) in [
+            ("null".to_owned(), vec![3, 4, 5, 6], vec![]),
+            (answer(&[]), vec![3, 4, 5, 6], vec![]),
+            (answer(&[item(6)]), vec![3, 4, 5], vec![6]),
+            (answer(&[item(6), item(4)]), vec![3], vec![4, 5, 6]),
+            (answer(&[item(3)]), vec![], vec![3, 4, 5, 6]),
+        ] {
+            assert_eq!(decide_of_a_shard(&answer), (done, again, false), "{answer}");
+        }
+    }
+
+    #[test]
+    fn answer_that_names_no_record_of_the_batch_fails_the_whole_batch_of_a_shard() {
+        for id in [
+            json!(""),
+            json!(null),
+            json!(sequence_number(7)),
+            json!(format!("shardId-000000000002:{}", sequence_number(4))),
+            json!({"partition": "shardId-000000000002", "offset": 4}),
+            json!(4),
+        ] {
+            let items = [json!({"itemIdentifier": sequence_number(5)}), json!({ "itemIdentifier": id })];
+            let answer = json!({ "batchItemFailures": items }).to_string();
+            assert_eq!(decide_of_a_shard(&answer), (vec![], vec![3, 4, 5, 6], true), "{answer}");
+        }
+        let wrong_key = json!({"batchItemFailures": [{"identifier": sequence_number(5)}]}).to_string();
+        assert_eq!(decide_of_a_shard(&wrong_key), (vec![], vec![3, 4, 5, 6], true));
     }
 
     #[test]

@@ -1,0 +1,244 @@
+//! A mapping's side of a Kafka topic: a consumer of the mapping's group.
+//!
+//! It must never use end offsets or watermarks (the embedded broker's are wrong) and never commit
+//! what it was not told to.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance, StreamConsumer};
+use rdkafka::error::KafkaResult;
+use rdkafka::message::{BorrowedMessage, Headers as _, Message as _, Timestamp};
+use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::record::{KafkaRecord, Record, TimestampType};
+use super::settings::StartingPosition;
+use super::shell::{Log, Read, now_ms};
+
+/// A member that died without a word is missed after six seconds; then the group waits for three more.
+const JOINED_WITHIN: Duration = Duration::from_secs(30);
+/// How long to wait after an error: librdkafka says it again many times a second.
+const AFTER_ERROR: Duration = Duration::from_millis(100);
+
+/// What the group tells: counts revocations, so that the loop notices them before the next record.
+#[derive(Debug, Default, Clone)]
+struct GroupContext {
+    revocations: Arc<AtomicU64>,
+    joined: Arc<watch::Sender<bool>>,
+}
+
+impl GroupContext {
+    /// Waits until the group gave out its partitions for the first time.
+    async fn joined(&self) {
+        // It holds the sender itself, so the channel is open.
+        let _ = self.joined.subscribe().wait_for(|joined| *joined).await;
+    }
+}
+
+impl ClientContext for GroupContext {}
+
+impl ConsumerContext for GroupContext {
+    fn pre_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        match rebalance {
+            Rebalance::Assign(partitions) => {
+                info!(partitions = partitions.count(), "assigned");
+                self.joined.send_replace(true);
+            }
+            Rebalance::Revoke(_) => {
+                self.revocations.fetch_add(1, Ordering::SeqCst);
+            }
+            Rebalance::Error(error) => warn!(%error, "rebalance failed"),
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        if let Err(error) = result {
+            warn!(%error, "a commit failed; its records may be delivered again");
+        }
+    }
+}
+
+/// A consumer of the group and the topic.
+fn subscribe(
+    bootstrap: &str,
+    topic: &str,
+    group_id: &str,
+    from: StartingPosition,
+    context: GroupContext,
+) -> anyhow::Result<StreamConsumer<GroupContext>> {
+    let reset = match from {
+        StartingPosition::TrimHorizon => "earliest",
+        StartingPosition::Latest => "latest",
+    };
+    let consumer: StreamConsumer<GroupContext> = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("group.id", group_id)
+        .set("client.id", "playhead-poller")
+        .set("auto.offset.reset", reset)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        // The shortest that Apache Kafka takes: a poller that died must give its partitions back soon,
+        // and the embedded broker lets the first member of a group wait for half of it.
+        .set("session.timeout.ms", "6000")
+        .set("heartbeat.interval.ms", "1500")
+        // A topic that is created later must be found soon.
+        .set("topic.metadata.refresh.interval.ms", "2000")
+        .create_with_context(context)
+        .with_context(|| format!("make a Kafka consumer for {bootstrap}"))?;
+    consumer.subscribe(&[topic]).with_context(|| format!("subscribe to {topic}"))?;
+    Ok(consumer)
+}
+
+/// The consumer, and what of the group's doings was seen.
+pub(super) struct KafkaLog {
+    consumer: StreamConsumer<GroupContext>,
+    context: GroupContext,
+    topic: String,
+    /// Revocations that were told to the loop.
+    revocations: u64,
+    paused: BTreeSet<i32>,
+    /// Set while reading fails: when to try again.
+    failing: Option<Instant>,
+}
+
+impl KafkaLog {
+    /// Subscribes to the topic as a member of the group. The group gives out partitions once it is read.
+    ///
+    /// # Errors
+    /// If librdkafka refuses the configuration.
+    pub(super) fn subscribe(
+        bootstrap: &str,
+        topic: &str,
+        group_id: &str,
+        from: StartingPosition,
+    ) -> anyhow::Result<Self> {
+        let context = GroupContext::default();
+        let consumer = subscribe(bootstrap, topic, group_id, from, context.clone())?;
+        let (topic, paused) = (topic.to_owned(), BTreeSet::new());
+        Ok(Self { consumer, context, topic, revocations: 0, paused, failing: None })
+    }
+
+    /// Waits, while the log is read elsewhere, until the group gave out partitions. (The embedded broker never again
+    /// answers for a group whose first member left before that.)
+    ///
+    /// # Errors
+    /// If that takes too long.
+    pub(super) fn joined(&self) -> impl Future<Output = anyhow::Result<()>> + use<> {
+        let (context, topic) = (self.context.clone(), self.topic.clone());
+        async move {
+            let joined = tokio::time::timeout(JOINED_WITHIN, context.joined()).await;
+            joined.with_context(|| format!("the group gave out no partitions of {topic} in {JOINED_WITHIN:?}"))
+        }
+    }
+
+    fn offsets(&self, positions: &[(i32, i64)]) -> KafkaResult<TopicPartitionList> {
+        let mut list = TopicPartitionList::with_capacity(positions.len());
+        for (partition, offset) in positions {
+            list.add_partition_offset(&self.topic, *partition, Offset::Offset(*offset))?;
+        }
+        Ok(list)
+    }
+}
+
+impl Log for KafkaLog {
+    async fn read(&mut self) -> anyhow::Result<Read> {
+        if let Some(again) = self.failing {
+            tokio::time::sleep_until(again).await;
+        }
+        let received = self.consumer.recv().await;
+        // The callback of a revocation runs inside `recv`, before any record that is read anew.
+        let seen = self.context.revocations.load(Ordering::SeqCst);
+        let reset = seen != self.revocations;
+        if reset {
+            self.revocations = seen;
+            self.paused.clear();
+        }
+        match received {
+            Ok(message) => {
+                self.failing = None;
+                Ok(Read { reset, records: vec![encode(&message)?] })
+            }
+            Err(error) => {
+                // Once an outage: librdkafka says it again many times a second.
+                if self.failing.replace(Instant::now() + AFTER_ERROR).is_none() {
+                    warn!(%error, "reading the topic failed; trying on");
+                }
+                Ok(Read { reset, records: Vec::new() })
+            }
+        }
+    }
+
+    fn commit(&mut self, positions: &[(i32, i64)]) {
+        let committed = self.offsets(positions).and_then(|list| self.consumer.commit(&list, CommitMode::Async));
+        if let Err(error) = committed {
+            warn!(%error, "a commit failed; its records may be delivered again");
+        }
+    }
+
+    fn pause(&mut self, full: BTreeSet<i32>) {
+        if full == self.paused {
+            return;
+        }
+        let list = |partitions: Vec<i32>| {
+            let mut list = TopicPartitionList::new();
+            for partition in partitions {
+                list.add_partition(&self.topic, partition);
+            }
+            list
+        };
+        let pause = list(full.difference(&self.paused).copied().collect());
+        let resume = list(self.paused.difference(&full).copied().collect());
+        let done = self.consumer.pause(&pause).and_then(|()| self.consumer.resume(&resume));
+        match done {
+            Ok(()) => self.paused = full,
+            Err(error) => warn!(%error, "pausing partitions failed; trying again"),
+        }
+    }
+
+    async fn leave(self, positions: Vec<(i32, i64)>) -> anyhow::Result<()> {
+        tokio::task::spawn_blocking(move || {
+            let revoked = self.context.revocations.load(Ordering::SeqCst);
+            if !positions.is_empty() {
+                self.offsets(&positions)
+                    .and_then(|list| self.consumer.commit(&list, CommitMode::Sync))
+                    .with_context(|| format!("commit before the stop ({revoked} revocations)"))?;
+            }
+            // Dropping the consumer leaves the group, which blocks for a moment.
+            drop(self.consumer);
+            Ok(())
+        })
+        .await
+        .context("leaving the consumer group panicked")?
+    }
+}
+
+fn encode(message: &BorrowedMessage<'_>) -> anyhow::Result<Record> {
+    let (timestamp, timestamp_type) = match message.timestamp() {
+        Timestamp::CreateTime(at) => (at, TimestampType::CreateTime),
+        Timestamp::LogAppendTime(at) => (at, TimestampType::LogAppendTime),
+        Timestamp::NotAvailable => (now_ms(), TimestampType::CreateTime),
+    };
+    let headers = message
+        .headers()
+        .into_iter()
+        .flat_map(|headers| headers.iter())
+        .map(|header| (header.key, header.value.unwrap_or_default()))
+        .collect();
+    Record::kafka(&KafkaRecord {
+        topic: message.topic(),
+        partition: message.partition(),
+        offset: message.offset(),
+        timestamp,
+        timestamp_type,
+        key: message.key(),
+        value: message.payload(),
+        headers,
+    })
+    .with_context(|| format!("encode offset {} of partition {}", message.offset(), message.partition()))
+}
