@@ -95,6 +95,7 @@ impl<'a> Choice<'a> {
     fn text(&self, value: &Value) -> String {
         match value {
             Value::String(text) => text.clone(),
+            Value::Number(number) => number.to_string(),
             reference => self.parameters[reference["Ref"].as_str().unwrap()].clone(),
         }
     }

@@ -253,14 +253,22 @@ fn the_mappings_of_topics_are_provisioned_and_have_consumer_groups_of_their_own(
 }
 
 #[test]
-fn a_stream_scales_by_itself_outlives_its_mapping_and_its_stack() {
+fn a_stream_has_the_shards_that_were_asked_for_and_outlives_its_mapping_and_its_stack() {
     let template = template();
     let mappings = [("EventsStream", "ProcessStreamMapping"), ("StandbyStream", "ProcessStandbyStreamMapping")];
     assert_eq!(of_type(&template, "AWS::Kinesis::Stream").into_keys().collect::<Vec<_>>(), mappings.map(|(id, _)| id));
     for (id, mapping) in mappings {
         let (stream, mapping) = (properties(&template, id), properties(&template, mapping));
         assert_eq!(mapping["EventSourceArn"], arn_of(id));
-        assert_eq!(stream["StreamModeDetails"]["StreamMode"], "ON_DEMAND", "{id}");
+        for (shards, mode) in
+            [("0", json!({ "StreamMode": "ON_DEMAND" })), ("70", json!({ "StreamMode": "PROVISIONED" }))]
+        {
+            let logs = [("PrimaryLog", "kinesis"), ("StandbyLog", "kinesis"), ("StreamShards", shards)];
+            let made = Choice::of(&template, logs).resources()[id]["Properties"].clone();
+            assert_eq!(made["StreamModeDetails"], mode, "{id}");
+            // Kinesis refuses a number of shards for a stream that scales by itself.
+            assert_eq!(made.get("ShardCount").is_some(), shards != "0", "{id}");
+        }
         // What is given up is saved in the bucket, which takes the record: it must still be there.
         let kept_for = number(&stream["RetentionPeriodHours"]) * 60 * 60;
         assert!(kept_for > number(&mapping["MaximumRecordAgeInSeconds"]), "{id}");
