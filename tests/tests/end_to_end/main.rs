@@ -15,3 +15,4 @@ mod member;
 mod poison;
 mod refusals;
 mod simulated;
+mod stream;

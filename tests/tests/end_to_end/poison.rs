@@ -20,7 +20,7 @@ use super::member::{Member, TITLE_DURATION_MS, Viewing};
 const VERSION_99: [u8; 2] = [0x08, 99];
 
 /// The record of one event of a session.
-fn record(viewing: &Viewing, member: &Member, seq: u16) -> Vec<u8> {
+pub(crate) fn record(viewing: &Viewing, member: &Member, seq: u16) -> Vec<u8> {
     let event = Event {
         seq,
         kind: Kind::Progressed,
@@ -41,7 +41,7 @@ fn record(viewing: &Viewing, member: &Member, seq: u16) -> Vec<u8> {
     .encode()
 }
 
-fn of_a_newer_version(viewing: &Viewing, member: &Member) -> Vec<u8> {
+pub(crate) fn of_a_newer_version(viewing: &Viewing, member: &Member) -> Vec<u8> {
     [record(viewing, member, 1), VERSION_99.to_vec()].concat()
 }
 
