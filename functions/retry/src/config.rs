@@ -1,0 +1,45 @@
+//! What `retry` is told.
+
+use lambda::config::{Common, Env};
+use std::collections::BTreeSet;
+
+/// What `retry` is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What every function is told.
+    pub common: Common,
+    /// The table `views` (`VIEWS_TABLE`).
+    pub views_table: String,
+    /// The queue that wakes it, on which it parks records too (`RETRY_QUEUE_URL`).
+    pub retry_queue_url: String,
+    /// Where poison goes, and what was tried too often (`DEAD_LETTER_QUEUE_URL`).
+    pub dead_letter_queue_url: String,
+    /// How often a record is tried before it is given up (`RETRY_MAX_ATTEMPTS`, default 16: an hour and a half to two hours).
+    pub max_attempts: u32,
+}
+
+impl Config {
+    /// Reads the configuration; `None` when a problem was noted.
+    pub fn read(env: &mut Env) -> Option<Self> {
+        let common = Common::read(env);
+        let views_table = env.required("VIEWS_TABLE");
+        let retry_queue_url = env.required("RETRY_QUEUE_URL");
+        let dead_letter_queue_url = env.required("DEAD_LETTER_QUEUE_URL");
+        let max_attempts = env.parsed("RETRY_MAX_ATTEMPTS", 16);
+        if max_attempts == Some(0) {
+            env.problem("RETRY_MAX_ATTEMPTS", "is 0: give it at least 1");
+        }
+        Some(Self {
+            common: common?,
+            views_table: views_table?,
+            retry_queue_url: retry_queue_url?,
+            dead_letter_queue_url: dead_letter_queue_url?,
+            max_attempts: max_attempts?,
+        })
+    }
+
+    /// The variables that the template has to set.
+    pub fn variables() -> BTreeSet<&'static str> {
+        lambda::config::variables_of(Self::read)
+    }
+}

@@ -1,0 +1,134 @@
+//! What a message of the queue `retry` says.
+//!
+//! Sources: Amazon S3 user guide, "Event message structure" (keys are encoded as in a form) and, of the message
+//! `s3:TestEvent` that S3 sends when notifications are set up, "Enabling and configuring event notifications".
+
+use apply::Letter;
+use percent_encoding::percent_decode_str;
+use serde::Deserialize;
+
+/// A message of the queue `retry`.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Message {
+    /// A record to apply again.
+    Letter(Box<Letter>),
+    /// Objects that came into the failure bucket. None in S3's test, and when objects went.
+    Objects(Vec<Object>),
+}
+
+/// An object in a bucket.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Object {
+    /// The bucket's name.
+    pub bucket: String,
+    /// The object's key.
+    pub key: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Notification {
+    event: Option<String>,
+    #[serde(default)]
+    records: Vec<Change>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Change {
+    event_name: String,
+    s3: Place,
+}
+
+#[derive(Deserialize)]
+struct Place {
+    bucket: Bucket,
+    object: Key,
+}
+
+#[derive(Deserialize)]
+struct Bucket {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct Key {
+    key: String,
+}
+
+impl Message {
+    /// Reads a message's body.
+    ///
+    /// # Errors
+    /// What is wrong with it, when it is none of the forms.
+    pub(crate) fn read(body: &[u8]) -> Result<Self, String> {
+        let no_letter = match serde_json::from_slice::<Letter>(body) {
+            Ok(letter) => return Ok(Self::Letter(Box::new(letter))),
+            Err(error) => error,
+        };
+        match serde_json::from_slice::<Notification>(body) {
+            Ok(Notification { event: Some(event), .. }) if event == "s3:TestEvent" => Ok(Self::Objects(Vec::new())),
+            Ok(Notification { event: None, records }) if !records.is_empty() => {
+                let created = records.into_iter().filter(|change| change.event_name.starts_with("ObjectCreated:"));
+                created.map(|change| change.s3.object()).collect::<Result<_, _>>().map(Self::Objects)
+            }
+            Ok(_) => Err(format!("no letter ({no_letter}), and a notification of nothing")),
+            Err(error) => Err(format!("no letter ({no_letter}), and no notification of S3 ({error})")),
+        }
+    }
+}
+
+impl Place {
+    fn object(self) -> Result<Object, String> {
+        let encoded = self.object.key.replace('+', " ");
+        let key = percent_decode_str(&encoded).decode_utf8().map_err(|_| "the object's key is no UTF-8".to_owned())?;
+        Ok(Object { bucket: self.bucket.name, key: key.into_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(body: serde_json::Value) -> Result<Message, String> {
+        Message::read(body.to_string().as_bytes())
+    }
+
+    fn change(name: &str, key: &str) -> serde_json::Value {
+        json!({"eventVersion": "2.1", "eventSource": "aws:s3", "eventName": name,
+            "s3": {"s3SchemaVersion": "1.0", "bucket": {"name": "failures", "arn": "arn"}, "object": {"key": key, "size": 7}}})
+    }
+
+    #[test]
+    fn a_notification_names_objects_by_decoded_keys_and_only_those_that_came() {
+        let body = json!({"Records": [
+            change("ObjectCreated:Put", "aws/lambda/a+b%2B/t-0/2026-09-21T14.13.30-%C3%BC"),
+            change("ObjectRemoved:Delete", "gone"),
+        ]});
+        let object = Object { bucket: "failures".into(), key: "aws/lambda/a b+/t-0/2026-09-21T14.13.30-ü".into() };
+        assert_eq!(read(body), Ok(Message::Objects(vec![object])));
+    }
+
+    #[test]
+    fn the_test_that_s3_sends_is_about_no_object() {
+        let test = json!({"Service": "Amazon S3", "Event": "s3:TestEvent", "Time": "2026-09-21T14:13:30.000Z",
+            "Bucket": "failures", "RequestId": "r", "HostId": "h"});
+        assert_eq!(read(test), Ok(Message::Objects(vec![])));
+    }
+
+    #[test]
+    fn what_is_neither_says_why() {
+        for body in [
+            json!({}),
+            json!({"Records": []}),
+            json!({"Records": [{"eventSource": "aws:sqs", "body": "x"}]}),
+            json!({"Event": "s3:Else"}),
+            json!({"Records": [change("ObjectCreated:Put", "%FF")]}),
+            json!(7),
+        ] {
+            assert!(read(body.clone()).is_err_and(|why| !why.is_empty()), "{body}");
+        }
+        assert!(Message::read(b"\xff").is_err());
+    }
+}

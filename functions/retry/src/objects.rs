@@ -1,0 +1,78 @@
+//! The failure bucket: batches that Lambda gave up, one object each.
+
+use crate::message::Object;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::error::DisplayErrorContext;
+use aws_sdk_s3::operation::get_object::GetObjectError;
+use bytes::{Bytes, BytesMut};
+use std::fmt;
+use std::future::Future;
+
+/// The largest object that is read. An invocation carries at most 6 MB, and records in base64 grow little by being written as a string.
+pub const MAX_OBJECT_BYTES: usize = 16 * 1024 * 1024;
+
+/// Where the batches are that Lambda gave up.
+pub trait Objects: Send + Sync {
+    /// Why an object could not be had or deleted.
+    type Error: fmt::Display + Send;
+
+    /// Reads an object.
+    fn get(&self, object: &Object) -> impl Future<Output = Result<Content, Self::Error>> + Send;
+
+    /// Deletes an object; one that is not there is deleted.
+    fn delete(&self, object: &Object) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}
+
+/// What there was to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// These bytes.
+    Bytes(Bytes),
+    /// No such object.
+    Missing,
+    /// More than [`MAX_OBJECT_BYTES`].
+    TooLarge,
+}
+
+/// An object that could not be had or deleted.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} of s3://{}/{}: {detail}", object.bucket, object.key)]
+pub struct ObjectError {
+    operation: &'static str,
+    object: Object,
+    detail: String,
+}
+
+impl Objects for Client {
+    type Error = ObjectError;
+
+    async fn get(&self, object: &Object) -> Result<Content, ObjectError> {
+        let failed = |detail| ObjectError { operation: "GetObject", object: object.clone(), detail };
+        let mut body = match self.get_object().bucket(&object.bucket).key(&object.key).send().await {
+            Ok(answer) => answer.body,
+            Err(error) if error.as_service_error().is_some_and(GetObjectError::is_no_such_key) => {
+                return Ok(Content::Missing);
+            }
+            Err(error) => return Err(failed(DisplayErrorContext(error).to_string())),
+        };
+        // Read as it comes, so that the length that is promised need not be believed.
+        let mut bytes = BytesMut::new();
+        while let Some(chunk) = body.next().await {
+            let chunk = chunk.map_err(|error| failed(DisplayErrorContext(error).to_string()))?;
+            if bytes.len() + chunk.len() > MAX_OBJECT_BYTES {
+                return Ok(Content::TooLarge);
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(Content::Bytes(bytes.freeze()))
+    }
+
+    async fn delete(&self, object: &Object) -> Result<(), ObjectError> {
+        let deleted = self.delete_object().bucket(&object.bucket).key(&object.key).send().await;
+        deleted.map(drop).map_err(|error| ObjectError {
+            operation: "DeleteObject",
+            object: object.clone(),
+            detail: DisplayErrorContext(error).to_string(),
+        })
+    }
+}

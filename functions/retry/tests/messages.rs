@@ -1,0 +1,346 @@
+//! What becomes of each kind of message of the queue `retry`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use apply::testing::Letters;
+use apply::{DeadLetter, Failure, Letter, Redrive};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use lambda::batch::{Batch, Source};
+use lambda::metrics::{Emitter, Metric};
+use playback::contract::{Device, Event, Kind};
+use playback::envelope::{Envelope, Stamp, join_delimited};
+use playback::fold::ViewKey;
+use playback::session::SessionId;
+use retry::testing::{MemoryBucket, RecordedPauses};
+use retry::{MAX_OBJECT_BYTES, Object, Pause, Retry};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use store::testing::{Effect, MemoryTable};
+use store::{Fault, StoreError};
+
+const NOW: u64 = 1_790_000_300_000;
+const MAX_ATTEMPTS: u32 = 16;
+
+fn session(number: u128) -> SessionId {
+    SessionId::mint("use1".parse().unwrap(), 1_790_000_000_000, number)
+}
+
+fn key(number: u128) -> ViewKey {
+    ViewKey { profile_id: "p1".to_owned(), session_id: session(number) }
+}
+
+fn envelope(number: u128, seqs: &[u16]) -> Vec<u8> {
+    let device = Arc::new(Device { id: "d1".to_owned(), kind: "tv".to_owned() });
+    let event = |&seq: &u16| Event {
+        seq,
+        kind: Kind::Progressed,
+        position_ms: u64::from(seq) * 10,
+        played_ms: 0,
+        title_duration_ms: 1_000_000,
+        occurred_at: 1,
+        device: Arc::clone(&device),
+        country: None,
+    };
+    let events = seqs.iter().map(event).collect();
+    let stamp = Stamp { received_at: NOW - 60_000, ingest_region: "us-east-1".to_owned(), trace_id: None };
+    let (profile_id, title_id) = ("p1".to_owned(), "t1".to_owned());
+    Envelope { session_id: session(number), profile_id, title_id, stamp, events }.encode()
+}
+
+fn failure(detail: &str, at: u64) -> Failure {
+    Failure { cause: "store_throttled".to_owned(), detail: detail.to_owned(), at }
+}
+
+/// A letter of a record of the topic that was tried once.
+fn letter(offset: i64, value: &[u8]) -> Letter {
+    Letter {
+        source: Source::Kafka { topic: "playback-events".to_owned(), partition: 0, offset },
+        key_base64: Some(BASE64_STANDARD.encode("k")),
+        value_base64: BASE64_STANDARD.encode(value),
+        attempts: 1,
+        first_error: Some(failure("first", 5)),
+        last_error: Some(failure("first", 5)),
+        redrives: Vec::new(),
+    }
+}
+
+/// Messages, each received so often.
+fn messages(bodies: &[(u32, String)]) -> Value {
+    let record = |(at, (receives, body)): (usize, &(u32, String))| {
+        json!({"messageId": format!("m{at}"), "receiptHandle": format!("r{at}"), "body": body,
+            "attributes": {"ApproximateReceiveCount": receives.to_string()}, "messageAttributes": {}, "md5OfBody": "",
+            "eventSource": "aws:sqs", "eventSourceARN": "arn:retry", "awsRegion": "us-east-1"})
+    };
+    json!({"Records": bodies.iter().enumerate().map(record).collect::<Vec<_>>()})
+}
+
+fn text(letter: &Letter) -> String {
+    serde_json::to_string(letter).unwrap()
+}
+
+fn object(key: &str) -> Object {
+    Object { bucket: "failures".to_owned(), key: key.to_owned() }
+}
+
+fn notification(key: &str) -> String {
+    json!({"Records": [{"eventVersion": "2.1", "eventSource": "aws:s3", "eventName": "ObjectCreated:Put",
+        "s3": {"bucket": {"name": "failures"}, "object": {"key": key, "size": 1}}}]})
+    .to_string()
+}
+
+/// What Lambda writes about a batch of the topic that it gave up.
+fn failed_batch(values: &[Vec<u8>]) -> Vec<u8> {
+    let record = |(offset, value): (usize, &Vec<u8>)| {
+        json!({"topic": "playback-events", "partition": 0, "offset": offset, "timestamp": 1, "timestampType": "CREATE_TIME",
+            "key": BASE64_STANDARD.encode("k"), "value": BASE64_STANDARD.encode(value), "headers": []})
+    };
+    let records: Vec<Value> = values.iter().enumerate().map(record).collect();
+    let event = json!({"eventSource": "aws:kafka", "eventSourceArn": "arn", "bootstrapServers": "b:9098",
+        "records": {"playback-events-0": records}});
+    json!({"requestContext": {"requestId": "r", "functionArn": "arn", "condition": "RetryAttemptsExhausted",
+        "approximateInvokeCount": 11}, "version": "1.0", "payload": event.to_string()})
+    .to_string()
+    .into_bytes()
+}
+
+struct Bed {
+    retry: Retry<MemoryTable, Letters<Letter>, Letters<DeadLetter>, MemoryBucket, RecordedPauses>,
+    counts: Vec<(String, u64)>,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let retry = Retry {
+            table: MemoryTable::new(0),
+            retry: Letters::default(),
+            dead_letters: Letters::default(),
+            objects: MemoryBucket::default(),
+            pauses: RecordedPauses::default(),
+            max_attempts: MAX_ATTEMPTS,
+            jitter: || 0.5,
+        };
+        Self { retry, counts: Vec::new() }
+    }
+
+    /// The store refuses this session.
+    fn refusing(number: u128) -> Self {
+        let bed = Self::new();
+        bed.retry.table.fail_writes(Box::new(move |of| {
+            let fault = Fault::Unavailable("the test says so".to_owned());
+            (*of == key(number)).then(|| StoreError { operation: "write", subject: "a view".to_owned(), fault })
+        }));
+        bed
+    }
+
+    /// The ids of the messages that come again.
+    fn serve(&mut self, bodies: &[(u32, String)]) -> Vec<String> {
+        let lines = Arc::new(std::sync::Mutex::new(String::new()));
+        let sink = Arc::clone(&lines);
+        let emitter = Emitter::to("test", "retry", move |text| sink.lock().unwrap().push_str(text));
+        let batch = Batch::parse(messages(bodies).to_string().as_bytes()).unwrap();
+        let metrics = emitter.start(NOW);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let answer = runtime.block_on(self.retry.serve(&metrics, batch, NOW)).unwrap();
+        let outcomes = ["RecordsSettled", "RecordsRetried", "RecordsDead", "RecordsFailed"];
+        let received = metrics.count(Metric::RecordsReceived);
+        drop(metrics);
+        self.counts = Vec::new();
+        for line in lines.lock().unwrap().lines() {
+            let document: Value = serde_json::from_str(line).unwrap();
+            let named = document.as_object().unwrap().iter();
+            self.counts.extend(named.filter_map(|(name, n)| Some((name.clone(), n.as_u64()?))));
+        }
+        assert_eq!(outcomes.map(|name| self.count(name)).iter().sum::<u64>(), received, "{:?}", self.counts);
+        let answer = serde_json::to_value(answer).unwrap();
+        let failures = answer["batchItemFailures"].as_array().unwrap();
+        failures.iter().map(|failure| failure["itemIdentifier"].as_str().unwrap().to_owned()).collect()
+    }
+
+    fn count(&self, name: &str) -> u64 {
+        self.counts.iter().filter(|(of, _)| of == name).map(|(_, n)| n).sum()
+    }
+
+    fn seen(&self, number: u128) -> u64 {
+        self.retry.table.views().get(&key(number)).map_or(0, |view| view.events())
+    }
+
+    fn writes(&self) -> usize {
+        let effects = self.retry.table.take_effects();
+        effects.iter().filter(|effect| matches!(effect, Effect::Written(..))).count()
+    }
+}
+
+#[test]
+fn letters_of_many_records_fold_together_and_are_done() {
+    let mut bed = Bed::new();
+    let one = |at: u16| (1, text(&letter(at.into(), &envelope(u128::from(at % 2), &[at]))));
+    assert_eq!(bed.serve(&(0..10).map(one).collect::<Vec<_>>()), [""; 0]);
+    assert_eq!((bed.seen(0), bed.seen(1), bed.writes()), (5, 5, 2));
+    assert_eq!(bed.count("EventsApplied"), 10);
+    assert_eq!(bed.serve(&[one(3)]), [""; 0], "the same letter twice");
+    assert_eq!((bed.writes(), bed.count("EventsDuplicate")), (0, 1));
+    assert_eq!(
+        (bed.retry.retry.take(), bed.retry.dead_letters.take(), bed.retry.pauses.take()),
+        (vec![], vec![], vec![])
+    );
+}
+
+#[test]
+fn a_letter_that_cannot_be_applied_waits_longer_each_time_and_stops_no_other() {
+    let mut bed = Bed::refusing(1);
+    let (refused, good) = (text(&letter(7, &envelope(1, &[0]))), text(&letter(8, &envelope(2, &[0]))));
+    assert_eq!(bed.serve(&[(1, refused.clone()), (1, good)]), ["m0"]);
+    assert_eq!((bed.seen(2), bed.count("RecordsFailed"), bed.count("RecordsSettled")), (1, 1, 1));
+    let pause = |seconds| vec![Pause { receipt_handle: "r0".to_owned(), seconds }];
+    assert_eq!(bed.retry.pauses.take(), pause(2), "of 2 s one half and half of the other");
+    assert_eq!(bed.serve(&[(5, refused)]), ["m0"]);
+    assert_eq!(bed.retry.pauses.take(), pause(24));
+    assert_eq!((bed.retry.retry.take(), bed.retry.dead_letters.take()), (vec![], vec![]));
+}
+
+#[test]
+fn after_the_last_attempt_a_letter_is_dead_with_its_bytes_and_its_history() {
+    let mut bed = Bed::refusing(1);
+    let value = envelope(1, &[0, 1]);
+    let redrives = vec![Redrive { reason: "attempts_exhausted".to_owned(), attempts: 16, dead_at: 1, redriven_at: 2 }];
+    let one = Letter { redrives, ..letter(7, &value) };
+    assert_eq!(bed.serve(&[(14, text(&one))]), ["m0"], "the 15th attempt");
+    assert_eq!(bed.serve(&[(15, text(&one))]), [""; 0], "the 16th");
+    let detail = "write on a view: unavailable: the test says so".to_owned();
+    let last_error = Failure { cause: "store_unavailable".to_owned(), detail: detail.clone(), at: NOW };
+    let letter = Letter { attempts: 16, last_error: Some(last_error), ..one };
+    let dead = DeadLetter { reason: "attempts_exhausted".to_owned(), detail, dead_at: NOW, letter };
+    assert_eq!(bed.retry.dead_letters.take(), [dead]);
+    assert_eq!((bed.count("RecordsDead"), bed.count("EventsDead")), (1, 2));
+}
+
+#[test]
+fn a_letter_that_no_queue_takes_stays_however_often_it_was_tried() {
+    let mut bed = Bed::refusing(1);
+    bed.retry.dead_letters = Letters::new(true);
+    let bodies =
+        [(40, text(&letter(7, &envelope(1, &[0])))), (1, text(&letter(8, b"garbage"))), (1, "garbage".to_owned())];
+    assert_eq!(bed.serve(&bodies), ["m0", "m1", "m2"]);
+    assert_eq!((bed.count("RecordsFailed"), bed.count("RecordsDead")), (3, 0));
+    assert_eq!(bed.retry.pauses.take().len(), 3);
+}
+
+#[test]
+fn a_letter_that_turns_out_to_be_poison_is_dead_at_once_and_keeps_its_history() {
+    let mut bed = Bed::new();
+    let redrives = vec![Redrive { reason: "not_an_envelope".to_owned(), attempts: 1, dead_at: 1, redriven_at: 2 }];
+    let one = Letter { redrives, ..letter(7, b"garbage") };
+    assert_eq!(bed.serve(&[(2, text(&one))]), [""; 0]);
+    let dead = bed.retry.dead_letters.take().remove(0);
+    assert_eq!((dead.reason.as_str(), dead.letter), ("not_an_envelope", Letter { attempts: 3, ..one }));
+}
+
+#[test]
+fn what_is_no_message_of_ours_is_set_aside_as_it_is() {
+    let mut bed = Bed::new();
+    let bad_value = Letter { value_base64: "not base64!".to_owned(), ..letter(7, b"") };
+    let bodies = ["garbage".to_owned(), "{}".to_owned(), text(&bad_value)];
+    assert_eq!(bed.serve(&bodies.clone().map(|body| (1, body))), [""; 0]);
+    let dead = bed.retry.dead_letters.take();
+    for (at, (letter, body)) in dead.iter().zip(&bodies).enumerate() {
+        let source = Source::Sqs { queue: "arn:retry".to_owned(), message_id: format!("m{at}") };
+        assert_eq!((letter.reason.as_str(), &letter.letter.source), ("unreadable_message", &source));
+        assert_eq!(&BASE64_STANDARD.decode(&letter.letter.value_base64).unwrap(), body.as_bytes());
+    }
+    assert_eq!(dead.len(), 3);
+}
+
+#[test]
+fn the_test_that_s3_sends_and_an_object_that_is_gone_are_done() {
+    let mut bed = Bed::new();
+    let test = json!({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "failures"}).to_string();
+    assert_eq!(bed.serve(&[(1, test), (1, notification("gone"))]), [""; 0]);
+    assert_eq!((bed.retry.dead_letters.take(), bed.count("RecordsReceived")), (vec![], 0));
+}
+
+#[test]
+fn a_batch_that_lambda_gave_up_is_applied_and_only_then_its_object_is_deleted() {
+    let mut bed = Bed::refusing(1);
+    let values = [envelope(1, &[0]), envelope(2, &[0]), b"garbage".to_vec(), envelope(2, &[1])];
+    bed.retry.objects.put(object("a b"), failed_batch(&values));
+    bed.retry.retry = Letters::new(true);
+    assert_eq!(bed.serve(&[(1, notification("a+b"))]), ["m0"], "one of its records is on no queue");
+    assert_eq!((bed.seen(2), bed.retry.objects.objects().len()), (2, 1));
+    assert_eq!(bed.retry.dead_letters.take().len(), 1);
+
+    bed.retry.retry = Letters::default();
+    assert_eq!(bed.serve(&[(2, notification("a+b"))]), [""; 0]);
+    assert!(bed.retry.objects.objects().is_empty());
+    let parked = bed.retry.retry.take();
+    let source = Source::Kafka { topic: "playback-events".to_owned(), partition: 0, offset: 0 };
+    assert_eq!((parked.len(), parked[0].attempts, &parked[0].source), (1, 1, &source));
+    assert_eq!(BASE64_STANDARD.decode(&parked[0].value_base64).unwrap(), values[0]);
+    assert_eq!((bed.count("RecordsRetried"), bed.count("EventsRetried"), bed.count("RecordsDead")), (1, 1, 1));
+}
+
+#[test]
+fn a_batch_of_which_most_fails_waits_as_a_whole_until_the_last_attempt() {
+    let mut bed = Bed::refusing(1);
+    let mut values: Vec<_> = (0..11).map(|seq| envelope(1, &[seq])).collect();
+    values.extend([envelope(2, &[0]), b"garbage".to_vec()]);
+    bed.retry.objects.put(object("o"), failed_batch(&values));
+    assert_eq!(bed.serve(&[(MAX_ATTEMPTS - 1, notification("o"))]), ["m0"]);
+    assert_eq!((bed.seen(2), bed.count("RecordsFailed"), bed.retry.objects.objects().len()), (1, 12, 1));
+    assert_eq!((bed.retry.retry.take(), bed.retry.dead_letters.take()), (vec![], vec![]));
+    assert_eq!(bed.serve(&[(MAX_ATTEMPTS, notification("o"))]), [""; 0]);
+    let dead = bed.retry.dead_letters.take();
+    let exhausted = dead.iter().filter(|letter| letter.reason == "attempts_exhausted" && letter.letter.attempts == 16);
+    assert_eq!((dead.len(), exhausted.count(), bed.retry.objects.objects().len()), (12, 11, 0));
+}
+
+#[test]
+fn an_object_that_cannot_be_had_waits_and_one_that_cannot_be_read_is_set_aside_and_stays() {
+    let mut bed = Bed::new();
+    bed.retry.objects = MemoryBucket::failing(|object| object.key == "away");
+    bed.retry.objects.put(object("away"), failed_batch(&[envelope(1, &[0])]));
+    bed.retry.objects.put(object("no-json"), &b"\xff"[..]);
+    bed.retry.objects.put(object("no-payload"), &br#"{"requestContext":{"condition":"RecordAgeExceeded"}}"#[..]);
+    bed.retry.objects.put(object("no-batch"), &br#"{"requestContext":{"condition":"x"},"payload":"{}"}"#[..]);
+    bed.retry.objects.put(object("too-large"), vec![b' '; MAX_OBJECT_BYTES + 1]);
+    let unreadable = ["no-json", "no-payload", "no-batch", "too-large"];
+    let bodies: Vec<_> = ["away"].iter().chain(&unreadable).map(|key| (1, notification(key))).collect();
+    assert_eq!(bed.serve(&bodies), ["m0"]);
+    let dead = bed.retry.dead_letters.take();
+    for (letter, key) in dead.iter().zip(unreadable) {
+        assert_eq!(letter.reason, "unreadable_message");
+        assert!(letter.detail.contains(&format!("s3://failures/{key}")), "{}", letter.detail);
+        assert_eq!(BASE64_STANDARD.decode(&letter.letter.value_base64).unwrap(), notification(key).as_bytes());
+    }
+    assert_eq!((dead.len(), bed.retry.objects.objects().len()), (4, 5));
+
+    assert_eq!(bed.serve(&[(MAX_ATTEMPTS, notification("away"))]), [""; 0]);
+    let dead = bed.retry.dead_letters.take().remove(0);
+    assert_eq!((dead.reason.as_str(), dead.letter.attempts), ("attempts_exhausted", MAX_ATTEMPTS));
+    assert_eq!(dead.letter.last_error.unwrap().cause, "object_unavailable");
+    assert_eq!(bed.retry.objects.objects().len(), 5, "its bytes are still there to be redriven");
+}
+
+#[test]
+fn a_message_that_is_redriven_is_what_it_was_before_it_was_set_aside() {
+    let mut bed = Bed::refusing(1);
+    bed.retry.objects.put(object("o"), failed_batch(&[envelope(3, &[0])]));
+    let of_queue = |body: String| Letter {
+        source: Source::Sqs { queue: "arn:inbound".to_owned(), message_id: "m".to_owned() },
+        key_base64: None,
+        attempts: 0,
+        redrives: vec![Redrive { reason: "redriven_by_sqs".to_owned(), attempts: 5, dead_at: 1, redriven_at: 2 }],
+        ..letter(0, body.as_bytes())
+    };
+    let parts = [envelope(1, &[0]), envelope(2, &[0]), b"garbage".to_vec()];
+    let inbound = BASE64_STANDARD.encode(join_delimited(parts.iter().map(Vec::as_slice)));
+    let bodies = [inbound, notification("o"), "neither".to_owned()];
+    assert_eq!(bed.serve(&bodies.map(|body| (1, text(&of_queue(body))))), [""; 0]);
+    assert_eq!((bed.seen(2), bed.seen(3), bed.retry.objects.objects().len()), (1, 1, 0));
+    let parked = bed.retry.retry.take();
+    assert_eq!((parked.len(), BASE64_STANDARD.decode(&parked[0].value_base64).unwrap()), (1, envelope(1, &[0])));
+    assert_eq!(parked[0].redrives.len(), 1, "its history goes on with it");
+    let dead = bed.retry.dead_letters.take();
+    let dead: Vec<_> = dead.iter().map(|dead| BASE64_STANDARD.decode(&dead.letter.value_base64).unwrap()).collect();
+    assert_eq!(dead, [b"garbage".to_vec(), b"neither".to_vec()]);
+}
