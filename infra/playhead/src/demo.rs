@@ -2,7 +2,9 @@
 //! nothing was lost on the way.
 
 use crate::books::{self, Books};
-use crate::local::{Endpoints, LocalCloud, LocalOptions, Progress};
+use crate::local::args::LogArgs;
+use crate::local::command::DEMO;
+use crate::local::{Endpoints, LocalCloud, Progress};
 use crate::simulate::expect::{self, Difference, Expected, SessionView};
 use crate::simulate::plan::Plan;
 use crate::simulate::send::{self, Auth, Pace, SendReport, Target};
@@ -37,9 +39,8 @@ pub struct Args {
     /// Print the result as one JSON object, for a program
     #[arg(long)]
     json: bool,
-    /// Use these brokers (plaintext) instead of the embedded one; the run makes a topic of its own there and deletes it at the end
-    #[arg(long, value_name = "HOST:PORT[,…]")]
-    kafka: Option<String>,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 /// What came of a demo.
@@ -102,7 +103,7 @@ struct Seconds {
 /// # Errors
 /// When the pipeline cannot be run. What it got wrong is no error but exit status 1.
 pub async fn run(args: Args) -> Result<ExitCode> {
-    let options = LocalOptions { kafka: args.kafka.clone(), ..LocalOptions::named("demo")? };
+    let options = args.log.options(DEMO)?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let progress = Progress::new();
     let began = Instant::now();

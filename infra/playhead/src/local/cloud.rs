@@ -6,16 +6,19 @@ use super::child::Guarded;
 use super::deploy::{Deployment, STACK, create_cluster};
 use super::emulator::Emulator;
 use super::endpoints::{Endpoints, sdk_config};
+use super::kafka_cluster::{self, ApacheKafka};
 use super::poller::{Checkpoints, Pollers, PollersConfig};
 use super::progress::Progress;
 use super::run::RunFolder;
 use super::tools::{Tools, hex};
 use super::workspace::workspace_root;
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use aws_config::SdkConfig;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 pub(super) const REGION: &str = "us-east-1";
@@ -53,17 +56,70 @@ pub enum Standby {
     /// On Kinesis.
     #[default]
     Kinesis,
+    /// On a cluster of Apache Kafka of its own. Needs Java 17, and Maven for the first time.
+    Apache,
 }
 
 impl Standby {
-    /// The name that the command line and the template have for it.
+    /// The name that the command line has for it.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::None => "none",
             Self::Kinesis => "kinesis",
+            Self::Apache => "apache",
+        }
+    }
+
+    /// The value of the template's parameter `StandbyLog`.
+    fn service(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Kinesis => "kinesis",
+            Self::Apache => "kafka",
         }
     }
 }
+
+/// The brokers of a primary log on Kafka.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Brokers {
+    /// One small broker that keeps everything in memory.
+    #[default]
+    Embedded,
+    /// A cluster of Apache Kafka.
+    Apache,
+    /// The user's, as `host:port,host:port`, plaintext. The run makes a topic of its own there, and deletes it when stopped.
+    At(String),
+}
+
+impl FromStr for Brokers {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let is_address = |address: &str| {
+            address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+        };
+        match text {
+            "embedded" => Ok(Self::Embedded),
+            "apache" => Ok(Self::Apache),
+            _ if text.split(',').all(is_address) => Ok(Self::At(text.to_owned())),
+            _ => bail!("neither `embedded` nor `apache` nor brokers as HOST:PORT, separated by commas"),
+        }
+    }
+}
+
+impl fmt::Display for Brokers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedded => f.write_str("embedded"),
+            Self::Apache => f.write_str("apache"),
+            Self::At(brokers) => f.write_str(brokers),
+        }
+    }
+}
+
+/// Brokers of a cluster of Apache Kafka, unless others are wanted: as many as there are copies of each record.
+pub(super) const DEFAULT_BROKERS: u16 = 3;
 
 /// What a local cloud is made from.
 #[derive(Debug, Clone)]
@@ -76,9 +132,10 @@ pub struct LocalOptions {
     pub primary: Primary,
     /// Where the standby log is.
     pub standby: Standby,
-    /// Brokers to use (`host:port,host:port`, plaintext) instead of the embedded one. The run makes a topic of its own there,
-    /// and deletes it when stopped.
-    pub kafka: Option<String>,
+    /// Whose brokers a primary log on Kafka has.
+    pub kafka: Brokers,
+    /// How many brokers a cluster of Apache Kafka has, be it primary or standby.
+    pub brokers: u16,
     /// Partitions of the topic.
     pub partitions: i32,
     /// Template parameters, over those that the local cloud sets itself.
@@ -98,10 +155,15 @@ impl LocalOptions {
             run_dir,
             primary: Primary::default(),
             standby: Standby::default(),
-            kafka: None,
+            kafka: Brokers::default(),
+            brokers: DEFAULT_BROKERS,
             partitions: 4,
             parameters: BTreeMap::new(),
         })
+    }
+
+    fn uses_apache_kafka(&self) -> bool {
+        self.standby == Standby::Apache || (self.primary == Primary::Kafka && self.kafka == Brokers::Apache)
     }
 }
 
@@ -112,7 +174,8 @@ pub struct LocalCloud {
     pollers: Option<Pollers>,
     checkpoints: Checkpoints,
     emulator: Guarded,
-    broker: Option<Guarded>,
+    primary: Option<Kafka>,
+    standby: Option<Kafka>,
     endpoints: Endpoints,
     folder: RunFolder,
 }
@@ -126,19 +189,30 @@ impl LocalCloud {
         let folder = RunFolder::take(&options.run_dir).await?;
 
         progress.step("Preparing tools and building the functions");
-        let (tools, binaries) =
-            tokio::try_join!(Tools::install(&options.workspace, progress), build(&options.workspace, progress))?;
+        let apache = async {
+            match options.uses_apache_kafka() {
+                true => kafka_cluster::PROGRAM.install(&options.workspace).await.map(|_| ()),
+                false => Ok(()),
+            }
+        };
+        let (tools, binaries, ()) = tokio::try_join!(
+            Tools::install(&options.workspace, progress),
+            build(&options.workspace, progress),
+            apache
+        )?;
 
         progress.step("Starting the emulator and the log");
         let [aws_port, kafka_port] = free_ports()?;
-        let kafka = match options.primary {
-            Primary::Kafka => Some(Kafka::start(&options, &tools, &folder, kafka_port).await?),
-            Primary::Kinesis => None,
+        let topic = match (options.primary, &options.kafka) {
+            (Primary::Kafka, Brokers::At(_)) => format!("{TOPIC}-{}", hex(&rand::random::<[u8; 4]>())),
+            _ => TOPIC.to_owned(),
         };
+        let start = Start { options: &options, tools: &tools, folder: &folder, topic: &topic };
+        let (primary, standby) = tokio::try_join!(start.primary(kafka_port), start.standby())?;
         let emulator = Emulator {
             port: aws_port,
             region: REGION,
-            bootstrap: kafka.as_ref().map(|kafka| kafka.bootstrap.as_str()),
+            bootstrap: primary.as_ref().map(|kafka| kafka.bootstrap.as_str()),
             folder: folder.temporary("emulator")?,
             log: folder.log("emulator"),
         };
@@ -149,8 +223,8 @@ impl LocalCloud {
         let sdk = sdk_config(&aws_endpoint, REGION);
         let app = folder.temporary("app")?;
         assemble(&options.workspace, &binaries, &app)?;
-        let mut parameters = parameters(&options, &sdk, kafka.as_ref()).await?;
-        parameters.extend(options.parameters);
+        let mut parameters = parameters(&start, &sdk, primary.as_ref(), standby.as_ref()).await?;
+        parameters.extend(options.parameters.clone());
         let jwt_secret = parameters.get("JwtSecret").cloned().unwrap_or_default();
         let deployment = Deployment {
             sdk: &sdk,
@@ -163,15 +237,12 @@ impl LocalCloud {
         };
         let outputs = deployment.run(&tools).await?;
         let output = |name: &str| outputs.get(name).cloned().with_context(|| format!("the stack has no output {name}"));
-        let (broker, log_bootstrap, topic) = match kafka {
-            Some(Kafka { broker, bootstrap, topic }) => (broker, Some(bootstrap), topic),
-            None => (None, None, TOPIC.to_owned()),
-        };
+        let bootstrap = |kafka: &Option<Kafka>| kafka.as_ref().map(|kafka| kafka.bootstrap.clone());
         let endpoints = Endpoints {
             api: format!("{aws_endpoint}/_aws/execute-api/{}/$default", output("ApiId")?),
             aws_endpoint,
-            log_bootstrap,
-            standby_bootstrap: None,
+            log_bootstrap: bootstrap(&primary),
+            standby_bootstrap: bootstrap(&standby),
             region: REGION.to_owned(),
             stack: STACK.to_owned(),
             topic,
@@ -193,7 +264,7 @@ impl LocalCloud {
 
         progress.step("Starting the pollers");
         let mut cloud =
-            Self { pollers: None, checkpoints: Checkpoints::default(), emulator, broker, endpoints, folder };
+            Self { pollers: None, checkpoints: Checkpoints::default(), emulator, primary, standby, endpoints, folder };
         cloud.start_poller().await?;
         cloud.folder.publish(&cloud.endpoints)?;
         progress.finish();
@@ -242,13 +313,24 @@ impl LocalCloud {
         self.pollers.as_ref()
     }
 
-    /// Waits until a part of it ends by itself, and gives the reason. It does not return while all is well.
+    /// The cluster of Apache Kafka that has the primary log, if one has: to make its brokers fail.
+    pub fn primary_cluster_mut(&mut self) -> Option<&mut ApacheKafka> {
+        self.primary.as_mut().and_then(Kafka::cluster)
+    }
+
+    /// The cluster of Apache Kafka that has the standby log, if one has.
+    pub fn standby_cluster_mut(&mut self) -> Option<&mut ApacheKafka> {
+        self.standby.as_mut().and_then(Kafka::cluster)
+    }
+
+    /// Waits until a part of it ends by itself, and gives the reason. It does not return while all is well; a broker that was
+    /// made to fail through [`LocalCloud::primary_cluster_mut`] is no reason.
     pub async fn failure(&mut self) -> anyhow::Error {
         loop {
-            for child in self.broker.iter_mut().chain([&mut self.emulator]) {
-                if let Err(error) = child.check() {
-                    return error;
-                }
+            let mut logs = self.primary.iter_mut().chain(&mut self.standby);
+            let checked = self.emulator.check().and_then(|()| logs.try_for_each(Kafka::check));
+            if let Err(error) = checked {
+                return error;
             }
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
@@ -260,72 +342,157 @@ impl LocalCloud {
     /// If a part did not end in order. It is gone all the same.
     pub async fn stop(mut self) -> Result<()> {
         let polled = self.stop_poller().await;
-        let deleted = match (&self.broker, &self.endpoints.log_bootstrap) {
-            (None, Some(bootstrap)) => broker::delete_topic(bootstrap, &self.endpoints.topic).await,
+        let deleted = match &self.primary {
+            Some(Kafka { servers: Servers::Users, bootstrap }) => {
+                broker::delete_topic(bootstrap, &self.endpoints.topic).await
+            }
             _ => Ok(()),
         };
-        let mut children: Vec<&mut Guarded> = self.broker.iter_mut().chain([&mut self.emulator]).collect();
-        for child in &mut children {
-            child.let_go();
-        }
-        for child in children {
-            child.finished(STOPPED_WITHIN).await?;
+        self.emulator.let_go();
+        let mut logs: Vec<Kafka> = self.primary.into_iter().chain(self.standby).collect();
+        logs.iter_mut().for_each(Kafka::let_go);
+        self.emulator.finished(STOPPED_WITHIN).await?;
+        for log in logs {
+            log.stop().await?;
         }
         drop(self.folder);
         polled.and(deleted)
     }
 }
 
-/// The primary log on Kafka.
+/// A log on Kafka, primary or standby.
+#[derive(Debug)]
 struct Kafka {
-    /// Ours, unless the user gave brokers.
-    broker: Option<Guarded>,
+    servers: Servers,
     bootstrap: String,
-    topic: String,
+}
+
+/// What must end with us.
+#[derive(Debug)]
+enum Servers {
+    Embedded(Guarded),
+    Apache(ApacheKafka),
+    /// Not ours.
+    Users,
 }
 
 impl Kafka {
-    /// Starts the embedded broker, unless there are others to use, and makes the run's topic.
-    async fn start(options: &LocalOptions, tools: &Tools, folder: &RunFolder, port: u16) -> Result<Self> {
-        let (kafka, replication) = match &options.kafka {
-            Some(brokers) => {
-                let topic = format!("{TOPIC}-{}", &hex(&rand::random::<[u8; 4]>()));
-                (Self { broker: None, bootstrap: brokers.clone(), topic }, None)
+    fn cluster(&mut self) -> Option<&mut ApacheKafka> {
+        match &mut self.servers {
+            Servers::Apache(cluster) => Some(cluster),
+            Servers::Embedded(_) | Servers::Users => None,
+        }
+    }
+
+    fn check(&mut self) -> Result<()> {
+        match &mut self.servers {
+            Servers::Embedded(broker) => broker.check(),
+            Servers::Apache(cluster) => cluster.check(),
+            Servers::Users => Ok(()),
+        }
+    }
+
+    fn let_go(&mut self) {
+        match &mut self.servers {
+            Servers::Embedded(broker) => broker.let_go(),
+            Servers::Apache(cluster) => cluster.let_go(),
+            Servers::Users => {}
+        }
+    }
+
+    async fn stop(self) -> Result<()> {
+        match self.servers {
+            Servers::Embedded(mut broker) => broker.finished(STOPPED_WITHIN).await.map(|_| ()),
+            Servers::Apache(cluster) => cluster.stop().await,
+            Servers::Users => Ok(()),
+        }
+    }
+
+    /// The least number of copies that an acknowledged record has, as `ingest` is told.
+    fn min_in_sync(&self, brokers: u16) -> u16 {
+        match self.servers {
+            Servers::Apache(_) => brokers.min(2),
+            // The embedded broker is one, and knows nothing of replicas; what brokers of the user's keep is for their topic to say.
+            Servers::Embedded(_) | Servers::Users => 1,
+        }
+    }
+}
+
+/// What the logs of a run are started with.
+struct Start<'a> {
+    options: &'a LocalOptions,
+    tools: &'a Tools,
+    folder: &'a RunFolder,
+    topic: &'a str,
+}
+
+impl Start<'_> {
+    /// The primary log, if it is on Kafka, with the run's topic.
+    async fn primary(&self, port: u16) -> Result<Option<Kafka>> {
+        let Self { options, tools, folder, topic } = self;
+        let (kafka, replication) = match (options.primary, &options.kafka) {
+            (Primary::Kinesis, _) => return Ok(None),
+            (Primary::Kafka, Brokers::Apache) => return self.apache("kafka").await.map(Some),
+            (Primary::Kafka, Brokers::At(brokers)) => {
+                (Kafka { servers: Servers::Users, bootstrap: brokers.clone() }, None)
             }
-            None => {
+            (Primary::Kafka, Brokers::Embedded) => {
                 let live = folder.temporary("broker")?;
                 let broker = broker::start_embedded(tools, &live, folder.log("broker"), port).await?;
-                let bootstrap = format!("127.0.0.1:{port}");
-                (Self { broker: Some(broker), bootstrap, topic: TOPIC.to_owned() }, Some(1))
+                (Kafka { servers: Servers::Embedded(broker), bootstrap: format!("127.0.0.1:{port}") }, Some(1))
             }
         };
-        broker::create_topic(&kafka.bootstrap, &kafka.topic, options.partitions, replication).await?;
-        Ok(kafka)
+        broker::create_topic(&kafka.bootstrap, topic, options.partitions, replication).await?;
+        Ok(Some(kafka))
+    }
+
+    /// The standby log, if it is on Kafka, with a topic of the same name.
+    async fn standby(&self) -> Result<Option<Kafka>> {
+        match self.options.standby {
+            Standby::None | Standby::Kinesis => Ok(None),
+            Standby::Apache => self.apache("standby-kafka").await.map(Some),
+        }
+    }
+
+    async fn apache(&self, part: &str) -> Result<Kafka> {
+        let Self { options, tools, folder, topic } = self;
+        let cluster = ApacheKafka::start_in(&options.workspace, tools, folder, part, options.brokers).await?;
+        cluster.create_topic(topic, options.partitions).await?;
+        let bootstrap = cluster.bootstrap().to_owned();
+        Ok(Kafka { servers: Servers::Apache(cluster), bootstrap })
     }
 }
 
 /// The template's parameters for a local cloud, and what of MSK they name.
 async fn parameters(
-    options: &LocalOptions,
+    start: &Start<'_>,
     sdk: &SdkConfig,
-    kafka: Option<&Kafka>,
+    primary: Option<&Kafka>,
+    standby: Option<&Kafka>,
 ) -> Result<BTreeMap<String, String>> {
+    let options = start.options;
     let secret = hex(&rand::random::<[u8; 32]>());
     let mut parameters = vec![
         ("Stage", "dev".to_owned()), // the only one that may have a shared secret
         ("Architecture", architecture().to_owned()),
         ("PrimaryLog", options.primary.name().to_owned()),
-        ("StandbyLog", options.standby.name().to_owned()),
+        ("StandbyLog", options.standby.service().to_owned()),
         ("JwtSecret", secret),
     ];
-    if let Some(kafka) = kafka {
-        parameters.extend([
-            ("KafkaClusterArn", create_cluster(sdk).await?),
-            ("KafkaSecurity", "plaintext".to_owned()),
-            ("KafkaTopic", kafka.topic.clone()),
-            // The embedded broker is one, and knows nothing of replicas; what brokers of the user's keep is for their topic to say.
-            ("KafkaMinInsyncReplicas", "1".to_owned()),
-        ]);
+    if primary.is_some() {
+        parameters.push(("KafkaClusterArn", create_cluster(sdk, STACK).await?)); // its brokers are asked of MSK, as on AWS
+    }
+    if let Some(standby) = standby {
+        parameters.push(("StandbyKafkaClusterArn", create_cluster(sdk, &format!("{STACK}-standby")).await?));
+        // The emulator's MSK gives the same brokers for every cluster.
+        parameters.push(("StandbyKafkaBootstrap", standby.bootstrap.clone()));
+    }
+    // One parameter for both: the lesser, since avoiding a partition that would take a record is what does harm.
+    let min_in_sync = primary.into_iter().chain(standby).map(|kafka| kafka.min_in_sync(options.brokers)).min();
+    if let Some(copies) = min_in_sync {
+        parameters.push(("KafkaMinInsyncReplicas", copies.to_string()));
+        parameters.push(("KafkaSecurity", "plaintext".to_owned()));
+        parameters.push(("KafkaTopic", start.topic.to_owned()));
     }
     Ok(parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }

@@ -1,6 +1,7 @@
 //! `playhead local up|down|status|serve`.
 
-use super::{Endpoints, LocalCloud, LocalOptions, Primary, Progress, Run, Standby};
+use super::args::LogArgs;
+use super::{Endpoints, LocalCloud, LocalOptions, Progress, Run};
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -34,9 +35,9 @@ enum LocalCommand {
     /// Start the local cloud in the background, and return when it is ready
     ///
     /// Builds the functions, installs what is needed under target/playhead/tools (the first time: Python 3.10 or newer and the
-    /// network are needed), starts an emulator of AWS and a Kafka broker on free ports of 127.0.0.1, deploys template.yaml, and polls
+    /// network are needed), starts an emulator of AWS and Kafka brokers on free ports of 127.0.0.1, deploys template.yaml, and polls
     /// the topic. It stays up until `local down`. If it is up already, says so.
-    Up(ServeArgs),
+    Up(LogArgs),
     /// End the local cloud, and return when all of it is gone
     ///
     /// What it held is gone too: tables, queues and topics live in memory.
@@ -48,35 +49,7 @@ enum LocalCommand {
         json: bool,
     },
     /// Run the local cloud in the foreground until Ctrl-C or SIGTERM
-    Serve(ServeArgs),
-}
-
-#[derive(Debug, clap::Args)]
-struct ServeArgs {
-    /// Use these brokers (plaintext) instead of the embedded one; the run makes a topic of its own there and deletes it at the end
-    #[arg(long, value_name = "HOST:PORT[,…]")]
-    kafka: Option<String>,
-    /// Where the primary log is
-    #[arg(long, value_enum, default_value_t)]
-    primary: Primary,
-    /// Where the standby log is, which takes what the primary cannot
-    #[arg(long, value_enum, default_value_t)]
-    standby: Standby,
-}
-
-impl ServeArgs {
-    fn options(&self, run: &str) -> Result<LocalOptions> {
-        let Self { kafka, primary, standby } = self;
-        Ok(LocalOptions { kafka: kafka.clone(), primary: *primary, standby: *standby, ..LocalOptions::named(run)? })
-    }
-
-    /// The same, for another process.
-    fn as_arguments(&self) -> Vec<String> {
-        let Self { kafka, primary, standby } = self;
-        let mut arguments = ["--primary", primary.name(), "--standby", standby.name()].map(str::to_owned).to_vec();
-        arguments.extend(kafka.iter().flat_map(|brokers| ["--kafka".to_owned(), brokers.clone()]));
-        arguments
-    }
+    Serve(LogArgs),
 }
 
 /// Runs `playhead local`.
@@ -115,7 +88,7 @@ fn in_background(run: &str) -> Result<Endpoints> {
     }
 }
 
-async fn up(run: &str, args: &ServeArgs) -> Result<ExitCode> {
+async fn up(run: &str, args: &LogArgs) -> Result<ExitCode> {
     let folder = LocalOptions::named(run)?.run_dir;
     if let Some(Run { pid, endpoints }) = Run::find(&folder)? {
         let Some(endpoints) = endpoints else {
@@ -155,7 +128,7 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    fn start(run: &str, args: &ServeArgs, log_path: &Path) -> Result<Self> {
+    fn start(run: &str, args: &LogArgs, log_path: &Path) -> Result<Self> {
         fs::create_dir_all(log_path.parent().context("the log is in no folder")?)?;
         let out = File::create(log_path).with_context(|| format!("creating {}", log_path.display()))?;
         let mut command = Command::new(std::env::current_exe()?);
@@ -294,7 +267,7 @@ fn print(endpoints: &Endpoints) {
     }
 }
 
-async fn serve(run: &str, args: ServeArgs) -> Result<ExitCode> {
+async fn serve(run: &str, args: LogArgs) -> Result<ExitCode> {
     // Taken over, and with no effect: a terminal that goes away is no reason to end.
     let _hangup = signal(SignalKind::hangup())?;
     let options = args.options(run)?;
@@ -338,7 +311,6 @@ async fn asked_to_end() -> Result<()> {
 mod tests {
     use super::super::endpoints::tests::example;
     use super::*;
-    use clap::ValueEnum as _;
 
     #[test]
     fn status_for_programs_has_every_endpoint_and_no_secret() {
@@ -348,24 +320,6 @@ mod tests {
         }
         assert_eq!(object["running"], true);
         assert!(!object.to_string().contains("do-not-show-this"));
-    }
-
-    #[test]
-    fn the_background_process_is_started_with_the_same_arguments() {
-        use clap::Parser;
-        #[derive(Parser)]
-        struct Serve {
-            #[command(flatten)]
-            args: ServeArgs,
-        }
-        for primary in Primary::value_variants() {
-            for standby in Standby::value_variants() {
-                let given =
-                    ServeArgs { kafka: Some("b1:9092,b2:9092".to_owned()), primary: *primary, standby: *standby };
-                let taken = Serve::parse_from(std::iter::once("serve".to_owned()).chain(given.as_arguments())).args;
-                assert_eq!(format!("{taken:?}"), format!("{given:?}"));
-            }
-        }
     }
 
     #[test]

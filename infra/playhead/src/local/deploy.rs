@@ -35,7 +35,7 @@ pub(super) struct Deployment<'a> {
 ///
 /// # Errors
 /// If the emulator refuses.
-pub(super) async fn create_cluster(sdk: &SdkConfig) -> Result<String> {
+pub(super) async fn create_cluster(sdk: &SdkConfig, name: &str) -> Result<String> {
     use aws_sdk_kafka::types::BrokerNodeGroupInfo;
     let nodes = BrokerNodeGroupInfo::builder()
         .client_subnets("subnet-00000001")
@@ -45,7 +45,7 @@ pub(super) async fn create_cluster(sdk: &SdkConfig) -> Result<String> {
     // Version 1 of the call: the emulator lacks CreateClusterV2.
     let made = aws_sdk_kafka::Client::new(sdk)
         .create_cluster()
-        .cluster_name(STACK)
+        .cluster_name(name)
         .kafka_version("3.9.x")
         .number_of_broker_nodes(2)
         .broker_node_group_info(nodes)

@@ -10,6 +10,7 @@
 //! (test `letting_go_ends_the_child_and_what_it_started`).
 //! **Invariant:** nothing of the user's AWS settings, proxies or secrets reaches the children, and nothing is written outside `target/`.
 
+pub(crate) mod args;
 mod broker;
 mod build;
 mod child;
@@ -28,7 +29,7 @@ mod tools;
 mod workspace;
 
 pub use build::function_names;
-pub use cloud::{LocalCloud, LocalOptions, Primary, Standby};
+pub use cloud::{Brokers, LocalCloud, LocalOptions, Primary, Standby};
 pub use dynamodb::LocalDynamoDb;
 pub use endpoints::{Endpoints, sdk_config};
 pub use kafka_cluster::ApacheKafka;
