@@ -1,6 +1,6 @@
 //! What the caller says about Kafka, and the librdkafka configuration that follows from it.
 //!
-//! [`client_config`] is pure, so that a test can hold the guarantees (`acks=all`, idempotence) against it.
+//! [`client_config`] is pure, so that a test can hold the guarantee (`acks=all`) against it.
 //! Property names, defaults and meanings: `CONFIGURATION.md` of librdkafka 2.12.
 
 use std::fmt;
@@ -53,8 +53,11 @@ pub struct KafkaConfig {
     pub client_id: String,
     /// How long a record waits for others to share its request. Default: 5 ms; a device waits for it.
     pub linger: Duration,
-    /// How long a record may take to be acknowledged, retries included. Default: 4 s. librdkafka looks for
-    /// expired records once a second, so an answer can take a second more. Allowed: 500 ms and more.
+    /// How long an attempt may be silent before the record is sent to another partition as well; also how long
+    /// a leader may wait for its replicas. Default: 1 s.
+    pub second_attempt_after: Duration,
+    /// How long a record may take to be acknowledged, all attempts included. Default: 3 s, so that a standby's
+    /// turn fits into the same request. Allowed: 500 ms and more.
     pub delivery_timeout: Duration,
     /// Records waiting or under way; more are throttled at once. Default: 10,000.
     pub queue_records: u32,
@@ -62,9 +65,6 @@ pub struct KafkaConfig {
     pub queue_kib: u32,
     /// Bound of the broker look-up, and of the warm-up. Default: 5 s each.
     pub connect_timeout: Duration,
-    /// Shortest time between a client and its replacement after a fatal error. Default: 5 s, since MSK's
-    /// IAM listeners take 100 new connections a second per broker.
-    pub replace_interval: Duration,
 }
 
 impl KafkaConfig {
@@ -79,11 +79,11 @@ impl KafkaConfig {
             min_insync_replicas: 2,
             client_id: "playhead".to_owned(),
             linger: Duration::from_millis(5),
-            delivery_timeout: Duration::from_secs(4),
+            second_attempt_after: Duration::from_secs(1),
+            delivery_timeout: Duration::from_secs(3),
             queue_records: 10_000,
             queue_kib: 32 * 1024,
             connect_timeout: Duration::from_secs(5),
-            replace_interval: Duration::from_secs(5),
         }
     }
 }
@@ -105,8 +105,17 @@ fn guarantee(client: &mut ClientConfig) {
     client
         // acknowledged only by all in-sync replicas; with the topic's min.insync.replicas that is durable
         .set("acks", "all")
-        // librdkafka's own retries neither duplicate nor reorder; it also refuses weaker acks
-        .set("enable.idempotence", "true")
+        // A failed attempt ends at once, and the next is ours, elsewhere: librdkafka would repeat it in the same
+        // place, and each repetition occupies the leader's connection until the replicas answer or time out. It
+        // still repeats by itself what a leader surely did not write.
+        .set("retries", "0")
+        // An idempotent producer that gives a record up sends nothing to any partition until all requests under
+        // way are answered (a new epoch), so that one silent broker stops the healthy ones. Readers do not mind
+        // copies.
+        .set("enable.idempotence", "false")
+        // A broker answers the requests of a connection one after the other: one that waits for a silent replica
+        // holds back those behind it, so few may be behind it. (Also what an idempotent producer has.)
+        .set("max.in.flight.requests.per.connection", "5")
         // a misspelt topic must fail, not come to life with one replica
         .set("allow.auto.create.topics", "false")
         // what Java producers use: a session lands on the same partition whoever writes it
@@ -124,9 +133,12 @@ fn bound(client: &mut ClientConfig, config: &KafkaConfig) {
         // a full queue is answered at once: see KafkaLog
         .set("queue.buffering.max.messages", config.queue_records.to_string())
         .set("queue.buffering.max.kbytes", config.queue_kib.to_string())
-        // so that several attempts fit into the delivery time (defaults: 100 ms and 1 s; 100 ms and 10 s)
+        // how long a leader waits for its replicas: by then the record is on its way elsewhere
+        .set("request.timeout.ms", millis(config.second_attempt_after))
+        // after an election the new leader is asked at once (defaults: 100 ms and 1 s)
         .set("retry.backoff.ms", "50")
         .set("retry.backoff.max.ms", "500")
+        // so that several connections fit into the delivery time (defaults: 100 ms and 10 s)
         .set("reconnect.backoff.ms", "50")
         .set("reconnect.backoff.max.ms", "1000");
 }
@@ -142,8 +154,6 @@ fn survive_freezing(client: &mut ClientConfig, config: &KafkaConfig) {
         // a request into a dead connection is given up at half the delivery time; librdkafka then drops the
         // connection (socket.max.fails=1) and the other half is left for a new one
         .set("socket.timeout.ms", millis(request))
-        // how long the leader waits for its replicas; a late answer must still find us listening
-        .set("request.timeout.ms", millis(request * 3 / 4))
         // TCP, TLS and SASL together (default 30 s; librdkafka's minimum is 1 s)
         .set("socket.connection.setup.timeout.ms", millis(request.max(Duration::from_secs(1))))
         // we close idle connections before anyone on the way does
@@ -196,7 +206,6 @@ mod tests {
         for security in [iam(), KafkaSecurity::Plaintext] {
             let config = KafkaConfig::new("t", security);
             assert_eq!(understood(&config, "acks"), "-1");
-            assert_eq!(understood(&config, "enable.idempotence"), "true");
             assert_eq!(understood(&config, "allow.auto.create.topics"), "false");
         }
     }
@@ -212,13 +221,20 @@ mod tests {
     }
 
     #[test]
-    fn default_times_end_well_inside_ten_seconds_and_leave_room_for_a_second_attempt() {
+    fn every_attempt_that_may_leave_a_copy_is_ours_and_counted() {
+        let config = KafkaConfig::new("t", KafkaSecurity::Plaintext);
+        assert_eq!(understood(&config, "retries"), "0");
+        assert_eq!(understood(&config, "enable.idempotence"), "false");
+    }
+
+    #[test]
+    fn default_times_leave_room_for_other_attempts_and_for_a_standby_inside_ten_seconds() {
         let config = KafkaConfig::new("t", KafkaSecurity::Plaintext);
         let ms = |key| understood(&config, key).parse::<u64>().unwrap();
-        assert_eq!(ms("delivery.timeout.ms"), 4000);
-        assert_eq!(ms("socket.timeout.ms"), 2000);
-        assert_eq!(ms("request.timeout.ms"), 1500);
-        assert_eq!(ms("socket.connection.setup.timeout.ms"), 2000);
+        assert_eq!(ms("delivery.timeout.ms"), 3000);
+        assert_eq!(ms("socket.timeout.ms"), 1500);
+        assert_eq!(ms("request.timeout.ms"), 1000);
+        assert_eq!(ms("socket.connection.setup.timeout.ms"), 1500);
         assert!(ms("connections.max.idle.ms") < 350_000);
     }
 

@@ -1,34 +1,51 @@
 //! The durable log on Kafka or Amazon MSK, through librdkafka.
 //!
-//! A record is acknowledged when all in-sync replicas have it. The adapter chooses no partition (the key
-//! does), creates no topic, keeps no record after its answer, and never waits for room: when librdkafka's
-//! bounded queue is full, the record is throttled at once.
+//! A record is acknowledged when all in-sync replicas have it. The adapter creates no topic, keeps no record
+//! after its answer, and never waits for room: when librdkafka's bounded queue is full, the record is
+//! throttled at once.
+//!
+//! It stays inside a sick cluster as long as that can take records. A record goes to its key's partition, or
+//! past it when that is sick ([`partitions`]). What fails in passing or is silent for `second_attempt_after`
+//! is sent to another partition as well, and whichever acknowledges first makes it durable. Readers must not
+//! mind the copies: how many there may be is in the answer. All attempts are ours, since librdkafka would
+//! repeat them in the same place: see [`config`].
 
+mod attempts;
 mod config;
 mod context;
+mod partitions;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aws_config::SdkConfig;
 use futures::stream::{self, FuturesUnordered, Stream, StreamExt};
-use rdkafka::ClientConfig;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::future_producer::DeliveryFuture;
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use rdkafka::producer::{FutureProducer, Producer};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use crate::bootstrap::{self, BootstrapError};
-use crate::log::{Ack, AppendError, Attempt, DurableLog, LogRecord, Settled};
+use crate::log::{DurableLog, LogRecord, Settled};
 use context::Context;
+use partitions::{Health, Partitions};
 
 pub use config::{KafkaConfig, KafkaSecurity, MAX_RECORD_BYTES};
 
 /// Leaders that are connected to at the same time during warm-up.
 const WARM_UP_CONCURRENCY: usize = 16;
+
+/// The partitions are read anew this often while there are records to append, so that a request seldom meets
+/// what the cluster has long said.
+const REFRESH_EVERY: Duration = Duration::from_secs(10);
+/// What was read within this time is not read anew, however much fails.
+const FRESH: Duration = Duration::from_millis(500);
+/// Bound of one reading. librdkafka asks any broker that it is connected to, which may be the sick one.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(1);
 
 type Client = FutureProducer<Context>;
 
@@ -91,38 +108,42 @@ pub struct KafkaLog {
 
 struct Inner {
     config: KafkaConfig,
-    client_config: ClientConfig,
-    context: Context,
-    current: Mutex<Current>,
-}
-
-struct Current {
     client: Client,
-    since: Instant,
+    runtime: Handle,
+    /// `None` until a broker has described the topic: until then librdkafka chooses.
+    partitions: watch::Sender<Option<Arc<Partitions>>>,
+    /// Held by whoever reads the partitions.
+    reading: Arc<tokio::sync::Mutex<()>>,
+    health: Mutex<Health>,
 }
 
 impl KafkaLog {
     /// Finds the brokers and creates the client. It connects in the background: see [`KafkaLog::warm_up`].
     ///
     /// `sdk` gives the credentials and the endpoint for the broker look-up and for IAM; the runtime that
-    /// this runs on must be driven as long as the log lives, since IAM tokens are signed on it.
+    /// this runs on must be driven as long as the log lives: IAM tokens are signed and metadata is read on it.
     ///
     /// # Errors
     /// When no broker is known or librdkafka refuses the configuration.
     pub async fn connect(config: &KafkaConfig, sdk: &SdkConfig) -> Result<Self, ConnectError> {
         let brokers = bootstrap::resolve(config, sdk).await?;
         let client_config = config::client_config(config, &brokers);
-        let context = Context::new(&config.security, sdk);
-        let client = Client::from_config_and_context(&client_config, context.clone())
+        let client = Client::from_config_and_context(&client_config, Context::new(&config.security, sdk))
             .map_err(|source| ConnectError::Client { brokers, source })?;
-        let current = Current { client, since: Instant::now() };
         Ok(Self {
-            inner: Arc::new(Inner { config: config.clone(), client_config, context, current: Mutex::new(current) }),
+            inner: Arc::new(Inner {
+                config: config.clone(),
+                client,
+                runtime: Handle::current(),
+                partitions: watch::Sender::new(None),
+                reading: Arc::default(),
+                health: Mutex::default(),
+            }),
         })
     }
 
     /// Reads the topic's metadata and one offset from each leader, so that connections, handshakes and
-    /// tokens are paid for before the first request, and the producer id has been asked for.
+    /// tokens are paid for before the first request.
     ///
     /// librdkafka connects to a leader only when it needs it; the offsets are that need, and need no more
     /// permission than describing the topic. Bounded by `connect_timeout` for metadata and offsets each.
@@ -133,7 +154,7 @@ impl KafkaLog {
         let leaders = self.leaders().await?;
         let offsets = leaders.into_iter().map(|(leader, partition)| async move {
             let answer = self
-                .blocking(move |client, config| {
+                .blocking(move |Inner { client, config, .. }| {
                     client.client().fetch_watermarks(&config.topic, partition, config.connect_timeout)
                 })
                 .await?;
@@ -151,27 +172,11 @@ impl KafkaLog {
 
     /// One partition of each broker that leads any.
     async fn leaders(&self) -> Result<BTreeMap<i32, i32>, WarmUpError> {
-        let metadata = self
-            .blocking(|client, config| client.client().fetch_metadata(Some(&config.topic), config.connect_timeout))
-            .await?
-            .map_err(|source| WarmUpError::Metadata { topic: self.topic(), source })?;
-        let unusable = |reason: String| WarmUpError::Topic { topic: self.topic(), reason };
-        let topic = metadata
-            .topics()
-            .iter()
-            .find(|topic| topic.name() == self.inner.config.topic)
-            .ok_or_else(|| unusable("not in the answer".to_owned()))?;
-        if let Some(error) = topic.error() {
-            return Err(unusable(RDKafkaErrorCode::from(error).to_string()));
-        }
-        let leaders: BTreeMap<i32, i32> = topic
-            .partitions()
-            .iter()
-            .filter(|partition| partition.leader() >= 0)
-            .map(|partition| (partition.leader(), partition.id()))
-            .collect();
+        let partitions = self.blocking(|inner| inner.read_partitions(inner.config.connect_timeout)).await??;
+        let leaders = partitions.leaders();
         if leaders.is_empty() {
-            return Err(unusable("no partition has a leader".to_owned()));
+            let reason = "no partition has a leader".to_owned();
+            return Err(WarmUpError::Topic { topic: self.topic(), reason });
         }
         Ok(leaders)
     }
@@ -179,10 +184,10 @@ impl KafkaLog {
     /// Runs a blocking call of librdkafka off the async threads.
     async fn blocking<T: Send + 'static>(
         &self,
-        call: impl FnOnce(&Client, &KafkaConfig) -> T + Send + 'static,
+        call: impl FnOnce(&Inner) -> T + Send + 'static,
     ) -> Result<T, WarmUpError> {
-        let log = self.clone();
-        tokio::task::spawn_blocking(move || call(&log.client(), &log.inner.config))
+        let inner = Arc::clone(&self.inner);
+        tokio::task::spawn_blocking(move || call(&inner))
             .await
             .map_err(|_| WarmUpError::Cancelled { topic: self.topic() })
     }
@@ -191,89 +196,81 @@ impl KafkaLog {
         self.inner.config.topic.clone()
     }
 
-    /// The client to use now. After a fatal error (a lost producer id, a denied one) librdkafka's client
-    /// refuses everything for ever, so it is replaced, at most once in `replace_interval`.
-    fn client(&self) -> Client {
-        let mut current = self.current();
-        if current.since.elapsed() >= self.inner.config.replace_interval
-            && let Some((code, reason)) = current.client.client().fatal_error()
-        {
-            let config = &self.inner.client_config;
-            match Client::from_config_and_context(config, self.inner.context.clone()) {
-                Ok(client) => {
-                    tracing::warn!(?code, reason, "Kafka client replaced after a fatal error");
-                    let broken = std::mem::replace(&mut current.client, client);
-                    // waits for its threads, so not here
-                    std::thread::spawn(move || drop(broken));
+    /// Begins to read the partitions anew, off the request's path. Says whether that is under way; it is not
+    /// when it was done just now.
+    fn refresh(&self) -> bool {
+        if self.inner.partitions().is_some_and(|partitions| partitions.age() < FRESH) {
+            return false;
+        }
+        if let Ok(reading) = Arc::clone(&self.inner.reading).try_lock_owned() {
+            let inner = Arc::clone(&self.inner);
+            self.inner.runtime.spawn_blocking(move || {
+                let _reading = reading;
+                if let Err(error) = inner.read_partitions(METADATA_TIMEOUT) {
+                    tracing::warn!(%error, "partitions not read anew");
                 }
-                Err(error) => tracing::error!(%error, "broken Kafka client could not be replaced"),
-            }
-            current.since = Instant::now();
+            });
         }
-        current.client.clone()
+        true
     }
 
-    /// A fatal error purges what is queued and refuses what comes; this is the error behind it.
-    fn cause(&self, error: KafkaError) -> KafkaError {
-        use RDKafkaErrorCode::{Fatal, PurgeInflight, PurgeQueue};
-        if !matches!(error.rdkafka_error_code(), Some(Fatal | PurgeInflight | PurgeQueue)) {
-            return error;
+    /// Waits until the partitions are read anew. When that takes too long, what is known has to do.
+    async fn refreshed(&self) {
+        let mut partitions = self.inner.partitions.subscribe();
+        if self.refresh() {
+            let _ = tokio::time::timeout(METADATA_TIMEOUT, partitions.changed()).await;
         }
-        self.current().client.client().fatal_error().map_or(error, |(code, _)| KafkaError::MessageProduction(code))
+    }
+}
+
+impl Inner {
+    /// Asks a broker for the partitions and keeps the answer.
+    fn read_partitions(&self, timeout: Duration) -> Result<Arc<Partitions>, WarmUpError> {
+        let name = &self.config.topic;
+        let metadata = self
+            .client
+            .client()
+            .fetch_metadata(Some(name), timeout)
+            .map_err(|source| WarmUpError::Metadata { topic: name.clone(), source })?;
+        let unusable = |reason: String| WarmUpError::Topic { topic: name.clone(), reason };
+        let topic = metadata
+            .topics()
+            .iter()
+            .find(|topic| topic.name() == name)
+            .ok_or_else(|| unusable("not in the answer".to_owned()))?;
+        if let Some(error) = topic.error() {
+            return Err(unusable(RDKafkaErrorCode::from(error).to_string()));
+        }
+        let partitions = Partitions::of(topic, self.config.min_insync_replicas, Instant::now())
+            .ok_or_else(|| unusable("it has no partitions".to_owned()))?;
+        let partitions = Arc::new(partitions);
+        self.partitions.send_replace(Some(Arc::clone(&partitions)));
+        Ok(partitions)
     }
 
-    fn current(&self) -> MutexGuard<'_, Current> {
-        self.inner.current.lock().unwrap_or_else(PoisonError::into_inner)
+    fn partitions(&self) -> Option<Arc<Partitions>> {
+        self.partitions.borrow().clone()
+    }
+
+    fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl DurableLog for KafkaLog {
     fn append_each<'a>(&'a self, records: &'a [LogRecord]) -> impl Stream<Item = Settled> + Send + 'a {
-        let topic = self.inner.config.topic.as_str();
-        // All are enqueued before any is waited for, so that they share requests.
-        let enqueued: Vec<_> = {
-            let client = self.client();
-            let enqueue = |record: &LogRecord| {
-                let keyed = FutureRecord::to(topic).key(record.key.as_str()).payload(record.value.as_ref());
-                client.send_result(keyed).map_err(|(error, _)| error)
-            };
-            records.iter().map(enqueue).collect()
-        };
-        let settle = move |(index, (enqueued, record)): (usize, (Result<DeliveryFuture, _>, &'a LogRecord))| async move {
-            let delivered = match enqueued {
-                Ok(delivery) => match delivery.await {
-                    Ok(Ok(_)) => Ok(Ack::ONCE),
-                    Ok(Err((error, _))) => Err(error),
-                    Err(_) => Err(KafkaError::Canceled),
-                },
-                Err(error) => Err(error),
-            };
-            (index, delivered.map_err(|error| classify(topic, record, &self.cause(error))))
-        };
-        enqueued.into_iter().zip(records).enumerate().map(settle).collect::<FuturesUnordered<_>>()
-    }
-}
-
-/// What an error means to the caller. Whatever is not known to be lasting counts as unavailable.
-fn classify(topic: &str, record: &LogRecord, error: &KafkaError) -> AppendError {
-    use RDKafkaErrorCode as Code;
-    let code = error.rdkafka_error_code();
-    let name = code.map_or_else(|| "Client".to_owned(), |code| format!("{code:?}"));
-    let attempt = Attempt::new(topic, record, name, error.to_string());
-    match code {
-        Some(Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize) => {
-            AppendError::TooLarge(attempt)
+        if self.inner.partitions().is_none_or(|partitions| partitions.age() > REFRESH_EVERY) {
+            self.refresh();
         }
-        Some(Code::QueueFull | Code::ThrottlingQuotaExceeded) => AppendError::Throttled(attempt),
-        Some(
-            Code::Authentication
-            | Code::SaslAuthenticationFailed
-            | Code::UnsupportedSASLMechanism
-            | Code::IllegalSASLState
-            | Code::TopicAuthorizationFailed
-            | Code::ClusterAuthorizationFailed
-            | Code::SecurityDisabled,
-        ) => AppendError::Denied(attempt),
-        _ => AppendError::Unavailable(attempt),
+        // All are enqueued before any is waited for, so that they share requests.
+        let sent: Vec<_> = records.iter().map(|record| self.send(record, &[])).collect();
+        let settle = move |(index, (record, sent)): (usize, (&'a LogRecord, _))| async move {
+            (index, self.settle(record, sent).await)
+        };
+        records.iter().zip(sent).enumerate().map(settle).collect::<FuturesUnordered<_>>()
+    }
+
+    fn max_copies(&self) -> u32 {
+        attempts::MAX_ATTEMPTS
     }
 }

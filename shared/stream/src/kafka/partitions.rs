@@ -1,0 +1,342 @@
+//! Which partition takes a record: the one that a Java producer would choose for its key, or, if that one is
+//! sick, a healthy one.
+//!
+//! Pure: it is told what a broker said of the partitions, what was acknowledged and what was not.
+//!
+//! What is sick shows in two ways. Metadata names leaders and in-sync replicas, but only once the cluster has
+//! noticed: a broker that stands still is in sync until its session ends (`broker.session.timeout.ms`, 9 s),
+//! and until then every partition that it replicates is silent, whoever leads it, since `acks=all` waits for
+//! it. So we also learn from what we send: an acknowledgement vouches for the leader and for every in-sync
+//! replica; silence casts doubt on those that have not been heard of since.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use rdkafka::metadata::MetadataTopic;
+
+/// How long a part stays under suspicion: a little more than a broker's session lasts by default, so that the
+/// cluster has usually moved the leaders by then.
+pub(super) const SUSPECT_FOR: Duration = Duration::from_secs(10);
+
+/// One partition, as some broker described it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Partition {
+    id: i32,
+    leader: Option<i32>,
+    in_sync: Vec<i32>,
+    replicas: usize,
+}
+
+impl Partition {
+    /// Whether it takes records: it has a leader, and as many in-sync replicas as the topic asks for. One that
+    /// names none although it has a leader says nothing about them.
+    fn writable(&self, min_insync_replicas: usize) -> bool {
+        let enough = self.in_sync.len() >= min_insync_replicas.min(self.replicas);
+        self.leader.is_some() && (enough || self.in_sync.is_empty())
+    }
+
+    /// What must work for a record to be acknowledged here.
+    fn parts(&self) -> impl Iterator<Item = Part> {
+        let replicas = self.in_sync.iter().copied().map(Part::Replica);
+        [Part::Partition(self.id)].into_iter().chain(self.leader.map(Part::Leader)).chain(replicas)
+    }
+}
+
+/// What can be sick. A broker's two duties are apart: one that we cannot reach may still follow others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Part {
+    Partition(i32),
+    Leader(i32),
+    Replica(i32),
+}
+
+/// What acknowledgements and silence have taught.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    heard: HashMap<Part, Instant>,
+    suspect_since: HashMap<Part, Instant>,
+}
+
+impl Health {
+    /// A record was acknowledged: all that it took works.
+    pub(super) fn acknowledged(&mut self, partition: &Partition, now: Instant) {
+        for part in partition.parts() {
+            self.heard.insert(part, now);
+            self.suspect_since.remove(&part);
+        }
+    }
+
+    /// A record sent at `sent` failed or is not acknowledged yet: whatever of it was not heard of since is
+    /// suspect.
+    pub(super) fn failed(&mut self, partition: &Partition, sent: Instant, now: Instant) {
+        for part in partition.parts() {
+            if self.heard.get(&part).is_none_or(|heard| *heard < sent) {
+                self.suspect_since.insert(part, now);
+            }
+        }
+    }
+
+    fn suspects(&self, partition: &Partition, now: Instant) -> usize {
+        if self.suspect_since.is_empty() {
+            return 0;
+        }
+        let suspect = |part: &Part| {
+            self.suspect_since.get(part).is_some_and(|since| now.saturating_duration_since(*since) < SUSPECT_FOR)
+        };
+        partition.parts().filter(suspect).count()
+    }
+}
+
+/// The partitions of the topic, as some broker described them at some time.
+#[derive(Debug)]
+pub(super) struct Partitions {
+    read_at: Instant,
+    min_insync_replicas: usize,
+    all: Vec<Partition>,
+}
+
+impl Partitions {
+    /// Takes over what a broker said; `None` if it named no partitions.
+    pub(super) fn of(topic: &MetadataTopic, min_insync_replicas: usize, read_at: Instant) -> Option<Self> {
+        let mut all: Vec<Partition> = topic
+            .partitions()
+            .iter()
+            .map(|partition| Partition {
+                id: partition.id(),
+                leader: (partition.leader() >= 0).then(|| partition.leader()),
+                in_sync: partition.isr().to_vec(),
+                replicas: partition.replicas().len(),
+            })
+            .collect();
+        all.sort_by_key(|partition| partition.id);
+        (!all.is_empty()).then_some(Self { read_at, min_insync_replicas, all })
+    }
+
+    /// How long ago this was read.
+    pub(super) fn age(&self) -> Duration {
+        self.read_at.elapsed()
+    }
+
+    /// One partition of each broker that leads any: leader and partition.
+    pub(super) fn leaders(&self) -> BTreeMap<i32, i32> {
+        self.all.iter().filter_map(|partition| Some((partition.leader?, partition.id))).collect()
+    }
+
+    /// The partition of this number.
+    pub(super) fn get(&self, id: i32) -> Option<&Partition> {
+        self.all.get(usize::try_from(id).ok()?)
+    }
+
+    /// The partition for a record: of those that take records the least sick, and among equals the key's own,
+    /// else one by the key's hash, so that what is diverted spreads evenly. Partitions in `tried`, and then
+    /// their leaders, come last. `None` if no partition takes records.
+    pub(super) fn choose(&self, key: &[u8], health: &Health, tried: &[i32], now: Instant) -> Option<i32> {
+        // At most 2^31 - 1 fits into any usize of at least 32 bits.
+        let hash = (murmur2(key) & 0x7fff_ffff) as usize;
+        let sickness = |partition: &Partition| {
+            let leader_tried = tried.iter().any(|id| self.get(*id).is_some_and(|it| it.leader == partition.leader));
+            (tried.contains(&partition.id), leader_tried, health.suspects(partition, now))
+        };
+        let own = &self.all[hash % self.all.len()];
+        let own_sickness = own.writable(self.min_insync_replicas).then(|| sickness(own));
+        if own_sickness == Some((false, false, 0)) {
+            return Some(own.id);
+        }
+        let writable = self.all.iter().filter(|partition| partition.writable(self.min_insync_replicas));
+        let judged: Vec<_> = writable.map(|partition| (sickness(partition), partition.id)).collect();
+        let least = judged.iter().map(|(sickness, _)| *sickness).min()?;
+        if own_sickness == Some(least) {
+            return Some(own.id);
+        }
+        let best: Vec<i32> = judged.into_iter().filter(|(sickness, _)| *sickness == least).map(|(_, id)| id).collect();
+        Some(best[hash / self.all.len() % best.len()])
+    }
+}
+
+/// MurmurHash2 as Kafka's Java client has it (`org.apache.kafka.common.utils.Utils.murmur2`), by Austin
+/// Appleby, in the public domain. The partition of a key is its low 31 bits modulo the number of partitions.
+fn murmur2(key: &[u8]) -> u32 {
+    const SEED: u32 = 0x9747_b28c;
+    const M: u32 = 0x5bd1_e995;
+    let mix = |k: u32| {
+        let k = k.wrapping_mul(M);
+        (k ^ (k >> 24)).wrapping_mul(M)
+    };
+    let (words, tail) = key.as_chunks::<4>();
+    // The length is that of a record's key, which is bounded far below 4 GiB.
+    let mut hash = SEED ^ (key.len() as u32);
+    for word in words {
+        hash = hash.wrapping_mul(M) ^ mix(u32::from_le_bytes(*word));
+    }
+    if !tail.is_empty() {
+        let tail = tail.iter().rev().fold(0_u32, |tail, byte| (tail << 8) | u32::from(*byte));
+        hash = (hash ^ tail).wrapping_mul(M);
+    }
+    hash = (hash ^ (hash >> 13)).wrapping_mul(M);
+    hash ^ (hash >> 15)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    const MIN: usize = 2;
+
+    fn partition(id: i32, leader: Option<i32>, in_sync: &[i32]) -> Partition {
+        Partition { id, leader, in_sync: in_sync.to_vec(), replicas: 3 }
+    }
+
+    fn of(all: Vec<Partition>) -> Partitions {
+        Partitions { read_at: Instant::now(), min_insync_replicas: MIN, all }
+    }
+
+    /// Partition `n` on the brokers `n`, `n + 1` and `n + 2`, led by the first, round and round.
+    fn healthy(count: i32, brokers: i32) -> Partitions {
+        let broker = |n: i32| n % brokers;
+        of((0..count).map(|n| partition(n, Some(broker(n)), &[broker(n), broker(n + 1), broker(n + 2)])).collect())
+    }
+
+    /// Any mixture of leaderless, under-replicated and healthy partitions on six brokers.
+    fn mixed() -> impl Strategy<Value = Partitions> {
+        vec((proptest::option::weighted(0.7, 0..6_i32), vec(0..6_i32, 1..=3)), 1..40).prop_map(|all| {
+            let numbered = all.into_iter().zip(0..);
+            of(numbered.map(|((leader, in_sync), id)| partition(id, leader, &in_sync)).collect())
+        })
+    }
+
+    fn key() -> impl Strategy<Value = Vec<u8>> {
+        vec(any::<u8>(), 0..40)
+    }
+
+    /// From librdkafka's `unittest_murmur2`, which took them from the Java client.
+    #[test]
+    fn murmur2_is_the_java_clients() {
+        for (key, hash) in [
+            ("kafka", 0xd067_cf64),
+            ("giberish123456789", 0x8f55_2b0c),
+            ("1234", 0x9fc9_7b14),
+            ("234", 0xe7c0_09ca),
+            ("34", 0x8739_30da),
+            ("4", 0x5a4b_5ca1),
+            ("PreAmbleWillBeRemoved,ThePrePartThatIs", 0x7842_4f1c),
+            ("reAmbleWillBeRemoved,ThePrePartThatIs", 0x4a62_b377),
+            ("", 0x106e_08d9),
+        ] {
+            assert_eq!(murmur2(key.as_bytes()), hash, "{key}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn on_a_healthy_log_a_record_goes_to_its_keys_own_partition(key in key(), count in 1..200_i32) {
+            let own = i64::from(murmur2(&key) & 0x7fff_ffff) % i64::from(count);
+            let choice = healthy(count, 6).choose(&key, &Health::default(), &[], Instant::now());
+            prop_assert_eq!(choice.map(i64::from), Some(own));
+        }
+
+        #[test]
+        fn a_record_never_goes_where_none_is_taken(
+            partitions in mixed(), key in key(), failed in vec(0..40_i32, 0..5), tried in vec(0..40_i32, 0..3),
+        ) {
+            let now = Instant::now();
+            let mut health = Health::default();
+            for partition in failed.into_iter().filter_map(|id| partitions.get(id)) {
+                health.failed(partition, now, now);
+            }
+            let writable = |it: &Partition| it.leader.is_some() && it.in_sync.len() >= MIN;
+            match partitions.choose(&key, &health, &tried, now) {
+                Some(id) => prop_assert!(partitions.get(id).is_some_and(writable)),
+                None => prop_assert!(!partitions.all.iter().any(writable)),
+            }
+        }
+
+        #[test]
+        fn the_next_attempt_goes_to_another_leader_whatever_is_suspect(
+            key in key(), count in 2..60_i32, suspects in vec(0..60_i32, 0..60),
+        ) {
+            let now = Instant::now();
+            let (partitions, mut health) = (healthy(count, 6), Health::default());
+            for partition in suspects.into_iter().filter_map(|id| partitions.get(id)) {
+                health.failed(partition, now, now);
+            }
+            let first = partitions.choose(&key, &health, &[], now).unwrap();
+            let second = partitions.choose(&key, &health, &[first], now).unwrap();
+            let third = partitions.choose(&key, &health, &[first, second], now).unwrap();
+            let leader = |id| partitions.get(id).unwrap().leader;
+            prop_assert_ne!(leader(first), leader(second));
+            prop_assert!(count < 3 || (leader(third) != leader(first) && leader(third) != leader(second)));
+        }
+    }
+
+    #[test]
+    fn a_partition_with_fewer_replicas_than_the_minimum_needs_them_all() {
+        let alone = Partition { id: 0, leader: Some(1), in_sync: vec![1], replicas: 1 };
+        assert!(alone.writable(MIN));
+        assert!(!Partition { replicas: 3, ..alone.clone() }.writable(MIN));
+        assert!(!Partition { leader: None, ..alone }.writable(MIN));
+    }
+
+    #[test]
+    fn silence_is_blamed_on_what_was_not_heard_of_since() {
+        // Broker 2 stands still. Partitions 0 and 4 of six follow it or are led by it; 3, 4 and 5 ...
+        let partitions = healthy(6, 6);
+        let mut health = Health::default();
+        let sent = Instant::now();
+        let later = sent + Duration::from_secs(1);
+        // ... go on: 3 on brokers 3, 4, 5; 4 on 4, 5, 0; 5 on 5, 0, 1.
+        for id in [3, 4, 5] {
+            health.acknowledged(partitions.get(id).unwrap(), later);
+        }
+        for id in [0, 1, 2] {
+            health.failed(partitions.get(id).unwrap(), sent, later);
+        }
+        let suspects: Vec<usize> = partitions.all.iter().map(|partition| health.suspects(partition, later)).collect();
+        assert!(suspects[..3].iter().all(|suspects| *suspects > 0), "{suspects:?}");
+        assert_eq!(suspects[3..], [0, 0, 0]);
+    }
+
+    #[test]
+    fn a_leader_that_only_we_cannot_reach_may_still_follow() {
+        // Three brokers, all partitions on all of them.
+        let partitions = healthy(3, 3);
+        let mut health = Health::default();
+        let now = Instant::now();
+        health.failed(partitions.get(0).unwrap(), now, now);
+        health.acknowledged(partitions.get(1).unwrap(), now);
+        let suspects: Vec<usize> = partitions.all.iter().map(|it| health.suspects(it, now)).collect();
+        assert_eq!(suspects, [2, 0, 0], "the partition and its leader");
+    }
+
+    #[test]
+    fn suspicion_ends_with_time_or_an_acknowledgement() {
+        let partitions = healthy(6, 6);
+        let suspect = partitions.get(0).unwrap();
+        let mut health = Health::default();
+        let now = Instant::now();
+        health.failed(suspect, now, now);
+        assert!(health.suspects(suspect, now) > 0);
+        assert_eq!(health.suspects(suspect, now + SUSPECT_FOR), 0);
+        health.acknowledged(suspect, now);
+        assert_eq!(health.suspects(suspect, now), 0);
+    }
+
+    #[test]
+    fn what_is_diverted_spreads_over_all_healthy_partitions() {
+        let mut partitions = healthy(12, 6);
+        for id in [0, 6] {
+            partitions.all[id].leader = None;
+        }
+        let mut diverted: BTreeMap<i32, u32> = BTreeMap::new();
+        for n in 0..12_000 {
+            let key = format!("use1-{n:026}");
+            if [0, 6].contains(&(murmur2(key.as_bytes()) & 0x7fff_ffff).rem_euclid(12)) {
+                let choice = partitions.choose(key.as_bytes(), &Health::default(), &[], Instant::now()).unwrap();
+                *diverted.entry(choice).or_default() += 1;
+            }
+        }
+        assert_eq!(diverted.len(), 10);
+        assert!(diverted.values().all(|records| (100..400).contains(records)), "{diverted:?}");
+    }
+}
