@@ -4,7 +4,7 @@
 use super::plan::{Plan, Post};
 use anyhow::{Context, Result, bail};
 use flate2::{Compression, write::GzEncoder};
-use futures::{FutureExt as _, StreamExt as _, stream};
+use futures::{StreamExt as _, stream};
 use indicatif::ProgressBar;
 use jsonwebtoken::{EncodingKey, Header};
 use rand::RngExt;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::time::Instant;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
@@ -141,46 +141,74 @@ impl Attempt {
     }
 }
 
+/// Lets its holder pause and end a sending.
+#[derive(Debug)]
+pub struct Valve {
+    /// Of attempts in flight.
+    places: Semaphore,
+    size: u32,
+    stopped: watch::Sender<bool>,
+}
+
+impl Valve {
+    /// An open valve for so many attempts in flight at once.
+    #[must_use]
+    pub fn new(pace: Pace) -> Self {
+        let size = u32::try_from(pace.concurrency.max(1)).unwrap_or(u32::MAX);
+        Self { places: Semaphore::new(size as usize), size, stopped: watch::Sender::new(false) }
+    }
+
+    /// Waits until every attempt in flight has ended, and lets none begin until what it gives is dropped.
+    ///
+    /// # Errors
+    /// Never in practice: the places are never closed.
+    pub async fn close(&self) -> Result<SemaphorePermit<'_>> {
+        Ok(self.places.acquire_many(self.size).await?)
+    }
+
+    /// From now on no POST is begun; those that were are seen through.
+    pub fn stop(&self) {
+        self.stopped.send_replace(true);
+    }
+}
+
 /// Sends the whole plan. POSTs start in the plan's order; the bar counts them.
 ///
 /// # Errors
 /// When no HTTP client or token can be made, or an answer breaks the contract. POSTs that fail are no
 /// error: the report names them.
 pub async fn send(plan: &Plan, target: &Target, pace: Pace, bar: &ProgressBar) -> Result<SendReport> {
-    send_until(plan, target, pace, bar, std::future::pending()).await
+    send_through(&Valve::new(pace), plan, target, pace, bar).await
 }
 
-/// Sends the plan as [`send`] does until `stop` is there: from then on no POST is begun, and those that were are seen through.
+/// Sends the plan as [`send`] does, as far as the valve lets it.
 ///
 /// # Errors
 /// As [`send`].
-pub async fn send_until(
+pub async fn send_through(
+    valve: &Valve,
     plan: &Plan,
     target: &Target,
     pace: Pace,
     bar: &ProgressBar,
-    stop: impl Future<Output = ()>,
 ) -> Result<SendReport> {
     let client = reqwest::Client::builder().timeout(TIMEOUT).build().context("making an HTTP client")?;
     let url = format!("{}/v1/events", target.endpoint.trim_end_matches('/'));
-    let places = Semaphore::new(pace.concurrency.max(1));
-    let sender = Sender { client, url, target, pace, places };
+    let sender = Sender { client, url, target, pace, valve };
     let began = Instant::now();
     let virtual_start = plan.posts.first().map_or(0, |post| post.at_ms);
     bar.set_length(plan.posts.len() as u64);
 
-    let (sender, stop) = (&sender, stop.shared());
-    let sending = plan.posts.iter().enumerate().map(|(index, post)| {
-        let stop = stop.clone();
-        async move {
-            let paced = pace.per_second.map(|rate| index as f64 / rate);
-            let played = pace.speed.map(|speed| (post.at_ms - virtual_start) as f64 / 1000.0 / speed);
-            let due = began + Duration::from_secs_f64(paced.into_iter().chain(played).fold(0.0, f64::max));
-            tokio::select! {
-                biased;
-                () = stop => (index, post, None),
-                () = tokio::time::sleep_until(due) => (index, post, Some(sender.deliver(index, post).await)),
-            }
+    let sender = &sender;
+    let sending = plan.posts.iter().enumerate().map(|(index, post)| async move {
+        let paced = pace.per_second.map(|rate| index as f64 / rate);
+        let played = pace.speed.map(|speed| (post.at_ms - virtual_start) as f64 / 1000.0 / speed);
+        let due = began + Duration::from_secs_f64(paced.into_iter().chain(played).fold(0.0, f64::max));
+        let mut stopped = valve.stopped.subscribe();
+        tokio::select! {
+            biased;
+            _ = stopped.wait_for(|stopped| *stopped) => (index, post, None),
+            () = tokio::time::sleep_until(due) => (index, post, Some(sender.deliver(index, post).await)),
         }
     });
     let at_once = if pace.per_second.is_some() { plan.posts.len() } else { pace.concurrency };
@@ -244,8 +272,7 @@ struct Sender<'a> {
     url: String,
     target: &'a Target,
     pace: Pace,
-    /// Of attempts in flight.
-    places: Semaphore,
+    valve: &'a Valve,
 }
 
 /// What one attempt says about the next.
@@ -262,7 +289,7 @@ impl Sender<'_> {
         let body = if gzip { compressed(&body)? } else { body };
         let mut attempts = Vec::new();
         loop {
-            let place = self.places.acquire().await?;
+            let place = self.valve.places.acquire().await?;
             let (began_at, began) = (SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64, Instant::now());
             let (status, verdict) = self.attempt(post, body.clone(), gzip).await?;
             drop(place);
