@@ -111,6 +111,12 @@ impl FaultProxy {
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
     }
 
+    /// The names of the rules in force.
+    #[must_use]
+    pub fn in_force(&self) -> Vec<&'static str> {
+        self.rules().iter().map(|rule| rule.name).collect()
+    }
+
     /// How often each rule came true since the start, by name.
     pub async fn done(&self) -> BTreeMap<&'static str, usize> {
         self.done.lock().await.clone()

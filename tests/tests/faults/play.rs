@@ -1,0 +1,98 @@
+//! One scenario from beginning to end, on a local cloud of its own: devices send, the script breaks things, all of it settles.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use indicatif::ProgressBar;
+use playhead::local::{ApacheKafka, Brokers, LocalCloud, LocalOptions, Progress, Standby};
+use playhead::simulate::plan::Plan;
+use playhead::simulate::send::{Auth, Pace, Target, Valve, send_through};
+use playhead::simulate::{Faults, Model};
+use playhead_tests::functions::configure;
+use playhead_tests::proxy::{ENDPOINTS, FaultProxy};
+use rand::SeedableRng as _;
+use rand_chacha::ChaCha8Rng;
+
+use super::Args;
+use super::scenario::Scenario;
+use super::settle::settle;
+use super::stage::{Marks, Poison, Stage, heal, now_ms};
+use super::table::Row;
+
+const PARTITIONS: i32 = 6;
+/// Attempts in flight at once. The emulator starts an environment for each that finds none idle, so this bounds their number too.
+const CONCURRENCY: usize = 24;
+/// Devices never give up within a scenario.
+const ATTEMPTS: u32 = 10_000;
+/// The simulator's sessions make some nine POSTs each.
+const POSTS_A_SESSION: f64 = 8.0;
+
+/// Plays a scenario.
+///
+/// # Errors
+/// When it could not be played. What it showed to be wrong is in the row.
+pub(crate) async fn play(scenario: Scenario, cluster: &mut ApacheKafka, args: &Args) -> Result<Row> {
+    heal(cluster).await?;
+    let options = LocalOptions {
+        standby: Standby::Kinesis,
+        kafka: Brokers::At(cluster.bootstrap().to_owned()),
+        partitions: PARTITIONS,
+        parameters: BTreeMap::from([("KafkaMinInsyncReplicas".to_owned(), "2".to_owned())]),
+        ..LocalOptions::named("faults-cloud")?
+    };
+    let mut cloud = LocalCloud::start(options, &Progress::silent()).await?;
+    let played = play_on(scenario, &mut cloud, cluster, args).await;
+    // Whatever came of it, the next scenario finds a cluster that is whole, and this one's topic can be deleted.
+    heal(cluster).await?;
+    cloud.stop().await?;
+    played
+}
+
+async fn play_on(scenario: Scenario, cloud: &mut LocalCloud, cluster: &mut ApacheKafka, args: &Args) -> Result<Row> {
+    let endpoints = &cloud.endpoints().clone();
+    let proxy = FaultProxy::start(&endpoints.aws_endpoint, args.seed).await?;
+    let through = ENDPOINTS.map(|variable| (variable, Some(proxy.url.as_str())));
+    for function in [&endpoints.ingest_function, &endpoints.process_function, &endpoints.retry_function] {
+        configure(endpoints, function, &through).await?;
+    }
+
+    let sessions = (args.rate * scenario.longest().as_secs_f64() / POSTS_A_SESSION).ceil() as usize;
+    let faults = Faults { duplicates: 0.05, reorder: 0.1, late: 0.0, lost: 0.0, malformed: 0.01 };
+    let model = Model { sessions, viewers: None, titles: 200, homes: vec!["use1".parse()?], seed: args.seed, faults };
+    let plan = Plan::ending_at(&model, i64::try_from(now_ms()?)?)?;
+    let auth = Auth::Secret { secret: endpoints.jwt_secret.clone(), issuer: None, audience: None };
+    let target = Target { endpoint: endpoints.api.clone(), auth };
+    let pace = Pace { concurrency: CONCURRENCY, per_second: Some(args.rate), attempts: ATTEMPTS, ..Pace::default() };
+    let valve = Valve::new(pace);
+
+    let mut stage = Stage {
+        endpoints,
+        proxy: Arc::clone(&proxy),
+        valve: &valve,
+        poison: Arc::new(Poison::new(cluster.bootstrap(), &endpoints.topic)?),
+        cluster,
+        chance: ChaCha8Rng::seed_from_u64(args.seed),
+        marks: Marks::default(),
+    };
+    let script = async {
+        let done = scenario.script(&mut stage).await;
+        if done.is_err() {
+            // What it broke must not keep the devices from being answered.
+            stage.proxy.set(Vec::new());
+            heal(stage.cluster).await?;
+        }
+        valve.stop();
+        done
+    };
+    let bar = ProgressBar::hidden();
+    let sent = async { tokio::try_join!(send_through(&valve, &plan, &target, pace, &bar), script) };
+    let report = tokio::select! {
+        sent = sent => sent?.0,
+        reason = cloud.failure() => return Err(reason.context("the local cloud broke")),
+    };
+    ensure!(!report.unsent.is_empty(), "the devices had nothing more to send before the scenario was over");
+    let (marks, poison) = (stage.marks, stage.poison.sent());
+    let settled = settle(endpoints, &plan, &report).await?;
+    Row::of(scenario, &report, marks, &poison, settled, proxy.done().await)
+}

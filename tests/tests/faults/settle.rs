@@ -1,0 +1,149 @@
+//! Waits until nothing is in flight, and looks at what there is then.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use apply::DeadLetter;
+use aws_sdk_sqs::types::QueueAttributeName;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use playhead::books::{Books, Reader};
+use playhead::local::Endpoints;
+use playhead::simulate::expect::{Difference, Expected, SessionView, check, expect};
+use playhead::simulate::histories;
+use playhead::simulate::plan::Plan;
+use playhead::simulate::send::SendReport;
+use playhead::token;
+use tokio::time::Instant;
+
+use super::logs::Logs;
+
+/// What is in flight after that long is lost.
+const PATIENCE: Duration = Duration::from_secs(150);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const TOKEN_LIFETIME: Duration = Duration::from_secs(3_600);
+
+/// What there is at the end.
+pub(crate) struct Settled {
+    /// From the last answer to a device until it was so.
+    pub(crate) took: Duration,
+    pub(crate) books: Books,
+    pub(crate) logs: Logs,
+    /// Distinct events that the devices were told are accepted.
+    pub(crate) distinct: u64,
+    /// Of these, the ones that are in no view.
+    pub(crate) lost: u64,
+    /// Events that views have above these.
+    pub(crate) twice: u64,
+    pub(crate) differences: Vec<Difference>,
+    pub(crate) dead_letters: Vec<Vec<u8>>,
+    /// What was still in flight when patience ended; empty if all has settled.
+    pub(crate) in_flight: Vec<String>,
+}
+
+/// Waits until the books, the logs and the views agree with what the devices were told, and gives what there is, at the latest
+/// when patience ends.
+///
+/// # Errors
+/// When something cannot be read.
+pub(crate) async fn settle(endpoints: &Endpoints, plan: &Plan, report: &SendReport) -> Result<Settled> {
+    let began = Instant::now();
+    let left_out: BTreeSet<usize> = report.unsent.union(&report.failed_posts).copied().collect();
+    let expected = expect(plan, &left_out);
+    let mut reader = Reader::new(endpoints);
+    loop {
+        let books = reader.catch_up().await?.clone();
+        let queued = queued(endpoints, &endpoints.retry_queue_url).await?;
+        let patient = began.elapsed() < PATIENCE;
+        let mut in_flight = Vec::new();
+        let mut wait_for = |what: &str, has: u64, wanted: u64| {
+            if has < wanted {
+                in_flight.push(format!("{what}: {has} of {wanted}"));
+            }
+        };
+        wait_for("accepted events in the books", books.accepted, report.accepted as u64);
+        wait_for("accepted events that have ended", books.ended(), books.accepted);
+        if queued > 0 {
+            in_flight.push(format!("{queued} messages on the queue retry"));
+        }
+        if !in_flight.is_empty() && patient {
+            tokio::time::sleep(LOOK_EVERY).await;
+            continue;
+        }
+        let logs = Logs::read(endpoints).await?;
+        let ended = books.applied + books.duplicates;
+        if ended < logs.events {
+            in_flight.push(format!("events of the logs that have ended: {ended} of {}", logs.events));
+        }
+        let histories = read_histories(endpoints, &expected).await?;
+        let differences = check(&expected, &histories);
+        if !differences.is_empty() {
+            in_flight.push(format!("{} differences between views and what they must be", differences.len()));
+        }
+        if !in_flight.is_empty() && patient {
+            tokio::time::sleep(LOOK_EVERY).await;
+            continue;
+        }
+        let took = began.elapsed();
+        let (lost, twice) = lost_and_twice(&expected, &histories);
+        let dead_letters = dead_letters(endpoints).await?;
+        let distinct = expected.distinct as u64;
+        return Ok(Settled { took, books, logs, distinct, lost, twice, differences, dead_letters, in_flight });
+    }
+}
+
+async fn read_histories(endpoints: &Endpoints, expected: &Expected) -> Result<BTreeMap<String, Vec<SessionView>>> {
+    let profiles: BTreeSet<&String> = expected.views.keys().map(|(profile, _)| profile).collect();
+    let token = token::of_service(&endpoints.jwt_secret, TOKEN_LIFETIME)?;
+    histories::read(&endpoints.api, &token, profiles).await
+}
+
+/// Events below and above what each view must hold.
+fn lost_and_twice(expected: &Expected, histories: &BTreeMap<String, Vec<SessionView>>) -> (u64, u64) {
+    let mut left: BTreeMap<(String, String), i64> =
+        expected.views.iter().map(|(key, view)| (key.clone(), view.events)).collect();
+    for (profile, sessions) in histories {
+        for session in sessions {
+            *left.entry((profile.clone(), session.session_id.clone())).or_default() -= session.events;
+        }
+    }
+    let lost = left.values().filter(|left| **left > 0).sum::<i64>();
+    let twice = -left.values().filter(|left| **left < 0).sum::<i64>();
+    (lost.unsigned_abs(), twice.unsigned_abs())
+}
+
+/// Messages on a queue, whoever has them.
+async fn queued(endpoints: &Endpoints, queue: &str) -> Result<u64> {
+    let client = aws_sdk_sqs::Client::new(&endpoints.sdk_config());
+    let names = [
+        QueueAttributeName::ApproximateNumberOfMessages,
+        QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+        QueueAttributeName::ApproximateNumberOfMessagesDelayed,
+    ];
+    let request = client.get_queue_attributes().queue_url(queue);
+    let answer = request.set_attribute_names(Some(names.to_vec())).send().await?;
+    let attributes = answer.attributes.context("a queue without attributes")?;
+    names.iter().map(|name| Ok(attributes.get(name).context("an attribute is missing")?.parse::<u64>()?)).sum()
+}
+
+/// The bytes of every record on the dead-letter queue.
+async fn dead_letters(endpoints: &Endpoints) -> Result<Vec<Vec<u8>>> {
+    let client = aws_sdk_sqs::Client::new(&endpoints.sdk_config());
+    let queue = &endpoints.dead_letter_queue_url;
+    let mut letters = Vec::new();
+    loop {
+        let answer = client.receive_message().queue_url(queue).max_number_of_messages(10).send().await?;
+        let messages = answer.messages.unwrap_or_default();
+        if messages.is_empty() {
+            return Ok(letters);
+        }
+        for message in messages {
+            let body = message.body.context("a message without a body")?;
+            let dead: DeadLetter = serde_json::from_str(&body).with_context(|| format!("no dead letter: {body}"))?;
+            letters.push(BASE64_STANDARD.decode(&dead.letter.value_base64)?);
+            let handle = message.receipt_handle.context("a message without a receipt")?;
+            client.delete_message().queue_url(queue).receipt_handle(handle).send().await?;
+        }
+    }
+}

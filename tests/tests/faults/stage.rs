@@ -1,0 +1,167 @@
+//! What a scenario plays on, and what it may break.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result};
+use playback::contract::{Device, Event, Kind};
+use playback::envelope::{Envelope, Stamp};
+use playback::session::SessionId;
+use playhead::local::{ApacheKafka, Endpoints};
+use playhead::simulate::send::Valve;
+use playhead_tests::functions::Environments;
+use playhead_tests::proxy::FaultProxy;
+use rand_chacha::ChaCha8Rng;
+use rdkafka::ClientConfig;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+
+/// How long brokers may take to be all there again.
+const READY_WITHIN: Duration = Duration::from_secs(90);
+/// A later field of a protobuf message overrides an earlier one: this says `schema_version` 99.
+const VERSION_99: [u8; 2] = [0x08, 99];
+
+/// The time, Unix milliseconds.
+pub(crate) fn now_ms() -> Result<u64> {
+    Ok(u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?)
+}
+
+/// Everything that a scenario's script may lay its hands on.
+pub(crate) struct Stage<'a> {
+    pub(crate) cluster: &'a mut ApacheKafka,
+    pub(crate) endpoints: &'a Endpoints,
+    pub(crate) proxy: Arc<FaultProxy>,
+    pub(crate) valve: &'a Valve,
+    pub(crate) poison: Arc<Poison>,
+    pub(crate) chance: ChaCha8Rng,
+    pub(crate) marks: Marks,
+}
+
+/// When what happened, Unix milliseconds.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Marks {
+    /// The first fault.
+    pub(crate) fault: Option<u64>,
+    /// Everything was in order again.
+    pub(crate) healed: Option<u64>,
+}
+
+impl Stage<'_> {
+    /// From now on something is broken.
+    pub(crate) fn broken(&mut self) -> Result<()> {
+        self.marks.fault.get_or_insert(now_ms()?);
+        Ok(())
+    }
+
+    /// From now on nothing is.
+    pub(crate) fn healed(&mut self) -> Result<()> {
+        self.marks.healed = Some(now_ms()?);
+        Ok(())
+    }
+
+    /// The broker that leads most partitions of the topic.
+    pub(crate) async fn leader(&self) -> Result<usize> {
+        let leaders: Vec<usize> = self.cluster.leaders(&self.endpoints.topic).await?.into_iter().flatten().collect();
+        let leads = |node: &usize| leaders.iter().filter(|leader| *leader == node).count();
+        (0..self.cluster.brokers()).max_by_key(leads).context("a cluster without brokers")
+    }
+
+    /// Starts brokers that were killed or halted, and waits until all are there.
+    pub(crate) async fn restart(&mut self, nodes: &[usize]) -> Result<()> {
+        for node in nodes {
+            self.cluster.restart(*node)?;
+        }
+        self.ready().await
+    }
+
+    /// Waits until all brokers are there.
+    pub(crate) async fn ready(&mut self) -> Result<()> {
+        self.cluster.ready(READY_WITHIN).await
+    }
+
+    /// The processes of a function.
+    pub(crate) fn environments(&self, function: &str) -> Environments {
+        Environments::of(self.endpoints, function)
+    }
+}
+
+/// Makes all brokers run again, whatever was done to them.
+pub(crate) async fn heal(cluster: &mut ApacheKafka) -> Result<()> {
+    for node in 0..cluster.brokers() {
+        // Each is refused where there is nothing to heal; whether all is well is for the last line to say.
+        let _ = cluster.resume(node);
+        let _ = cluster.restart(node);
+    }
+    cluster.ready(READY_WITHIN).await
+}
+
+/// Appends records to the topic that can never be applied: bytes that are no envelope, and envelopes of a version to come.
+pub(crate) struct Poison {
+    producer: FutureProducer,
+    topic: String,
+    sent: Mutex<Sent>,
+}
+
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Sent {
+    /// Those that may be on the topic.
+    pub(crate) tried: Vec<Vec<u8>>,
+    /// Those that are, by index.
+    pub(crate) acknowledged: Vec<usize>,
+}
+
+impl Poison {
+    pub(crate) fn new(bootstrap: &str, topic: &str) -> Result<Self> {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", bootstrap).set("acks", "all").set("enable.idempotence", "true");
+        config.set("message.timeout.ms", "10000");
+        Ok(Self { producer: config.create()?, topic: topic.to_owned(), sent: Mutex::default() })
+    }
+
+    pub(crate) fn sent(&self) -> Sent {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sends one each time that so long has passed, until it is stopped. What no broker took does not matter.
+    pub(crate) async fn drip(self: Arc<Self>, every: Duration) -> Result<()> {
+        let mut due = tokio::time::interval(every);
+        loop {
+            due.tick().await;
+            let bytes = poison(self.sent().tried.len())?;
+            let at = {
+                let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
+                sent.tried.push(bytes.clone());
+                sent.tried.len() - 1
+            };
+            let key = format!("poison-{at}");
+            let record = FutureRecord::to(&self.topic).key(&key).payload(&bytes);
+            if self.producer.send(record, Duration::from_secs(10)).await.is_ok() {
+                self.sent.lock().unwrap_or_else(PoisonError::into_inner).acknowledged.push(at);
+            }
+        }
+    }
+}
+
+fn poison(number: usize) -> Result<Vec<u8>> {
+    if number.is_multiple_of(2) {
+        return Ok([b"\xff\xfe no envelope ".as_slice(), number.to_string().as_bytes()].concat());
+    }
+    let now = now_ms()?;
+    let event = Event {
+        seq: 0,
+        kind: Kind::Started,
+        position_ms: 0,
+        played_ms: 0,
+        title_duration_ms: 100_000,
+        occurred_at: now,
+        device: Arc::new(Device { id: "d1".to_owned(), kind: "tv".to_owned() }),
+        country: None,
+    };
+    let envelope = Envelope {
+        session_id: SessionId::mint("use1".parse()?, now, number as u128),
+        profile_id: "poisoned".to_owned(),
+        title_id: "t1".to_owned(),
+        stamp: Stamp { received_at: now, ingest_region: "us-east-1".to_owned(), trace_id: None },
+        events: vec![event],
+    };
+    Ok([envelope.encode(), VERSION_99.to_vec()].concat())
+}
