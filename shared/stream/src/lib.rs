@@ -1,20 +1,28 @@
 //! The durable log that `ingest` appends to, and the queue that dead letters go to.
 //!
 //! [`DurableLog`] is the port: one call takes many records and answers one result per record. [`KafkaLog`]
-//! is its adapter for Kafka and Amazon MSK, [`bootstrap`] finds the brokers, [`Queue`] sends to SQS.
+//! is its adapter for Kafka and Amazon MSK, [`KinesisLog`] the one for Kinesis, and [`Log`] is either, by
+//! configuration. [`Failover`] appends to a primary and a standby. [`bootstrap`] finds the brokers, [`Queue`] sends to
+//! SQS.
 //!
-//! This crate moves bytes and says what became of them. It must not decide where a record goes, look
-//! inside a value, read the environment, or call a record durable before the log has acknowledged it.
-//! Policy (which log, which region, what to tell the device) belongs to its callers.
+//! This crate moves bytes and says what became of them. It must not decide which topic or stream a record goes to, look
+//! inside a value, read the environment, or call a record durable before a log has acknowledged it.
+//! Policy (which logs, which region, what to tell the device) belongs to its callers.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod bootstrap;
+pub mod choice;
+pub mod failover;
 pub mod kafka;
+pub mod kinesis;
 pub mod log;
 pub mod queue;
 pub mod testing;
 
+pub use choice::{Log, LogConfig, LogWarmUpError};
+pub use failover::{Appended, Failover, Fate, Override, Policy, Role};
 pub use kafka::{ConnectError, KafkaConfig, KafkaLog, KafkaSecurity, WarmUpError};
+pub use kinesis::{KinesisConfig, KinesisLog};
 pub use log::{Ack, AppendError, Attempt, DurableLog, LogRecord, Settled};
 pub use queue::{Queue, SendError};

@@ -100,6 +100,17 @@ impl AppendError {
         }
     }
 
+    /// The same, with another number of copies that may be there all the same.
+    #[must_use]
+    pub fn with_copies(mut self, copies: u32) -> Self {
+        match &mut self {
+            Self::TooLarge(attempt) | Self::Throttled(attempt) | Self::Unavailable(attempt) | Self::Denied(attempt) => {
+                attempt.copies = copies;
+            }
+        }
+        self
+    }
+
     /// The class as a bounded word, fit for a metric's dimension.
     #[must_use]
     pub fn reason(&self) -> &'static str {

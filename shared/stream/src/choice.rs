@@ -1,0 +1,176 @@
+//! Either log, by configuration.
+//!
+//! To make one does no I/O and cannot fail: the brokers of a Kafka cluster are looked up when they are first needed, and
+//! again for as long as they cannot be found. A function whose primary cannot be found must still start, since its
+//! standby may serve.
+
+use std::sync::Arc;
+
+use aws_config::SdkConfig;
+use futures::stream::{self, Stream, StreamExt};
+use tokio::sync::OnceCell;
+
+use crate::kafka::{ConnectError, KafkaConfig, KafkaLog, WarmUpError};
+use crate::kinesis::{KinesisConfig, KinesisLog, KinesisWarmUpError};
+use crate::log::{AppendError, Attempt, DurableLog, LogRecord, Settled};
+
+/// Which log, and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogConfig {
+    /// Kafka or Amazon MSK.
+    Kafka(KafkaConfig),
+    /// A Kinesis data stream.
+    Kinesis(KinesisConfig),
+}
+
+/// Either log. Clones share one client; keep one per process and log.
+#[derive(Clone)]
+pub enum Log {
+    /// Kafka or Amazon MSK.
+    Kafka(LazyKafka),
+    /// A Kinesis data stream.
+    Kinesis(KinesisLog),
+}
+
+/// Why a log could not be reached. It may still recover: appends will say.
+#[derive(Debug, thiserror::Error)]
+pub enum LogWarmUpError {
+    /// The brokers are not known.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The topic could not be reached.
+    #[error(transparent)]
+    Kafka(#[from] WarmUpError),
+    /// The stream could not be reached.
+    #[error(transparent)]
+    Kinesis(#[from] KinesisWarmUpError),
+}
+
+impl Log {
+    /// The log of `config`, with credentials and endpoint of `sdk`.
+    #[must_use]
+    pub fn new(config: LogConfig, sdk: &SdkConfig) -> Self {
+        match config {
+            LogConfig::Kafka(config) => Self::Kafka(LazyKafka::new(config, sdk)),
+            LogConfig::Kinesis(config) => Self::Kinesis(KinesisLog::new(config, sdk)),
+        }
+    }
+
+    /// Connects, so that connections, handshakes and tokens are paid for before the first request.
+    ///
+    /// # Errors
+    /// When the log cannot be used yet. It goes on trying: the caller may log this and begin.
+    pub async fn warm_up(&self) -> Result<(), LogWarmUpError> {
+        match self {
+            Self::Kafka(kafka) => Ok(kafka.connected().await?.warm_up().await?),
+            Self::Kinesis(kinesis) => Ok(kinesis.warm_up().await?),
+        }
+    }
+}
+
+impl DurableLog for Log {
+    fn append_each<'a>(&'a self, records: &'a [LogRecord]) -> impl Stream<Item = Settled> + Send + 'a {
+        match self {
+            Self::Kafka(kafka) => kafka.append_each(records).left_stream(),
+            Self::Kinesis(kinesis) => kinesis.append_each(records).right_stream(),
+        }
+    }
+
+    fn max_copies(&self) -> u32 {
+        match self {
+            Self::Kafka(kafka) => kafka.max_copies(),
+            Self::Kinesis(kinesis) => kinesis.max_copies(),
+        }
+    }
+}
+
+/// A Kafka log that finds its brokers when it is first used.
+#[derive(Clone)]
+pub struct LazyKafka {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: KafkaConfig,
+    sdk: SdkConfig,
+    log: OnceCell<KafkaLog>,
+}
+
+impl LazyKafka {
+    fn new(config: KafkaConfig, sdk: &SdkConfig) -> Self {
+        Self { inner: Arc::new(Inner { config, sdk: sdk.clone(), log: OnceCell::new() }) }
+    }
+
+    /// The log itself. One call at a time looks for the brokers; the others wait for what it finds.
+    async fn connected(&self) -> Result<&KafkaLog, ConnectError> {
+        self.inner.log.get_or_try_init(|| KafkaLog::connect(&self.inner.config, &self.inner.sdk)).await
+    }
+
+    /// No broker is known, so that nothing was sent.
+    fn unknown(&self, record: &LogRecord, error: &ConnectError) -> AppendError {
+        let attempt = Attempt::new(self.inner.config.topic.as_str(), record, "NoBrokers", error.to_string());
+        AppendError::Unavailable(Attempt { copies: 0, ..attempt })
+    }
+}
+
+impl DurableLog for LazyKafka {
+    fn append_each<'a>(&'a self, records: &'a [LogRecord]) -> impl Stream<Item = Settled> + Send + 'a {
+        if let Some(log) = self.inner.log.get() {
+            return log.append_each(records).left_stream();
+        }
+        let settled = stream::once(self.connected()).flat_map(move |connected| match connected {
+            Ok(log) => log.append_each(records).left_stream(),
+            Err(error) => {
+                let failed =
+                    records.iter().enumerate().map(|(index, record)| (index, Err(self.unknown(record, &error))));
+                stream::iter(failed.collect::<Vec<_>>()).right_stream()
+            }
+        });
+        settled.right_stream()
+    }
+
+    fn max_copies(&self) -> u32 {
+        self.inner.log.get().map_or(1, DurableLog::max_copies)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kafka::KafkaSecurity;
+
+    fn config(bootstrap: Option<&str>) -> KafkaConfig {
+        let bootstrap = bootstrap.map(str::to_owned);
+        KafkaConfig { bootstrap, ..KafkaConfig::new("t", KafkaSecurity::Plaintext) }
+    }
+
+    fn records() -> [LogRecord; 2] {
+        ["a", "b"].map(|key| LogRecord { key: key.to_owned(), value: bytes::Bytes::from_static(b"v") })
+    }
+
+    /// No cluster is named, so that no broker is found.
+    #[tokio::test]
+    async fn a_log_whose_brokers_cannot_be_found_is_unavailable_and_looked_for_again() {
+        let log = Log::new(LogConfig::Kafka(config(None)), &SdkConfig::builder().build());
+        assert!(matches!(log.warm_up().await, Err(LogWarmUpError::Connect(_))));
+        for _ in ["at first", "and again"] {
+            for result in log.append(&records()).await {
+                let error = result.unwrap_err();
+                assert_eq!((error.reason(), error.attempt().code.as_str()), ("unavailable", "NoBrokers"), "{error}");
+                assert_eq!(error.attempt().copies, 0);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn brokers_are_looked_up_by_the_first_append_and_then_kept() {
+        let mock = rdkafka::mocking::MockCluster::new(1).unwrap();
+        mock.create_topic("t", 1, 1).unwrap();
+        let config = config(Some(&mock.bootstrap_servers()));
+        let log = LazyKafka::new(config, &SdkConfig::builder().build());
+        for _ in ["connecting", "connected"] {
+            assert!(log.append(&records()).await.iter().all(Result::is_ok));
+            assert!(log.inner.log.get().is_some());
+        }
+    }
+}
