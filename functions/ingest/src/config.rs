@@ -5,7 +5,7 @@ use lambda::config::{Common, Env};
 use playback::edge::SessionWindow;
 use playback::session::Home;
 use std::collections::BTreeSet;
-use stream::{KafkaConfig, KafkaSecurity};
+use stream::{KafkaConfig, KafkaSecurity, KinesisConfig, LogConfig, Override};
 
 /// What `ingest` is told.
 #[derive(Debug, Clone)]
@@ -14,12 +14,27 @@ pub struct Config {
     pub common: Common,
     /// Whose tokens are believed.
     pub auth: AuthConfig,
-    /// Where the log is (`KAFKA_BOOTSTRAP` or `KAFKA_CLUSTER_ARN`, `KAFKA_SECURITY`, `KAFKA_TOPIC`).
-    pub kafka: KafkaConfig,
+    /// The logs.
+    pub logs: Logs,
     /// How old and how far ahead a session may be (`SESSION_MAX_AGE_DAYS`, `SESSION_MAX_AHEAD_MINUTES`).
     pub window: SessionWindow,
     /// The home of sessions that begin here, from the region's name.
     pub home: Home,
+}
+
+/// The logs, and what the operator says about the choice between them (`LOG_OVERRIDE`: `auto`, `primary` or `standby`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Logs {
+    /// The log that is used while it is well (`PRIMARY_LOG`: `kafka` or `kinesis`). Kafka: `KAFKA_BOOTSTRAP` or
+    /// `KAFKA_CLUSTER_ARN`. Kinesis: `KINESIS_STREAM`.
+    pub primary: LogConfig,
+    /// The log that is used while the primary is not (`STANDBY_LOG`: `none`, `kafka` or `kinesis`). Kafka:
+    /// `STANDBY_KAFKA_BOOTSTRAP` or `STANDBY_KAFKA_CLUSTER_ARN`. Kinesis: `STANDBY_KINESIS_STREAM`.
+    ///
+    /// Both Kafkas have `KAFKA_TOPIC`, `KAFKA_SECURITY` and `KAFKA_MIN_INSYNC_REPLICAS` in common.
+    pub standby: Option<LogConfig>,
+    /// `LOG_OVERRIDE`.
+    pub operator: Override,
 }
 
 impl Config {
@@ -27,7 +42,7 @@ impl Config {
     pub fn read(env: &mut Env) -> Option<Self> {
         let common = Common::read(env);
         let auth = AuthConfig::read(env);
-        let kafka = read_kafka(env, common.as_ref().map(|common| common.region.as_str()));
+        let logs = Logs::read(env, common.as_ref().map(|common| common.region.as_str()));
         let days = env.parsed::<u32>("SESSION_MAX_AGE_DAYS", 30);
         let minutes = env.parsed::<u32>("SESSION_MAX_AHEAD_MINUTES", 10);
         let common = common?;
@@ -39,7 +54,7 @@ impl Config {
             max_age_ms: u64::from(days?) * 24 * 60 * 60 * 1000,
             max_ahead_ms: u64::from(minutes?) * 60 * 1000,
         };
-        Some(Self { common, auth: auth?, kafka: kafka?, window, home: home? })
+        Some(Self { common, auth: auth?, logs: logs?, window, home: home? })
     }
 
     /// The variables that the template has to set.
@@ -48,12 +63,114 @@ impl Config {
     }
 }
 
-fn read_kafka(env: &mut Env, region: Option<&str>) -> Option<KafkaConfig> {
-    let topic = env.required::<String>("KAFKA_TOPIC");
-    let security = env.parsed("KAFKA_SECURITY", "iam".to_owned());
-    let bootstrap = env.optional("KAFKA_BOOTSTRAP");
-    let cluster_arn = env.optional("KAFKA_CLUSTER_ARN");
-    let security = match security?.as_str() {
+/// The variables that say where one of the logs is.
+struct Place {
+    bootstrap: &'static str,
+    cluster_arn: &'static str,
+    stream: &'static str,
+}
+
+const PRIMARY: Place =
+    Place { bootstrap: "KAFKA_BOOTSTRAP", cluster_arn: "KAFKA_CLUSTER_ARN", stream: "KINESIS_STREAM" };
+const STANDBY: Place = Place {
+    bootstrap: "STANDBY_KAFKA_BOOTSTRAP",
+    cluster_arn: "STANDBY_KAFKA_CLUSTER_ARN",
+    stream: "STANDBY_KINESIS_STREAM",
+};
+
+impl Logs {
+    fn read(env: &mut Env, region: Option<&str>) -> Option<Self> {
+        let primary = env.parsed("PRIMARY_LOG", "kafka".to_owned());
+        let standby = env.parsed("STANDBY_LOG", "none".to_owned());
+        let operator = env.parsed("LOG_OVERRIDE", "auto".to_owned());
+        let topic = env.optional::<String>("KAFKA_TOPIC");
+        let security = env.parsed("KAFKA_SECURITY", "iam".to_owned());
+        let replicas = env.parsed::<usize>("KAFKA_MIN_INSYNC_REPLICAS", 2);
+        let primary_at = PRIMARY.read(env);
+        let standby_at = STANDBY.read(env);
+
+        let (primary, standby) = (primary?, standby?);
+        let uses_kafka = [primary.as_str(), standby.as_str()].contains(&"kafka");
+        let kafka = if uses_kafka { read_kafka(env, topic?, &security?, replicas?, region) } else { None };
+        let operator = operator?.parse::<Override>();
+        if operator.is_err() {
+            env.problem("LOG_OVERRIDE", "must be auto, primary or standby");
+        }
+        let primary = match primary.as_str() {
+            "kafka" => primary_at?.kafka(env, kafka.as_ref()),
+            "kinesis" => primary_at?.kinesis(env),
+            _ => {
+                env.problem("PRIMARY_LOG", "must be kafka or kinesis");
+                None
+            }
+        };
+        let standby = match standby.as_str() {
+            "none" => Some(None),
+            "kafka" => standby_at?.kafka(env, kafka.as_ref()).map(Some),
+            "kinesis" => standby_at?.kinesis(env).map(Some),
+            _ => {
+                env.problem("STANDBY_LOG", "must be none, kafka or kinesis");
+                None
+            }
+        };
+        let logs = Self { primary: primary?, standby: standby?, operator: operator.ok()? };
+        if logs.operator == Override::Standby && logs.standby.is_none() {
+            env.problem("LOG_OVERRIDE", "is standby and there is none: set STANDBY_LOG");
+        }
+        if logs.standby.as_ref() == Some(&logs.primary) {
+            env.problem("STANDBY_LOG", "is the primary log itself: name another cluster or stream");
+        }
+        Some(logs)
+    }
+}
+
+/// What is set of a [`Place`].
+struct At {
+    place: &'static Place,
+    bootstrap: Option<String>,
+    cluster_arn: Option<String>,
+    stream: Option<String>,
+}
+
+impl Place {
+    fn read(&'static self, env: &mut Env) -> Option<At> {
+        let bootstrap = env.optional(self.bootstrap);
+        let cluster_arn = env.optional(self.cluster_arn);
+        let stream = env.optional(self.stream);
+        Some(At { place: self, bootstrap: bootstrap?, cluster_arn: cluster_arn?, stream: stream? })
+    }
+}
+
+impl At {
+    fn kafka(self, env: &mut Env, common: Option<&KafkaConfig>) -> Option<LogConfig> {
+        if self.bootstrap.is_none() && self.cluster_arn.is_none() {
+            env.problem(self.place.cluster_arn, format!("is not set: set it, or {}", self.place.bootstrap));
+            return None;
+        }
+        let (bootstrap, cluster_arn) = (self.bootstrap, self.cluster_arn);
+        Some(LogConfig::Kafka(KafkaConfig { bootstrap, cluster_arn, ..common?.clone() }))
+    }
+
+    fn kinesis(self, env: &mut Env) -> Option<LogConfig> {
+        if self.stream.is_none() {
+            env.problem(self.place.stream, "is not set: give it the name of the stream");
+        }
+        Some(LogConfig::Kinesis(KinesisConfig::new(self.stream?)))
+    }
+}
+
+/// What all Kafka logs have in common.
+fn read_kafka(
+    env: &mut Env,
+    topic: Option<String>,
+    security: &str,
+    min_insync_replicas: usize,
+    region: Option<&str>,
+) -> Option<KafkaConfig> {
+    if topic.is_none() {
+        env.problem("KAFKA_TOPIC", "is not set: give it the name of the topic");
+    }
+    let security = match security {
         "iam" => KafkaSecurity::Iam { region: region?.to_owned() },
         "plaintext" => KafkaSecurity::Plaintext,
         _ => {
@@ -61,10 +178,88 @@ fn read_kafka(env: &mut Env, region: Option<&str>) -> Option<KafkaConfig> {
             return None;
         }
     };
-    let (bootstrap, cluster_arn) = (bootstrap?, cluster_arn?);
-    if bootstrap.is_none() && cluster_arn.is_none() {
-        env.problem("KAFKA_CLUSTER_ARN", "is not set: set it, or KAFKA_BOOTSTRAP");
-        return None;
+    Some(KafkaConfig { min_insync_replicas, ..KafkaConfig::new(topic?, security) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is read of the given variables, or which ones are to be mended.
+    fn read(pairs: &[(&str, &str)]) -> Result<Logs, Vec<&'static str>> {
+        let env = Env::from_pairs(pairs.iter().copied());
+        let logs = lambda::config::read(env, |env| Logs::read(env, Some("us-east-1")));
+        logs.map_err(|errors| errors.0.iter().map(|problem| problem.variable).collect())
     }
-    Some(KafkaConfig { bootstrap, cluster_arn, ..KafkaConfig::new(topic?, security) })
+
+    const KAFKA: [(&str, &str); 2] = [("KAFKA_TOPIC", "t"), ("KAFKA_BOOTSTRAP", "a:9098")];
+
+    #[test]
+    fn the_primary_is_kafka_and_there_is_no_standby_unless_told_otherwise() {
+        let logs = read(&KAFKA).unwrap();
+        let LogConfig::Kafka(kafka) = logs.primary else { panic!("{logs:?}") };
+        assert_eq!((kafka.topic.as_str(), kafka.bootstrap.as_deref()), ("t", Some("a:9098")));
+        assert_eq!((kafka.security, kafka.min_insync_replicas), (KafkaSecurity::Iam { region: "us-east-1".into() }, 2));
+        assert_eq!((logs.standby, logs.operator), (None, Override::Auto));
+    }
+
+    #[test]
+    fn each_log_is_either_kind() {
+        let names = |pairs: &[(&str, &str)]| {
+            let name = |log: LogConfig| match log {
+                LogConfig::Kafka(config) => config.bootstrap.unwrap(),
+                LogConfig::Kinesis(config) => config.stream,
+            };
+            let all = [&KAFKA[..], &[("KINESIS_STREAM", "s"), ("STANDBY_KINESIS_STREAM", "s2")], pairs].concat();
+            let logs = read(&all).unwrap();
+            (name(logs.primary), logs.standby.map(name))
+        };
+        let second = ("STANDBY_KAFKA_BOOTSTRAP", "b:9098");
+        let primary = ("PRIMARY_LOG", "kinesis");
+        assert_eq!(names(&[("STANDBY_LOG", "kinesis")]), ("a:9098".into(), Some("s2".into())));
+        assert_eq!(names(&[("STANDBY_LOG", "kafka"), second]), ("a:9098".into(), Some("b:9098".into())));
+        assert_eq!(names(&[primary]), ("s".into(), None));
+        assert_eq!(names(&[primary, ("STANDBY_LOG", "kafka"), second]), ("s".into(), Some("b:9098".into())));
+        assert_eq!(names(&[primary, ("STANDBY_LOG", "kinesis")]), ("s".into(), Some("s2".into())));
+        let no_kafka = read(&[primary, ("KINESIS_STREAM", "s"), ("KAFKA_SECURITY", "none of ours")]);
+        assert!(matches!(no_kafka.unwrap().primary, LogConfig::Kinesis(_)), "Kafka's variables do not matter");
+    }
+
+    #[test]
+    fn every_problem_of_the_logs_is_named() {
+        let check = |pairs: &[(&str, &str)], expected: &[&str]| {
+            assert_eq!(read(pairs).unwrap_err(), expected, "{pairs:?}");
+        };
+        check(&[], &["KAFKA_TOPIC", "KAFKA_CLUSTER_ARN"]);
+        check(&[("PRIMARY_LOG", "kinesis")], &["KINESIS_STREAM"]);
+        check(&[("PRIMARY_LOG", "paper"), ("LOG_OVERRIDE", "none")], &["LOG_OVERRIDE", "PRIMARY_LOG"]);
+        let with = |more: &[(&'static str, &'static str)]| [&KAFKA[..], more].concat();
+        check(&with(&[("STANDBY_LOG", "kafka")]), &["STANDBY_KAFKA_CLUSTER_ARN"]);
+        check(&with(&[("STANDBY_LOG", "kinesis")]), &["STANDBY_KINESIS_STREAM"]);
+        check(&with(&[("STANDBY_LOG", "paper")]), &["STANDBY_LOG"]);
+        check(&with(&[("LOG_OVERRIDE", "standby")]), &["LOG_OVERRIDE"]);
+        check(&with(&[("KAFKA_MIN_INSYNC_REPLICAS", "two")]), &["KAFKA_MIN_INSYNC_REPLICAS"]);
+        check(&with(&[("STANDBY_LOG", "kafka"), ("STANDBY_KAFKA_BOOTSTRAP", "a:9098")]), &["STANDBY_LOG"]);
+    }
+
+    /// Whatever they say: the template's test rests on it.
+    #[test]
+    fn every_variable_of_the_logs_is_asked_for() {
+        let asked = lambda::config::variables_of(|env| Logs::read(env, None));
+        let expected = [
+            "KAFKA_BOOTSTRAP",
+            "KAFKA_CLUSTER_ARN",
+            "KAFKA_MIN_INSYNC_REPLICAS",
+            "KAFKA_SECURITY",
+            "KAFKA_TOPIC",
+            "KINESIS_STREAM",
+            "LOG_OVERRIDE",
+            "PRIMARY_LOG",
+            "STANDBY_KAFKA_BOOTSTRAP",
+            "STANDBY_KAFKA_CLUSTER_ARN",
+            "STANDBY_KINESIS_STREAM",
+            "STANDBY_LOG",
+        ];
+        assert_eq!(asked, BTreeSet::from(expected));
+    }
 }

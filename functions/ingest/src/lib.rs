@@ -1,8 +1,8 @@
 //! Takes events in over HTTP and appends them to the durable log.
 //!
 //! A request goes through five steps: identify the sender, read the body, validate each event, group the good ones by
-//! session, append. The `202` is made after the log's last acknowledgement and only if all are there: an event that is
-//! called accepted is durable. Nothing here knows the store, so that no device ever waits for it.
+//! session, append. The `202` is made after the last acknowledgement of a log, the primary or the standby, and only if
+//! all are there: an event that is called accepted is durable. Nothing here knows the store, so that no device ever waits for it.
 
 mod body;
 mod config;
@@ -18,12 +18,12 @@ use playback::edge::{Code, EdgeEvent, Rejection, RequestError, SessionWindow, pa
 use playback::envelope::{Stamp, group};
 use playback::session::{Home, SessionId};
 use serde::Serialize;
-use stream::{DurableLog, LogRecord};
+use stream::{Appended, DurableLog, Failover, Fate, LogRecord, Role};
 
 /// What serves requests; one a process.
 pub struct Ingest<L> {
     /// Where accepted events go.
-    pub log: L,
+    pub log: Failover<L>,
     /// Whose tokens are believed.
     pub authenticator: Authenticator,
     /// How old and how far ahead a session may be.
@@ -54,7 +54,7 @@ struct Minted {
     started_at: u64,
 }
 
-impl<L: DurableLog> Ingest<L> {
+impl<L: DurableLog + 'static> Ingest<L> {
     /// Answers a request. `now` is when it was received, Unix milliseconds.
     pub async fn answer(&self, request: &Request, metrics: &Metrics, now: u64) -> Response<Body> {
         let response = self.route(request, metrics, now).await.unwrap_or_else(|problem| problem.response());
@@ -114,21 +114,27 @@ impl<L: DurableLog> Ingest<L> {
 
     /// Appends events to the log; all of them are durable, or the request is to be sent again.
     async fn append(&self, events: Vec<EdgeEvent>, stamp: &Stamp, metrics: &Metrics) -> Result<(), Problem> {
-        let record = |envelope: playback::envelope::Envelope| LogRecord {
-            key: envelope.session_id.to_string(),
-            value: envelope.encode().into(),
-        };
-        let records: Vec<LogRecord> = group(events, stamp).into_iter().map(record).collect();
-        let count = records.len();
-        let results = self.log.append(&records).await;
-        let appended = results.iter().filter(|result| result.is_ok()).count();
-        metrics.add(Metric::RecordsAppended, appended as u64);
-        if appended == count {
+        let mut sizes = Vec::new();
+        let mut records = Vec::new();
+        for envelope in group(events, stamp) {
+            sizes.push(envelope.events.len() as u64);
+            records.push(LogRecord { key: envelope.session_id.to_string(), value: envelope.encode().into() });
+        }
+        let Appended { fates, opened, closed } = self.log.append(&records).await;
+        metrics.add(Metric::CircuitOpened, opened.into());
+        metrics.add(Metric::CircuitClosed, closed.into());
+        let on = |role| fates.iter().filter(|fate| fate.result == Ok(role)).count();
+        let (on_primary, on_standby) = (on(Role::Primary), on(Role::Standby));
+        metrics.add(Metric::RecordsAppended, (on_primary + on_standby) as u64);
+        metrics.add(Metric::RecordsOnStandby, on_standby as u64);
+        let is_accepted = on_primary + on_standby == records.len();
+        metrics.add(Metric::EventsUnclaimed, unclaimed(&fates, &sizes, is_accepted));
+        if is_accepted {
             return Ok(());
         }
-        metrics.add(Metric::AppendErrors, (count - appended) as u64);
-        for error in results.iter().filter_map(|result| result.as_ref().err()) {
-            tracing::error!(%error, reason = error.reason(), "the log did not take a record");
+        metrics.add(Metric::AppendErrors, (records.len() - on_primary - on_standby) as u64);
+        for error in fates.iter().filter_map(|fate| fate.result.as_ref().err()) {
+            tracing::error!(%error, reason = error.reason(), "no log took a record");
         }
         // Devices that were turned away together must not come back together: between 2 and 9 seconds.
         let seconds = rand::random_range(2..10);
@@ -140,6 +146,12 @@ impl<L: DurableLog> Ingest<L> {
         let authorization = headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         Ok(self.authenticator.verify(authorization).await?)
     }
+}
+
+/// The events that may be on a log beyond the one copy of each that a `202` rests on; a `503` rests on none.
+fn unclaimed(fates: &[Fate], sizes: &[u64], is_accepted: bool) -> u64 {
+    let claimed = u32::from(is_accepted);
+    fates.iter().zip(sizes).map(|(fate, events)| u64::from(fate.copies.saturating_sub(claimed)) * events).sum()
 }
 
 fn permit(identity: &Identity, event: EdgeEvent) -> Result<EdgeEvent, Rejection> {

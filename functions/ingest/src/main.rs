@@ -7,17 +7,27 @@ use lambda::config::Env;
 use lambda::metrics::Emitter;
 use lambda::warm_up::{BOUND, warm_up};
 use std::sync::Arc;
-use stream::KafkaLog;
+use stream::{Failover, Log, Policy};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let config = lambda::config::read(Env::from_process(), Config::read)?;
     lambda::logs::init(config.common.log_level);
     let sdk = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
-    let log = KafkaLog::connect(&config.kafka, &sdk).await?;
+    let primary = Log::new(config.logs.primary, &sdk);
+    let standby = config.logs.standby.map(|standby| Log::new(standby, &sdk));
+    let log = Failover::new(primary, standby, config.logs.operator, Policy::default());
     let authenticator = Authenticator::new(&config.auth)?;
     let emitter = Emitter::stdout(&config.common.stage, &config.common.function);
-    tokio::join!(warm_up("log", BOUND, log.warm_up()), warm_up("keys", BOUND, authenticator.warm_up()));
+    let warm_log = async |what, log: Option<&Log>| match log {
+        Some(log) => warm_up(what, BOUND, log.warm_up()).await,
+        None => (),
+    };
+    tokio::join!(
+        warm_log("primary log", Some(log.primary())),
+        warm_log("standby log", log.standby()),
+        warm_up("keys", BOUND, authenticator.warm_up())
+    );
 
     let (window, home, region) = (config.window, config.home, config.common.region);
     let shared = Arc::new((Ingest { log, authenticator, window, home, region }, emitter));

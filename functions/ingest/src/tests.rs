@@ -10,15 +10,19 @@ use playback::envelope::Envelope;
 use serde_json::{Value, json};
 use std::io::Write;
 use stream::testing::{Effect, RecordingLog};
-use stream::{AppendError, Attempt};
+use stream::{AppendError, Attempt, Override, Policy};
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
 const NOW: u64 = 1_790_000_010_200;
 
 fn ingest(log: RecordingLog) -> Ingest<RecordingLog> {
+    ingest_to(log, None, Override::Auto)
+}
+
+fn ingest_to(primary: RecordingLog, standby: Option<RecordingLog>, operator: Override) -> Ingest<RecordingLog> {
     let auth = lambda::config::read(Env::from_pairs([("JWT_SECRET", SECRET)]), AuthConfig::read).unwrap();
     Ingest {
-        log,
+        log: Failover::new(primary, standby, operator, Policy::default()),
         authenticator: Authenticator::new(&auth).unwrap(),
         window: SessionWindow::default(),
         home: "use1".parse().unwrap(),
@@ -49,7 +53,7 @@ async fn send(ingest: &Ingest<RecordingLog>, request: Request) -> Sent {
     let sink = std::sync::Arc::clone(&lines);
     let emitter = Emitter::to("test", "ingest", move |text| sink.lock().unwrap().push_str(text));
     let response = ingest.answer(&request, &emitter.start(NOW), NOW).await;
-    ingest.log.note(format!("answered {}", response.status().as_u16()));
+    ingest.log.primary().note(format!("answered {}", response.status().as_u16()));
     let (parts, body) = response.into_parts();
     let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
     let lines = lines.lock().unwrap().clone();
@@ -82,12 +86,13 @@ async fn good_events_are_durable_before_the_answer_one_record_a_session() {
     let body = json!({"events": [event(1, 0), event(2, 0), event(1, 1)]}).to_string();
     let sent = send(&ingest, events(body)).await;
     assert_eq!((sent.status, &sent.body), (202, &json!({"accepted": 3, "rejected": []})));
-    let effects = ingest.log.effects();
+    let effects = ingest.log.primary().effects();
     assert!(
         matches!(effects.as_slice(), [Effect::Appended(_), Effect::Appended(_), Effect::Noted(last)] if last == "answered 202")
     );
-    let envelopes: Vec<_> = ingest.log.appended().iter().map(|r| Envelope::decode(&r.value).unwrap()).collect();
-    assert_eq!(envelopes[0].session_id.to_string(), ingest.log.appended()[0].key);
+    let envelopes: Vec<_> =
+        ingest.log.primary().appended().iter().map(|r| Envelope::decode(&r.value).unwrap()).collect();
+    assert_eq!(envelopes[0].session_id.to_string(), ingest.log.primary().appended()[0].key);
     assert_eq!(envelopes[0].events.iter().map(|e| e.seq).collect::<Vec<_>>(), [0, 1]);
     assert_eq!((envelopes[0].stamp.received_at, envelopes[0].stamp.ingest_region.as_str()), (NOW, "us-east-1"));
 }
@@ -153,7 +158,7 @@ async fn who_may() {
     assert_eq!(status(Some(token(json!({"profiles": ["p2"]})))).await, 403);
     assert_eq!(status(Some(token(json!({"profiles": ["p2", "p1"]})))).await, 202);
     assert_eq!(status(Some(token(json!({"scope": "service"})))).await, 202);
-    assert_eq!(ingest.log.appended().len(), 2);
+    assert_eq!(ingest.log.primary().appended().len(), 2);
 }
 
 #[tokio::test]
@@ -207,7 +212,7 @@ async fn what_is_no_request_of_the_contract() {
     check(on_path(post("/v2/events").body(Body::Empty).unwrap()), 404, "not_found").await;
     let get = http::Request::get("/v1/events").body(Body::Empty).unwrap();
     check(on_path(get), 405, "method_not_allowed").await;
-    assert!(ingest.log.appended().is_empty());
+    assert!(ingest.log.primary().appended().is_empty());
 }
 
 #[tokio::test]

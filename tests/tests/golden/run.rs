@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex};
 use store::testing::MemoryTable;
 use store::{Fault, StoreError};
 use stream::testing::RecordingLog;
-use stream::{AppendError, Attempt};
+use stream::{AppendError, Attempt, Failover, Override, Policy};
 
 /// What the function does and answers, in the form of `expect`.
 pub(crate) async fn run(case: &Case) -> Result<Value> {
@@ -50,13 +50,13 @@ async fn run_ingest(given: &Given, event: &[u8]) -> Result<Value> {
         is_away.then(|| AppendError::Unavailable(Attempt::new("playback-events", record, "MessageTimedOut", "away")))
     };
     let ingest = Ingest {
-        log: RecordingLog::refusing(refuse),
+        log: Failover::new(RecordingLog::refusing(refuse), None, Override::Auto, Policy::default()),
         authenticator: authenticator()?,
         window: SessionWindow::default(),
         home: "use1".parse()?,
         region: "us-east-1".to_owned(),
     };
-    let log = ingest.log.clone();
+    let log = ingest.log.primary().clone();
     let (ingest, now) = (Arc::new(ingest), given.now);
     let (response, counts) = serve("ingest", event, now, move |request, metrics| {
         let ingest = Arc::clone(&ingest);
