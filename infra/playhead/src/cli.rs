@@ -1,6 +1,6 @@
 //! The commands: declared and dispatched here, each built in a file of its own.
 
-use crate::{bench, books, demo, encode, invoke, local, simulate, token};
+use crate::{bench, books, demo, dlq, encode, invoke, local, simulate, token};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -33,6 +33,7 @@ enum Command {
     Encode(encode::Args),
     Bench(bench::Args),
     Books(books::Args),
+    Dlq(Box<dlq::Args>),
 }
 
 impl Cli {
@@ -44,6 +45,7 @@ impl Cli {
         match self.command {
             Command::Bench(args) => return bench::run(args).await,
             Command::Books(args) => return books::run(args).await,
+            Command::Dlq(args) => return dlq::run(*args).await,
             Command::Demo(args) => return demo::run(*args).await,
             Command::Local(args) => return local::command::run(args).await,
             Command::Invoke(args) => invoke::run(args).await?,

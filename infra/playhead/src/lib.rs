@@ -4,6 +4,7 @@ pub mod bench;
 pub mod books;
 pub mod cli;
 pub mod demo;
+pub mod dlq;
 pub mod encode;
 pub mod invoke;
 pub mod local;
