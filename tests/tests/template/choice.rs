@@ -123,10 +123,10 @@ pub(crate) fn referred(value: &Value) -> BTreeSet<String> {
     }
 }
 
-/// `Api` and `Stage` of `${Api.Arn}/${Stage}`, without those that have a value of their own.
+/// `Api` and `Stage` of `${Api.Arn}/${Stage}/${!Text}`, without those that have a value of their own.
 fn in_text(text: &str, own: &Value) -> BTreeSet<String> {
     let names = text.split("${").skip(1).map(|rest| rest.split(['}', '.']).next().unwrap());
-    names.filter(|name| own.get(name).is_none()).map(str::to_owned).collect()
+    names.filter(|name| !name.starts_with('!') && own.get(name).is_none()).map(str::to_owned).collect()
 }
 
 #[test]
@@ -134,7 +134,7 @@ fn references_are_found_in_every_form() {
     let value = json!({
         "DependsOn": "A",
         "List": [{ "Ref": "B" }, { "Fn::GetAtt": ["C", "Arn"] }, "D"],
-        "Sub": { "Fn::Sub": ["x${E.Arn}-${Own}-${AWS::Region}", { "Own": { "Fn::Sub": "${F}" } }] }
+        "Sub": { "Fn::Sub": ["x${E.Arn}-${Own}-${AWS::Region}-${!Text}", { "Own": { "Fn::Sub": "${F}" } }] }
     });
     assert_eq!(referred(&value), ["A", "AWS::Region", "B", "C", "E", "F"].map(str::to_owned).into());
 }

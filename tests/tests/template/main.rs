@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod alarms;
 mod choice;
 mod logs;
 mod retry;
@@ -423,6 +424,7 @@ fn outputs_name_what_the_command_line_and_the_tests_look_for() {
         "ProcessFunctionName",
         "RetryFunctionName",
         "QueryFunctionName",
+        "DashboardName",
     ];
     assert_eq!(outputs, expected.into());
 }
