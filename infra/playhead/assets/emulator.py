@@ -17,7 +17,11 @@ Alarms: CloudFormation refuses one on metric math. So it is kept as it is, and n
 
 Kinesis: its event source mapping takes a batch for done whatever records the answer names, so that those are skipped for
 ever, and it has no bisecting, no limit of retries and no on-failure destination. So it is off; Playhead's poller runs these
-mappings, as it does those of Kafka.
+mappings, as it does those of Kafka. And every read of a shard leaves an iterator behind for five minutes, through all of which
+every later call looks. So an iterator goes when it was used.
+
+SQS: its event source mapping deletes a batch whose answer names a message that was not in it, or none at all, where Lambda takes
+the batch for failed. So it is failed.
 """
 
 import contextvars
@@ -30,7 +34,7 @@ socketserver.StreamRequestHandler.disable_nagle_algorithm = True
 
 from ministack.app import main  # noqa: E402  (the switch must come before the servers are defined)
 from ministack.core.lambda_runtime import ProvidedWorker  # noqa: E402
-from ministack.services import apigateway, cloudwatch_logs, lambda_svc  # noqa: E402
+from ministack.services import apigateway, cloudwatch_logs, kinesis, lambda_svc  # noqa: E402
 from ministack.services.cloudformation import provisioners  # noqa: E402
 
 compressed = contextvars.ContextVar("compressed", default=False)
@@ -101,5 +105,41 @@ def alarm_record_with_math(name, properties):
 provisioners._cw_metric_alarm_record = alarm_record_with_math
 
 lambda_svc._poll_kinesis = lambda: False
+get_records = kinesis._get_records
+
+
+def get_records_once(request):
+    answer = get_records(request)
+    if answer[0] == 200:
+        kinesis._shard_iterators.pop(request["ShardIterator"], None)
+    return answer
+
+
+kinesis._get_records = get_records_once
+
+of_mapping = contextvars.ContextVar("of_mapping", default=False)
+execute_function, run_sqs_batch = lambda_svc._execute_function, lambda_svc._run_sqs_batch
+
+
+def fail_wrong_answers(function, event, *rest, **more):
+    result = execute_function(function, event, *rest, **more)
+    answer = result.get("body")
+    if of_mapping.get() and not result.get("error") and isinstance(answer, dict):
+        sent = [record["messageId"] for record in event["Records"]]
+        failures = answer.get("batchItemFailures") or []
+        if not all(isinstance(failure, dict) and failure.get("itemIdentifier") in sent for failure in failures):
+            wrong = {"errorType": "BatchItemFailures", "errorMessage": f"not of this batch: {failures}"}
+            return {**result, "error": True, "body": wrong}
+        return {**result, "body": {"batchItemFailures": failures}}
+    return result
+
+
+def run_sqs_batch_of_mapping(*batch):
+    of_mapping.set(True)
+    run_sqs_batch(*batch)
+
+
+lambda_svc._execute_function = fail_wrong_answers
+lambda_svc._run_sqs_batch = run_sqs_batch_of_mapping
 
 main()

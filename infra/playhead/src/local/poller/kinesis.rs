@@ -22,9 +22,9 @@ use super::record::{KinesisRecord, Record, Stream, shard_id, shard_number};
 use super::settings::StartingPosition;
 use super::shell::{Log, Read, now_ms};
 
-/// How long a shard whose end was reached is left alone. Lambda waits a second; on one machine a record shall be there
-/// sooner, and a request costs the emulator a millisecond.
-const IDLE: Duration = Duration::from_millis(100);
+/// How long a shard whose end was reached is left alone: the shortest at first, twice as long each time that nothing came.
+/// Lambda waits a second; on one machine a record shall be there sooner, but a request costs some milliseconds of it.
+const IDLE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(250));
 /// How long to wait after an error.
 const AFTER_ERROR: Duration = Duration::from_millis(500);
 /// For one request.
@@ -178,12 +178,15 @@ impl Reader {
         mut full: watch::Receiver<BTreeSet<i32>>,
     ) -> anyhow::Result<()> {
         let mut failing = false;
+        let (shortest, longest) = IDLE;
+        let mut idle = shortest;
         while full.wait_for(|full| !full.contains(&self.number)).await.is_ok() {
             let read = self.client.get_records().stream_arn(&self.stream.arn).shard_iterator(&iterator).limit(MOST);
             match read.send().await {
                 Ok(output) => {
                     failing = false;
                     let records = self.encode(&output)?;
+                    idle = if records.is_empty() { longest.min(idle * 2) } else { shortest };
                     if !records.is_empty() && reads.send(records).await.is_err() {
                         break;
                     }
@@ -193,7 +196,7 @@ impl Reader {
                     };
                     iterator = next;
                     if output.millis_behind_latest.unwrap_or_default() == 0 {
-                        tokio::time::sleep(IDLE).await;
+                        tokio::time::sleep(idle).await;
                     }
                 }
                 Err(error) => {

@@ -31,15 +31,15 @@
 //! that fails is tried until it takes the records; there is one consumer a mapping with up to eight
 //! invocations at a time instead of a fleet of pollers; one plaintext listener, no filters, no
 //! schema registry, no `AT_TIMESTAMP`, no Kafka or SNS destinations; the mapping's settings are read
-//! once, and its `Enabled` is not looked at. On Kinesis: a shard is read ten times a second instead
-//! of once; `ParallelizationFactor`, tumbling windows and enhanced fan-out are not emulated; shards
+//! once, and its `Enabled` is not looked at. On Kinesis: a shard is read four to forty times a second
+//! instead of once; `ParallelizationFactor`, tumbling windows and enhanced fan-out are not emulated; shards
 //! are listed once, so nothing follows a split or a merge; checkpoints live in [`Checkpoints`], as
 //! long as the process; a batch that is retried for ever does not end when its records expire.
 //!
 //! **Where the emulated Kinesis differs from AWS's** (ministack 1.5.33): an on-demand stream has four
 //! shards for good; sequence numbers have 30 digits instead of 56; a shard that is split or merged is
-//! gone with its records; `GetRecords` has no limit of 10 MB, 2 MB/s or five reads a second, and an
-//! iterator can be used again; nothing is ever throttled.
+//! gone with its records; `GetRecords` has no limit of 10 MB, 2 MB/s or five reads a second, and
+//! takes an iterator once only (`emulator.py` sees to that); nothing is ever throttled.
 //!
 //! The core (`core`, `settle`, `ledger`, `record`) is pure and decides; `shell`, `kafka`, `kinesis`,
 //! `failure` and `settings` speak to the logs and to AWS.
