@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The folders of `events/`.
-pub(crate) const TRIGGERS: [&str; 4] = ["api", "kinesis", "msk", "sqs"];
+pub(crate) const TRIGGERS: [&str; 5] = ["api", "kinesis", "msk", "retry", "sqs"];
 
 /// The clock when an event is handled, unless the case says otherwise: 21 September 2026, 14:13:30.200 UTC.
 pub(crate) const NOW: u64 = 1_790_000_010_200;
@@ -50,6 +50,8 @@ pub(crate) enum Function {
     Process,
     /// Serves the member's API.
     Query,
+    /// Applies again what could not be applied.
+    Retry,
 }
 
 /// What is true when an event comes.
@@ -73,6 +75,9 @@ pub(crate) struct Given {
     /// Sessions whose view the store refuses to write.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) refused: Vec<Place>,
+    /// Objects of the failure bucket, by key.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) objects: BTreeMap<String, Value>,
     /// What does not answer.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) away: BTreeSet<Part>,
@@ -87,6 +92,7 @@ impl Default for Given {
             hidden: Vec::new(),
             erased_at: BTreeMap::new(),
             refused: Vec::new(),
+            objects: BTreeMap::new(),
             away: BTreeSet::new(),
         }
     }
@@ -104,6 +110,8 @@ pub(crate) enum Part {
     DeadLetterQueue,
     /// The queue `retry`.
     RetryQueue,
+    /// The bucket of the batches that Lambda gave up.
+    FailureBucket,
 }
 
 /// Which view.

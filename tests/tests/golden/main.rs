@@ -10,6 +10,7 @@ mod case;
 mod cases_api;
 mod cases_batches;
 mod cases_member;
+mod cases_retry;
 mod dynamodb;
 mod player;
 mod readable;
@@ -51,7 +52,11 @@ async fn bless() {
 
 /// The cases that the generator makes, without what they end in.
 fn generated() -> BTreeMap<String, Case> {
-    let all = cases_api::cases().into_iter().chain(cases_member::cases()).chain(cases_batches::cases());
+    let all = cases_api::cases()
+        .into_iter()
+        .chain(cases_member::cases())
+        .chain(cases_batches::cases())
+        .chain(cases_retry::cases());
     let mut cases = BTreeMap::new();
     for case in all {
         let id = case.id();

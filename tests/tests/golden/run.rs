@@ -20,6 +20,8 @@ use playback::fold::ViewKey;
 use playback::session::SessionId;
 use process::process;
 use query::Query;
+use retry::testing::{MemoryBucket, RecordedPauses};
+use retry::{Object, Retry};
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -40,6 +42,7 @@ pub(crate) async fn run_bytes(case: &Case, event: &[u8]) -> Result<Value> {
         ("api", Function::Ingest) => run_ingest(given, event).await,
         ("api", Function::Query) => run_query(given, event).await,
         ("msk" | "sqs" | "kinesis", Function::Process) => run_process(given, event).await,
+        ("retry", Function::Retry) => run_retry(given, event).await,
         (trigger, function) => bail!("{function:?} is not woken by {trigger}"),
     }
 }
@@ -128,18 +131,7 @@ async fn run_process(given: &Given, event: &[u8]) -> Result<Value> {
         Ok(batch) => batch,
         Err(error) => return Ok(json!({"function_error": error.to_string()})),
     };
-    let table = MemoryTable::new(7);
-    for (key, view) in views(given) {
-        table.put_raw(key, view.pack());
-    }
-    for place in &given.corrupt {
-        table.put_raw(key_of(place), b"no view".to_vec());
-    }
-    let refused: Vec<ViewKey> = given.refused.iter().map(key_of).collect();
-    table.fail_writes(Box::new(move |key| {
-        let fault = Fault::Unavailable("the case says so".to_owned());
-        refused.contains(key).then(|| StoreError { operation: "write", subject: key.session_id.to_string(), fault })
-    }));
+    let table = table(given);
     let retry = Letters::<Letter>::new(given.away.contains(&Part::RetryQueue));
     let dead_letters = Letters::<DeadLetter>::new(given.away.contains(&Part::DeadLetterQueue));
     let (emitter, lines) = recording("process");
@@ -153,6 +145,53 @@ async fn run_process(given: &Given, event: &[u8]) -> Result<Value> {
         "counts": readable::counts(&lines.lock().unwrap()),
         "books": readable::books(&lines.lock().unwrap(), given.now),
     }))
+}
+
+async fn run_retry(given: &Given, event: &[u8]) -> Result<Value> {
+    let bucket_is_away = given.away.contains(&Part::FailureBucket);
+    let retry = Retry {
+        table: table(given),
+        retry: Letters::new(given.away.contains(&Part::RetryQueue)),
+        dead_letters: Letters::new(given.away.contains(&Part::DeadLetterQueue)),
+        objects: MemoryBucket::failing(move |_| bucket_is_away),
+        pauses: RecordedPauses::default(),
+        max_attempts: 16,
+        jitter: || 0.5,
+    };
+    for (key, content) in &given.objects {
+        let object = Object { bucket: shape::FAILURE_BUCKET.to_owned(), key: key.clone() };
+        retry.objects.put(object, content.to_string());
+    }
+    let (emitter, lines) = recording("retry");
+    let answer = retry.serve(&emitter.start(given.now), Batch::parse(event)?, given.now).await?;
+    let pauses = retry.pauses.take();
+    Ok(json!({
+        "answer": serde_json::to_value(answer)?,
+        "views": retry.table.views().iter().map(|(key, view)| readable::view(key, view)).collect::<Vec<_>>(),
+        "retry": retry.retry.take(),
+        "dead_letters": retry.dead_letters.take(),
+        "pauses": pauses.iter().map(|pause| json!({"receipt_handle": pause.receipt_handle, "seconds": pause.seconds})).collect::<Vec<_>>(),
+        "objects": retry.objects.objects().keys().map(|object| &object.key).collect::<Vec<_>>(),
+        "counts": readable::counts(&lines.lock().unwrap()),
+        "books": readable::books(&lines.lock().unwrap(), given.now),
+    }))
+}
+
+/// A table as the case wants it.
+fn table(given: &Given) -> MemoryTable {
+    let table = MemoryTable::new(7);
+    for (key, view) in views(given) {
+        table.put_raw(key, view.pack());
+    }
+    for place in &given.corrupt {
+        table.put_raw(key_of(place), b"no view".to_vec());
+    }
+    let refused: Vec<ViewKey> = given.refused.iter().map(key_of).collect();
+    table.fail_writes(Box::new(move |key| {
+        let fault = Fault::Unavailable("the case says so".to_owned());
+        refused.contains(key).then(|| StoreError { operation: "write", subject: key.session_id.to_string(), fault })
+    }));
+    table
 }
 
 fn key_of(place: &Place) -> ViewKey {

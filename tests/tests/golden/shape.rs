@@ -180,6 +180,15 @@ pub(crate) fn msk(records: impl IntoIterator<Item = Value>) -> Value {
 
 /// A message of the queue `inbound`, received for the `receives`th time.
 pub(crate) fn sqs_message(number: u32, receives: u32, body: &str) -> Value {
+    message_of("inbound", number, receives, body)
+}
+
+/// A message of the queue `retry`, received for the `receives`th time.
+pub(crate) fn retry_message(number: u32, receives: u32, body: &Value) -> Value {
+    message_of("retry", number, receives, &body.to_string())
+}
+
+fn message_of(queue: &str, number: u32, receives: u32, body: &str) -> Value {
     json!({
         "messageId": format!("00000000-0000-4000-8000-{number:012}"),
         "receiptHandle": format!("receipt-{number}-{receives}"),
@@ -193,7 +202,7 @@ pub(crate) fn sqs_message(number: u32, receives: u32, body: &str) -> Value {
         "messageAttributes": {},
         "md5OfBody": md5_hex(body.as_bytes()),
         "eventSource": "aws:sqs",
-        "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:inbound",
+        "eventSourceARN": format!("arn:aws:sqs:us-east-1:123456789012:{queue}"),
         "awsRegion": "us-east-1",
     })
 }
@@ -233,6 +242,64 @@ pub(crate) fn kinesis_record(number: u64, key: &str, data: &[u8]) -> Value {
         "awsRegion": "us-east-1",
         "eventSourceARN": "arn:aws:kinesis:us-east-1:123456789012:stream/playback-standby",
     })
+}
+
+/// The bucket of the batches that Lambda gave up.
+pub(crate) const FAILURE_BUCKET: &str = "playhead-failurebucket-1a2b3c4d5e6f";
+
+/// The notification that S3 sends of a new object in the failure bucket.
+pub(crate) fn object_created(key: &str) -> Value {
+    let record = json!({
+        "eventVersion": "2.1",
+        "eventSource": "aws:s3",
+        "awsRegion": "us-east-1",
+        "eventTime": "2026-09-21T14:13:29.000Z",
+        "eventName": "ObjectCreated:Put",
+        "userIdentity": {"principalId": "AWS:AROACKCEVSQ6C2EXAMPLE:awslambda"},
+        "requestParameters": {"sourceIPAddress": "192.0.2.2"},
+        "responseElements": {"x-amz-request-id": "C3D13FE58DE4C810", "x-amz-id-2": "FMyUVURIY8/IgAtTv8xRjskZQpcIZ9KG4V5Wp6S7S/JRWeUWerMUE5JgHvANOjpD"},
+        "s3": {
+            "s3SchemaVersion": "1.0",
+            "configurationId": "failed-batches",
+            "bucket": {
+                "name": FAILURE_BUCKET,
+                "ownerIdentity": {"principalId": "A3NL1KOZZKExample"},
+                "arn": format!("arn:aws:s3:::{FAILURE_BUCKET}"),
+            },
+            "object": {"key": key, "size": 1024, "eTag": "d41d8cd98f00b204e9800998ecf8427e", "sequencer": "0055AED6DCD90281E5"},
+        },
+    });
+    list([record])
+}
+
+/// The message that S3 sends when notifications are set up.
+pub(crate) fn s3_test() -> Value {
+    json!({
+        "Service": "Amazon S3",
+        "Event": "s3:TestEvent",
+        "Time": "2026-09-21T14:13:29.000Z",
+        "Bucket": FAILURE_BUCKET,
+        "RequestId": "5582815E1AEA5ADF",
+        "HostId": "8cLeGAmw098X5cv4Zkwcmo8vvZa3eH3eKxsPzbB9wrR+YstdA6Knx4Ip8EXAMPLE",
+    })
+}
+
+/// The object that Lambda writes about a batch that it gave up: where the batch was (`info`), and the event itself.
+pub(crate) fn given_up(info: (&str, Value), event: &Value) -> Value {
+    let mut object = json!({
+        "requestContext": {
+            "requestId": "316aa6d0-8154-xmpl-9af7-85d5f4a6bc81",
+            "functionArn": "arn:aws:lambda:us-east-1:123456789012:function:playhead-process",
+            "condition": "RetryAttemptsExhausted",
+            "approximateInvokeCount": 11,
+        },
+        "responseContext": {"statusCode": 200, "executedVersion": "$LATEST", "functionError": "Unhandled"},
+        "version": "1.0",
+        "timestamp": "2026-09-21T14:13:28.000Z",
+        "payload": event.to_string(),
+    });
+    object[info.0] = info.1;
+    object
 }
 
 /// An event that is one list of records: SQS, Kinesis.
