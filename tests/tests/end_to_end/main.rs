@@ -14,5 +14,6 @@ mod intake;
 mod member;
 mod poison;
 mod refusals;
+mod retry;
 mod simulated;
 mod stream;

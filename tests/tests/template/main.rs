@@ -99,7 +99,7 @@ fn every_variable_that_code_reads_is_set_and_every_one_set_is_read() {
     check("ingest", ingest::Config::variables());
     check("process", process::Config::variables());
     check("query", query::Config::variables());
-    check("retry", retry::Config::variables());
+    check("retry", ::retry::Config::variables());
 }
 
 #[test]
