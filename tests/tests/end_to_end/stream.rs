@@ -1,5 +1,5 @@
 //! A log on Kinesis: what is appended to the stream ends in views, in spite of poison, partial failures and pauses, and what a
-//! mapping gives up ends in its bucket.
+//! mapping gives up ends in its bucket, from where it is applied.
 
 use anyhow::{Context as _, Result};
 use aws_sdk_cloudformation::types::StackStatus;
@@ -145,13 +145,32 @@ fn a_stream_is_polled_on_from_where_the_poller_was_stopped() -> Result<()> {
     })
 }
 
-/// A stack with a stream, a bucket, and a mapping to a function that fails whatever the stream holds.
-async fn deploy_hopeless(cloud: &Cloud, name: &str) -> Result<()> {
+#[test]
+fn events_posted_while_the_standby_is_chosen_end_in_views() -> Result<()> {
+    run_alone(async |cloud, local| {
+        let endpoints = &cloud.endpoints;
+        let member = Member::new(cloud, "on-standby");
+        let viewings: Vec<Viewing> = (0..4).map(|_| Viewing::begin(&member, "t1")).collect();
+        let before = of_standby(local)?;
+        let choose = async |log| configure(endpoints, &endpoints.ingest_function, &[("LOG_OVERRIDE", Some(log))]).await;
+        choose("standby").await?;
+        let posted = member.post(&viewings.iter().flat_map(|viewing| viewing.events(3)).collect::<Vec<_>>()).await;
+        choose("auto").await?;
+        posted?;
+        member.history_with(&viewings.iter().map(|viewing| (viewing, 3)).collect::<Vec<_>>()).await?;
+        let settled = async || Ok(Some(of_standby(local)?).filter(|stats| stats.waiting == 0));
+        let after = eventually("the last answer", settled).await?;
+        assert_eq!(after.records_delivered - before.records_delivered, 4, "one record a session, all on the standby");
+        Ok(())
+    })
+}
+
+/// A stack with a stream, and a mapping to a function that fails whatever the stream holds.
+async fn deploy_hopeless(cloud: &Cloud, name: &str, bucket: &str) -> Result<()> {
     let template = json!({
         "AWSTemplateFormatVersion": "2010-09-09",
         "Resources": {
             "Stream": {"Type": "AWS::Kinesis::Stream", "Properties": {"Name": name, "ShardCount": 1}},
-            "Bucket": {"Type": "AWS::S3::Bucket", "Properties": {"BucketName": name}},
             "Mapping": {
                 "Type": "AWS::Lambda::EventSourceMapping",
                 "Properties": {
@@ -162,7 +181,7 @@ async fn deploy_hopeless(cloud: &Cloud, name: &str) -> Result<()> {
                     "FunctionResponseTypes": ["ReportBatchItemFailures"],
                     "BisectBatchOnFunctionError": true,
                     "MaximumRetryAttempts": 1,
-                    "DestinationConfig": {"OnFailure": {"Destination": {"Fn::GetAtt": ["Bucket", "Arn"]}}},
+                    "DestinationConfig": {"OnFailure": {"Destination": format!("arn:aws:s3:::{bucket}")}},
                 },
             },
         },
@@ -177,28 +196,35 @@ async fn deploy_hopeless(cloud: &Cloud, name: &str) -> Result<()> {
     .await
 }
 
+/// Has a poller read that stack's stream until so many records were given up.
+async fn give_up(cloud: &Cloud, name: &str, records: u64) -> Result<PollerStats> {
+    let poller = Poller::start(PollerConfig {
+        sdk: cloud.endpoints.sdk_config(),
+        stack: name.to_owned(),
+        logical_id: "Mapping".to_owned(),
+        bootstrap: None,
+        checkpoints: Checkpoints::default(),
+    });
+    let poller = poller.await?;
+    let given_up = async || Ok(Some(poller.stats()).filter(|stats| stats.discarded == records));
+    eventually("all records given up", given_up).await?;
+    poller.stop().await
+}
+
 #[test]
 fn a_batch_that_fails_is_split_and_each_record_of_it_given_up_for_itself_in_order() -> Result<()> {
     run(async |cloud| {
-        let (name, sdk) = ("hopeless", cloud.endpoints.sdk_config());
-        deploy_hopeless(cloud, name).await?;
+        let name = "hopeless";
+        let s3 = aws_sdk_s3::config::Builder::from(&cloud.endpoints.sdk_config()).force_path_style(true).build();
+        let s3 = aws_sdk_s3::Client::from_conf(s3);
+        s3.create_bucket().bucket(name).send().await?;
+        deploy_hopeless(cloud, name, name).await?;
         let values: Vec<Vec<u8>> = (0..3_u8).map(|value| vec![value]).collect();
         let places = append(cloud, name, "k", &values).await?;
-        let poller = Poller::start(PollerConfig {
-            sdk: sdk.clone(),
-            stack: name.to_owned(),
-            logical_id: "Mapping".to_owned(),
-            bootstrap: None,
-            checkpoints: Checkpoints::default(),
-        });
-        let poller = poller.await?;
-        let given_up = async || Ok(Some(poller.stats()).filter(|stats| stats.discarded == 3));
-        eventually("three records given up", given_up).await?;
-        let stats = poller.stop().await?;
+        let stats = give_up(cloud, name, 3).await?;
         // All three; the first, twice; the other two; each of them, twice.
         assert_eq!((stats.invocations, stats.function_errors, stats.records_delivered), (8, 8, 0), "{stats:?}");
 
-        let s3 = aws_sdk_s3::Client::from_conf(aws_sdk_s3::config::Builder::from(&sdk).force_path_style(true).build());
         let listed = s3.list_objects_v2().bucket(name).send().await?;
         let mut objects: Vec<Value> = Vec::new();
         for object in listed.contents() {
@@ -225,6 +251,21 @@ fn a_batch_that_fails_is_split_and_each_record_of_it_given_up_for_itself_in_orde
             assert_eq!(record["eventID"], format!("{shard}:{sequence_number}"));
             assert_eq!(record["kinesis"]["data"], BASE64_STANDARD.encode(value));
         }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_batch_of_a_stream_that_was_given_up_is_applied_from_the_bucket() -> Result<()> {
+    run(async |cloud| {
+        let member = Member::new(cloud, "given-up");
+        let viewing = Viewing::begin(&member, "t1");
+        let name = "given-up";
+        deploy_hopeless(cloud, name, &cloud.endpoints.failure_bucket).await?;
+        let values: Vec<Vec<u8>> = (0..3).map(|seq| record(&viewing, &member, seq)).collect();
+        append(cloud, name, &viewing.id(), &values).await?;
+        assert_eq!(give_up(cloud, name, 3).await?.records_delivered, 0);
+        member.history_with(&[(&viewing, 3)]).await?;
         Ok(())
     })
 }
