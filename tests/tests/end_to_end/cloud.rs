@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, anyhow};
 use apply::DeadLetter;
 use aws_sdk_dynamodb::types::AttributeValue;
 use playback::session::SessionId;
-use playhead::local::{Endpoints, LocalCloud, LocalOptions, Progress};
+use playhead::local::{Endpoints, LocalCloud, LocalOptions, Primary, Progress, Standby};
 use playhead_tests::within;
 use tokio::runtime::Runtime;
 use tokio::sync::{Mutex, RwLock};
@@ -19,7 +19,11 @@ const RUN: &str = "end-to-end";
 /// How long anything may take to come true: far more than it takes on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-static CLOUD: LazyLock<Result<Cloud>> = LazyLock::new(Cloud::start);
+static CLOUD: LazyLock<Result<Cloud>> = LazyLock::new(|| Cloud::start(LocalOptions::named(RUN)?));
+static WITHOUT_MSK: LazyLock<Result<Cloud>> = LazyLock::new(|| {
+    let named = LocalOptions::named(&format!("{RUN}-without-msk"))?;
+    Cloud::start(LocalOptions { primary: Primary::Kinesis, standby: Standby::None, ..named })
+});
 
 /// A running local cloud with the runtime that its poller lives on.
 pub(crate) struct Cloud {
@@ -35,9 +39,8 @@ pub(crate) struct Cloud {
 }
 
 impl Cloud {
-    fn start() -> Result<Self> {
+    fn start(options: LocalOptions) -> Result<Self> {
         let runtime = Runtime::new()?;
-        let options = LocalOptions::named(RUN)?;
         let local = runtime.block_on(LocalCloud::start(options, &Progress::silent()))?;
         let endpoints = local.endpoints().clone();
         let sdk = endpoints.sdk_config();
@@ -52,8 +55,9 @@ impl Cloud {
         })
     }
 
-    fn shared() -> Result<&'static Self> {
-        CLOUD.as_ref().map_err(|error| anyhow!("the local cloud did not start: {error:#}"))
+    /// As it is in `one`; it starts there on first use.
+    fn shared(one: &'static LazyLock<Result<Self>>) -> Result<&'static Self> {
+        one.as_ref().map_err(|error| anyhow!("the local cloud did not start: {error:#}"))
     }
 
     /// Waits for the dead letter for which `is_it` holds. Letters for other tests are kept for them.
@@ -110,7 +114,15 @@ impl Cloud {
 
 /// Runs a test beside others.
 pub(crate) fn run(test: impl AsyncFnOnce(&'static Cloud) -> Result<()>) -> Result<()> {
-    let cloud = Cloud::shared()?;
+    run_on(Cloud::shared(&CLOUD)?, test)
+}
+
+/// Runs a test on a cloud whose only log is a Kinesis stream.
+pub(crate) fn run_without_msk(test: impl AsyncFnOnce(&'static Cloud) -> Result<()>) -> Result<()> {
+    run_on(Cloud::shared(&WITHOUT_MSK)?, test)
+}
+
+fn run_on(cloud: &'static Cloud, test: impl AsyncFnOnce(&'static Cloud) -> Result<()>) -> Result<()> {
     cloud.runtime.block_on(async {
         let _beside_others = cloud.local.read().await;
         test(cloud).await
@@ -119,7 +131,7 @@ pub(crate) fn run(test: impl AsyncFnOnce(&'static Cloud) -> Result<()>) -> Resul
 
 /// Runs a test while no other runs, since it breaks what they use.
 pub(crate) fn run_alone(test: impl AsyncFnOnce(&'static Cloud, &mut LocalCloud) -> Result<()>) -> Result<()> {
-    let cloud = Cloud::shared()?;
+    let cloud = Cloud::shared(&CLOUD)?;
     cloud.runtime.block_on(async { test(cloud, &mut *cloud.local.write().await).await })
 }
 

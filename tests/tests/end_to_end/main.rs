@@ -1,7 +1,8 @@
 //! The whole system end to end: events go in over HTTP (or on the topic, or on the queue), and the member's API says what
 //! came of them. The real template, the real functions and a real broker run on a local cloud of the tests' own.
 //!
-//! It starts once for all tests, on first use, and ends with their process. Each test has profiles and sessions of its
+//! It starts once for all tests, on first use, and ends with their process (so does a second one, whose only log is a Kinesis
+//! stream, for the tests of just that). Each test has profiles and sessions of its
 //! own, so that they run side by side; those that break something on purpose run alone. Nothing waits for a fixed
 //! time: whatever takes time is looked at until it is there or a deadline has passed.
 
@@ -17,3 +18,4 @@ mod refusals;
 mod retry;
 mod simulated;
 mod stream;
+mod without_msk;

@@ -1,33 +1,133 @@
-//! What could not be applied at first: letters on the queue `retry`, and batches in the failure bucket.
+//! What could not be applied at once: letters on the queue `retry`, and batches that Lambda gave up, in the failure
+//! bucket. They end applied, or with the dead letters and their history.
 
-use anyhow::Result;
-use apply::Letter;
+use anyhow::{Context as _, Result};
+use apply::{DeadLetter, Failure, Letter};
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_sqs::types::QueueAttributeName;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use lambda::batch::Source;
-use serde_json::json;
+use playhead_tests::functions::configure;
+use playhead_tests::proxy::{Fault, FaultProxy, Rule, When};
+use serde_json::{Value, json};
 
-use super::cloud::{Cloud, eventually, run};
+use super::cloud::{Cloud, eventually, now_ms, run, run_alone};
 use super::member::{Member, Viewing};
 use super::poison::record;
+
+/// The letter of a record that could not be applied before.
+fn letter(source: Source, value: &[u8], attempts: u32, first_error: Option<Failure>) -> Letter {
+    Letter {
+        source,
+        key_base64: None,
+        value_base64: BASE64_STANDARD.encode(value),
+        attempts,
+        last_error: first_error.clone(),
+        first_error,
+        redrives: Vec::new(),
+    }
+}
 
 async fn send(cloud: &Cloud, body: String) -> Result<()> {
     cloud.sqs.send_message().queue_url(&cloud.endpoints.retry_queue_url).message_body(body).send().await?;
     Ok(())
 }
 
-/// A letter of a record on a partition that does not exist, tried so often.
-fn letter(offset: i64, value: &[u8], attempts: u32) -> Letter {
-    Letter {
-        source: Source::Kafka { topic: "letters".to_owned(), partition: 99, offset },
-        key_base64: None,
-        value_base64: BASE64_STANDARD.encode(value),
-        attempts,
-        first_error: None,
-        last_error: None,
-        redrives: Vec::new(),
-    }
+/// Puts what Lambda writes into the bucket when it gives a batch up: the record of the invocation, in the form of the developer
+/// guide ("Capturing discarded batches"), with the whole event as a string in `payload`.
+async fn give_up(cloud: &Cloud, place: &str, batch_info: (&str, Value), event: &Value) -> Result<String> {
+    let mut object = json!({
+        "requestContext": {
+            "requestId": "316aa6d0-8154-xmpl-9af7-85d5f4a6bc81",
+            "functionArn": format!("arn:aws:lambda:us-east-1:000000000000:function:{}", cloud.endpoints.process_function),
+            "condition": "RetryAttemptsExhausted",
+            "approximateInvokeCount": 11
+        },
+        "responseContext": { "statusCode": 200, "executedVersion": "$LATEST", "functionError": "Unhandled" },
+        "version": "1.0",
+        "timestamp": "2026-11-14T00:38:06.021Z",
+        "payload": event.to_string(),
+    });
+    object[batch_info.0] = batch_info.1;
+    // Its name has characters that a notification encodes.
+    let key = format!("aws/lambda/a1b2c3d4/{place}/2026/11/14/2026-11-14T00.38.06-{place} (+é).json");
+    let put = aws_sdk_s3::Client::new(&cloud.endpoints.sdk_config())
+        .put_object()
+        .bucket(&cloud.endpoints.failure_bucket)
+        .key(&key);
+    put.body(ByteStream::from(object.to_string().into_bytes())).send().await?;
+    Ok(key)
+}
+
+async fn until_deleted(cloud: &Cloud, key: &str) -> Result<()> {
+    let s3 = aws_sdk_s3::Client::new(&cloud.endpoints.sdk_config());
+    eventually("the object's end", async || {
+        let listed = s3.list_objects_v2().bucket(&cloud.endpoints.failure_bucket).send().await?;
+        Ok(listed.contents().iter().all(|object| object.key() != Some(key)).then_some(()))
+    })
+    .await
+}
+
+#[test]
+fn a_batch_of_the_topic_that_lambda_gave_up_is_applied_and_its_object_deleted() -> Result<()> {
+    run(async |cloud| {
+        let member = Member::new(cloud, "given-up-msk");
+        let (first, second) = (Viewing::begin(&member, "t1"), Viewing::begin(&member, "t2"));
+        let topic = "given-up-msk";
+        let of = |offset: i64, value: &[u8]| {
+            json!({ "topic": topic, "partition": 3, "offset": offset, "timestamp": now_ms(), "timestampType": "CREATE_TIME",
+                "key": BASE64_STANDARD.encode(first.id()), "value": BASE64_STANDARD.encode(value), "headers": [] })
+        };
+        let garbage = b"\xff\xfe never an envelope";
+        let records = [
+            of(7, &record(&first, &member, 0)),
+            of(8, garbage),
+            of(9, &record(&first, &member, 1)),
+            of(10, &record(&second, &member, 0)),
+        ];
+        let cluster = "arn:aws:kafka:us-east-1:000000000000:cluster/playhead-local/0-1";
+        let brokers = "127.0.0.1:9092";
+        let event = json!({ "eventSource": "aws:kafka", "eventSourceArn": cluster, "bootstrapServers": brokers,
+            "records": { format!("{topic}-3"): records } });
+        let info = json!({ "batchSize": 4, "eventSourceArn": cluster, "bootstrapServers": brokers, "payloadSize": event.to_string().len(),
+            "recordsInfo": { format!("{topic}-3"): { "firstRecordOffset": "7", "lastRecordOffset": "10" } } });
+        let key = give_up(cloud, "given-up-msk-3", ("KafkaBatchInfo", info), &event).await?;
+
+        member.history_with(&[(&first, 2), (&second, 1)]).await?;
+        let source = Source::Kafka { topic: topic.to_owned(), partition: 3, offset: 8 };
+        let dead = cloud.dead_letter("of the bucket", |dead| dead.letter.source == source).await?;
+        assert_eq!(
+            (dead.reason.as_str(), dead.letter.value_base64),
+            ("not_an_envelope", BASE64_STANDARD.encode(garbage))
+        );
+        until_deleted(cloud, &key).await
+    })
+}
+
+#[test]
+fn a_batch_of_a_stream_that_lambda_gave_up_is_applied_and_its_object_deleted() -> Result<()> {
+    run(async |cloud| {
+        let member = Member::new(cloud, "given-up-kinesis");
+        let viewing = Viewing::begin(&member, "t1");
+        let (stream, shard) = ("arn:aws:kinesis:us-east-1:000000000000:stream/given-up", "shardId-000000000006");
+        let of = |number: &str, value: &[u8]| {
+            json!({ "eventID": format!("{shard}:{number}"), "eventName": "aws:kinesis:record", "eventSource": "aws:kinesis",
+                "eventSourceARN": stream, "eventVersion": "1.0", "awsRegion": "us-east-1",
+                "kinesis": { "kinesisSchemaVersion": "1.0", "partitionKey": viewing.id(), "sequenceNumber": number,
+                    "data": BASE64_STANDARD.encode(value), "approximateArrivalTimestamp": 1_545_084_650.987 } })
+        };
+        let event = json!({ "Records": [of("49590338271490256608559692540925702759324208523137515618", &record(&viewing, &member, 0)),
+            of("49590338271490256608559692540925702759324208523137515619", &record(&viewing, &member, 1))] });
+        let info = json!({ "shardId": shard, "streamArn": stream, "batchSize": 2,
+            "startSequenceNumber": "49590338271490256608559692540925702759324208523137515618",
+            "endSequenceNumber": "49590338271490256608559692540925702759324208523137515619",
+            "approximateArrivalOfFirstRecord": "2026-11-14T00:38:04.835Z", "approximateArrivalOfLastRecord": "2026-11-14T00:38:05.580Z" });
+        let key = give_up(cloud, shard, ("KinesisBatchInfo", info), &event).await?;
+
+        member.history_with(&[(&viewing, 2)]).await?;
+        until_deleted(cloud, &key).await
+    })
 }
 
 #[test]
@@ -35,14 +135,19 @@ fn letters_are_applied_and_poison_among_them_is_dead_with_its_history() -> Resul
     run(async |cloud| {
         let member = Member::new(cloud, "retried-letters");
         let viewing = Viewing::begin(&member, "t1");
-        for seq in 0..2 {
-            send(cloud, serde_json::to_string(&letter(seq, &record(&viewing, &member, seq as u16), 3))?).await?;
+        let of = |offset: i64, value: &[u8]| {
+            let source = Source::Kafka { topic: "letters".to_owned(), partition: 99, offset };
+            letter(source, value, 3, None)
+        };
+        member.post(&viewing.events(1)).await?;
+        let (one, poison) = (of(1, &record(&viewing, &member, 1)), of(2, b"garbage"));
+        // The first once more, as a queue may deliver it: it counts once.
+        for letter in [&one, &one, &poison, &of(3, &record(&viewing, &member, 2))] {
+            send(cloud, serde_json::to_string(letter)?).await?;
         }
-        send(cloud, serde_json::to_string(&letter(2, b"garbage", 3))?).await?;
         send(cloud, "no letter at all".to_owned()).await?;
-        member.history_with(&[(&viewing, 2)]).await?;
+        member.history_with(&[(&viewing, 3)]).await?;
 
-        let poison = letter(2, b"garbage", 3);
         let dead = cloud.dead_letter("of a letter", |dead| dead.letter.source == poison.source).await?;
         assert_eq!((dead.reason.as_str(), dead.letter), ("not_an_envelope", Letter { attempts: 4, ..poison }));
         let unreadable = BASE64_STANDARD.encode("no letter at all");
@@ -53,26 +158,67 @@ fn letters_are_applied_and_poison_among_them_is_dead_with_its_history() -> Resul
 }
 
 #[test]
-fn a_batch_in_the_failure_bucket_is_applied_and_its_object_deleted() -> Result<()> {
-    run(async |cloud| {
-        let member = Member::new(cloud, "given-up-batch");
+fn a_letter_that_cannot_be_applied_is_dead_after_its_attempts_with_its_history() -> Result<()> {
+    run_alone(async |cloud, _| {
+        let endpoints = &cloud.endpoints;
+        let member = Member::new(cloud, "hopeless");
         let viewing = Viewing::begin(&member, "t1");
-        let kafka = |offset: u16| {
-            json!({"topic": "letters", "partition": 98, "offset": offset, "timestamp": 1, "timestampType": "CREATE_TIME",
-                "key": null, "value": BASE64_STANDARD.encode(record(&viewing, &member, offset)), "headers": []})
+        let source = Source::Kafka { topic: "hopeless".to_owned(), partition: 2, offset: 5 };
+        let (value, parked_at) = (record(&viewing, &member, 0), now_ms());
+        let at_first = Failure { cause: "store_throttled".to_owned(), detail: "too much".to_owned(), at: parked_at };
+
+        let proxy = FaultProxy::start(&endpoints.aws_endpoint, 5).await?;
+        let fault = Fault::Error(500, "InternalServerError");
+        let when = When::Before;
+        proxy.set(vec![Rule { name: "no write", calls: "UpdateItem", share: 1.0, times: usize::MAX, when, fault }]);
+        let function = &endpoints.retry_function;
+        let told = [("AWS_ENDPOINT_URL_DYNAMODB", Some(proxy.url.as_str())), ("RETRY_MAX_ATTEMPTS", Some("2"))];
+        configure(endpoints, function, &told).await?;
+        let found = async {
+            send(cloud, serde_json::to_string(&letter(source.clone(), &value, 0, Some(at_first.clone())))?).await?;
+            cloud.dead_letter("after two attempts", |dead| dead.letter.source == source).await
         };
-        let event = json!({"eventSource": "aws:kafka", "eventSourceArn": "arn", "bootstrapServers": "b",
-            "records": {"letters-98": [kafka(0), kafka(1), kafka(2)]}});
-        let object = json!({"requestContext": {"condition": "RetryAttemptsExhausted"}, "payload": event.to_string()});
-        let s3 = aws_sdk_s3::Client::new(&cloud.endpoints.sdk_config());
-        let (bucket, key) = (&cloud.endpoints.failure_bucket, "given up/a+b");
-        let body = ByteStream::from(object.to_string().into_bytes());
-        s3.put_object().bucket(bucket).key(key).body(body).send().await?;
-        member.history_with(&[(&viewing, 3)]).await?;
-        eventually("the object is gone", async || {
-            let listed = s3.list_objects_v2().bucket(bucket).prefix("given up/").send().await?;
-            Ok(listed.contents().is_empty().then_some(()))
+        let found = found.await;
+        // Whatever came of it, the tests after this one find the function as it was.
+        configure(endpoints, function, &[("AWS_ENDPOINT_URL_DYNAMODB", None), ("RETRY_MAX_ATTEMPTS", Some("16"))])
+            .await?;
+
+        let dead = found?;
+        assert_eq!((dead.reason.as_str(), dead.letter.attempts), ("attempts_exhausted", 2), "{dead:?}");
+        assert_eq!(BASE64_STANDARD.decode(&dead.letter.value_base64)?, value);
+        assert_eq!(dead.letter.first_error, Some(at_first), "what came first is kept");
+        let last = dead.letter.last_error.context("no last error")?;
+        assert_eq!(last.cause, "store_unavailable");
+        assert!(parked_at <= last.at && last.at <= dead.dead_at, "{last:?} {}", dead.dead_at);
+        assert!(proxy.done().await["no write"] >= 2, "each attempt called the store");
+        assert!(cloud.stored("hopeless", &viewing.session).await?.is_none(), "it was never applied");
+        Ok(())
+    })
+}
+
+#[test]
+fn the_test_event_of_s3_is_no_dead_letter() -> Result<()> {
+    run_alone(async |cloud, _| {
+        let queue = &cloud.endpoints.retry_queue_url;
+        // S3 sends it when the bucket is made, so one was there already; this one is sent while somebody looks.
+        let body = json!({ "Service": "Amazon S3", "Event": "s3:TestEvent", "Time": "2026-11-14T00:38:06.021Z",
+            "Bucket": cloud.endpoints.failure_bucket, "RequestId": "5582815E1AEA5ADF", "HostId": "8cLeGAmw098X5cv4Zkwcmo8vvZa3eH3eKxsPzbB9wrR" });
+        send(cloud, body.to_string()).await?;
+        eventually("the end of all messages", async || {
+            let asked = cloud.sqs.get_queue_attributes().queue_url(queue).attribute_names(QueueAttributeName::All);
+            let attributes = asked.send().await?.attributes.context("no attributes")?;
+            let counts = [
+                QueueAttributeName::ApproximateNumberOfMessages,
+                QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+            ];
+            Ok(counts.iter().all(|count| attributes.get(count).is_some_and(|count| count == "0")).then_some(()))
         })
-        .await
+        .await?;
+        let is_it = |dead: &DeadLetter| {
+            let bytes = BASE64_STANDARD.decode(&dead.letter.value_base64).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).contains("s3:TestEvent")
+        };
+        assert_eq!(cloud.count_dead_letters(is_it).await?, 0);
+        Ok(())
     })
 }

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use choice::Choice;
+use lambda::config::Env;
 use playhead::local::{Progress, Tools};
 use serde_json::{Map, Value, json};
 use stream::{KafkaConfig, KafkaSecurity};
@@ -103,6 +104,18 @@ fn every_variable_that_code_reads_is_set_and_every_one_set_is_read() {
 }
 
 #[test]
+fn a_default_of_the_template_is_the_one_of_the_code() {
+    let template = template();
+    let default = |parameter: &str| number(&template["Parameters"][parameter]["Default"]);
+    let needed = ["STAGE", "VIEWS_TABLE", "RETRY_QUEUE_URL", "DEAD_LETTER_QUEUE_URL", "AWS_LAMBDA_FUNCTION_NAME"];
+    let env = Env::from_pairs(needed.map(|name| (name, "x")).into_iter().chain([("AWS_REGION", "us-east-1")]));
+    let retry = lambda::config::read(env, ::retry::Config::read).unwrap();
+    assert_eq!(default("RetryMaxAttempts"), u64::from(retry.max_attempts));
+    let kafka = KafkaConfig::new("playback-events", KafkaSecurity::Plaintext);
+    assert_eq!(default("KafkaMinInsyncReplicas"), kafka.min_insync_replicas as u64);
+}
+
+#[test]
 fn every_function_is_built_from_its_own_crate_and_has_its_own_role_and_log_group() {
     let template = template();
     let functions = of_type(&template, "AWS::Serverless::Function");
@@ -169,6 +182,9 @@ fn the_gateway_waits_longer_than_its_function_and_a_function_longer_than_what_it
     // librdkafka may notice up to a second late that a record has expired.
     let slowest_append = log.connect_timeout + log.delivery_timeout + Duration::from_secs(1);
     assert!(Duration::from_secs(timeout("ingest")) > slowest_append);
+    // An append that carries a probe waits for it a little longer.
+    let with_a_standby = stream::Policy::default().total + stream::Policy::default().grace;
+    assert!(Duration::from_secs(timeout("ingest")) > with_a_standby + Duration::from_secs(1));
     let inbound = properties(&template, "InboundQueue");
     assert!(number(&inbound["VisibilityTimeout"]) >= 6 * timeout("process"));
     assert!(timeout("process") <= 14 * 60, "the mapping of a topic allows 14 minutes");

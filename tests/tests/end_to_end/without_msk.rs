@@ -1,0 +1,33 @@
+//! A deployment whose only log is a Kinesis stream: the same template with PrimaryLog=kinesis, and nothing of MSK.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use playhead::simulate::expect::expect;
+use playhead::simulate::{Faults, Model};
+
+use super::cloud::run_without_msk;
+use super::simulated::{agree, plan, send_all};
+
+#[test]
+fn the_views_are_the_expected_ones_with_a_stream_as_the_only_log() -> Result<()> {
+    run_without_msk(async |cloud| {
+        let sdk = cloud.endpoints.sdk_config();
+        let mappings = aws_sdk_lambda::Client::new(&sdk).list_event_source_mappings().send().await?;
+        let sources = mappings.event_source_mappings().iter().filter_map(|mapping| mapping.event_source_arn());
+        assert!(
+            sources.clone().count() == 3 && !sources.clone().any(|arn| arn.contains(":kafka:")),
+            "stream and queues"
+        );
+        assert_eq!((&cloud.endpoints.log_bootstrap, &cloud.endpoints.standby_stream), (&None, &None));
+
+        let faults = Faults { duplicates: 0.2, reorder: 0.2, late: 0.1, lost: 0.02, malformed: 0.05 };
+        let model =
+            Model { sessions: 30, viewers: Some(6), titles: 12, homes: vec!["use1".parse()?], seed: 11, faults };
+        let plan = plan("streamed", &model)?;
+        let expected = expect(&plan, &BTreeSet::new());
+        let report = send_all(cloud, &plan).await?;
+        assert_eq!((report.accepted, &report.rejected), (expected.accepted, &expected.rejected));
+        agree(cloud, &expected).await
+    })
+}
