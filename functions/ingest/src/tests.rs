@@ -140,6 +140,73 @@ async fn a_request_of_which_one_record_is_not_durable_is_a_503_as_a_whole() {
     assert!(!sent.lines.contains("EventsAccepted"), "what a 503 said is not accepted: {}", sent.lines);
 }
 
+fn refusing(error: fn(Attempt) -> AppendError, keys: &'static str) -> RecordingLog {
+    RecordingLog::refusing(move |record| {
+        record.key.ends_with(|key| keys.contains(key)).then(|| error(Attempt::new("test", record, "Refused", "so")))
+    })
+}
+
+fn three_events_of_two_sessions() -> Request {
+    events(json!({"events": [event(1, 0), event(2, 0), event(2, 1)]}).to_string())
+}
+
+#[tokio::test]
+async fn what_the_primary_does_not_take_is_accepted_from_the_standby_and_counted() {
+    for error in [AppendError::Unavailable, AppendError::Denied, AppendError::Throttled] {
+        let standby = RecordingLog::new();
+        let ingest = ingest_to(refusing(error, "2"), Some(standby.clone()), Override::Auto);
+        let sent = send(&ingest, three_events_of_two_sessions()).await;
+        assert_eq!((sent.status, sent.body["accepted"].as_u64()), (202, Some(3)));
+        assert_eq!(standby.appended().len(), 1, "only what the primary did not take");
+        let counts =
+            ["\"RecordsAppended\":2", "\"RecordsOnStandby\":1", "\"EventsAccepted\":3", "\"EventsUnclaimed\":2"];
+        assert!(counts.iter().all(|count| sent.lines.contains(count)), "{}", sent.lines);
+    }
+}
+
+#[tokio::test]
+async fn when_neither_log_takes_a_record_nothing_is_accepted_and_all_copies_are_unclaimed() {
+    let standby = refusing(AppendError::Unavailable, "2");
+    let ingest = ingest_to(refusing(AppendError::Unavailable, "2"), Some(standby), Override::Auto);
+    let sent = send(&ingest, three_events_of_two_sessions()).await;
+    assert_eq!((sent.status, sent.body["code"].as_str()), (503, Some("log_unavailable")));
+    assert!(sent.headers.contains_key("retry-after"));
+    assert!(!sent.lines.contains("EventsAccepted"), "{}", sent.lines);
+    // the first session's event is durable once and not called accepted; the other's two may be on both logs
+    let counts = ["\"RecordsAppended\":1", "\"AppendErrors\":1", "\"EventsUnclaimed\":5"];
+    assert!(counts.iter().all(|count| sent.lines.contains(count)), "{}", sent.lines);
+}
+
+#[tokio::test]
+async fn a_primary_that_denies_is_left_for_the_standby_and_the_opening_is_counted_once() {
+    let standby = RecordingLog::new();
+    let ingest = ingest_to(refusing(AppendError::Denied, "12"), Some(standby.clone()), Override::Auto);
+    let mut lines = String::new();
+    for _ in 0..4 {
+        let sent = send(&ingest, three_events_of_two_sessions()).await;
+        assert_eq!(sent.status, 202);
+        lines += &sent.lines;
+    }
+    assert_eq!(standby.appended().len(), 8);
+    assert_eq!(
+        (lines.matches("\"CircuitOpened\":1").count(), lines.matches("CircuitClosed").count()),
+        (1, 0),
+        "{lines}"
+    );
+}
+
+#[tokio::test]
+async fn the_operator_may_choose_the_log() {
+    let standby = RecordingLog::new();
+    let broken = || refusing(AppendError::Unavailable, "12");
+    let primary_only = ingest_to(broken(), Some(standby.clone()), Override::Primary);
+    assert_eq!(send(&primary_only, three_events_of_two_sessions()).await.status, 503);
+    assert!(standby.appended().is_empty());
+    let standby_only = ingest_to(RecordingLog::new(), Some(standby.clone()), Override::Standby);
+    assert_eq!(send(&standby_only, three_events_of_two_sessions()).await.status, 202);
+    assert_eq!((standby_only.log.primary().appended().len(), standby.appended().len()), (0, 2));
+}
+
 #[tokio::test]
 async fn who_may() {
     let ingest = ingest(RecordingLog::new());

@@ -3,6 +3,8 @@
 //! Figures of this machine, to be compared with figures of this machine: before and after a change. They come from the
 //! library functions that the Lambda functions call, in one process, on one thread.
 
+mod append;
+
 use crate::encode::{self, Trigger, encode};
 use crate::local::LocalDynamoDb;
 use crate::simulate::plan::{DEFAULT_START_AT, Plan};
@@ -45,6 +47,12 @@ pub struct Args {
     /// How often the paths without a store are measured; the fastest run counts
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=100))]
     runs: u8,
+    /// Measure instead how long an append takes on these brokers (plaintext), with and without a standby beside them
+    #[arg(long, value_name = "HOST:PORT[,...]")]
+    append: Option<String>,
+    /// How many appends of each kind to measure
+    #[arg(long, value_name = "N", default_value_t = 5_000, requires = "append")]
+    appends: usize,
     /// Print the figures as one JSON object, for a program
     #[arg(long)]
     json: bool,
@@ -85,6 +93,9 @@ pub async fn run(args: Args) -> Result<ExitCode> {
         return in_release(&args).await;
     }
     let (requests, events) = trace(&args)?;
+    if let Some(brokers) = &args.append {
+        return append::run(brokers, &requests, args.appends, args.json).await;
+    }
     let mut edge = Duration::MAX;
     let mut log_bytes = 0;
     let mut edge_events = 0;
@@ -170,6 +181,9 @@ async fn in_release(args: &Args) -> Result<ExitCode> {
     cargo.args(["run", "--release", "--bin", "playhead", "--", "bench"]);
     cargo.args(["--batches", &args.batches.to_string(), "--records", &args.records.to_string()]);
     cargo.args(["--seed", &args.seed.to_string(), "--runs", &args.runs.to_string()]);
+    if let Some(brokers) = &args.append {
+        cargo.args(["--append", brokers, "--appends", &args.appends.to_string()]);
+    }
     cargo.args(args.json.then_some("--json"));
     let status = cargo.status().await.context("starting cargo")?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

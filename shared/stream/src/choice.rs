@@ -10,7 +10,7 @@ use aws_config::SdkConfig;
 use futures::stream::{self, Stream, StreamExt};
 use tokio::sync::OnceCell;
 
-use crate::kafka::{ConnectError, KafkaConfig, KafkaLog, WarmUpError};
+use crate::kafka::{self, ConnectError, KafkaConfig, KafkaLog, WarmUpError};
 use crate::kinesis::{KinesisConfig, KinesisLog, KinesisWarmUpError};
 use crate::log::{AppendError, Attempt, DurableLog, LogRecord, Settled};
 
@@ -130,7 +130,7 @@ impl DurableLog for LazyKafka {
     }
 
     fn max_copies(&self) -> u32 {
-        self.inner.log.get().map_or(1, DurableLog::max_copies)
+        kafka::MAX_ATTEMPTS
     }
 }
 

@@ -1,1 +1,323 @@
+//! Requests as a property, answers entry by entry, and the whole against a small Kinesis on loopback.
 
+use super::*;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region, SharedCredentialsProvider};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+
+fn record(key: &str) -> LogRecord {
+    LogRecord { key: key.to_owned(), value: Bytes::from_static(b"v") }
+}
+
+fn records(keys: &[&str]) -> Vec<LogRecord> {
+    keys.iter().map(|key| record(key)).collect()
+}
+
+fn sizes() -> impl Strategy<Value = Vec<usize>> {
+    let size = prop_oneof![
+        6 => 0..2_000usize,
+        2 => 500_000..MAX_RECORD_BYTES,
+        1 => (MAX_RECORD_BYTES - 3)..=MAX_RECORD_BYTES,
+    ];
+    let few = prop::collection::vec(size, 0..60);
+    let many = prop::collection::vec(0..10usize, 900..1_100);
+    prop_oneof![9 => few, 1 => many]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn requests_hold_every_fitting_record_once_in_order_within_limits_and_full(sizes in sizes()) {
+        let bytes = Bytes::from(vec![0; MAX_RECORD_BYTES]);
+        let of = |&size: &usize| LogRecord { key: "k".to_owned(), value: bytes.slice(..size) };
+        let records: Vec<LogRecord> = sizes.iter().map(of).collect();
+        let plan = plan("s", &records);
+        let fits = |index: &usize| sizes[*index] < MAX_RECORD_BYTES;
+        let (expected, refused): (Vec<usize>, Vec<usize>) = (0..sizes.len()).partition(fits);
+        prop_assert_eq!(plan.requests.concat(), expected);
+        prop_assert_eq!(plan.refused.iter().map(|(index, _)| *index).collect::<Vec<_>>(), refused);
+        prop_assert!(plan.refused.iter().all(|(_, result)| matches!(result, Err(AppendError::TooLarge(_)))));
+        let total = |request: &[usize]| request.iter().map(|&index| sizes[index] + 1).sum::<usize>();
+        for request in &plan.requests {
+            prop_assert!((1..=MAX_REQUEST_RECORDS).contains(&request.len()) && total(request) <= MAX_REQUEST_BYTES);
+        }
+        for pair in plan.requests.windows(2) {
+            let is_full = pair[0].len() == MAX_REQUEST_RECORDS;
+            prop_assert!(is_full || total(&pair[0]) + sizes[pair[1][0]] + 1 > MAX_REQUEST_BYTES);
+        }
+    }
+}
+
+fn done() -> PutRecordsResultEntry {
+    PutRecordsResultEntry::builder().shard_id("shardId-0").sequence_number("1").build()
+}
+
+fn failed(code: &str) -> PutRecordsResultEntry {
+    PutRecordsResultEntry::builder().error_code(code).error_message("so").build()
+}
+
+#[test]
+fn an_entry_is_acknowledged_only_with_a_sequence_number_and_no_error() {
+    let both = PutRecordsResultEntry::builder().sequence_number("1").error_code("InternalFailure").build();
+    let neither = PutRecordsResultEntry::builder().shard_id("shardId-0").build();
+    let entries = [done(), failed("ProvisionedThroughputExceededException"), failed("InternalFailure"), both, neither];
+    let answer = PutRecordsOutput::builder().set_records(Some(entries.to_vec())).build().unwrap();
+    let records = records(&["a", "b", "c", "d", "e"]);
+    let words: Vec<_> = settle("s", records.iter(), &answer)
+        .into_iter()
+        .map(|result| result.map_or_else(|error| (error.reason(), error.attempt().copies), |()| ("ok", 1)))
+        .collect();
+    assert_eq!(words, [("ok", 1), ("throttled", 0), ("unavailable", 1), ("unavailable", 1), ("unavailable", 1)]);
+}
+
+#[test]
+fn an_answer_of_another_length_acknowledges_nothing() {
+    let records = records(&["a", "b"]);
+    for answered in [0, 1, 3] {
+        let answer = PutRecordsOutput::builder().set_records(Some(vec![done(); answered])).build().unwrap();
+        let results = settle("s", records.iter(), &answer);
+        assert_eq!(results.len(), 2);
+        for result in results {
+            assert!(matches!(result, Err(AppendError::Unavailable(_))), "{answered}: {result:?}");
+        }
+    }
+}
+
+/// A log at `address` with short times.
+fn log_at(address: std::net::SocketAddr) -> KinesisLog {
+    let sdk = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(SharedCredentialsProvider::new(Credentials::new("AKID", "secret", None, None, "test")))
+        .endpoint_url(format!("http://{address}"))
+        .build();
+    let backoff = Duration::from_millis(10);
+    KinesisLog::new(KinesisConfig { backoff, ..KinesisConfig::new("events") }, &sdk)
+}
+
+type Calls = Arc<Mutex<Vec<Vec<String>>>>;
+
+/// A Kinesis that answers each call by what `answer` makes of its number and keys. It keeps the keys of each call.
+async fn small_kinesis(
+    answer: impl Fn(usize, &[String]) -> Response + Clone + Send + Sync + 'static,
+) -> (KinesisLog, Calls) {
+    let calls = Calls::default();
+    let seen = Arc::clone(&calls);
+    let serve = move |body: String| {
+        let request: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(request["StreamName"], "events");
+        let of = |entry: &Value| entry["PartitionKey"].as_str().unwrap().to_owned();
+        let keys: Vec<String> = request["Records"].as_array().unwrap().iter().map(of).collect();
+        let mut seen = seen.lock().unwrap();
+        seen.push(keys.clone());
+        let response = answer(seen.len(), &keys);
+        async move { response }
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = axum::Router::new().fallback(serve).layer(axum::extract::DefaultBodyLimit::disable());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    (log_at(address), calls)
+}
+
+/// An answer with an error code for each key for which there is one.
+fn entries(keys: &[String], code: impl Fn(&str) -> Option<&'static str>) -> Response {
+    let entry = |key: &String| match code(key) {
+        None => json!({"SequenceNumber": "1", "ShardId": "shardId-0"}),
+        Some(code) => json!({"ErrorCode": code, "ErrorMessage": "so"}),
+    };
+    let failed = keys.iter().filter(|key| code(key).is_some()).count();
+    let entries: Vec<Value> = keys.iter().map(entry).collect();
+    json!({"FailedRecordCount": failed, "Records": entries}).to_string().into_response()
+}
+
+fn refusal(status: StatusCode, code: &str) -> Response {
+    (status, json!({"__type": code, "message": "so"}).to_string()).into_response()
+}
+
+const THROTTLED: &str = "ProvisionedThroughputExceededException";
+
+#[tokio::test]
+async fn only_the_entries_that_failed_are_sent_again_and_each_result_keeps_its_place() {
+    let (log, calls) = small_kinesis(|call, keys| {
+        entries(keys, |key| match key {
+            "b" if call < 3 => Some(THROTTLED),
+            "d" if call < 2 => Some("InternalFailure"),
+            _ => None,
+        })
+    })
+    .await;
+    let results = log.append(&records(&["a", "b", "c", "d"])).await;
+    // what failed inside Kinesis may be there all the same; what was throttled is not
+    assert_eq!(results, [Ok(Ack::ONCE), Ok(Ack::ONCE), Ok(Ack::ONCE), Ok(Ack { copies: 2 })]);
+    assert_eq!(*calls.lock().unwrap(), [vec!["a", "b", "c", "d"], vec!["b", "d"], vec!["b"]]);
+}
+
+#[tokio::test]
+async fn lasting_throttling_by_entry_or_by_call_ends_as_throttled_in_time() {
+    for by_call in [false, true] {
+        let (log, calls) = small_kinesis(move |_, keys| match by_call {
+            false => entries(keys, |key| (key == "b").then_some(THROTTLED)),
+            true => refusal(StatusCode::BAD_REQUEST, THROTTLED),
+        })
+        .await;
+        let began = Instant::now();
+        let results = log.append(&records(&["a", "b"])).await;
+        assert!(began.elapsed() < Duration::from_secs(10));
+        assert_eq!(results[0].is_ok(), !by_call);
+        let error = results[1].clone().unwrap_err();
+        assert_eq!((error.reason(), error.attempt().copies), ("throttled", 0), "{error}");
+        assert!(calls.lock().unwrap().len() >= 2);
+    }
+}
+
+#[tokio::test]
+async fn what_a_failed_call_means() {
+    for (status, code, reason, copies, retried) in [
+        (StatusCode::BAD_REQUEST, "AccessDeniedException", "denied", 0, false),
+        (StatusCode::BAD_REQUEST, "KMSAccessDeniedException", "denied", 0, false),
+        (StatusCode::BAD_REQUEST, "ExpiredTokenException", "denied", 0, false),
+        (StatusCode::BAD_REQUEST, "KMSThrottlingException", "throttled", 0, true),
+        (StatusCode::BAD_REQUEST, "ResourceNotFoundException", "unavailable", 0, true),
+        (StatusCode::INTERNAL_SERVER_ERROR, "InternalFailure", "unavailable", MAX_ATTEMPTS, true),
+        (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailable", "unavailable", MAX_ATTEMPTS, true),
+    ] {
+        let (log, calls) = small_kinesis(move |_, _| refusal(status, code)).await;
+        let error = log.append(&records(&["a"])).await.remove(0).unwrap_err();
+        assert_eq!((error.reason(), error.attempt().code.as_str()), (reason, code), "{error}");
+        let calls = calls.lock().unwrap().len();
+        assert_eq!(calls > 1, retried, "{code}: {calls} calls");
+        // on a slow machine the budget may end before the attempts do
+        assert!(error.attempt().copies <= copies && (error.attempt().copies > 0) == (copies > 0), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_oversize_record_fails_alone() {
+    let (log, calls) = small_kinesis(|_, keys| entries(keys, |_| None)).await;
+    let big = LogRecord { key: "big".to_owned(), value: Bytes::from(vec![0; MAX_RECORD_BYTES - 2]) };
+    let long_key = record(&"k".repeat(MAX_KEY_CHARS + 1));
+    let results = log.append(&[record("a"), big, long_key, record("c")]).await;
+    assert_eq!((results[0].is_ok(), results[3].is_ok()), (true, true));
+    for refused in [&results[1], &results[2]] {
+        assert!(matches!(refused, Err(AppendError::TooLarge(attempt)) if attempt.copies == 0), "{refused:?}");
+    }
+    assert_eq!(*calls.lock().unwrap(), [["a", "c"]]);
+}
+
+#[tokio::test]
+async fn nothing_to_append_is_no_call() {
+    let (log, calls) = small_kinesis(|_, keys| entries(keys, |_| None)).await;
+    assert!(log.append(&[]).await.is_empty());
+    assert!(calls.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn nobody_there_is_unavailable() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let log = log_at(listener.local_addr().unwrap());
+    drop(listener);
+    let error = log.append(&records(&["a"])).await.remove(0).unwrap_err();
+    assert_eq!((error.reason(), error.attempt().code.as_str()), ("unavailable", "ConnectionFailed"), "{error}");
+    assert!(log.warm_up().await.is_err());
+}
+
+/// A server of raw connections: the first answer of each is good; of a connection that is `stale` every later request
+/// gets no answer (`hang`), or the end of the connection. The second number counts connections.
+async fn freezing(stale: u32, hang: bool) -> (KinesisLog, Arc<AtomicU32>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let log = log_at(listener.local_addr().unwrap());
+    let connections = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&connections);
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let number = counted.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(async move {
+                let body = json!({"Records": [{"SequenceNumber": "1", "ShardId": "s"}]}).to_string();
+                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+                let mut buffer = [0; 16 * 1024];
+                let mut requests = 0;
+                while socket.read(&mut buffer).await.is_ok_and(|read| read > 0) {
+                    requests += 1;
+                    if requests > 1 && number < stale {
+                        if hang {
+                            std::future::pending::<()>().await;
+                        }
+                        return;
+                    }
+                    if requests == 1 && number < stale {
+                        // so that as many connections as there are requests at a time come into the pool
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                    socket.write_all(answer.as_bytes()).await.unwrap();
+                }
+            });
+        }
+    });
+    (log, connections)
+}
+
+#[tokio::test]
+async fn a_pool_of_dead_connections_costs_one_attempt() {
+    for hang in [true, false] {
+        let (log, connections) = freezing(3, hang).await;
+        let one = records(&["a"]);
+        let warm = futures::future::join_all((0..3).map(|_| log.append(&one))).await;
+        assert!(warm.iter().flatten().all(Result::is_ok), "{warm:?}");
+        let pooled = connections.load(Ordering::SeqCst);
+        // as after a thaw: all that are in the pool are dead
+        let results = log.append(&one).await;
+        assert_eq!(results, [Ok(Ack { copies: 2 })], "hang {hang}, {pooled} connections before");
+        assert_eq!(connections.load(Ordering::SeqCst), pooled + 1, "the second attempt took a new connection");
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_hangs_is_unavailable_within_the_budget() {
+    let (log, _) = freezing(u32::MAX, true).await;
+    let one = records(&["a"]);
+    assert!(log.append(&one).await[0].is_ok());
+    // no connection answers any more, not even a new one
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let log = log_at(listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        loop {
+            held.push(listener.accept().await);
+        }
+    });
+    let began = Instant::now();
+    let error = log.append(&one).await.remove(0).unwrap_err();
+    assert!(began.elapsed() < Duration::from_secs(10));
+    assert_eq!((error.reason(), error.attempt().code.as_str()), ("unavailable", "TimedOut"), "{error}");
+    assert!((1..=MAX_ATTEMPTS).contains(&error.attempt().copies));
+}
+
+#[tokio::test]
+async fn warming_up_appends_nothing_and_says_what_is_wrong() {
+    let (log, calls) = small_kinesis(|_, _| refusal(StatusCode::BAD_REQUEST, "ValidationException")).await;
+    log.warm_up().await.unwrap();
+    assert_eq!(*calls.lock().unwrap(), [Vec::<String>::new()]);
+    let (log, _) = small_kinesis(|_, _| refusal(StatusCode::BAD_REQUEST, "AccessDeniedException")).await;
+    let error = log.warm_up().await.unwrap_err();
+    assert!(error.to_string().contains("AccessDeniedException"), "{error}");
+}
+
+#[test]
+fn the_default_times_leave_room_for_a_second_attempt_within_the_patience_of_the_failover() {
+    let config = KinesisConfig::new("s");
+    assert!(config.connect_timeout < config.attempt_timeout);
+    assert!(config.attempt_timeout * 2 <= config.budget);
+    assert!(config.budget < crate::failover::Policy::default().patience);
+}

@@ -43,7 +43,7 @@ pub(super) async fn start_embedded(tools: &Tools, folder: &Path, log: PathBuf, p
 ///
 /// # Errors
 /// If the brokers do not answer or refuse.
-pub(super) async fn create_topic(
+pub(crate) async fn create_topic(
     bootstrap: &str,
     topic: &str,
     partitions: i32,
@@ -60,7 +60,7 @@ pub(super) async fn create_topic(
 ///
 /// # Errors
 /// If the brokers do not answer or refuse.
-pub(super) async fn delete_topic(bootstrap: &str, topic: &str) -> Result<()> {
+pub(crate) async fn delete_topic(bootstrap: &str, topic: &str) -> Result<()> {
     let answers = admin(bootstrap)?.delete_topics(&[topic], &options()).await;
     let answers = answers.with_context(|| format!("deleting the topic `{topic}` on {bootstrap}"))?;
     one_answer(answers, &format!("deleting the topic `{topic}` on {bootstrap}"))

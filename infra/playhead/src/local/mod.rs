@@ -28,6 +28,7 @@ mod run;
 mod tools;
 mod workspace;
 
+pub(crate) use broker::{create_topic, delete_topic};
 pub use build::function_names;
 pub use cloud::{Brokers, LocalCloud, LocalOptions, Primary, Standby};
 pub use dynamodb::LocalDynamoDb;

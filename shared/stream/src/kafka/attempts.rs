@@ -16,7 +16,7 @@ use super::KafkaLog;
 use crate::log::{Ack, AppendError, Attempt, LogRecord};
 
 /// The most attempts that one record gets: its own partition and two others.
-pub(super) const MAX_ATTEMPTS: u32 = 3;
+pub(crate) const MAX_ATTEMPTS: u32 = 3;
 /// Between an attempt's failure and the next attempt; the partitions are read anew meanwhile.
 const PAUSE: Duration = Duration::from_millis(100);
 

@@ -34,6 +34,7 @@ use crate::log::{DurableLog, LogRecord, Settled};
 use context::Context;
 use partitions::{Health, Partitions};
 
+pub(crate) use attempts::MAX_ATTEMPTS;
 pub use config::{KafkaConfig, KafkaSecurity, MAX_RECORD_BYTES};
 
 /// Leaders that are connected to at the same time during warm-up.

@@ -1,0 +1,136 @@
+//! `playhead bench --append`: what the standby machinery costs while the primary is well.
+//!
+//! The bare log and the same log behind [`Failover`] append the same requests in turn, so that whatever else the machine
+//! and the broker do falls on both. A log in memory that acknowledges at once shows what is left of it without them.
+
+use crate::local::{create_topic, delete_topic};
+use crate::simulate::plan::DEFAULT_START_AT;
+use anyhow::{Context as _, Result, ensure};
+use aws_config::{BehaviorVersion, SdkConfig};
+use futures::Stream;
+use playback::edge::{SessionWindow, parse_request, validate};
+use playback::envelope::{Stamp, group};
+use serde::Serialize;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+use stream::{
+    Ack, DurableLog, Failover, KafkaConfig, KafkaLog, KafkaSecurity, LogRecord, Override, Policy, Role, Settled,
+};
+
+/// Appends of each kind before those that are measured.
+const WARM_UP: usize = 200;
+const PARTITIONS: i32 = 6;
+
+/// Latencies of one append, microseconds.
+#[derive(Debug, Serialize)]
+struct Latency {
+    p50_us: f64,
+    p99_us: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Figures {
+    appends_of_each: usize,
+    kafka_bare: Latency,
+    kafka_behind_failover: Latency,
+    memory_bare: Latency,
+    memory_behind_failover: Latency,
+}
+
+/// Measures on a topic of its own, which it deletes again.
+pub(super) async fn run(brokers: &str, bodies: &[Vec<u8>], appends: usize, json: bool) -> Result<ExitCode> {
+    let requests = bodies.iter().map(|body| records(body)).collect::<Result<Vec<_>>>()?;
+    let topic = format!("bench-{:016x}", rand::random::<u64>());
+    create_topic(brokers, &topic, PARTITIONS, None).await?;
+    let measured = measure(brokers, &topic, &requests, appends).await;
+    delete_topic(brokers, &topic).await.unwrap_or_else(|error| eprintln!("the topic {topic} stays: {error:#}"));
+    let figures = measured?;
+    if json {
+        println!("{}", serde_json::to_string(&figures)?);
+    } else {
+        print(&figures);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(figures: &Figures) {
+    println!("{} appends of each, one request at a time; microseconds\n", figures.appends_of_each);
+    println!("{:32}{:>10}{:>10}", "", "p50", "p99");
+    for (what, latency) in [
+        ("Kafka", &figures.kafka_bare),
+        ("Kafka, with a standby beside it", &figures.kafka_behind_failover),
+        ("memory", &figures.memory_bare),
+        ("memory, with a standby beside it", &figures.memory_behind_failover),
+    ] {
+        println!("{what:32}{:>10.1}{:>10.1}", latency.p50_us, latency.p99_us);
+    }
+}
+
+async fn measure(brokers: &str, topic: &str, requests: &[Vec<LogRecord>], appends: usize) -> Result<Figures> {
+    let bootstrap = Some(brokers.to_owned());
+    let config = KafkaConfig { bootstrap, ..KafkaConfig::new(topic, KafkaSecurity::Plaintext) };
+    let sdk = SdkConfig::builder().behavior_version(BehaviorVersion::latest()).build();
+    let log = KafkaLog::connect(&config, &sdk).await?;
+    log.warm_up().await.with_context(|| format!("warming up {brokers}"))?;
+    let (kafka_bare, kafka_behind_failover) = compare(&log, requests, appends).await?;
+    let (memory_bare, memory_behind_failover) = compare(&Memory, requests, appends).await?;
+    Ok(Figures { appends_of_each: appends, kafka_bare, kafka_behind_failover, memory_bare, memory_behind_failover })
+}
+
+/// The log alone and behind the machinery, one request each in turn.
+async fn compare<L: DurableLog + Clone + 'static>(
+    log: &L,
+    requests: &[Vec<LogRecord>],
+    appends: usize,
+) -> Result<(Latency, Latency)> {
+    let failover = Failover::new(log.clone(), Some(log.clone()), Override::Auto, Policy::default());
+    let (mut bare, mut behind) = (Vec::with_capacity(appends), Vec::with_capacity(appends));
+    for (n, records) in requests.iter().cycle().take(WARM_UP + appends).enumerate() {
+        let began = Instant::now();
+        let results = log.append(records).await;
+        bare.push(began.elapsed());
+        for result in results {
+            result?;
+        }
+        let began = Instant::now();
+        let appended = failover.append(records).await;
+        behind.push(began.elapsed());
+        for fate in appended.fates {
+            ensure!(fate.result? == Role::Primary, "append {n}: the log is not well, so that nothing was measured");
+        }
+    }
+    Ok((latency(bare.split_off(WARM_UP)), latency(behind.split_off(WARM_UP))))
+}
+
+fn latency(mut times: Vec<Duration>) -> Latency {
+    times.sort_unstable();
+    let at = |share: f64| {
+        let index = ((times.len().saturating_sub(1)) as f64 * share) as usize;
+        times.get(index).map_or(0.0, |time| (time.as_secs_f64() * 1e7).round() / 10.0)
+    };
+    Latency { p50_us: at(0.5), p99_us: at(0.99) }
+}
+
+/// The records that `ingest` makes of a request.
+fn records(body: &[u8]) -> Result<Vec<LogRecord>> {
+    let window = SessionWindow { max_age_ms: u64::MAX, max_ahead_ms: u64::MAX / 2 };
+    let stamp =
+        Stamp { received_at: DEFAULT_START_AT.unsigned_abs(), ingest_region: "us-east-1".to_owned(), trace_id: None };
+    let events = parse_request(body)?.into_iter().map(|raw| validate(raw, stamp.received_at, window));
+    let events = events.collect::<Result<Vec<_>, _>>()?;
+    let record = |envelope: playback::envelope::Envelope| LogRecord {
+        key: envelope.session_id.to_string(),
+        value: envelope.encode().into(),
+    };
+    Ok(group(events, &stamp).into_iter().map(record).collect())
+}
+
+/// A log that is nowhere and acknowledges at once.
+#[derive(Clone)]
+struct Memory;
+
+impl DurableLog for Memory {
+    fn append_each<'a>(&'a self, records: &'a [LogRecord]) -> impl Stream<Item = Settled> + Send + 'a {
+        futures::stream::iter((0..records.len()).map(|index| (index, Ok(Ack::ONCE))))
+    }
+}
