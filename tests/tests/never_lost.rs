@@ -376,6 +376,8 @@ fn run(trace: &[Given], faults: &Faults, max_attempts: u32, seed: u64) -> World 
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
     /// With attempts left, every event ends in its view, as if nothing had ever failed, and only poison is dead.
     #[test]
     fn whatever_fails_and_wherever_it_crashes_the_views_end_as_if_nothing_had(

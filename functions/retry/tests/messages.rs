@@ -280,18 +280,35 @@ fn a_batch_that_lambda_gave_up_is_applied_and_only_then_its_object_is_deleted() 
 }
 
 #[test]
-fn a_batch_of_which_most_fails_waits_as_a_whole_until_the_last_attempt() {
+fn a_batch_of_which_most_fails_waits_as_a_whole_as_long_as_the_store_is_away() {
     let mut bed = Bed::refusing(1);
     let mut values: Vec<_> = (0..11).map(|seq| envelope(1, &[seq])).collect();
     values.extend([envelope(2, &[0]), b"garbage".to_vec()]);
+    bed.retry.objects.put(object("o"), failed_batch(&values));
+    for receives in [1, MAX_ATTEMPTS - 1, MAX_ATTEMPTS, 50] {
+        assert_eq!(bed.serve(&[(receives, notification("o"))]), ["m0"], "{receives}");
+        assert_eq!((bed.seen(2), bed.count("RecordsFailed"), bed.retry.objects.objects().len()), (1, 12, 1));
+        assert_eq!((bed.retry.retry.take(), bed.retry.dead_letters.take()), (vec![], vec![]));
+    }
+    bed.retry.table.fail_writes(Box::new(|_| None));
+    assert_eq!(bed.serve(&[(51, notification("o"))]), [""; 0]);
+    assert_eq!((bed.seen(1), bed.retry.dead_letters.take().len(), bed.retry.objects.objects().len()), (11, 1, 0));
+}
+
+#[test]
+fn a_batch_that_is_mostly_poison_waits_until_the_last_attempt_and_is_dead_then() {
+    let mut bed = Bed::refusing(1);
+    let mut values: Vec<_> = (0..11).map(|at| format!("garbage {at}").into_bytes()).collect();
+    values.extend([envelope(1, &[0]), envelope(2, &[0])]);
     bed.retry.objects.put(object("o"), failed_batch(&values));
     assert_eq!(bed.serve(&[(MAX_ATTEMPTS - 1, notification("o"))]), ["m0"]);
     assert_eq!((bed.seen(2), bed.count("RecordsFailed"), bed.retry.objects.objects().len()), (1, 12, 1));
     assert_eq!((bed.retry.retry.take(), bed.retry.dead_letters.take()), (vec![], vec![]));
     assert_eq!(bed.serve(&[(MAX_ATTEMPTS, notification("o"))]), [""; 0]);
     let dead = bed.retry.dead_letters.take();
-    let exhausted = dead.iter().filter(|letter| letter.reason == "attempts_exhausted" && letter.letter.attempts == 16);
-    assert_eq!((dead.len(), exhausted.count(), bed.retry.objects.objects().len()), (12, 11, 0));
+    let of = |reason| dead.iter().filter(|dead| dead.reason == reason && dead.letter.attempts == MAX_ATTEMPTS).count();
+    assert_eq!((of("not_an_envelope"), of("attempts_exhausted"), dead.len()), (11, 1, 12));
+    assert!(bed.retry.objects.objects().is_empty());
 }
 
 #[test]

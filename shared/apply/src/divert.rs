@@ -24,18 +24,21 @@ pub enum Decision {
 
 /// Decides about the units of one batch. Poison is buried; what is worth another try is parked, or on the `last` attempt buried.
 ///
-/// When most of a batch fails, and more than a few, the fault is the store's or ours: then nothing is diverted before
-/// the last attempt. The batch waits where it is and lag grows, rather than that a whole topic ends on the queues.
+/// When most of a batch fails, and more than a few, the fault is the store's or ours: then nothing is diverted. The batch waits
+/// where it is and lag grows, rather than that a whole topic ends on the queues. The last attempt ends the waiting of a batch that
+/// is mostly poison, but not while the store is what fails: an outage makes no flood of dead letters however long it lasts.
 pub fn decide(units: &[Unit], verdicts: Vec<Verdict>, last: bool, now: u64) -> Vec<Decision> {
+    let is_flood = |failed: usize| failed > ALWAYS_DIVERTED && failed * 2 > units.len();
     let unapplied = verdicts.iter().filter(|verdict| verdict.is_err()).count();
-    let is_flood = unapplied > ALWAYS_DIVERTED && unapplied * 2 > units.len();
-    if is_flood && !last {
+    let transient = verdicts.iter().filter(|verdict| matches!(verdict, Err(Unapplied::Transient { .. }))).count();
+    let held = if last { is_flood(transient) } else { is_flood(unapplied) };
+    if held {
         tracing::error!(unapplied, of = units.len(), "most of a batch cannot be applied: none of it is diverted");
     }
     let one = |(unit, verdict): (&Unit, Verdict)| match verdict {
         Ok(counts) => Decision::Settled(counts),
-        Err(Unapplied::Transient { cause, .. }) if is_flood && !last => Decision::Leave(cause),
-        Err(Unapplied::Poison { .. }) if is_flood && !last => Decision::Leave(Cause::HeldBack),
+        Err(Unapplied::Transient { cause, .. }) if held => Decision::Leave(cause),
+        Err(Unapplied::Poison { .. }) if held => Decision::Leave(Cause::HeldBack),
         Err(Unapplied::Poison { reason, detail }) => Decision::Bury(reason, unit.dead(reason, detail, now)),
         Err(Unapplied::Transient { cause, detail }) if last => {
             Decision::Bury(Reason::AttemptsExhausted, unit.exhausted(cause, detail, now))
