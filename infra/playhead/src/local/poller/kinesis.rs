@@ -259,3 +259,35 @@ impl Reader {
         Ok(records)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::samples::{sequence_number, streamed};
+    use super::*;
+
+    fn log(checkpoints: &Checkpoints) -> (mpsc::Sender<Vec<Record>>, KinesisLog) {
+        let (sender, reads) = mpsc::channel(8);
+        let (checkpoints, uncommitted) = (checkpoints.clone(), BTreeMap::new());
+        let (full, readers) = (watch::Sender::default(), JoinSet::new());
+        (sender, KinesisLog { reads, full, readers, checkpoints, mapping: "m".into(), uncommitted })
+    }
+
+    #[tokio::test]
+    async fn checkpoint_is_the_last_record_before_the_first_that_has_not_ended() -> anyhow::Result<()> {
+        let checkpoints = Checkpoints::default();
+        let (reader, mut log) = log(&checkpoints);
+        reader.send((0..4).map(|ordinal| streamed(1, ordinal, 0, 2)).collect()).await?;
+        reader.send(vec![streamed(2, 0, 0, 2)]).await?;
+        assert_eq!((log.read().await?.records.len(), log.read().await?.records.len()), (4, 1));
+        log.commit(&[(1, 0)]);
+        assert_eq!(checkpoints.get("m", 1), None, "nothing has ended");
+        log.commit(&[(1, 2)]);
+        log.commit(&[(1, 2), (2, 1)]);
+        assert_eq!(checkpoints.get("m", 1), Some(sequence_number(1)));
+        assert_eq!(checkpoints.get("m", 2), Some(sequence_number(0)));
+        assert_eq!((checkpoints.get("m", 3), checkpoints.get("other", 1)), (None, None));
+        log.leave(vec![(1, 3), (2, 1)]).await?;
+        assert_eq!(checkpoints.get("m", 1), Some(sequence_number(2)));
+        Ok(())
+    }
+}
