@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use apply::testing::Letters;
-use apply::{DeadLetter, Letter};
+use apply::{DeadLetter, Letter, LetterQueue};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use lambda::batch::Batch;
@@ -207,6 +207,30 @@ fn what_the_retry_queue_did_not_take_comes_again() {
     let ran = run(&table, &queues, &kinesis(&[envelope(1, &[0]), envelope(2, &[0]), envelope(1, &[1])]));
     assert_eq!(ran.answer, json!({"batchItemFailures": [{"itemIdentifier": "2"}]}));
     assert_eq!((ran.count("RecordsSettled"), ran.count("RecordsRetried"), ran.count("RecordsFailed")), (1, 1, 1));
+}
+
+/// A queue that breaks its promise and answers nothing.
+struct Silent;
+
+impl<L: Send> LetterQueue<L> for Silent {
+    type Error = &'static str;
+
+    async fn put(&self, _: Vec<L>) -> Vec<Result<(), Self::Error>> {
+        Vec::new()
+    }
+}
+
+#[test]
+fn a_queue_that_answers_nothing_has_taken_nothing() {
+    let table = MemoryTable::new(0);
+    table.fail_writes(Box::new(|of| (*of == key(1)).then(|| unavailable(of))));
+    let event = kinesis(&[envelope(1, &[0]), b"garbage".to_vec(), envelope(2, &[0])]).to_string();
+    let metrics = Emitter::to("test", "process", |_| {}).start(7);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let batch = Batch::parse(event.as_bytes()).unwrap();
+    let answer = runtime.block_on(process(&table, &Silent, &Silent, &metrics, batch, 7)).unwrap();
+    let answer = serde_json::to_value(answer).unwrap();
+    assert_eq!(answer, json!({"batchItemFailures": [{"itemIdentifier": "0"}, {"itemIdentifier": "1"}]}));
 }
 
 /// Of `total` records, `poison` are no envelopes and `refused` are of a session that the store refuses.

@@ -3,8 +3,9 @@
 //! Woken by the queue `retry`, whose messages are letters (one record each) and notifications of objects in the failure bucket (a
 //! whole batch each, which Lambda gave up). All records of all messages are folded together. A letter that still cannot be
 //! applied waits, longer each time, as the message that it is; of a batch, the few records that cannot be applied go on as letters
-//! of their own, and a batch of which most cannot waits as a whole (in the end SQS itself moves its notification to `dead-letter`). A message is done only when each of its records is in its view
-//! or on a queue; only then its object is deleted. So a crash anywhere, or the same message twice, is harmless.
+//! of their own, and a batch of which most cannot waits as a whole (in the end SQS itself moves its notification to
+//! `dead-letter`). A message is done only when each of its records is in its view or on a queue; only then its object is deleted.
+//! So a crash anywhere, or the same message twice, is harmless.
 
 mod config;
 mod message;
