@@ -53,7 +53,11 @@ impl ConsumerContext for GroupContext {
             Rebalance::Revoke(_) => {
                 self.revocations.fetch_add(1, Ordering::SeqCst);
             }
-            Rebalance::Error(error) => warn!(%error, "rebalance failed"),
+            Rebalance::Error(error) => {
+                warn!(%error, "rebalance failed");
+                // The client gives all partitions up after this, and reads from what is committed when it gets them again.
+                self.revocations.fetch_add(1, Ordering::SeqCst);
+            }
         }
     }
 
@@ -89,6 +93,10 @@ fn subscribe(
         .set("heartbeat.interval.ms", "1500")
         // A topic that is created later must be found soon.
         .set("topic.metadata.refresh.interval.ms", "2000")
+        // A broker that stands still keeps its connections open: what it was asked must not wait a minute for it. And one that
+        // comes back after minutes is wanted at once.
+        .set("socket.timeout.ms", "6000")
+        .set("reconnect.backoff.max.ms", "1000")
         .create_with_context(context)
         .with_context(|| format!("make a Kafka consumer for {bootstrap}"))?;
     consumer.subscribe(&[topic]).with_context(|| format!("subscribe to {topic}"))?;
@@ -242,3 +250,7 @@ fn encode(message: &BorrowedMessage<'_>) -> anyhow::Result<Record> {
     })
     .with_context(|| format!("encode offset {} of partition {}", message.offset(), message.partition()))
 }
+
+#[cfg(all(test, target_os = "linux"))]
+#[path = "kafka_tests.rs"]
+mod tests;
