@@ -52,10 +52,11 @@ pub(crate) async fn play(scenario: Scenario, cluster: &mut ApacheKafka, args: &A
 async fn play_on(scenario: Scenario, cloud: &mut LocalCloud, cluster: &mut ApacheKafka, args: &Args) -> Result<Row> {
     let endpoints = &cloud.endpoints().clone();
     let proxy = FaultProxy::start(&endpoints.aws_endpoint, args.seed).await?;
-    let through = ENDPOINTS.map(|variable| (variable, Some(proxy.url.as_str())));
-    for function in [&endpoints.ingest_function, &endpoints.process_function, &endpoints.retry_function] {
-        configure(endpoints, function, &through).await?;
-    }
+    let [dynamodb, sqs, kinesis] = ENDPOINTS.map(|variable| (variable, Some(proxy.url.as_str())));
+    configure(endpoints, &endpoints.ingest_function, &[kinesis]).await?;
+    configure(endpoints, &endpoints.process_function, &[dynamodb, sqs]).await?;
+    // Its queue is spared: a pause that it cannot set is one of six minutes, the queue's own.
+    configure(endpoints, &endpoints.retry_function, &[dynamodb]).await?;
 
     let sessions = (args.rate * scenario.longest().as_secs_f64() / POSTS_A_SESSION).ceil() as usize;
     let faults = Faults { duplicates: 0.05, reorder: 0.1, late: 0.0, lost: 0.0, malformed: 0.01 };
