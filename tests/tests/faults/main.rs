@@ -4,7 +4,7 @@
 //! dead-letter queue, and every member's view, which the simulator computes apart from the code under test.
 //!
 //! It is a program of its own rather than a set of tests, since its result is a table. It runs for some 12 minutes on two
-//! cores, so it must be asked for: `PLAYHEAD_TEST_FAULTS=1 cargo test -p playhead-tests --test faults [-- SCENARIO …] [--seed N] [--rate N]`.
+//! cores, so it must be asked for: `PLAYHEAD_TEST_FAULTS=1 cargo test --test faults [-- SCENARIO … --seed N --rate N]`.
 //! The table is printed, and written to `target/playhead/faults/` as Markdown and JSON. The exit status is 0 only if every
 //! scenario kept every promise.
 

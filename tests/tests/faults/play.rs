@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use indicatif::ProgressBar;
-use playhead::local::{ApacheKafka, Brokers, LocalCloud, LocalOptions, Progress, Standby};
+use playhead::local::{ApacheKafka, Brokers, LocalCloud, LocalOptions, Progress};
 use playhead::simulate::plan::Plan;
 use playhead::simulate::send::{Auth, Pace, Target, Valve, send_through};
 use playhead::simulate::{Faults, Model};
@@ -35,7 +35,7 @@ const POSTS_A_SESSION: f64 = 8.0;
 pub(crate) async fn play(scenario: Scenario, cluster: &mut ApacheKafka, args: &Args) -> Result<Row> {
     heal(cluster).await?;
     let options = LocalOptions {
-        standby: Standby::Kinesis,
+        standby: scenario.standby(),
         kafka: Brokers::At(cluster.bootstrap().to_owned()),
         partitions: PARTITIONS,
         parameters: BTreeMap::from([("KafkaMinInsyncReplicas".to_owned(), "2".to_owned())]),

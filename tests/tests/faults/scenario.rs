@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use playhead::local::Standby;
 use playhead_tests::functions::Environments;
 use playhead_tests::proxy::{Fault, Rule, When};
 use playhead_tests::within;
@@ -31,6 +32,7 @@ const ROUNDS: usize = 6;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scenario {
     Baseline,
+    NoStandby,
     LeaderKilled,
     BrokerPaused,
     TwoBrokersDown,
@@ -63,8 +65,9 @@ pub(crate) struct Signs {
 }
 
 impl Scenario {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Baseline,
+        Self::NoStandby,
         Self::LeaderKilled,
         Self::BrokerPaused,
         Self::TwoBrokersDown,
@@ -88,6 +91,7 @@ impl Scenario {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Baseline => "no-fault",
+            Self::NoStandby => "no-fault-no-standby",
             Self::LeaderKilled => "leader-killed",
             Self::BrokerPaused => "broker-paused",
             Self::TwoBrokersDown => "two-brokers-down",
@@ -106,6 +110,7 @@ impl Scenario {
     pub(crate) fn what(self) -> &'static str {
         match self {
             Self::Baseline => "nothing breaks",
+            Self::NoStandby => "nothing breaks, and there is no standby: what that machinery costs",
             Self::LeaderKilled => "the broker that leads most partitions is killed (SIGKILL), and started again",
             Self::BrokerPaused => "a broker stops in its tracks (SIGSTOP) for 12 s",
             Self::TwoBrokersDown => "two of three brokers are killed: too few replicas; then they come back",
@@ -129,13 +134,18 @@ impl Scenario {
             Self::TwoBrokersDown | Self::PrimaryDown => Signs { standby: true, ..none },
             Self::BothDown => Signs { refusals: true, ..none },
             // What is behind the log never reaches a device.
-            Self::Baseline | Self::ProcessKilled => Signs { never_refused: true, ..none },
+            Self::Baseline | Self::NoStandby | Self::ProcessKilled => Signs { never_refused: true, ..none },
             Self::DynamoDb => Signs { never_refused: true, retries: true, ..none },
             Self::SqsDown => Signs { never_refused: true, ..none },
             Self::Poison => Signs { never_refused: true, poison: true, ..none },
             Self::Frozen => Signs { at_once_after: true, ..none },
             Self::LeaderKilled | Self::BrokerPaused | Self::FullDisk | Self::Worst => none,
         }
+    }
+
+    /// Where the standby is.
+    pub(crate) fn standby(self) -> Standby {
+        if self == Self::NoStandby { Standby::None } else { Standby::Kinesis }
     }
 
     /// For how long the devices must have something to send, at the most.
@@ -147,7 +157,7 @@ impl Scenario {
     pub(crate) async fn script(self, stage: &mut Stage<'_>) -> Result<()> {
         tokio::time::sleep(BEFORE).await;
         match self {
-            Self::Baseline => tokio::time::sleep(3 * BEFORE).await,
+            Self::Baseline | Self::NoStandby => tokio::time::sleep(3 * BEFORE).await,
             Self::LeaderKilled => leader_killed(stage).await?,
             Self::BrokerPaused => broker_paused(stage).await?,
             Self::TwoBrokersDown => brokers_down(stage, &[0, 1]).await?,
