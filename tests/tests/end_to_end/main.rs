@@ -10,6 +10,7 @@
 
 mod cloud;
 mod crash;
+mod dead_letters;
 mod history;
 mod intake;
 mod member;

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use aws_config::SdkConfig;
 use aws_sdk_cloudwatch::Client;
 use aws_sdk_cloudwatch::primitives::DateTime;
-use aws_sdk_cloudwatch::types::{Dimension, Metric, MetricDataQuery, MetricStat, StatusCode};
+use aws_sdk_cloudwatch::types::{Dimension, Metric, MetricDataQuery, MetricDataResult, MetricStat, StatusCode};
 use lambda::metrics::NAMESPACE;
 use std::collections::BTreeMap;
 
@@ -52,21 +52,26 @@ pub async fn minutes(
         let mut pages = call.into_paginator().send();
         while let Some(page) = pages.next().await {
             for found in page.context("asking CloudWatch for the books")?.metric_data_results.unwrap_or_default() {
-                // A page may hold a part of the values: the next one brings the others.
-                let whole = matches!(found.status_code, Some(StatusCode::Complete | StatusCode::PartialData));
-                ensure!(whole, "CloudWatch has no complete data of {found:?}");
-                let metric = found.id().and_then(|id| id.strip_prefix('q')?.parse().ok());
-                let metric = metric.and_then(|at: usize| series.get(at)).context("an answer that was not asked for")?.0;
-                for (at, value) in found.timestamps().iter().zip(found.values()) {
-                    let at = u64::try_from(at.to_millis()?)?;
-                    let minute = minutes.entry(at - at % MINUTE_MS).or_default();
-                    // Sums of whole numbers, far below 2^53.
-                    *minute.count(metric).context("a metric that is not in the books")? += value.round() as u64;
-                }
+                add(&mut minutes, series, &found)?;
             }
         }
     }
     Ok(minutes)
+}
+
+/// Adds one answer to one of these queries. A page may hold a part of its values: the next one brings the others.
+fn add(minutes: &mut BTreeMap<u64, Minute>, series: &[(&str, &str)], found: &MetricDataResult) -> Result<()> {
+    let whole = matches!(found.status_code, Some(StatusCode::Complete | StatusCode::PartialData));
+    ensure!(whole, "CloudWatch has no complete data of {found:?}");
+    let at: Option<usize> = found.id().and_then(|id| id.strip_prefix('q')?.parse().ok());
+    let (metric, _) = at.and_then(|at| series.get(at)).context("an answer that was not asked for")?;
+    for (at, value) in found.timestamps().iter().zip(found.values()) {
+        let at = u64::try_from(at.to_millis()?)?;
+        let minute = minutes.entry(at - at % MINUTE_MS).or_default();
+        // Sums of whole numbers, far below 2^53.
+        *minute.count(metric).context("a metric that is not in the books")? += value.round() as u64;
+    }
+    Ok(())
 }
 
 fn query(at: usize, metric: &str, stage: &str, function: &str) -> MetricDataQuery {
@@ -90,5 +95,43 @@ mod tests {
         for metric in METRICS {
             assert!(Minute::default().count(metric).is_some(), "{metric}");
         }
+    }
+
+    #[test]
+    fn answers_add_up_by_the_minute_over_functions_and_pages_and_a_failed_one_is_an_error() {
+        let series = [("EventsAccepted", "ingest"), ("EventsApplied", "process"), ("EventsApplied", "retry")];
+        let answer = |id: &str, status: StatusCode, values: &[(i64, f64)]| {
+            let (at, values): (Vec<i64>, Vec<f64>) = values.iter().copied().unzip();
+            let at = at.into_iter().map(DateTime::from_secs).collect();
+            let answer = MetricDataResult::builder().id(id).status_code(status);
+            answer.set_timestamps(Some(at)).set_values(Some(values)).build()
+        };
+        let mut minutes = BTreeMap::new();
+        for found in [
+            answer("q0", StatusCode::PartialData, &[(60, 7.0)]),
+            answer("q0", StatusCode::Complete, &[(120, 3.0)]),
+            answer("q1", StatusCode::Complete, &[(60, 4.0), (120, 3.0)]),
+            answer("q2", StatusCode::Complete, &[(60, 2.0)]),
+        ] {
+            add(&mut minutes, &series, &found).unwrap();
+        }
+        let first = Minute { accepted: 7, applied: 6, ..Minute::default() };
+        let second = Minute { accepted: 3, applied: 3, ..Minute::default() };
+        assert_eq!(minutes, BTreeMap::from([(60_000, first), (120_000, second)]));
+        for bad in [answer("q0", StatusCode::InternalError, &[]), answer("q3", StatusCode::Complete, &[])] {
+            assert!(add(&mut minutes, &series, &bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_query_is_for_the_sum_of_a_minute_of_one_function_of_the_stage() {
+        let query = query(3, "EventsApplied", "prod", "playhead-process");
+        let (id, stat) = (query.id().unwrap(), query.metric_stat().unwrap());
+        let metric = stat.metric().unwrap();
+        assert_eq!((id, stat.period(), stat.stat()), ("q3", Some(60), Some("Sum")));
+        assert_eq!((metric.namespace(), metric.metric_name()), (Some("Playhead"), Some("EventsApplied")));
+        let dimensions: Vec<_> =
+            metric.dimensions().iter().map(|one| (one.name().unwrap(), one.value().unwrap())).collect();
+        assert_eq!(dimensions, [("Stage", "prod"), ("Function", "playhead-process")]);
     }
 }

@@ -7,10 +7,10 @@ use super::queue::{DeadLetterQueue, HOLD, Look, MOST_HELD};
 use super::redrive::{Done, Redrive};
 use super::select::Filter;
 use super::show;
-use crate::stack::Which;
+use crate::stack::{Stack, Which};
 use anyhow::{Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::io::{BufRead as _, IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -104,6 +104,14 @@ enum DlqCommand {
 /// If the queue cannot be worked on. Letters that could not be moved or deleted are no error but exit status 1.
 pub async fn run(args: Args) -> Result<ExitCode> {
     let stack = args.which.find().await?;
+    run_on(&stack, args, &mut std::io::stdout()).await
+}
+
+/// Runs `playhead dlq` on a stack that was found, and writes there what it prints.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_on(stack: &Stack, args: Args, out: &mut impl Write) -> Result<ExitCode> {
     let client = aws_sdk_sqs::Client::new(&stack.sdk);
     if let DlqCommand::Discard { dry_run: false, yes: false, .. } = args.command {
         confirm(&stack.name)?;
@@ -115,7 +123,8 @@ pub async fn run(args: Args) -> Result<ExitCode> {
             let listed = List::read(&mut queue, &filter, limit, began).await;
             let_go(&mut queue).await;
             let (list, end) = listed?;
-            print(&if json { serde_json::to_string(&list)? + "\n" } else { list.text() })?;
+            let listed = if json { serde_json::to_string(&list)? + "\n" } else { list.text() };
+            out.write_all(listed.as_bytes())?;
             tell(&end);
             status(&end, list.complete)
         }
@@ -123,7 +132,8 @@ pub async fn run(args: Args) -> Result<ExitCode> {
             let found = show::find(&mut queue, &id).await;
             let_go(&mut queue).await;
             let found = found?;
-            print(&if json { show::as_json(&found).to_string() + "\n" } else { show::text(&found, began) })?;
+            let shown = if json { show::as_json(&found).to_string() + "\n" } else { show::text(&found, began) };
+            out.write_all(shown.as_bytes())?;
             ExitCode::SUCCESS
         }
         DlqCommand::Redrive { filter, limit, rate, dry_run, json } => {
@@ -134,7 +144,7 @@ pub async fn run(args: Args) -> Result<ExitCode> {
             let clock = || now().unwrap_or(began);
             let end = redrive.run(&mut queue, &retry, clock, &bar, &mut done).await;
             bar.finish_and_clear();
-            finish(&mut queue, &done, end, if dry_run { "Would redrive" } else { "Redrove" }, json).await?
+            finish(&mut queue, &done, end, if dry_run { "Would redrive" } else { "Redrove" }, json, out).await?
         }
         DlqCommand::Discard { filter, limit, save, dry_run, json, .. } => {
             let save = save.map(|path| Saved::open(&path)).transpose()?;
@@ -142,7 +152,7 @@ pub async fn run(args: Args) -> Result<ExitCode> {
             let mut done = Done::default();
             let end = Discard { filter: &filter, limit, dry_run, save, began }.run(&mut queue, &bar, &mut done).await;
             bar.finish_and_clear();
-            finish(&mut queue, &done, end, if dry_run { "Would discard" } else { "Discarded" }, json).await?
+            finish(&mut queue, &done, end, if dry_run { "Would discard" } else { "Discarded" }, json, out).await?
         }
     };
     Ok(code)
@@ -155,9 +165,11 @@ async fn finish(
     end: Result<Look>,
     verb: &str,
     json: bool,
+    out: &mut impl Write,
 ) -> Result<ExitCode> {
     let_go(queue).await;
-    print(&if json { serde_json::to_string(done)? + "\n" } else { summary(done, verb) })?;
+    let said = if json { serde_json::to_string(done)? + "\n" } else { summary(done, verb) };
+    out.write_all(said.as_bytes())?;
     let end = end?;
     tell(&end);
     Ok(status(&end, matches!(end, Look::End) && done.is_complete()))
@@ -208,10 +220,6 @@ fn status(end: &Look, complete: bool) -> ExitCode {
         _ if complete => ExitCode::SUCCESS,
         _ => ExitCode::FAILURE,
     }
-}
-
-fn print(text: &str) -> Result<()> {
-    Ok(std::io::stdout().lock().write_all(text.as_bytes())?)
 }
 
 /// Asks whether to go on.

@@ -22,4 +22,4 @@ mod show;
 #[cfg(test)]
 mod testing;
 
-pub use command::{Args, run};
+pub use command::{Args, run, run_on};
