@@ -229,9 +229,10 @@ mod tests {
         }
         // Run again, it goes on where it stopped.
         sqs.state().refuse_every = 0;
-        redrive(&sqs, &Filter::default(), None, false).await;
+        let (rest, end) = redrive(&sqs, &Filter::default(), None, false).await;
+        assert!(matches!(end, Ok(Look::End)), "{end:?}");
         let state = sqs.state();
-        assert_eq!((state.retry.len(), state.dead.len()), (20, 0));
+        assert_eq!((rest.total(), state.retry.len(), state.dead.len()), (5, 20, 0));
     }
 
     #[tokio::test]
