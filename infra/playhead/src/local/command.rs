@@ -89,7 +89,7 @@ fn in_background(run: &str) -> Result<Endpoints> {
 }
 
 async fn up(run: &str, args: &LogArgs) -> Result<ExitCode> {
-    let folder = LocalOptions::named(run)?.run_dir;
+    let folder = args.options(run)?.run_dir;
     if let Some(Run { pid, endpoints }) = Run::find(&folder)? {
         let Some(endpoints) = endpoints else {
             bail!("the local cloud (process {pid}) is starting or ending: see `cargo playhead local status`");
