@@ -19,9 +19,10 @@ async fn main() -> anyhow::Result<()> {
     let log = Failover::new(primary, standby, config.logs.operator, Policy::default());
     let authenticator = Authenticator::new(&config.auth)?;
     let emitter = Emitter::stdout(&config.common.stage, &config.common.function);
-    let warm_log = async |what, log: Option<&Log>| match log {
-        Some(log) => warm_up(what, BOUND, log.warm_up()).await,
-        None => (),
+    let warm_log = async |what, log: Option<&Log>| {
+        if let Some(log) = log {
+            warm_up(what, BOUND, log.warm_up()).await;
+        }
     };
     tokio::join!(
         warm_log("primary log", Some(log.primary())),

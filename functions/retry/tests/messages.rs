@@ -203,16 +203,31 @@ fn a_letter_that_cannot_be_applied_waits_longer_each_time_and_stops_no_other() {
 fn after_the_last_attempt_a_letter_is_dead_with_its_bytes_and_its_history() {
     let mut bed = Bed::refusing(1);
     let value = envelope(1, &[0, 1]);
-    let redrives = vec![Redrive { reason: "attempts_exhausted".to_owned(), attempts: 16, dead_at: 1, redriven_at: 2 }];
+    let redrives =
+        vec![Redrive { reason: "attempts_exhausted".to_owned(), attempts: 16, events: 2, dead_at: 1, redriven_at: 2 }];
     let one = Letter { redrives, ..letter(7, &value) };
     assert_eq!(bed.serve(&[(14, text(&one))]), ["m0"], "the 15th attempt");
     assert_eq!(bed.serve(&[(15, text(&one))]), [""; 0], "the 16th");
     let detail = "write on a view: unavailable: the test says so".to_owned();
     let last_error = Failure { cause: "store_unavailable".to_owned(), detail: detail.clone(), at: NOW };
     let letter = Letter { attempts: 16, last_error: Some(last_error), ..one };
-    let dead = DeadLetter { reason: "attempts_exhausted".to_owned(), detail, dead_at: NOW, letter };
+    let dead = DeadLetter { reason: "attempts_exhausted".to_owned(), detail, events: 2, dead_at: NOW, letter };
     assert_eq!(bed.retry.dead_letters.take(), [dead]);
     assert_eq!((bed.count("RecordsDead"), bed.count("EventsDead")), (1, 2));
+    assert_eq!(bed.count("EventsRedriven"), 2, "its earlier death is taken back, so that it is dead once");
+}
+
+#[test]
+fn a_redriven_letter_that_is_applied_is_not_dead_any_more() {
+    let mut bed = Bed::new();
+    let death = |events| Redrive { reason: "corrupt_view".to_owned(), attempts: 1, events, dead_at: 1, redriven_at: 2 };
+    let one = Letter { redrives: vec![death(1), death(2)], ..letter(7, &envelope(1, &[0, 1])) };
+    assert_eq!(bed.serve(&[(1, text(&one))]), [""; 0]);
+    assert_eq!(
+        (bed.count("EventsApplied"), bed.count("EventsRedriven")),
+        (2, 2),
+        "the last death; the ones before were taken back"
+    );
 }
 
 #[test]
@@ -229,7 +244,8 @@ fn a_letter_that_no_queue_takes_stays_however_often_it_was_tried() {
 #[test]
 fn a_letter_that_turns_out_to_be_poison_is_dead_at_once_and_keeps_its_history() {
     let mut bed = Bed::new();
-    let redrives = vec![Redrive { reason: "not_an_envelope".to_owned(), attempts: 1, dead_at: 1, redriven_at: 2 }];
+    let redrives =
+        vec![Redrive { reason: "not_an_envelope".to_owned(), attempts: 1, events: 1, dead_at: 1, redriven_at: 2 }];
     let one = Letter { redrives, ..letter(7, b"garbage") };
     assert_eq!(bed.serve(&[(2, text(&one))]), [""; 0]);
     let dead = bed.retry.dead_letters.take().remove(0);
@@ -346,7 +362,13 @@ fn a_message_that_is_redriven_is_what_it_was_before_it_was_set_aside() {
         source: Source::Sqs { queue: "arn:inbound".to_owned(), message_id: "m".to_owned() },
         key_base64: None,
         attempts: 0,
-        redrives: vec![Redrive { reason: "redriven_by_sqs".to_owned(), attempts: 5, dead_at: 1, redriven_at: 2 }],
+        redrives: vec![Redrive {
+            reason: "redriven_by_sqs".to_owned(),
+            attempts: 5,
+            events: 1,
+            dead_at: 1,
+            redriven_at: 2,
+        }],
         ..letter(0, body.as_bytes())
     };
     let parts = [envelope(1, &[0]), envelope(2, &[0]), b"garbage".to_vec()];

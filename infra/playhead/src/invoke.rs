@@ -35,6 +35,8 @@ pub enum Function {
     Ingest,
     /// Takes batches of MSK, SQS and Kinesis
     Process,
+    /// Takes letters and notifications of the queue retry
+    Retry,
     /// Takes requests of the HTTP API: the member's history
     Query,
 }
@@ -54,6 +56,7 @@ pub async fn run(args: Args) -> Result<()> {
     let name = match args.function {
         Function::Ingest => &endpoints.ingest_function,
         Function::Process => &endpoints.process_function,
+        Function::Retry => &endpoints.retry_function,
         Function::Query => &endpoints.query_function,
     };
     let client = aws_sdk_lambda::Client::new(&endpoints.sdk_config());

@@ -21,6 +21,9 @@ pub fn count(metrics: &Metrics, units: &[Unit], outcomes: &[Outcome], usage: Usa
             Some(received_at) => metrics.add_at(received_at, metric, n),
             None => metrics.add(metric, n),
         };
+        if matches!(outcome, Outcome::Settled(_) | Outcome::Dead { .. }) {
+            book(Metric::EventsRedriven, unit.history.redrives.last().map_or(0, |death| death.events));
+        }
         match outcome {
             Outcome::Settled(counts) => {
                 metrics.add(Metric::RecordsSettled, 1);

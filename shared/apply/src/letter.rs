@@ -45,6 +45,9 @@ pub struct Redrive {
     pub reason: String,
     /// How often it had been tried by then.
     pub attempts: u32,
+    /// Events that were booked as dead then, which its next end takes back.
+    #[serde(default)]
+    pub events: u64,
     /// When it had died, Unix milliseconds.
     pub dead_at: u64,
     /// When it was redriven, Unix milliseconds.
@@ -58,6 +61,9 @@ pub struct DeadLetter {
     pub reason: String,
     /// What exactly is wrong.
     pub detail: String,
+    /// Events in it, as far as they can be told: so many are booked as dead.
+    #[serde(default)]
+    pub events: u64,
     /// When it was set aside, Unix milliseconds.
     pub dead_at: u64,
     /// The record and its history.

@@ -88,13 +88,15 @@ impl Unit {
 
     /// The dead letter of one that will never be applied.
     pub fn dead(&self, reason: Reason, detail: String, now: u64) -> DeadLetter {
-        DeadLetter { reason: reason.as_str().to_owned(), detail, dead_at: now, letter: self.letter() }
+        let (reason, events) = (reason.as_str().to_owned(), self.events);
+        DeadLetter { reason, detail, events, dead_at: now, letter: self.letter() }
     }
 
     /// The dead letter of one that was tried for the last time.
     pub fn exhausted(&self, cause: Cause, detail: String, now: u64) -> DeadLetter {
         let letter = self.failed(cause, detail.clone(), now);
-        DeadLetter { reason: Reason::AttemptsExhausted.as_str().to_owned(), detail, dead_at: now, letter }
+        let (reason, events) = (Reason::AttemptsExhausted.as_str().to_owned(), self.events);
+        DeadLetter { reason, detail, events, dead_at: now, letter }
     }
 
     fn failed(&self, cause: Cause, detail: String, now: u64) -> Letter {

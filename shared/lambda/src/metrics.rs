@@ -35,6 +35,8 @@ pub enum Metric {
     EventsDuplicate,
     /// Events of records that went to the dead-letter queue, by `Reason`.
     EventsDead(&'static str),
+    /// Events of records that were redriven and have ended again, one way or the other: their earlier death does not count any more.
+    EventsRedriven,
     /// Records that a batch brought.
     RecordsReceived,
     /// Records whose outcome is final and good: applied, or nothing new in them.
@@ -85,6 +87,7 @@ impl Metric {
             Self::EventsApplied => "EventsApplied",
             Self::EventsDuplicate => "EventsDuplicate",
             Self::EventsDead(_) => "EventsDead",
+            Self::EventsRedriven => "EventsRedriven",
             Self::RecordsReceived => "RecordsReceived",
             Self::RecordsSettled => "RecordsSettled",
             Self::RecordsDead(_) => "RecordsDead",

@@ -54,7 +54,7 @@ fn message(number: u32, receives: u32, letter: &Letter) -> Value {
 }
 
 fn redrive(reason: &str, attempts: u32) -> Redrive {
-    Redrive { reason: reason.to_owned(), attempts, dead_at: NOW - 7_200_000, redriven_at: NOW - 3_600_000 }
+    Redrive { reason: reason.to_owned(), attempts, events: 1, dead_at: NOW - 7_200_000, redriven_at: NOW - 3_600_000 }
 }
 
 fn letters() -> Vec<Case> {

@@ -30,6 +30,7 @@ fn ours() -> BTreeMap<&'static str, (Metric, &'static [&'static str])> {
         (Metric::EventsDuplicate, APPLIES),
         (Metric::EventsDead(dead), APPLIES),
         (Metric::EventsRetried, APPLIES),
+        (Metric::EventsRedriven, &["RetryFunction"]),
         (Metric::RecordsDead(dead), APPLIES),
         (Metric::RecordsRetried(cause), APPLIES),
         (Metric::RecordsFailed(cause), APPLIES),
@@ -149,16 +150,19 @@ fn the_loss_alarm_takes_every_way_in_which_an_accepted_event_ends() {
         .collect();
     let ended = ["EventsApplied", "EventsDuplicate", "EventsDead"];
     let ended = ended.iter().flat_map(|name| [(*name, "ProcessFunction"), (*name, "RetryFunction")]);
-    assert_eq!(taken, ended.chain([("EventsAccepted", "IngestFunction")]).collect());
-    // Each but what was accepted is taken away, and counts as zero where there is none.
+    let others = [("EventsAccepted", "IngestFunction"), ("EventsRedriven", "RetryFunction")];
+    assert_eq!(taken, ended.chain(others).collect());
+    // Each but what was accepted is taken away, and counts as zero where there is none; what was redriven has died in vain.
     let queries = alarm["Metrics"].as_array().unwrap();
     let expression = |id: &str| queries.iter().find(|query| query["Id"] == id).unwrap()["Expression"].as_str().unwrap();
-    let mut terms = expression("difference").split(" - ");
+    let (ended, redriven) = expression("difference").split_once(" + ").unwrap();
+    assert_eq!(redriven, "FILL(redriven, 0)");
+    let mut terms = ended.split(" - ");
     assert_eq!(terms.next(), Some("FILL(accepted, 0)"));
     let taken_away: BTreeSet<String> = terms.map(str::to_owned).collect();
     let ids =
         queries.iter().filter(|query| query.get("MetricStat").is_some()).map(|query| query["Id"].as_str().unwrap());
-    let others = ids.filter(|id| *id != "accepted").map(|id| format!("FILL({id}, 0)"));
+    let others = ids.filter(|id| !["accepted", "redriven"].contains(id)).map(|id| format!("FILL({id}, 0)"));
     assert_eq!(taken_away, others.collect());
     assert_eq!(expression("missing"), "IF(difference > 0, difference, 0)");
     assert_eq!(expression("loss"), "RUNNING_SUM(missing)");

@@ -14,12 +14,13 @@ use lambda::metrics::NAMESPACE;
 use std::collections::BTreeMap;
 
 /// The metrics that the books are made of.
-const METRICS: [&str; 8] = [
+const METRICS: [&str; 9] = [
     "EventsAccepted",
     "EventsApplied",
     "EventsDuplicate",
     "EventsRetried",
     "EventsDead",
+    "EventsRedriven",
     "EventsUnclaimed",
     "HolesOpened",
     "HolesClosed",

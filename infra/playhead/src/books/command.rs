@@ -125,7 +125,8 @@ impl Report {
             "accepted at (UTC)", "accepted", "applied", "duplicate", "dead", "retried", "unclaimed", "loss"
         );
         let mut line = |title: &str, counts: &Minute, loss: i64| {
-            let Minute { accepted, applied, duplicates, dead, retried, unclaimed, .. } = counts;
+            let Minute { accepted, applied, duplicates, retried, unclaimed, .. } = counts;
+            let dead = counts.dead.saturating_sub(counts.redriven);
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,

@@ -24,6 +24,8 @@ pub struct Books {
     pub retried: u64,
     /// Events of records that went to the dead-letter queue, by reason.
     pub dead: BTreeMap<String, u64>,
+    /// Events of redriven records that have ended again: their earlier death does not count any more.
+    pub redriven: u64,
     /// Events that may be on a log once more than they were accepted.
     pub unclaimed: u64,
     /// Records that went to the dead-letter queue, by reason.
@@ -69,8 +71,10 @@ pub struct Minute {
     pub duplicates: u64,
     /// Sent to the queue `retry`, each time that they were.
     pub retried: u64,
-    /// In the dead-letter queue, or in there once.
+    /// Sent to the dead-letter queue, each time that they were.
     pub dead: u64,
+    /// Of these, the ones that were redriven and have ended again since.
+    pub redriven: u64,
     /// On a log perhaps once more than they were accepted.
     pub unclaimed: u64,
     /// Sequence numbers found missing in sessions that have ended.
@@ -80,11 +84,12 @@ pub struct Minute {
 }
 
 impl Minute {
-    /// accepted − applied − duplicates − dead. Above zero: in flight, or lost. Below: ended more often than they were
+    /// accepted − applied − duplicates − dead + redriven. Above zero: in flight, or lost. Below: ended more often than they were
     /// accepted, which is harmless, since a view counts each sequence number once.
     #[must_use]
     pub fn loss(&self) -> i64 {
         self.accepted.cast_signed() - (self.applied + self.duplicates + self.dead).cast_signed()
+            + self.redriven.cast_signed()
     }
 
     /// Sets what the metric of this name counts; `None` for one that is not in the books.
@@ -95,6 +100,7 @@ impl Minute {
             "EventsDuplicate" => &mut self.duplicates,
             "EventsRetried" => &mut self.retried,
             "EventsDead" => &mut self.dead,
+            "EventsRedriven" => &mut self.redriven,
             "EventsUnclaimed" => &mut self.unclaimed,
             "HolesOpened" => &mut self.holes_opened,
             "HolesClosed" => &mut self.holes_closed,
@@ -110,6 +116,7 @@ impl AddAssign for Minute {
         self.duplicates += other.duplicates;
         self.retried += other.retried;
         self.dead += other.dead;
+        self.redriven += other.redriven;
         self.unclaimed += other.unclaimed;
         self.holes_opened += other.holes_opened;
         self.holes_closed += other.holes_closed;
@@ -117,10 +124,10 @@ impl AddAssign for Minute {
 }
 
 impl Books {
-    /// Events that have ended: applied, duplicates, dead.
+    /// Events that have ended: applied, duplicates, dead and not redriven since.
     #[must_use]
     pub fn ended(&self) -> u64 {
-        self.applied + self.duplicates + self.dead.values().sum::<u64>()
+        (self.applied + self.duplicates + self.dead.values().sum::<u64>()).saturating_sub(self.redriven)
     }
 
     /// Accepted events that are neither in a view nor dead yet. Negative when a record was on a log, or delivered, more
@@ -175,6 +182,7 @@ impl Books {
             "EventsDuplicate" => self.duplicates += n,
             "EventsRetried" => self.retried += n,
             "EventsDead" => by(&mut self.dead, "Reason"),
+            "EventsRedriven" => self.redriven += n,
             "EventsUnclaimed" => self.unclaimed += n,
             "RecordsDead" => by(&mut self.dead_records, "Reason"),
             "RecordsRetried" => by(&mut self.retried_records, "Reason"),

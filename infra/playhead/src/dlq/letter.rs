@@ -158,8 +158,13 @@ impl Found {
         match &self.content {
             Content::Dead(dead) => {
                 let mut letter = dead.letter.clone();
-                let (reason, attempts, dead_at) = (dead.reason.clone(), letter.attempts, dead.dead_at);
-                letter.redrives.push(Redrive { reason, attempts, dead_at, redriven_at: now });
+                letter.redrives.push(Redrive {
+                    reason: dead.reason.clone(),
+                    attempts: letter.attempts,
+                    events: dead.events,
+                    dead_at: dead.dead_at,
+                    redriven_at: now,
+                });
                 letter.attempts = 0;
                 Ok(vec![serde_json::to_string(&letter)?])
             }
@@ -200,17 +205,19 @@ mod tests {
         assert_eq!((first.reason(), first.dead_at(), first.redriven_since(0)), ("corrupt_view", 100, false));
         let [body] = first.redrive(200).unwrap().try_into().unwrap();
         let again: Letter = serde_json::from_str(&body).unwrap();
-        let death = Redrive { reason: "corrupt_view".into(), attempts: 16, dead_at: 100, redriven_at: 200 };
+        let death = Redrive { reason: "corrupt_view".into(), attempts: 16, events: 1, dead_at: 100, redriven_at: 200 };
         let expect = Letter { attempts: 0, redrives: vec![death.clone()], ..died.letter.clone() };
         assert_eq!(again, expect);
         // It dies once more, and is redriven once more.
         let letter = Letter { attempts: 3, ..again };
-        let second = DeadLetter { reason: "attempts_exhausted".into(), detail: String::new(), dead_at: 300, letter };
+        let second =
+            DeadLetter { reason: "attempts_exhausted".into(), detail: String::new(), events: 1, dead_at: 300, letter };
         let second = found(&serde_json::to_string(&second).unwrap());
         assert!(second.redriven_since(200) && !second.redriven_since(201));
         let [body] = second.redrive(400).unwrap().try_into().unwrap();
         let again: Letter = serde_json::from_str(&body).unwrap();
-        let later = Redrive { reason: "attempts_exhausted".into(), attempts: 3, dead_at: 300, redriven_at: 400 };
+        let later =
+            Redrive { reason: "attempts_exhausted".into(), attempts: 3, events: 1, dead_at: 300, redriven_at: 400 };
         assert_eq!(again.redrives, [death, later]);
     }
 

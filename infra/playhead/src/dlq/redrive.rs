@@ -274,7 +274,8 @@ mod tests {
     #[tokio::test]
     async fn a_letter_that_dies_again_is_not_redriven_again_by_the_same_run() {
         let mut again = dead("corrupt_view", 2_000);
-        let death = apply::Redrive { reason: "corrupt_view".into(), attempts: 1, dead_at: 10, redriven_at: BEGAN };
+        let death =
+            apply::Redrive { reason: "corrupt_view".into(), attempts: 1, events: 1, dead_at: 10, redriven_at: BEGAN };
         again.letter.redrives.push(death);
         let sqs = Sqs::start(vec![serde_json::to_string(&again).unwrap()]).await;
         let (done, _) = redrive(&sqs, &Filter::default(), None, false).await;

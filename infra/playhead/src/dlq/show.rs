@@ -162,7 +162,7 @@ mod tests {
         dead.letter.attempts = 16;
         dead.letter.last_error = Some(apply::Failure { cause: "lost_races".into(), detail: "again".into(), at: 0 });
         dead.letter.redrives =
-            vec![apply::Redrive { reason: "corrupt_view".into(), attempts: 2, dead_at: 0, redriven_at: 0 }];
+            vec![apply::Redrive { reason: "corrupt_view".into(), attempts: 2, events: 1, dead_at: 0, redriven_at: 0 }];
         let found = found(&serde_json::to_string(&dead).unwrap());
         let shown = text(&found, 60_000);
         for part in

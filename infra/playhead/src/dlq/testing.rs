@@ -59,7 +59,7 @@ pub(super) fn letter() -> Letter {
 }
 
 pub(super) fn dead(reason: &str, dead_at: u64) -> DeadLetter {
-    DeadLetter { reason: reason.into(), detail: "`title_id` is invalid".into(), dead_at, letter: letter() }
+    DeadLetter { reason: reason.into(), detail: "`title_id` is invalid".into(), events: 1, dead_at, letter: letter() }
 }
 
 /// A message with this body, that SQS moved from `inbound`.
