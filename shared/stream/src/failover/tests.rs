@@ -275,7 +275,8 @@ async fn probes_succeed_although_nothing_runs_between_two_requests() {
 async fn a_probe_is_one_more_copy_and_its_acknowledgement_counts_too() {
     let (failover, primary, standby) = pair(Act::Unavailable(0), Act::Ack(0));
     until(&failover, CircuitState::Open).await;
-    (primary.becomes(Act::Ack(0)), standby.becomes(Act::Hang));
+    primary.becomes(Act::Ack(0));
+    standby.becomes(Act::Hang);
     sleep(Duration::from_millis(60)).await;
     let appended = failover.append(&records(&["probe"])).await;
     assert_eq!(told(&appended), [("P", 2)], "the standby hangs, the probe does not");
