@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use playhead::local::{ApacheKafka, workspace_root};
+use playhead::local::ApacheKafka;
 use tokio::runtime::Runtime;
 
 use self::scenario::Scenario;
@@ -108,10 +108,9 @@ fn run() -> Result<bool> {
         }
         cluster.stop().await?;
         table.seconds = began.elapsed().as_secs();
-        let folder = workspace_root()?.join("target/playhead/faults");
-        table.write(&folder)?;
+        table.write()?;
         println!("\n{}", table.markdown());
-        println!("Written to {}.", folder.display());
+        println!("Written to {}.", table::folder()?.display());
         let failed = table.rows.iter().filter(|row| !row.wrong.is_empty()).count();
         println!("\n{} passed, {failed} failed", table.rows.len() - failed);
         if table.rows.is_empty() {

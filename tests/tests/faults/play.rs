@@ -1,6 +1,7 @@
 //! One scenario from beginning to end, on a local cloud of its own: devices send, the script breaks things, all of it settles.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
@@ -16,9 +17,9 @@ use rand_chacha::ChaCha8Rng;
 
 use super::Args;
 use super::scenario::Scenario;
-use super::settle::settle;
+use super::settle::{complaints, settle};
 use super::stage::{Marks, Poison, Stage, heal, now_ms};
-use super::table::Row;
+use super::table::{self, Row};
 
 const PARTITIONS: i32 = 6;
 /// Attempts in flight at once. The emulator starts an environment for each that finds none idle, so this bounds their number too.
@@ -95,5 +96,11 @@ async fn play_on(scenario: Scenario, cloud: &mut LocalCloud, cluster: &mut Apach
     ensure!(!report.unsent.is_empty(), "the devices had nothing more to send before the scenario was over");
     let (marks, poison) = (stage.marks, stage.poison.sent());
     let settled = settle(endpoints, &plan, &report).await?;
-    Row::of(scenario, &report, marks, &poison, settled, proxy.done().await)
+    let row = Row::of(scenario, &report, marks, &poison, settled, proxy.done().await)?;
+    if !row.wrong.is_empty() {
+        let folder = table::folder()?;
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join(format!("{}.log", scenario.name())), complaints(endpoints).await?.join("\n"))?;
+    }
+    Ok(row)
 }

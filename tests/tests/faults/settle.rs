@@ -93,6 +93,25 @@ pub(crate) async fn settle(endpoints: &Endpoints, plan: &Plan, report: &SendRepo
     }
 }
 
+/// What the functions said at the levels WARN and ERROR.
+///
+/// # Errors
+/// When the logs cannot be read.
+pub(crate) async fn complaints(endpoints: &Endpoints) -> Result<Vec<String>> {
+    let client = aws_sdk_cloudwatchlogs::Client::new(&endpoints.sdk_config());
+    let functions = [&endpoints.ingest_function, &endpoints.process_function, &endpoints.retry_function];
+    let mut lines = Vec::new();
+    for function in functions {
+        for level in ["WARN", "ERROR"] {
+            let request = client.filter_log_events().log_group_name(format!("/aws/lambda/{function}"));
+            let events = request.filter_pattern(level).send().await?.events.unwrap_or_default();
+            let messages = events.iter().filter_map(|event| event.message()).flat_map(str::lines);
+            lines.extend(messages.filter(|line| line.contains(level)).map(|line| format!("{function} {line}")));
+        }
+    }
+    Ok(lines)
+}
+
 async fn read_histories(endpoints: &Endpoints, expected: &Expected) -> Result<BTreeMap<String, Vec<SessionView>>> {
     let profiles: BTreeSet<&String> = expected.views.keys().map(|(profile, _)| profile).collect();
     let token = token::of_service(&endpoints.jwt_secret, TOKEN_LIFETIME)?;

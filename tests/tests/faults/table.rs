@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
+use playhead::books::Books;
+use playhead::local::workspace_root;
 use playhead::simulate::send::{Attempt, SendReport};
 use serde::Serialize;
 
@@ -56,6 +58,8 @@ pub(crate) struct Row {
     circuits: [u64; 2],
     /// From the last answer to a device until nothing was in flight.
     settled_s: f64,
+    /// The functions' own counts: of everything.
+    books: Books,
     /// What the fault proxy did.
     faults: BTreeMap<&'static str, usize>,
     /// Promises that were not kept, in words.
@@ -95,6 +99,7 @@ impl Row {
             circuits: [books.circuit_opened, books.circuit_closed],
             settled_s: seconds(settled.took),
             faults,
+            books: books.clone(),
             ..Self::default()
         };
         let firsts = report.attempts.iter().filter(|attempt| attempt.number == 0);
@@ -243,6 +248,11 @@ const HEAD: [&str; 19] = [
     "promises",
 ];
 
+/// Where the table goes, and beside it what the functions of a scenario that did not hold had to say (`SCENARIO.log`).
+pub(crate) fn folder() -> Result<PathBuf> {
+    Ok(workspace_root()?.join("target/playhead/faults"))
+}
+
 /// All scenarios of a run.
 #[derive(Debug, Serialize)]
 pub(crate) struct Table {
@@ -280,8 +290,9 @@ impl Table {
     }
 
     /// Writes `faults.md` and `faults.json`.
-    pub(crate) fn write(&self, folder: &Path) -> Result<()> {
-        fs::create_dir_all(folder)?;
+    pub(crate) fn write(&self) -> Result<()> {
+        let folder = folder()?;
+        fs::create_dir_all(&folder)?;
         fs::write(folder.join("faults.md"), self.markdown())?;
         Ok(fs::write(folder.join("faults.json"), serde_json::to_vec_pretty(self)?)?)
     }
