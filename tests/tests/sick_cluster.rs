@@ -10,7 +10,6 @@ use anyhow::{Result, ensure};
 use aws_config::SdkConfig;
 use playhead::local::ApacheKafka;
 use std::env::VarError;
-use std::io::Write as _;
 use std::time::{Duration, Instant};
 use stream::{Ack, AppendError, DurableLog as _, KafkaConfig, KafkaLog, KafkaSecurity, LogRecord};
 use tokio::sync::Mutex;
@@ -31,7 +30,7 @@ fn opted_in() -> bool {
             // Past the test harness, which keeps what passing tests print to itself.
             let said =
                 format!("\n*** SKIPPED: to run Apache Kafka, install Java 17 and Maven, and set {OPT_IN}=1. ***\n");
-            writeln!(std::io::stderr(), "{said}").unwrap();
+            eprintln!("{said}");
             false
         }
         // A misspelt wish must not pass for a test.

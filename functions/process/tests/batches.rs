@@ -248,18 +248,19 @@ fn mixed(total: usize, poison: usize, refused: usize) -> (Ran, Queues) {
 
 #[test]
 fn when_most_of_a_batch_fails_nothing_is_diverted_and_lag_grows() {
-    for (total, poison, refused, held) in [
-        (10, 0, 10, false), // few are no flood, even when they are all
-        (11, 0, 11, true),
-        (22, 0, 11, false), // half is not most
-        (21, 0, 11, true),
-        (21, 5, 6, true), // poison floods as well
-        (500, 100, 150, false),
-        (500, 251, 0, true),
+    for (total, poison, refused, parked, dead) in [
+        (10, 0, 10, 10, 0), // few are no flood, even when they are all
+        (11, 0, 11, 0, 0),
+        (22, 0, 11, 11, 0), // half is not most
+        (21, 0, 11, 0, 0),
+        (21, 5, 6, 0, 5), // poison counts, but waits only for its own sake
+        (500, 100, 150, 150, 100),
+        (500, 251, 0, 0, 0),
+        (500, 251, 1, 0, 0),
     ] {
         let (ran, queues) = mixed(total, poison, refused);
         let diverted = (queues.retry.into_taken().len(), queues.dead.into_taken().len());
-        let expected = if held { (poison + refused, 0, 0) } else { (0, refused, poison) };
+        let expected = (poison + refused - parked - dead, parked, dead);
         assert_eq!(
             (ran.failed(), diverted.0, diverted.1),
             expected,

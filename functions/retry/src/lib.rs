@@ -24,7 +24,7 @@ use apply::{
 };
 use lambda::batch::{Batch, BatchAnswer, answer};
 use lambda::metrics::Metrics;
-use playback::outcome::Outcome;
+use playback::outcome::{Cause, Outcome};
 use std::ops::Range;
 use store::ViewTable;
 use work::Work;
@@ -86,7 +86,13 @@ where
     fn decide(&self, work: &Work, units: &[Unit], verdicts: Vec<Verdict>, now: u64) -> Vec<Decision> {
         let last = work.attempts >= self.max_attempts;
         if work.splits || last {
-            return decide(units, verdicts, last, now);
+            let mut decisions = decide(units, verdicts, last, now);
+            // The message comes again as a whole: what of it were set aside now would be set aside each time.
+            if decisions.iter().any(|decision| matches!(decision, Decision::Leave(_))) {
+                let buried = decisions.iter_mut().filter(|decision| matches!(decision, Decision::Bury(..)));
+                buried.for_each(|decision| *decision = Decision::Leave(Cause::HeldBack));
+            }
+            return decisions;
         }
         let one = |(unit, verdict)| match verdict {
             Err(Unapplied::Transient { cause, .. }) => vec![Decision::Leave(cause)],

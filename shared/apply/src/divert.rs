@@ -24,21 +24,24 @@ pub enum Decision {
 
 /// Decides about the units of one batch. Poison is buried; what is worth another try is parked, or on the `last` attempt buried.
 ///
-/// When most of a batch fails, and more than a few, the fault is the store's or ours: then nothing is diverted. The batch waits
-/// where it is and lag grows, rather than that a whole topic ends on the queues. The last attempt ends the waiting of a batch that
-/// is mostly poison, but not while the store is what fails: an outage makes no flood of dead letters however long it lasts.
+/// When most of a batch fails, and more than a few, the fault is the store's or ours: then what is worth another try waits where it is
+/// and lag grows, rather than that a whole topic ends on `retry`. Poison waits only if it is itself most of the batch: of a batch that
+/// waits just what failed is delivered again, so that a little poison among it would become most of it. The last attempt
+/// ends the waiting of poison, but not of the rest while the store is what fails: an outage makes no flood of dead letters
+/// however long it lasts.
 pub fn decide(units: &[Unit], verdicts: Vec<Verdict>, last: bool, now: u64) -> Vec<Decision> {
     let is_flood = |failed: usize| failed > ALWAYS_DIVERTED && failed * 2 > units.len();
-    let unapplied = verdicts.iter().filter(|verdict| verdict.is_err()).count();
     let transient = verdicts.iter().filter(|verdict| matches!(verdict, Err(Unapplied::Transient { .. }))).count();
-    let held = if last { is_flood(transient) } else { is_flood(unapplied) };
-    if held {
-        tracing::error!(unapplied, of = units.len(), "most of a batch cannot be applied: none of it is diverted");
+    let poison = verdicts.iter().filter(|verdict| matches!(verdict, Err(Unapplied::Poison { .. }))).count();
+    let transient_waits = is_flood(if last { transient } else { transient + poison });
+    let poison_waits = !last && is_flood(poison);
+    if transient_waits || poison_waits {
+        tracing::error!(transient, poison, of = units.len(), "most of a batch cannot be applied: that is not diverted");
     }
     let one = |(unit, verdict): (&Unit, Verdict)| match verdict {
         Ok(counts) => Decision::Settled(counts),
-        Err(Unapplied::Transient { cause, .. }) if held => Decision::Leave(cause),
-        Err(Unapplied::Poison { .. }) if held => Decision::Leave(Cause::HeldBack),
+        Err(Unapplied::Transient { cause, .. }) if transient_waits => Decision::Leave(cause),
+        Err(Unapplied::Poison { .. }) if poison_waits => Decision::Leave(Cause::HeldBack),
         Err(Unapplied::Poison { reason, detail }) => Decision::Bury(reason, unit.dead(reason, detail, now)),
         Err(Unapplied::Transient { cause, detail }) if last => {
             Decision::Bury(Reason::AttemptsExhausted, unit.exhausted(cause, detail, now))

@@ -2,6 +2,8 @@
 //!
 //! It needs Java and, for its installation, Maven, so one asks for it: `PLAYHEAD_TEST_APACHE_KAFKA=1`.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use super::*;
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -12,7 +14,6 @@ use rdkafka::types::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 use std::collections::BTreeSet;
 use std::env::VarError;
-use std::io::Write as _;
 use std::sync::LazyLock;
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -34,7 +35,7 @@ pub(in crate::local) async fn opted_in() -> Option<MutexGuard<'static, ()>> {
             // Past the test harness, which keeps what passing tests print to itself.
             let said =
                 format!("\n*** SKIPPED: to run Apache Kafka, install Java 17 and Maven, and set {OPT_IN}=1. ***\n");
-            writeln!(std::io::stderr(), "{said}").unwrap();
+            eprintln!("{said}");
             None
         }
         // A misspelt wish must not pass for a test.

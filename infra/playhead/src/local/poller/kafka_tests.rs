@@ -1,5 +1,7 @@
 //! The poller on real brokers that come and go. See `kafka_cluster_tests.rs` for how to ask for it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use super::super::PollerStats;
 use super::super::core::{Batching, Core};
 use super::super::record::{Source, Topic};
