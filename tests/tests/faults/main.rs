@@ -3,7 +3,7 @@
 //! steady rate, and then holds everything against what the devices were told: the books, the logs record by record, the
 //! dead-letter queue, and every member's view, which the simulator computes apart from the code under test.
 //!
-//! It is a program of its own rather than a set of tests, since its result is a table. It runs for some 12 minutes on two
+//! It is a program of its own rather than a set of tests, since its result is a table. It runs for some 14 minutes on two
 //! cores, so it must be asked for: `PLAYHEAD_TEST_FAULTS=1 cargo test --test faults [-- SCENARIO … --seed N --rate N]`.
 //! The table is printed, and written to `target/playhead/faults/` as Markdown and JSON. The exit status is 0 only if every
 //! scenario kept every promise.
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
     match env::var(SWITCH).as_deref() {
         Err(_) => {
             println!(
-                "Left out: {} scenarios of faults, for some 12 minutes. {SWITCH}=1 runs them.",
+                "Left out: {} scenarios of faults, for some 14 minutes. {SWITCH}=1 runs them.",
                 Scenario::ALL.len()
             );
             ExitCode::SUCCESS
