@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::future::pending;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use anyhow::Result;
@@ -83,6 +84,8 @@ pub struct FaultProxy {
     chance: Mutex<ChaCha8Rng>,
     /// How often each rule came true. Locked while somebody is killed, so that each death is one of its own.
     done: Mutex<BTreeMap<&'static str, usize>>,
+    /// How often somebody was killed.
+    deaths: AtomicU64,
 }
 
 impl FaultProxy {
@@ -100,6 +103,7 @@ impl FaultProxy {
             rules: RwLock::default(),
             chance: Mutex::new(ChaCha8Rng::seed_from_u64(seed)),
             done: Mutex::default(),
+            deaths: AtomicU64::new(0),
         });
         let app = Router::new().fallback(serve).with_state(Arc::clone(&proxy));
         tokio::spawn(async { axum::serve(listener, app).await });
@@ -139,6 +143,7 @@ impl FaultProxy {
 
     async fn answer(&self, headers: HeaderMap, body: Bytes) -> Result<Response> {
         let call = headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
+        let deaths = self.deaths.load(Ordering::SeqCst);
         let Some(rule) = self.rule(call).await else { return self.pass_on(headers, body).await };
         let answer = match rule.when {
             When::Before => None,
@@ -146,7 +151,7 @@ impl FaultProxy {
         };
         match answer {
             Some(refused) if !refused.status().is_success() => Ok(refused),
-            answer => self.happen(rule, answer).await,
+            answer => self.happen(rule, answer, deaths).await,
         }
     }
 
@@ -157,7 +162,8 @@ impl FaultProxy {
         Ok((status, headers, answer.bytes().await?).into_response())
     }
 
-    async fn happen(&self, rule: Rule, answer: Option<Response>) -> Result<Response> {
+    /// `deaths` is how many there had been when the call came.
+    async fn happen(&self, rule: Rule, answer: Option<Response>, deaths: u64) -> Result<Response> {
         let mut done = self.done.lock().await;
         let times = done.entry(rule.name).or_default();
         if *times >= rule.times {
@@ -165,7 +171,11 @@ impl FaultProxy {
             return Ok(answer.unwrap_or_else(cut_off));
         }
         if let Fault::Kill(victims) = &rule.fault {
-            *times += usize::from(victims.signal(Signal::KILL)? > 0);
+            // A caller that died with another call of its own cannot die of this one: its successor would, idle perhaps.
+            if self.deaths.load(Ordering::SeqCst) == deaths && victims.signal(Signal::KILL)? > 0 {
+                self.deaths.fetch_add(1, Ordering::SeqCst);
+                *times += 1;
+            }
             return Ok(cut_off()); // nobody is there to read it
         }
         *times += 1;
