@@ -26,7 +26,8 @@ pub struct Stack {
     pub sdk: SdkConfig,
     /// The local cloud that it is in, if it is.
     pub local: Option<Endpoints>,
-    outputs: BTreeMap<String, String>,
+    /// Its outputs by name.
+    pub(crate) outputs: BTreeMap<String, String>,
     parameters: BTreeMap<String, String>,
 }
 
@@ -58,7 +59,11 @@ impl Stack {
         Self::describe(endpoints.stack.clone(), endpoints.sdk_config(), Some(endpoints)).await
     }
 
-    async fn describe(name: String, sdk: SdkConfig, local: Option<Endpoints>) -> Result<Self> {
+    /// The stack of this name, in the account and region of `sdk`.
+    ///
+    /// # Errors
+    /// If there is none, or it may not be described.
+    pub(crate) async fn describe(name: String, sdk: SdkConfig, local: Option<Endpoints>) -> Result<Self> {
         let described = aws_sdk_cloudformation::Client::new(&sdk).describe_stacks().stack_name(&name).send().await;
         let described = described.with_context(|| format!("describing the stack {name}"))?;
         let stack = described.stacks().first().with_context(|| format!("there is no stack {name}"))?;

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use apply::DeadLetter;
 use aws_sdk_dynamodb::types::AttributeValue;
+pub(crate) use lambda::clock::now_ms;
 use playback::session::SessionId;
 use playhead::local::{Endpoints, LocalCloud, LocalOptions, Primary, Progress, Standby};
 use playhead_tests::within;
@@ -138,12 +139,6 @@ pub(crate) fn run_alone(test: impl AsyncFnOnce(&'static Cloud, &mut LocalCloud) 
 /// Looks until there is something.
 pub(crate) async fn eventually<T>(what: &str, look: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
     within(PATIENCE, what, look).await
-}
-
-/// The time, Unix milliseconds.
-pub(crate) fn now_ms() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    u64::try_from(now.as_millis()).unwrap()
 }
 
 /// The id of a session that begins at `started_at`, never given before in this process.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use indicatif::ProgressBar;
+use lambda::clock::now_ms;
 use playhead::local::{ApacheKafka, Brokers, LocalCloud, LocalOptions, Progress};
 use playhead::simulate::plan::Plan;
 use playhead::simulate::send::{Auth, Pace, Target, Valve, send_through};
@@ -18,7 +19,7 @@ use rand_chacha::ChaCha8Rng;
 use super::Args;
 use super::scenario::Scenario;
 use super::settle::{complaints, settle};
-use super::stage::{Marks, Poison, Stage, heal, now_ms};
+use super::stage::{Marks, Poison, Stage, heal};
 use super::table::{self, Row};
 
 const PARTITIONS: i32 = 6;
@@ -62,7 +63,7 @@ async fn play_on(scenario: Scenario, cloud: &mut LocalCloud, cluster: &mut Apach
     let sessions = (args.rate * scenario.longest().as_secs_f64() / POSTS_A_SESSION).ceil() as usize;
     let faults = Faults { duplicates: 0.05, reorder: 0.1, late: 0.0, lost: 0.0, malformed: 0.01 };
     let model = Model { sessions, viewers: None, titles: 200, homes: vec!["use1".parse()?], seed: args.seed, faults };
-    let plan = Plan::ending_at(&model, i64::try_from(now_ms()?)?)?;
+    let plan = Plan::ending_at(&model, i64::try_from(now_ms())?)?;
     let auth = Auth::Secret { secret: endpoints.jwt_secret.clone(), issuer: None, audience: None };
     let target = Target { endpoint: endpoints.api.clone(), auth };
     let pace = Pace { concurrency: CONCURRENCY, per_second: Some(args.rate), attempts: ATTEMPTS, ..Pace::default() };

@@ -1,9 +1,10 @@
 //! What a scenario plays on, and what it may break.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use lambda::clock::now_ms;
 use playback::contract::{Device, Event, Kind};
 use playback::envelope::{Envelope, Stamp};
 use playback::session::SessionId;
@@ -19,11 +20,6 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 const READY_WITHIN: Duration = Duration::from_secs(90);
 /// A later field of a protobuf message overrides an earlier one: this says `schema_version` 99.
 const VERSION_99: [u8; 2] = [0x08, 99];
-
-/// The time, Unix milliseconds.
-pub(crate) fn now_ms() -> Result<u64> {
-    Ok(u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?)
-}
 
 /// Everything that a scenario's script may lay its hands on.
 pub(crate) struct Stage<'a> {
@@ -48,13 +44,13 @@ pub(crate) struct Marks {
 impl Stage<'_> {
     /// From now on something is broken.
     pub(crate) fn broken(&mut self) -> Result<()> {
-        self.marks.fault.get_or_insert(now_ms()?);
+        self.marks.fault.get_or_insert(now_ms());
         Ok(())
     }
 
     /// From now on nothing is.
     pub(crate) fn healed(&mut self) -> Result<()> {
-        self.marks.healed = Some(now_ms()?);
+        self.marks.healed = Some(now_ms());
         Ok(())
     }
 
@@ -145,7 +141,7 @@ fn poison(number: usize) -> Result<Vec<u8>> {
     if number.is_multiple_of(2) {
         return Ok([b"\xff\xfe no envelope ".as_slice(), number.to_string().as_bytes()].concat());
     }
-    let now = now_ms()?;
+    let now = now_ms();
     let event = Event {
         seq: 0,
         kind: Kind::Started,

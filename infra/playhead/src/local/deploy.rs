@@ -3,6 +3,7 @@
 use super::child::{Guarded, Program};
 use super::emulator::aws_environment;
 use super::tools::Tools;
+use crate::stack::Stack;
 use anyhow::{Context as _, Result, bail};
 use aws_config::SdkConfig;
 use std::collections::BTreeMap;
@@ -98,7 +99,7 @@ impl Deployment<'_> {
         if !status.success() {
             bail!("sam deploy failed ({status}); {}", sam.tail());
         }
-        outputs(self.sdk).await
+        Ok(Stack::describe(STACK.to_owned(), self.sdk.clone(), None).await?.outputs)
     }
 
     /// The tool asks the package index for a newer version once a week, as far as it knows. Now it knows better.
@@ -109,12 +110,4 @@ impl Deployment<'_> {
         fs::write(settings.join("metadata.json"), format!(r#"{{"lastVersionCheck": {now}}}"#))?;
         Ok(())
     }
-}
-
-async fn outputs(sdk: &SdkConfig) -> Result<BTreeMap<String, String>> {
-    let described = aws_sdk_cloudformation::Client::new(sdk).describe_stacks().stack_name(STACK).send().await;
-    let described = described.with_context(|| format!("describing the stack {STACK}"))?;
-    let stack = described.stacks().first().with_context(|| format!("there is no stack {STACK}"))?;
-    let pairs = stack.outputs().iter().filter_map(|output| Some((output.output_key()?, output.output_value()?)));
-    Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
 }
