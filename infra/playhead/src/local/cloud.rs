@@ -260,6 +260,12 @@ impl LocalCloud {
             jwt_secret,
             run_dir: options.run_dir,
             pid: std::process::id(),
+            remote_topic: None,
+            remote_stream: outputs.get("RemoteStreamName").cloned(),
+            remote_standby_stream: outputs.get("RemoteStandbyStreamName").cloned(),
+            forward_function: outputs.get("ForwardFunctionName").cloned(),
+            routing_parameter: format!("/{STACK}/routing"),
+            peers: Vec::new(),
         };
 
         progress.step("Starting the pollers");

@@ -32,6 +32,15 @@ pub struct Endpoints {
     pub standby_stream: Option<String>,
     /// DynamoDB table of the views.
     pub views_table: String,
+    /// Kafka topic of the sessions of other regions, wherever the log is on Kafka, if there are other regions.
+    #[serde(default)]
+    pub remote_topic: Option<String>,
+    /// Kinesis stream of the sessions of other regions on the primary log, if that is Kinesis and there are other regions.
+    #[serde(default)]
+    pub remote_stream: Option<String>,
+    /// Kinesis stream of the sessions of other regions on the standby log, likewise.
+    #[serde(default)]
+    pub remote_standby_stream: Option<String>,
     /// SQS queue into which other regions send envelopes.
     pub inbound_queue_url: String,
     /// SQS queue of records to be applied again.
@@ -48,12 +57,21 @@ pub struct Endpoints {
     pub retry_function: String,
     /// Lambda function `query`.
     pub query_function: String,
+    /// Lambda function `forward`, if there are other regions.
+    #[serde(default)]
+    pub forward_function: Option<String>,
+    /// SSM parameter that holds the routing document.
+    #[serde(default)]
+    pub routing_parameter: String,
     /// Shared secret (HS256) of the stage's bearer tokens, made anew for each run.
     pub jwt_secret: String,
     /// Folder of the run: logs, and what was deployed.
     pub run_dir: PathBuf,
     /// The process that holds the local cloud.
     pub pid: u32,
+    /// The other regions' clouds, if there are several. They have no peers themselves.
+    #[serde(default)]
+    pub peers: Vec<Endpoints>,
 }
 
 impl Endpoints {
@@ -89,6 +107,12 @@ impl fmt::Debug for Endpoints {
             jwt_secret: _,
             run_dir,
             pid,
+            remote_topic,
+            remote_stream,
+            remote_standby_stream,
+            forward_function,
+            routing_parameter,
+            peers,
         } = self;
         f.debug_struct("Endpoints")
             .field("api", api)
@@ -112,6 +136,12 @@ impl fmt::Debug for Endpoints {
             .field("jwt_secret", &format_args!("…"))
             .field("run_dir", run_dir)
             .field("pid", pid)
+            .field("remote_topic", remote_topic)
+            .field("remote_stream", remote_stream)
+            .field("remote_standby_stream", remote_standby_stream)
+            .field("forward_function", forward_function)
+            .field("routing_parameter", routing_parameter)
+            .field("peers", peers)
             .finish()
     }
 }
@@ -155,6 +185,12 @@ pub(super) mod tests {
             jwt_secret: "do-not-show-this".into(),
             run_dir: "/run".into(),
             pid: 1,
+            remote_topic: None,
+            remote_stream: None,
+            remote_standby_stream: None,
+            forward_function: None,
+            routing_parameter: "/playhead-local/routing".into(),
+            peers: Vec::new(),
         }
     }
 
