@@ -12,6 +12,7 @@ use crate::outcome::Reason;
 use crate::proto;
 use crate::session::SessionId;
 use prost::Message;
+use prost::bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -56,6 +57,56 @@ pub struct Poison {
     pub events: u64,
     /// When it seems to have been received, Unix milliseconds.
     pub received_at: Option<u64>,
+}
+
+/// What can be told of a record without reading its events, whatever the version that wrote it: enough to send it on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// The viewing session.
+    pub session_id: SessionId,
+    /// How many events it holds.
+    pub events: u64,
+    /// When it was received, Unix milliseconds; `None` when it does not say.
+    pub received_at: Option<u64>,
+    /// The AWS regions that sent it on so far.
+    pub hops: Vec<String>,
+}
+
+impl Head {
+    /// Reads what every version of an envelope has in common. The events are counted and not looked into: whether they can be
+    /// applied is for the region that folds them to say.
+    ///
+    /// # Errors
+    /// [`Poison`] when the bytes are no envelope, or name no session.
+    pub fn peek(bytes: Bytes) -> Result<Self, Poison> {
+        let head = proto::EnvelopeHead::decode(bytes).map_err(|error| Poison {
+            reason: Reason::NotAnEnvelope,
+            detail: error.to_string(),
+            events: 0,
+            received_at: None,
+        })?;
+        let events = head.events.len() as u64;
+        let received_at = (head.received_at > 0).then_some(head.received_at);
+        let poison = |reason, detail: &str| Poison { reason, detail: detail.to_owned(), events, received_at };
+        if head.schema_version == 0 {
+            return Err(poison(Reason::NotAnEnvelope, "`schema_version` is absent"));
+        }
+        match head.session_id.parse() {
+            Ok(session_id) => Ok(Self { session_id, events, received_at, hops: head.hops }),
+            Err(_) => Err(poison(Reason::InvalidEnvelope, "`session_id` is invalid")),
+        }
+    }
+}
+
+/// The same envelope with `region` as its last hop. A repeated field may stand anywhere in a message, so that the bytes
+/// are kept as they are, unknown fields and all.
+pub fn with_hop(envelope: &[u8], region: &str) -> Vec<u8> {
+    const HOPS: u32 = 9;
+    let region = region.to_owned();
+    let mut bytes = Vec::with_capacity(envelope.len() + region.len() + 4);
+    bytes.extend_from_slice(envelope);
+    prost::encoding::string::encode(HOPS, &region, &mut bytes);
+    bytes
 }
 
 /// Groups the events of one request into envelopes: one a session (and another only where a session's events
@@ -117,6 +168,7 @@ impl Envelope {
             ingest_region: self.stamp.ingest_region.clone(),
             trace_id: self.stamp.trace_id.map(|id| id.to_vec()).unwrap_or_default(),
             events,
+            hops: Vec::new(),
         }
         .encode_to_vec()
     }
@@ -367,6 +419,40 @@ mod tests {
         check(&with(|e| e.events[0].title_duration_ms = None), Reason::InvalidEnvelope, "events.title_duration_ms");
         check(&with(|e| e.events[0].device_id = None), Reason::InvalidEnvelope, "events.device_id");
         check(&with(|e| e.events[0].country = Some("xx".to_owned())), Reason::InvalidEnvelope, "events.country");
+    }
+
+    proptest! {
+        #[test]
+        fn a_head_says_what_the_envelope_holds_and_hops_add_up(envelope in testing::envelopes(), hops in prop::collection::vec("[a-z0-9-]{1,12}", 0..4)) {
+            let mut bytes = envelope.encode();
+            for hop in &hops {
+                bytes = with_hop(&bytes, hop);
+            }
+            let head = Head::peek(Bytes::from(bytes.clone())).unwrap();
+            prop_assert_eq!(&head.session_id, &envelope.session_id);
+            prop_assert_eq!((head.events, head.hops), (envelope.events.len() as u64, hops));
+            prop_assert_eq!(head.received_at.unwrap_or(0), envelope.stamp.received_at);
+            prop_assert_eq!(Envelope::decode(&bytes), Ok(envelope));
+        }
+
+        #[test]
+        fn peeking_at_anything_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Head::peek(Bytes::from(bytes));
+        }
+    }
+
+    /// Newer code may have written it, and newer code may read it: what is between them passes it on.
+    #[test]
+    fn a_head_is_read_whatever_the_version_and_names_what_is_not_there() {
+        let peek = |schema_version, session_id: &str| {
+            let mut envelope = proto::Envelope::decode(testing::example().encode().as_slice()).unwrap();
+            (envelope.schema_version, envelope.session_id) = (schema_version, session_id.to_owned());
+            Head::peek(envelope.encode_to_vec().into()).map(|head| head.events).map_err(|poison| poison.reason)
+        };
+        let session = "use1-01M3250V3TW3KG5DD5CEVSMJCC";
+        assert_eq!(peek(SCHEMA_VERSION + 1, session), Ok(1));
+        assert_eq!(peek(0, session), Err(Reason::NotAnEnvelope));
+        assert_eq!(peek(SCHEMA_VERSION, "x"), Err(Reason::InvalidEnvelope));
     }
 
     #[test]

@@ -41,12 +41,13 @@ pub fn assemble(rows: impl IntoIterator<Item = (Ulid, Row)>) -> Vec<Entry> {
         match row {
             Row::Hidden(is_hidden) => {
                 hidden = Some((ulid, is_hidden));
-                if let Some(entry) = entries.last_mut().filter(|entry| entry.session_id.ulid == ulid) {
-                    entry.hidden = is_hidden;
-                }
+                let parts = entries.iter_mut().rev().take_while(|entry| entry.session_id.ulid == ulid);
+                parts.for_each(|entry| entry.hidden = is_hidden);
             }
             Row::Part { home, view } => match entries.last_mut() {
-                Some(entry) if entry.session_id.ulid == ulid => entry.view.merge(&view),
+                Some(entry) if entry.session_id.ulid == ulid && entry.session_id.home == home => {
+                    entry.view.merge(&view);
+                }
                 _ => {
                     let hidden = hidden.is_some_and(|(of, is_hidden)| of == ulid && is_hidden);
                     entries.push(Entry { session_id: SessionId { ulid, home }, view, hidden });
@@ -87,6 +88,8 @@ pub fn bookmark(entries: impl IntoIterator<Item = Entry>) -> Option<Entry> {
 mod tests {
     use super::*;
     use crate::testing;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
     fn part(number: u128, title: &str, position_ms: u64, received_at: u64) -> (Ulid, Row) {
         let mut envelope = testing::example();
@@ -118,6 +121,58 @@ mod tests {
             seen,
             [(testing::session(3), false, 30), (testing::session(2), true, 21), (testing::session(1), true, 10)]
         );
+    }
+
+    /// Two sessions whose ids differ by their home alone: no player makes them by accident.
+    #[test]
+    fn a_session_is_its_home_too() {
+        let (ulid, Row::Part { view, .. }) = part(1, "t1", 5, 10) else { panic!("a part") };
+        let west = Row::Part { home: "usw2".parse().unwrap(), view };
+        let entries = assemble([hidden(1, true), (ulid, west), part(1, "t1", 9, 11)]);
+        let seen: Vec<_> = entries.iter().map(|e| (e.session_id.home.as_str(), e.view.events(), e.hidden)).collect();
+        assert_eq!(seen, [("usw2", 1, true), ("use1", 1, true)]);
+    }
+
+    proptest! {
+        /// Whichever region folds which of a session's envelopes, in whatever order and however often, readers see what one
+        /// writer would have folded.
+        #[test]
+        fn any_split_over_writers_joined_by_readers_is_one_writers_fold(
+            trace in prop::collection::vec((testing::envelopes(), 0usize..4, 1usize..3), 1..24),
+            order in any::<prop::sample::Index>(),
+        ) {
+            let mut alone: BTreeMap<(SessionId, String), View> = BTreeMap::new();
+            let mut parts: BTreeMap<(SessionId, String, usize), View> = BTreeMap::new();
+            let join = |view: &mut Option<View>, other: &View| match view {
+                Some(view) => view.merge(other),
+                None => *view = Some(other.clone()),
+            };
+            let turned = trace.iter().cycle().skip(order.index(trace.len())).take(trace.len());
+            for (envelope, _, _) in &trace {
+                let key = (envelope.session_id.clone(), envelope.profile_id.clone());
+                let mut view = alone.remove(&key);
+                join(&mut view, &View::of_envelope(envelope).unwrap());
+                alone.insert(key, view.unwrap());
+            }
+            for (envelope, writer, times) in turned {
+                for _ in 0..*times {
+                    let key = (envelope.session_id.clone(), envelope.profile_id.clone(), *writer);
+                    let mut view = parts.remove(&key);
+                    join(&mut view, &View::of_envelope(envelope).unwrap());
+                    parts.insert(key, view.unwrap());
+                }
+            }
+            let mut joined = BTreeMap::new();
+            for profile in ["p0", "p1"] {
+                let rows = parts.iter().filter(|((_, of, _), _)| of == profile);
+                let rows = rows.map(|((session, _, _), view)| {
+                    (session.ulid, Row::Part { home: session.home.clone(), view: view.clone() })
+                });
+                let entries = assemble(rows).into_iter().map(|e| ((e.session_id, profile.to_owned()), e.view));
+                joined.extend(entries);
+            }
+            prop_assert_eq!(joined, alone);
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! How a record ends: every record that `process` or `retry` receives ends in exactly one [`Outcome`].
+//! How a record ends: every record that `process`, `retry` or `forward` receives ends in exactly one [`Outcome`].
 
 /// Why a record can never be applied: it goes to the dead-letter queue with its bytes.
 /// [`Reason::as_str`] is a metric dimension and part of the dead letter, and never changes.
@@ -61,11 +61,13 @@ pub enum Cause {
     HeldBack,
     /// The object with the batch that Lambda gave up could not be had.
     ObjectUnavailable,
+    /// The region that folds the session did not take the record.
+    RegionUnavailable,
 }
 
 impl Cause {
     /// All causes.
-    pub const ALL: [Cause; 8] = [
+    pub const ALL: [Cause; 9] = [
         Cause::StoreThrottled,
         Cause::StoreUnavailable,
         Cause::LostRaces,
@@ -74,6 +76,7 @@ impl Cause {
         Cause::RetryUnavailable,
         Cause::HeldBack,
         Cause::ObjectUnavailable,
+        Cause::RegionUnavailable,
     ];
 
     /// The stable name, a metric dimension.
@@ -87,6 +90,7 @@ impl Cause {
             Cause::RetryUnavailable => "retry_unavailable",
             Cause::HeldBack => "held_back",
             Cause::ObjectUnavailable => "object_unavailable",
+            Cause::RegionUnavailable => "region_unavailable",
         }
     }
 }
@@ -112,6 +116,11 @@ impl std::ops::AddAssign for Counts {
 pub enum Outcome {
     /// All its events are in their views.
     Settled(Counts),
+    /// It is on the queue `inbound` of the region that folds its session.
+    Forwarded {
+        /// How many events it holds.
+        events: u64,
+    },
     /// It is on the queue `retry`, to be applied again.
     Retried {
         /// Why.

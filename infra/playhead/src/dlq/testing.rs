@@ -42,6 +42,7 @@ pub(super) fn envelope() -> Vec<u8> {
         ingest_region: "us-east-1".into(),
         trace_id: Vec::new(),
         events: vec![event],
+        hops: Vec::new(),
     }
     .encode_to_vec()
 }
