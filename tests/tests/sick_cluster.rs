@@ -51,7 +51,7 @@ async fn start(name: &str, brokers: u16) -> Result<(ApacheKafka, KafkaLog)> {
 
 /// Sessions on all partitions.
 fn records() -> Vec<LogRecord> {
-    let record = |n| LogRecord { key: format!("session-{n}"), value: format!("value-{n}").into() };
+    let record = |n| LogRecord::new(format!("session-{n}"), format!("value-{n}"));
     (0..48).map(record).collect()
 }
 

@@ -56,6 +56,15 @@ impl Log {
         }
     }
 
+    /// Another topic or stream in the same place, through the same connections.
+    #[must_use]
+    pub fn beside(&self, name: &str) -> Self {
+        match self {
+            Self::Kafka(kafka) => Self::Kafka(kafka.beside(name)),
+            Self::Kinesis(kinesis) => Self::Kinesis(kinesis.beside(name)),
+        }
+    }
+
     /// Connects, so that connections, handshakes and tokens are paid for before the first request.
     ///
     /// # Errors
@@ -92,18 +101,36 @@ pub struct LazyKafka {
 
 struct Inner {
     config: KafkaConfig,
-    sdk: SdkConfig,
+    reached: Reached,
     log: OnceCell<KafkaLog>,
+}
+
+/// How a log gets its client.
+enum Reached {
+    /// It makes one.
+    By(SdkConfig),
+    /// It shares that of another topic.
+    Beside(LazyKafka),
 }
 
 impl LazyKafka {
     fn new(config: KafkaConfig, sdk: &SdkConfig) -> Self {
-        Self { inner: Arc::new(Inner { config, sdk: sdk.clone(), log: OnceCell::new() }) }
+        Self { inner: Arc::new(Inner { config, reached: Reached::By(sdk.clone()), log: OnceCell::new() }) }
+    }
+
+    fn beside(&self, topic: &str) -> Self {
+        let config = KafkaConfig { topic: topic.to_owned(), ..self.inner.config.clone() };
+        Self { inner: Arc::new(Inner { config, reached: Reached::Beside(self.clone()), log: OnceCell::new() }) }
     }
 
     /// The log itself. One call at a time looks for the brokers; the others wait for what it finds.
     async fn connected(&self) -> Result<&KafkaLog, ConnectError> {
-        self.inner.log.get_or_try_init(|| KafkaLog::connect(&self.inner.config, &self.inner.sdk)).await
+        let Inner { config, reached, log } = &*self.inner;
+        let connect = async || match reached {
+            Reached::By(sdk) => KafkaLog::connect(config, sdk).await,
+            Reached::Beside(other) => Ok(Box::pin(other.connected()).await?.beside(&config.topic)),
+        };
+        log.get_or_try_init(connect).await
     }
 
     /// No broker is known, so that nothing was sent.
@@ -145,7 +172,7 @@ mod tests {
     }
 
     fn records() -> [LogRecord; 2] {
-        ["a", "b"].map(|key| LogRecord { key: key.to_owned(), value: bytes::Bytes::from_static(b"v") })
+        ["a", "b"].map(|key| LogRecord::new(key, bytes::Bytes::from_static(b"v")))
     }
 
     /// No cluster is named, so that no broker is found.
@@ -172,5 +199,9 @@ mod tests {
             assert!(log.append(&records()).await.iter().all(Result::is_ok));
             assert!(log.inner.log.get().is_some());
         }
+        mock.create_topic("u", 1, 1).unwrap();
+        assert!(log.beside("u").append(&records()).await.iter().all(Result::is_ok), "another topic beside it");
+        let beside_nothing = log.beside("absent").append(&records()).await;
+        assert!(beside_nothing.iter().all(Result::is_err), "{beside_nothing:?}");
     }
 }

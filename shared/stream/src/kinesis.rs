@@ -21,9 +21,10 @@ use aws_sdk_kinesis::types::{PutRecordsRequestEntry, PutRecordsResultEntry};
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use futures::stream::{self, Stream, StreamExt};
+use md5::Digest as _;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::log::{Ack, AppendError, Attempt, DurableLog, LogRecord, Settled};
+use crate::log::{Ack, AppendError, Attempt, DurableLog, Lane, LogRecord, Settled};
 
 /// Records in one `PutRecords`, at most (API reference of `PutRecords`).
 pub const MAX_REQUEST_RECORDS: usize = 500;
@@ -108,6 +109,12 @@ impl KinesisLog {
         Self { config, client: Client::from_conf(settings.build()), fresh }
     }
 
+    /// Another stream of the same account, through the same connections.
+    #[must_use]
+    pub fn beside(&self, stream: &str) -> Self {
+        Self { config: KinesisConfig { stream: stream.to_owned(), ..self.config.clone() }, ..self.clone() }
+    }
+
     /// Calls `PutRecords` without a record, so that a connection is there and credentials are known before the first
     /// request. Kinesis refuses that as invalid, once it knows who asks; unlike describing the stream, it needs no
     /// permission but the one to append.
@@ -175,7 +182,9 @@ impl KinesisLog {
         let mut call = client.put_records().stream_name(&self.config.stream);
         let pending = || round.pending.iter().map(|pending| &records[pending.index]);
         for record in pending() {
-            let entry = PutRecordsRequestEntry::builder().partition_key(&record.key);
+            let entry = PutRecordsRequestEntry::builder()
+                .partition_key(&record.key)
+                .set_explicit_hash_key(hash_key(record).map(|hash| hash.to_string()));
             match entry.data(Blob::new(record.value.as_ref())).build() {
                 Ok(entry) => call = call.records(entry),
                 Err(error) => {
@@ -231,6 +240,17 @@ struct Pending {
 struct Plan {
     requests: Vec<Vec<usize>>,
     refused: Vec<Settled>,
+}
+
+/// Where a record of a lane goes: Kinesis gives each shard a range of 128-bit hashes, which by itself are MD5 of the key, and a lane has its part
+/// of them. `None` leaves it to Kinesis.
+fn hash_key(record: &LogRecord) -> Option<u128> {
+    let Lane { index, of } = record.lane;
+    if of < 2 {
+        return None;
+    }
+    let hash = u128::from_be_bytes(md5::Md5::digest(record.key.as_bytes()).into());
+    Some(u128::MAX / u128::from(of) * u128::from(index) + hash / u128::from(of))
 }
 
 /// Cuts the records into requests within the API's limits, in their order, each as full as its followers allow.

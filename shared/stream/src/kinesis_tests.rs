@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 fn record(key: &str) -> LogRecord {
-    LogRecord { key: key.to_owned(), value: Bytes::from_static(b"v") }
+    LogRecord::new(key, Bytes::from_static(b"v"))
 }
 
 fn records(keys: &[&str]) -> Vec<LogRecord> {
@@ -39,7 +39,7 @@ proptest! {
     #[test]
     fn requests_hold_every_fitting_record_once_in_order_within_limits_and_full(sizes in sizes()) {
         let bytes = Bytes::from(vec![0; MAX_RECORD_BYTES]);
-        let of = |&size: &usize| LogRecord { key: "k".to_owned(), value: bytes.slice(..size) };
+        let of = |&size: &usize| LogRecord::new("k", bytes.slice(..size));
         let records: Vec<LogRecord> = sizes.iter().map(of).collect();
         let plan = plan("s", &records);
         let fits = |index: &usize| sizes[*index] < MAX_RECORD_BYTES;
@@ -205,7 +205,7 @@ async fn what_a_failed_call_means() {
 #[tokio::test]
 async fn an_oversize_record_fails_alone() {
     let (log, calls) = small_kinesis(|_, keys| entries(keys, |_| None)).await;
-    let big = LogRecord { key: "big".to_owned(), value: Bytes::from(vec![0; MAX_RECORD_BYTES - 2]) };
+    let big = LogRecord::new("big", vec![0; MAX_RECORD_BYTES - 2]);
     let long_key = record(&"k".repeat(MAX_KEY_CHARS + 1));
     let results = log.append(&[record("a"), big, long_key, record("c")]).await;
     assert_eq!((results[0].is_ok(), results[3].is_ok()), (true, true));
@@ -320,4 +320,15 @@ fn the_default_times_leave_room_for_a_second_attempt_within_the_patience_of_the_
     assert!(config.connect_timeout < config.attempt_timeout);
     assert!(config.attempt_timeout * 2 <= config.budget);
     assert!(config.budget < crate::failover::Policy::default().patience);
+}
+
+proptest! {
+    #[test]
+    fn a_lane_has_its_own_part_of_the_hashes(keys in proptest::collection::vec("[a-z0-9]{1,30}", 1..20), lanes in 2..6u16) {
+        for (key, index) in keys.iter().zip((0..lanes).cycle()) {
+            let hash = hash_key(&LogRecord { lane: Lane::new(index, lanes), ..record(key) }).unwrap();
+            prop_assert_eq!(hash / (u128::MAX / u128::from(lanes)), u128::from(index));
+        }
+        prop_assert_eq!(hash_key(&record("k")), None);
+    }
 }

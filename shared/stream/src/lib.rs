@@ -21,8 +21,8 @@ pub mod queue;
 pub mod testing;
 
 pub use choice::{Log, LogConfig, LogWarmUpError};
-pub use failover::{Appended, Failover, Fate, Override, Policy, Role};
+pub use failover::{Appended, Failover, Fate, Policy, Role};
 pub use kafka::{ConnectError, KafkaConfig, KafkaLog, KafkaSecurity, WarmUpError};
 pub use kinesis::{KinesisConfig, KinesisLog};
-pub use log::{Ack, AppendError, Attempt, DurableLog, LogRecord, Settled};
+pub use log::{Ack, AppendError, Attempt, DurableLog, Lane, LogRecord, Settled};
 pub use queue::{Queue, SendError};

@@ -17,6 +17,37 @@ pub struct LogRecord {
     pub key: String,
     /// The encoded envelope, passed on unread.
     pub value: Bytes,
+    /// Which part of the log it goes to, if that is well.
+    pub lane: Lane,
+}
+
+/// A part of a log's partitions (of a stream's hash keys): records that may wait for different things go to different lanes,
+/// so that one that waits holds up none of another lane. A log that has fewer partitions than lanes has one lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lane {
+    /// Which one, less than `of`.
+    pub index: u16,
+    /// How many there are, at least 1.
+    pub of: u16,
+}
+
+impl Lane {
+    /// The whole log.
+    pub const WHOLE: Self = Self { index: 0, of: 1 };
+
+    /// Lane `index` of `of`; with less than two there is just one.
+    #[must_use]
+    pub fn new(index: u16, of: u16) -> Self {
+        if of < 2 { Self::WHOLE } else { Self { index: index % of, of } }
+    }
+}
+
+impl LogRecord {
+    /// A record that may go anywhere.
+    #[must_use]
+    pub fn new(key: impl Into<String>, value: impl Into<Bytes>) -> Self {
+        Self { key: key.into(), value: value.into(), lane: Lane::WHOLE }
+    }
 }
 
 /// A log that has a record safely once it has acknowledged it.

@@ -77,6 +77,20 @@ pub enum SendError {
     },
 }
 
+impl SendError {
+    /// Whether SQS may have the message all the same.
+    #[must_use]
+    pub fn may_have_arrived(&self) -> bool {
+        matches!(self, Self::Call { .. } | Self::Unanswered { .. })
+    }
+}
+
+/// How many calls it takes to send these bodies.
+#[must_use]
+pub fn calls(bodies: &[String]) -> usize {
+    plan("", bodies).batches.len()
+}
+
 /// An SQS standard queue to send to.
 #[derive(Clone, Debug)]
 pub struct Queue {

@@ -97,7 +97,7 @@ mod tests {
     use crate::log::Attempt;
 
     fn record(key: &str) -> LogRecord {
-        LogRecord { key: key.to_owned(), value: bytes::Bytes::from_static(b"v") }
+        LogRecord::new(key, bytes::Bytes::from_static(b"v"))
     }
 
     #[tokio::test]

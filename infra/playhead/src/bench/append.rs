@@ -10,12 +10,11 @@ use aws_config::{BehaviorVersion, SdkConfig};
 use futures::Stream;
 use playback::edge::{SessionWindow, parse_request, validate};
 use playback::envelope::{Stamp, group};
+use playback::routing::Override;
 use serde::Serialize;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use stream::{
-    Ack, DurableLog, Failover, KafkaConfig, KafkaLog, KafkaSecurity, LogRecord, Override, Policy, Role, Settled,
-};
+use stream::{Ack, DurableLog, Failover, KafkaConfig, KafkaLog, KafkaSecurity, LogRecord, Policy, Role, Settled};
 
 /// Appends of each kind before those that are measured.
 const WARM_UP: usize = 200;
@@ -83,7 +82,7 @@ async fn compare<L: DurableLog + Clone + 'static>(
     requests: &[Vec<LogRecord>],
     appends: usize,
 ) -> Result<(Latency, Latency)> {
-    let failover = Failover::new(log.clone(), Some(log.clone()), Override::Auto, Policy::default());
+    let failover = Failover::new(log.clone(), Some(log.clone()), Policy::default());
     let (mut bare, mut behind) = (Vec::with_capacity(appends), Vec::with_capacity(appends));
     for (n, records) in requests.iter().cycle().take(WARM_UP + appends).enumerate() {
         let began = Instant::now();
@@ -93,7 +92,7 @@ async fn compare<L: DurableLog + Clone + 'static>(
             result?;
         }
         let began = Instant::now();
-        let appended = failover.append(records).await;
+        let appended = failover.append(records, Override::Auto).await;
         behind.push(began.elapsed());
         for fate in appended.fates {
             ensure!(fate.result? == Role::Primary, "append {n}: the log is not well, so that nothing was measured");
@@ -118,10 +117,8 @@ fn records(body: &[u8]) -> Result<Vec<LogRecord>> {
         Stamp { received_at: DEFAULT_START_AT.unsigned_abs(), ingest_region: "us-east-1".to_owned(), trace_id: None };
     let events = parse_request(body)?.into_iter().map(|raw| validate(raw, stamp.received_at, window));
     let events = events.collect::<Result<Vec<_>, _>>()?;
-    let record = |envelope: playback::envelope::Envelope| LogRecord {
-        key: envelope.session_id.to_string(),
-        value: envelope.encode().into(),
-    };
+    let record =
+        |envelope: playback::envelope::Envelope| LogRecord::new(envelope.session_id.to_string(), envelope.encode());
     Ok(group(events, &stamp).into_iter().map(record).collect())
 }
 

@@ -14,11 +14,11 @@ mod circuit;
 mod tests;
 
 use std::pin::pin;
-use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::stream::{self, Stream, StreamExt};
+use playback::routing::Override;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
@@ -34,36 +34,6 @@ pub enum Role {
     Primary,
     /// The log that is used while the primary is not.
     Standby,
-}
-
-/// What the operator says about the choice of the log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Override {
-    /// The circuit decides.
-    #[default]
-    Auto,
-    /// The primary only, however it is.
-    Primary,
-    /// The standby only, however it is.
-    Standby,
-}
-
-/// A word that is no [`Override`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("is none of auto, primary, standby")]
-pub struct UnknownOverride;
-
-impl FromStr for Override {
-    type Err = UnknownOverride;
-
-    fn from_str(word: &str) -> Result<Self, Self::Err> {
-        match word {
-            "auto" => Ok(Self::Auto),
-            "primary" => Ok(Self::Primary),
-            "standby" => Ok(Self::Standby),
-            _ => Err(UnknownOverride),
-        }
-    }
 }
 
 /// How long things may take, and when the circuit opens.
@@ -119,7 +89,6 @@ pub struct Failover<L> {
 struct Inner<L> {
     primary: L,
     standby: Option<L>,
-    operator: Override,
     policy: Policy,
     watched: Mutex<Watched>,
 }
@@ -140,9 +109,9 @@ impl<L> Clone for Failover<L> {
 impl<L: DurableLog + 'static> Failover<L> {
     /// Appends go to `primary`, and to `standby` when it is there and the primary is not well.
     #[must_use]
-    pub fn new(primary: L, standby: Option<L>, operator: Override, policy: Policy) -> Self {
+    pub fn new(primary: L, standby: Option<L>, policy: Policy) -> Self {
         let watched = Watched { circuit: Circuit::new(policy.circuit.clone()), opened: 0, closed: 0 };
-        Self { inner: Arc::new(Inner { primary, standby, operator, policy, watched: Mutex::new(watched) }) }
+        Self { inner: Arc::new(Inner { primary, standby, policy, watched: Mutex::new(watched) }) }
     }
 
     /// The primary log.
@@ -163,11 +132,12 @@ impl<L: DurableLog + 'static> Failover<L> {
         self.inner.watched().circuit.state()
     }
 
-    /// Appends the records and says of each whether and where it is durable, within the policy's `total` and `grace`.
-    pub async fn append(&self, records: &[LogRecord]) -> Appended {
+    /// Appends the records and says of each whether and where it is durable, within the policy's `total` and `grace`. An
+    /// operator who chooses a standby that there is none of chooses nothing.
+    pub async fn append(&self, records: &[LogRecord], operator: Override) -> Appended {
         let inner = &*self.inner;
         let mut fates = Fates::new(records);
-        match (&inner.standby, inner.operator) {
+        match (&inner.standby, operator) {
             _ if records.is_empty() => {}
             (None, _) | (_, Override::Primary) => inner.only(Role::Primary, &inner.primary, &mut fates).await,
             (Some(standby), Override::Standby) => inner.only(Role::Standby, standby, &mut fates).await,

@@ -41,7 +41,7 @@ impl KafkaLog {
         let partition = match self.inner.partitions() {
             None => None,
             Some(partitions) => {
-                let choice = partitions.choose(record.key.as_bytes(), &self.inner.health(), tried, at);
+                let choice = partitions.choose(record.key.as_bytes(), record.lane, &self.inner.health(), tried, at);
                 Some(choice.ok_or(KafkaError::MessageProduction(Code::NotEnoughReplicas))?)
             }
         };

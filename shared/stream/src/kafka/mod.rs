@@ -143,6 +143,22 @@ impl KafkaLog {
         })
     }
 
+    /// Another topic of the same cluster, through the same client.
+    #[must_use]
+    pub fn beside(&self, topic: &str) -> Self {
+        let Inner { config, client, runtime, .. } = &*self.inner;
+        Self {
+            inner: Arc::new(Inner {
+                config: KafkaConfig { topic: topic.to_owned(), ..config.clone() },
+                client: client.clone(),
+                runtime: runtime.clone(),
+                partitions: watch::Sender::new(None),
+                reading: Arc::default(),
+                health: Mutex::default(),
+            }),
+        }
+    }
+
     /// Reads the topic's metadata and one offset from each leader, so that connections, handshakes and
     /// tokens are paid for before the first request.
     ///

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use rdkafka::metadata::MetadataTopic;
 
+use crate::log::Lane;
+
 /// How long a part stays under suspicion: a little more than a broker's session lasts by default, so that the
 /// cluster has usually moved the leaders by then.
 pub(super) const SUSPECT_FOR: Duration = Duration::from_secs(10);
@@ -128,27 +130,35 @@ impl Partitions {
     }
 
     /// The partition for a record: of those that take records the least sick, and among equals the key's own,
-    /// else one by the key's hash, so that what is diverted spreads evenly. Partitions in `tried`, and then
+    /// else one of its lane by the key's hash, so that what is diverted spreads evenly. Partitions in `tried`, and then
     /// their leaders, come last. `None` if no partition takes records.
-    pub(super) fn choose(&self, key: &[u8], health: &Health, tried: &[i32], now: Instant) -> Option<i32> {
+    pub(super) fn choose(&self, key: &[u8], lane: Lane, health: &Health, tried: &[i32], now: Instant) -> Option<i32> {
         // At most 2^31 - 1 fits into any usize of at least 32 bits.
         let hash = (murmur2(key) & 0x7fff_ffff) as usize;
         let sickness = |partition: &Partition| {
             let leader_tried = tried.iter().any(|id| self.get(*id).is_some_and(|it| it.leader == partition.leader));
             (tried.contains(&partition.id), leader_tried, health.suspects(partition, now))
         };
-        let own = &self.all[hash % self.all.len()];
+        // Partition `n` is of lane `n` modulo the number of lanes.
+        let (index, lanes) = match (usize::from(lane.index), usize::from(lane.of)) {
+            (_, lanes) if lanes > self.all.len() => (0, 1),
+            lane => lane,
+        };
+        let of_lane = (self.all.len() - index).div_ceil(lanes);
+        let own = &self.all[index + hash % of_lane * lanes];
         let own_sickness = own.writable(self.min_insync_replicas).then(|| sickness(own));
         if own_sickness == Some((false, false, 0)) {
             return Some(own.id);
         }
-        let writable = self.all.iter().filter(|partition| partition.writable(self.min_insync_replicas));
-        let judged: Vec<_> = writable.map(|partition| (sickness(partition), partition.id)).collect();
-        let least = judged.iter().map(|(sickness, _)| *sickness).min()?;
-        if own_sickness == Some(least) {
+        let writable =
+            self.all.iter().enumerate().filter(|(_, partition)| partition.writable(self.min_insync_replicas));
+        let judged: Vec<_> =
+            writable.map(|(at, partition)| ((sickness(partition), at % lanes != index), partition.id)).collect();
+        let least = judged.iter().map(|(rank, _)| *rank).min()?;
+        if own_sickness.map(|sickness| (sickness, false)) == Some(least) {
             return Some(own.id);
         }
-        let best: Vec<i32> = judged.into_iter().filter(|(sickness, _)| *sickness == least).map(|(_, id)| id).collect();
+        let best: Vec<i32> = judged.into_iter().filter(|(rank, _)| *rank == least).map(|(_, id)| id).collect();
         Some(best[hash / self.all.len() % best.len()])
     }
 }
@@ -192,6 +202,31 @@ mod tests {
         Partitions { read_at: Instant::now(), min_insync_replicas: MIN, all }
     }
 
+    proptest! {
+        #[test]
+        fn lanes_share_no_partition_unless_there_are_too_few_or_a_lane_is_sick(
+            count in 1..40i32,
+            lanes in 1..6u16,
+            keys in vec(vec(any::<u8>(), 1..20), 1..30),
+        ) {
+            let partitions = healthy(count, 6);
+            for (key, index) in keys.iter().zip((0..lanes).cycle()) {
+                let lane = Lane::new(index, lanes);
+                let id = partitions.choose(key, lane, &Health::default(), &[], Instant::now()).unwrap();
+                prop_assert!(i32::from(lanes) > count || id % i32::from(lanes) == i32::from(index));
+            }
+        }
+    }
+
+    /// What is durable elsewhere in the log is better than what is durable nowhere.
+    #[test]
+    fn a_record_of_a_sick_lane_goes_to_another_lane() {
+        let sick = |id| partition(id, None, &[]);
+        let partitions = of(vec![partition(0, Some(1), &[1, 2]), sick(1), partition(2, Some(1), &[1, 2]), sick(3)]);
+        let choose = |lane| partitions.choose(b"key", lane, &Health::default(), &[], Instant::now()).unwrap();
+        assert_eq!([choose(Lane::new(0, 2)) % 2, choose(Lane::new(1, 2)) % 2], [0, 0]);
+    }
+
     /// Partition `n` on the brokers `n`, `n + 1` and `n + 2`, led by the first, round and round.
     fn healthy(count: i32, brokers: i32) -> Partitions {
         let broker = |n: i32| n % brokers;
@@ -232,7 +267,7 @@ mod tests {
         #[test]
         fn on_a_healthy_log_a_record_goes_to_its_keys_own_partition(key in key(), count in 1..200_i32) {
             let own = i64::from(murmur2(&key) & 0x7fff_ffff) % i64::from(count);
-            let choice = healthy(count, 6).choose(&key, &Health::default(), &[], Instant::now());
+            let choice = healthy(count, 6).choose(&key, Lane::WHOLE, &Health::default(), &[], Instant::now());
             prop_assert_eq!(choice.map(i64::from), Some(own));
         }
 
@@ -246,7 +281,7 @@ mod tests {
                 health.failed(partition, now, now);
             }
             let writable = |it: &Partition| it.leader.is_some() && it.in_sync.len() >= MIN;
-            match partitions.choose(&key, &health, &tried, now) {
+            match partitions.choose(&key, Lane::WHOLE, &health, &tried, now) {
                 Some(id) => prop_assert!(partitions.get(id).is_some_and(writable)),
                 None => prop_assert!(!partitions.all.iter().any(writable)),
             }
@@ -261,9 +296,9 @@ mod tests {
             for partition in suspects.into_iter().filter_map(|id| partitions.get(id)) {
                 health.failed(partition, now, now);
             }
-            let first = partitions.choose(&key, &health, &[], now).unwrap();
-            let second = partitions.choose(&key, &health, &[first], now).unwrap();
-            let third = partitions.choose(&key, &health, &[first, second], now).unwrap();
+            let first = partitions.choose(&key, Lane::WHOLE, &health, &[], now).unwrap();
+            let second = partitions.choose(&key, Lane::WHOLE, &health, &[first], now).unwrap();
+            let third = partitions.choose(&key, Lane::WHOLE, &health, &[first, second], now).unwrap();
             let leader = |id| partitions.get(id).unwrap().leader;
             prop_assert_ne!(leader(first), leader(second));
             prop_assert!(count < 3 || (leader(third) != leader(first) && leader(third) != leader(second)));
@@ -332,7 +367,8 @@ mod tests {
         for n in 0..12_000 {
             let key = format!("use1-{n:026}");
             if [0, 6].contains(&(murmur2(key.as_bytes()) & 0x7fff_ffff).rem_euclid(12)) {
-                let choice = partitions.choose(key.as_bytes(), &Health::default(), &[], Instant::now()).unwrap();
+                let choice =
+                    partitions.choose(key.as_bytes(), Lane::WHOLE, &Health::default(), &[], Instant::now()).unwrap();
                 *diverted.entry(choice).or_default() += 1;
             }
         }

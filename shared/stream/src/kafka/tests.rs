@@ -50,7 +50,7 @@ async fn connect(config: &KafkaConfig) -> KafkaLog {
 }
 
 fn record(key: &str, value: impl Into<Bytes>) -> LogRecord {
-    LogRecord { key: key.to_owned(), value: value.into() }
+    LogRecord::new(key, value.into())
 }
 
 fn records(count: usize) -> Vec<LogRecord> {
