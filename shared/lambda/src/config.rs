@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
+use playback::session::Home;
 use tracing::level_filters::LevelFilter;
 
 /// The environment while a configuration is read from it.
@@ -185,6 +186,8 @@ pub struct Common {
     pub function: String,
     /// The AWS region, as Lambda gives it.
     pub region: String,
+    /// The code by which session ids name that region.
+    pub home: Home,
 }
 
 impl Common {
@@ -194,7 +197,11 @@ impl Common {
         let log_level = env.parsed("LOG_LEVEL", LevelFilter::INFO);
         let function = env.from_lambda("AWS_LAMBDA_FUNCTION_NAME");
         let region = env.from_lambda("AWS_REGION");
-        Some(Self { stage: stage?, log_level: log_level?, function: function?, region: region? })
+        let home = region.as_deref().and_then(Home::of_region);
+        if region.is_some() && home.is_none() {
+            env.problem("AWS_REGION", "is not the name of a region, such as us-east-1");
+        }
+        Some(Self { stage: stage?, log_level: log_level?, function: function?, region: region?, home: home? })
     }
 }
 

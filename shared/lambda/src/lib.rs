@@ -9,5 +9,6 @@ pub mod config;
 pub mod logs;
 pub mod metrics;
 pub mod problem;
+pub mod routing;
 pub mod runtime;
 pub mod warm_up;

@@ -21,8 +21,9 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 pub const NAMESPACE: &str = "Playhead";
 
 /// Everything that the functions count. The unit is `Count` throughout. Each metric has the dimensions `Stage` and
-/// `Function`; a variant with a value is there once more with that as a third one, named by [`Metric::dimension`]. (The sum over
-/// its values is for alarms: one may name 10 metrics at most, and may not search.)
+/// `Function`; a variant with a value is there once more with that as a third one, named by [`Metric::dimension`], and what
+/// the books are made of once more with `Stage` alone ([`Metric::is_of_stage`]). (Sums are for alarms: one may name 10 metrics at
+/// most, and may not search.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Metric {
     /// Events that a durable log acknowledged and a `202` called accepted.
@@ -37,6 +38,10 @@ pub enum Metric {
     EventsDead(&'static str),
     /// Events of records that were redriven and have ended again, one way or the other: their earlier death does not count any more.
     EventsRedriven,
+    /// Events that are on the queue `inbound` of the region that folds their session.
+    EventsForwarded,
+    /// Events that came by the queue `inbound` and have ended here, or wait here: what other regions' EventsForwarded should come to.
+    EventsArrived,
     /// Records that a batch brought.
     RecordsReceived,
     /// Records whose outcome is final and good: applied, or nothing new in them.
@@ -47,6 +52,14 @@ pub enum Metric {
     EventsRetried,
     /// Records that were sent to the queue `retry`, by `Reason` (the cause).
     RecordsRetried(&'static str),
+    /// Records that are on the queue `inbound` of the region that folds their session.
+    RecordsForwarded,
+    /// Calls of `SendMessageBatch` to those queues, failed ones too.
+    ForwardRequests,
+    /// Bytes of the messages in them.
+    ForwardBytes,
+    /// Times that the routing document could not be had or followed, so that an earlier one holds, by `Reason`.
+    RoutingErrors(&'static str),
     /// Records reported as failed, to be delivered again, by `Reason` (the cause).
     RecordsFailed(&'static str),
     /// Sequence numbers found missing in sessions that have ended: what was lost before it reached us, unless it comes later.
@@ -88,11 +101,17 @@ impl Metric {
             Self::EventsDuplicate => "EventsDuplicate",
             Self::EventsDead(_) => "EventsDead",
             Self::EventsRedriven => "EventsRedriven",
+            Self::EventsForwarded => "EventsForwarded",
+            Self::EventsArrived => "EventsArrived",
             Self::RecordsReceived => "RecordsReceived",
             Self::RecordsSettled => "RecordsSettled",
             Self::RecordsDead(_) => "RecordsDead",
             Self::EventsRetried => "EventsRetried",
             Self::RecordsRetried(_) => "RecordsRetried",
+            Self::RecordsForwarded => "RecordsForwarded",
+            Self::ForwardRequests => "ForwardRequests",
+            Self::ForwardBytes => "ForwardBytes",
+            Self::RoutingErrors(_) => "RoutingErrors",
             Self::RecordsFailed(_) => "RecordsFailed",
             Self::HolesOpened => "HolesOpened",
             Self::HolesClosed => "HolesClosed",
@@ -115,6 +134,22 @@ impl Metric {
         "Count"
     }
 
+    /// Whether it is also summed over all functions of the stage: what the books are made of, and what no function has to itself.
+    pub fn is_of_stage(self) -> bool {
+        matches!(
+            self,
+            Self::EventsAccepted
+                | Self::EventsArrived
+                | Self::EventsApplied
+                | Self::EventsDuplicate
+                | Self::EventsDead(_)
+                | Self::EventsRedriven
+                | Self::EventsForwarded
+                | Self::EventsUnclaimed
+                | Self::RoutingErrors(_)
+        )
+    }
+
     /// The name and value of the third dimension, if the metric has one.
     pub fn dimension(&self) -> Option<(&'static str, &str)> {
         match self {
@@ -123,7 +158,8 @@ impl Metric {
             Self::EventsDead(reason)
             | Self::RecordsDead(reason)
             | Self::RecordsFailed(reason)
-            | Self::RecordsRetried(reason) => Some(("Reason", reason)),
+            | Self::RecordsRetried(reason)
+            | Self::RoutingErrors(reason) => Some(("Reason", reason)),
             _ => None,
         }
     }
@@ -247,7 +283,7 @@ struct Document<'a> {
 #[serde(rename_all = "PascalCase")]
 struct Metadata<'a> {
     timestamp: u64,
-    cloud_watch_metrics: [Directive<'a>; 1],
+    cloud_watch_metrics: Vec<Directive<'a>>,
 }
 
 #[derive(serde::Serialize)]
@@ -269,9 +305,15 @@ impl Serialize for Document<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let extra = self.extra.map(|(name, _)| vec!["Stage", "Function", name]);
         let dimensions = [vec!["Stage", "Function"]].into_iter().chain(extra).collect();
-        let metrics = self.metrics.iter().map(|(metric, _)| Definition { name: metric.name(), unit: metric.unit() });
-        let directive = Directive { namespace: NAMESPACE, dimensions, metrics: metrics.collect() };
-        let metadata = Metadata { timestamp: self.timestamp_ms, cloud_watch_metrics: [directive] };
+        let directive = |dimensions, is_in: fn(Metric) -> bool| {
+            let metrics = self.metrics.iter().filter(|(metric, _)| is_in(*metric));
+            let metrics = metrics.map(|(metric, _)| Definition { name: metric.name(), unit: metric.unit() }).collect();
+            Directive { namespace: NAMESPACE, dimensions, metrics }
+        };
+        let of_stage = directive(vec![vec!["Stage"]], Metric::is_of_stage);
+        let mut directives = vec![directive(dimensions, |_| true)];
+        directives.extend((!of_stage.metrics.is_empty()).then_some(of_stage));
+        let metadata = Metadata { timestamp: self.timestamp_ms, cloud_watch_metrics: directives };
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("_aws", &metadata)?;
         map.serialize_entry("Stage", self.stage)?;
@@ -320,7 +362,7 @@ mod tests {
             r#"{"_aws":{"Timestamp":1790000010122,"CloudWatchMetrics":[{"Namespace":"Playhead","Dimensions":[["Stage","Function"]],"Metrics":[{"Name":"RecordsReceived","Unit":"Count"}]}]},"Stage":"dev","Function":"playhead-process","RecordsReceived":7}"#,
             r#"{"_aws":{"Timestamp":1790000010122,"CloudWatchMetrics":[{"Namespace":"Playhead","Dimensions":[["Stage","Function"],["Stage","Function","Code"]],"Metrics":[{"Name":"Requests","Unit":"Count"}]}]},"Stage":"dev","Function":"playhead-process","Code":"202","Requests":1}"#,
             r#"{"_aws":{"Timestamp":1790000010122,"CloudWatchMetrics":[{"Namespace":"Playhead","Dimensions":[["Stage","Function"],["Stage","Function","Reason"]],"Metrics":[{"Name":"RecordsDead","Unit":"Count"}]}]},"Stage":"dev","Function":"playhead-process","Reason":"undecodable","RecordsDead":4}"#,
-            r#"{"_aws":{"Timestamp":1790000010122,"CloudWatchMetrics":[{"Namespace":"Playhead","Dimensions":[["Stage","Function"],["Stage","Function","Reason"]],"Metrics":[{"Name":"EventsDead","Unit":"Count"},{"Name":"RecordsDead","Unit":"Count"}]}]},"Stage":"dev","Function":"playhead-process","Reason":"unknown_schema","EventsDead":3,"RecordsDead":1}"#,
+            r#"{"_aws":{"Timestamp":1790000010122,"CloudWatchMetrics":[{"Namespace":"Playhead","Dimensions":[["Stage","Function"],["Stage","Function","Reason"]],"Metrics":[{"Name":"EventsDead","Unit":"Count"},{"Name":"RecordsDead","Unit":"Count"}]},{"Namespace":"Playhead","Dimensions":[["Stage"]],"Metrics":[{"Name":"EventsDead","Unit":"Count"}]}]},"Stage":"dev","Function":"playhead-process","Reason":"unknown_schema","EventsDead":3,"RecordsDead":1}"#,
         ];
         assert_eq!(*lines.lock().unwrap(), golden);
     }

@@ -159,7 +159,8 @@ impl Books {
     fn add(&mut self, document: &Value) {
         let at = document.pointer("/_aws/Timestamp").and_then(Value::as_u64).unwrap_or_default();
         let directives = document.pointer("/_aws/CloudWatchMetrics").and_then(Value::as_array);
-        for directive in directives.into_iter().flatten().filter(|directive| directive["Namespace"] == NAMESPACE) {
+        // The first directive names all metrics; another one names some of them again, for a sum.
+        for directive in directives.into_iter().flatten().take(1).filter(|one| one["Namespace"] == NAMESPACE) {
             let metrics = directive["Metrics"].as_array().into_iter().flatten();
             for name in metrics.filter_map(|metric| metric["Name"].as_str()) {
                 let n = document[name].as_u64().unwrap_or_default();

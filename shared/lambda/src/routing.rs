@@ -1,0 +1,182 @@
+//! The routing document as a function has it: read from SSM Parameter Store, kept for some seconds, and never lost to a failed read.
+//!
+//! - A copy older than [`MAX_AGE`] is read again by whoever needs it first; others use the old copy meanwhile.
+//! - What cannot be read, or not be followed, changes nothing: the last good copy holds, and before there was one, what holds
+//!   while nobody has said anything. It is counted as `RoutingErrors`, once a read.
+//! - Nothing relies on running between two invocations: an environment that was frozen reads before it decides.
+
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use aws_config::SdkConfig;
+use aws_sdk_ssm::config::retry::RetryConfig;
+use aws_sdk_ssm::error::DisplayErrorContext;
+use futures::future::BoxFuture;
+use playback::routing::{Regions, Routes};
+
+use crate::metrics::{Metric, Metrics};
+
+/// How long a copy is used without asking again. Parameter Store answers 40 reads a second unless its higher throughput is
+/// switched on, which is enough for 400 environments.
+pub const MAX_AGE: Duration = Duration::from_secs(10);
+/// How long one read may take: somebody waits for it.
+const TIME_OUT: Duration = Duration::from_secs(1);
+
+/// Reads the document's text, or says why not.
+type Read = Box<dyn Fn() -> BoxFuture<'static, Result<String, String>> + Send + Sync>;
+
+/// The routing document, and how to get it; one a process.
+pub struct Routing {
+    read: Read,
+    cache: RwLock<Cache>,
+    /// Held by the one who reads.
+    reading: tokio::sync::Mutex<()>,
+}
+
+struct Cache {
+    routes: Arc<Routes>,
+    /// When it was last asked for, with whatever success.
+    asked_at: Option<Instant>,
+}
+
+impl Routing {
+    /// The document in the parameter `name` of the region of `sdk`, for a deployment in `regions`.
+    pub fn of_parameter(sdk: &SdkConfig, name: impl Into<String>, regions: Regions) -> Self {
+        // Not tried again at once: the copy that is there will do.
+        let config = aws_sdk_ssm::config::Builder::from(sdk).retry_config(RetryConfig::disabled()).build();
+        let (client, name) = (aws_sdk_ssm::Client::from_conf(config), name.into());
+        Self::read_by(regions, move || {
+            let parameter = client.get_parameter().name(&name);
+            async move {
+                let answer = parameter.send().await.map_err(|error| DisplayErrorContext(error).to_string())?;
+                let value = answer.parameter.and_then(|parameter| parameter.value);
+                value.ok_or_else(|| "the parameter has no value".to_owned())
+            }
+        })
+    }
+
+    /// The document that `read` gives the text of.
+    pub fn read_by<F>(regions: Regions, read: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<String, String>> + Send + 'static,
+    {
+        let routes = Arc::new(Routes::undirected(regions));
+        let read: Read = Box::new(move || Box::pin(read()));
+        Self { read, cache: RwLock::new(Cache { routes, asked_at: None }), reading: tokio::sync::Mutex::default() }
+    }
+
+    /// What holds at `now`. It never fails: see the module's rules.
+    pub async fn routes(&self, metrics: &Metrics, now: Instant) -> Arc<Routes> {
+        if self.is_fresh(now) {
+            return self.copy();
+        }
+        let Ok(_reading) = self.reading.try_lock() else { return self.copy() };
+        let text = match tokio::time::timeout(TIME_OUT, (self.read)()).await {
+            Ok(read) => read,
+            Err(_) => Err(format!("no answer within {} s", TIME_OUT.as_secs())),
+        };
+        let before = self.copy();
+        let routes = text.map_err(|why| ("unavailable", why)).and_then(|text| {
+            let document = text.parse().map_err(|error| ("invalid", format!("{error}")))?;
+            Routes::new(before.regions().clone(), document).map_err(|error| ("invalid", error.to_string()))
+        });
+        let routes = routes.map(Arc::new).unwrap_or_else(|(reason, why)| {
+            tracing::error!(reason, why, "the routing document: the last good copy holds");
+            metrics.add(Metric::RoutingErrors(reason), 1);
+            Arc::clone(&before)
+        });
+        if routes != before {
+            tracing::warn!(?routes, "the routing document has changed");
+        }
+        *self.cache.write().unwrap_or_else(PoisonError::into_inner) =
+            Cache { routes: Arc::clone(&routes), asked_at: Some(now) };
+        routes
+    }
+
+    fn is_fresh(&self, now: Instant) -> bool {
+        let asked_at = self.cache.read().unwrap_or_else(PoisonError::into_inner).asked_at;
+        asked_at.is_some_and(|asked_at| now.saturating_duration_since(asked_at) < MAX_AGE)
+    }
+
+    fn copy(&self) -> Arc<Routes> {
+        Arc::clone(&self.cache.read().unwrap_or_else(PoisonError::into_inner).routes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Emitter;
+    use playback::routing::Override;
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    /// A document that reads as each of these in turn, and how often it was read.
+    fn routing(answers: &[Result<&str, &str>]) -> (Routing, Arc<Mutex<usize>>) {
+        let owned = |answer: &Result<&str, &str>| answer.map(str::to_owned).map_err(str::to_owned);
+        let answers: Mutex<VecDeque<_>> = Mutex::new(answers.iter().map(owned).collect());
+        let reads = Arc::new(Mutex::new(0));
+        let counted = Arc::clone(&reads);
+        let read = move || {
+            *counted.lock().unwrap() += 1;
+            let answer = answers.lock().unwrap().pop_front().unwrap();
+            async move { answer }
+        };
+        (Routing::read_by(Regions::parse("us-east-1", "us-east-1,us-west-2").unwrap(), read), reads)
+    }
+
+    fn metrics() -> Metrics {
+        Emitter::to("dev", "ingest", |_| ()).start(0)
+    }
+
+    const STANDBY: &str = r#"{"version":1,"log":"standby"}"#;
+
+    #[tokio::test]
+    async fn a_copy_is_used_for_some_seconds_and_then_read_again() {
+        let (routing, reads) = routing(&[Ok(STANDBY), Ok(r#"{"version":1}"#)]);
+        let (metrics, began) = (metrics(), Instant::now());
+        let log_after = async |seconds| routing.routes(&metrics, began + Duration::from_secs(seconds)).await.log();
+        assert_eq!(log_after(0).await, Override::Standby);
+        assert_eq!(log_after(9).await, Override::Standby);
+        assert_eq!(*reads.lock().unwrap(), 1);
+        assert_eq!(log_after(10).await, Override::Auto);
+        assert_eq!(*reads.lock().unwrap(), 2);
+    }
+
+    #[tokio::test]
+    async fn the_last_good_copy_holds_and_each_failed_read_is_counted_by_its_reason() {
+        let (routing, reads) = routing(&[
+            Err("away"),
+            Ok(STANDBY),
+            Ok("{"),
+            Ok(r#"{"version":1,"regions":{"mars-1":{"state":"active"}}}"#),
+            Err("away"),
+        ]);
+        let (metrics, mut now) = (metrics(), Instant::now());
+        let mut log = Vec::new();
+        for _ in 0..5 {
+            log.push(routing.routes(&metrics, now).await.log());
+            now += MAX_AGE;
+        }
+        assert_eq!(log[0], Override::Auto, "nobody has said anything yet");
+        assert_eq!(log[1..], [Override::Standby; 4]);
+        assert_eq!(metrics.count(Metric::RoutingErrors("unavailable")), 2);
+        assert_eq!(metrics.count(Metric::RoutingErrors("invalid")), 2);
+        assert_eq!(*reads.lock().unwrap(), 5);
+    }
+
+    #[tokio::test]
+    async fn a_read_that_hangs_is_given_up_and_meanwhile_others_go_on_with_the_old_copy() {
+        let regions = Regions::parse("us-east-1", "").unwrap();
+        let routing = Routing::read_by(regions, std::future::pending);
+        let (metrics, now) = (metrics(), Instant::now());
+        let mut first = std::pin::pin!(routing.routes(&metrics, now));
+        tokio::select! {
+            biased;
+            _ = &mut first => panic!("a read that never ends has ended"),
+            _ = routing.routes(&metrics, now) => {}
+        }
+        first.await;
+        assert_eq!(metrics.count(Metric::RoutingErrors("unavailable")), 1);
+    }
+}
