@@ -14,7 +14,7 @@ async fn main() -> anyhow::Result<()> {
     let config = lambda::config::read(Env::from_process(), Config::read)?;
     lambda::logs::init(config.common.log_level);
     let sdk = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
-    let views = Views::new(&sdk, &config.views_table);
+    let views = Views::new(&sdk, &config.views_table, config.common.home);
     let sqs = aws_sdk_sqs::Client::new(&sdk);
     let dead_letters = Queue::new(sqs.clone(), &config.dead_letter_queue_url);
     let retry = Queue::new(sqs, &config.retry_queue_url);

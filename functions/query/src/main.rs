@@ -14,7 +14,7 @@ async fn main() -> anyhow::Result<()> {
     let config = lambda::config::read(Env::from_process(), Config::read)?;
     lambda::logs::init(config.common.log_level);
     let sdk = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
-    let views = Views::new(&sdk, &config.views_table);
+    let views = Views::new(&sdk, &config.views_table, config.common.home);
     let authenticator = Authenticator::new(&config.auth)?;
     let emitter = Emitter::stdout(&config.common.stage, &config.common.function);
     tokio::join!(warm_up("views", BOUND, views.warm_up()), warm_up("keys", BOUND, authenticator.warm_up()));

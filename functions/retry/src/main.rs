@@ -16,7 +16,7 @@ async fn main() -> anyhow::Result<()> {
     let sdk = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
     let sqs = aws_sdk_sqs::Client::new(&sdk);
     let retry = Retry {
-        table: Views::new(&sdk, &config.views_table),
+        table: Views::new(&sdk, &config.views_table, config.common.home),
         retry: Queue::new(sqs.clone(), &config.retry_queue_url),
         dead_letters: Queue::new(sqs.clone(), &config.dead_letter_queue_url),
         objects: aws_sdk_s3::Client::new(&sdk),

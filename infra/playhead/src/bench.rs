@@ -119,7 +119,7 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     let dynamodb = LocalDynamoDb::emulator("bench").await?;
     let sdk = dynamodb.sdk_config();
     create_table(&sdk).await?;
-    let views = Views::new(&sdk, TABLE);
+    let views = Views::new(&sdk, TABLE, "use1".parse()?);
     views.warm_up().await?;
     let began = ProcessTime::now();
     let stored = process_all(&views, &events).await?;

@@ -67,7 +67,7 @@ impl Table {
         let found = found.table.context("no description")?;
         let found = (found.key_schema().len(), found.global_secondary_indexes().len());
         ensure!(found == (2, 1), "(keys, indexes) are {found:?}");
-        Ok(Self { client, views: Views::new(&sdk, TABLE) })
+        Ok(Self { client, views: Views::new(&sdk, TABLE, "use1".parse()?) })
     }
 
     pub(crate) fn case(&self, profile: &str) -> Case {

@@ -60,7 +60,7 @@ impl Fake {
 
     /// The adapter, for whatever is behind `endpoint`.
     pub(crate) fn views_of(endpoint: &str) -> Views {
-        Views::new(&sdk_config(endpoint, "us-east-1"), TABLE)
+        Views::new(&sdk_config(endpoint, "us-east-1"), TABLE, "use1".parse().unwrap())
     }
 
     /// The calls of an operation, in order.

@@ -4,7 +4,7 @@ use crate::table::{Fault, Stored};
 use aws_sdk_dynamodb::types::AttributeValue;
 use playback::fold::ViewKey;
 use playback::history::Row;
-use playback::session::{SessionId, parse_ulid};
+use playback::session::{Home, SessionId, parse_ulid};
 use playback::view::{UnreadableView, View};
 use std::collections::HashMap;
 use ulid::Ulid;
@@ -26,9 +26,10 @@ pub(super) fn number(value: u64) -> AttributeValue {
     AttributeValue::N(value.to_string())
 }
 
-/// The sort key of a session's view.
-pub(super) fn view_sk(session: &SessionId) -> String {
-    format!("{}#{}", session.ulid, session.home)
+/// The sort key of what the region `writer` folds of a session: the view, if it is at home there, else a part of it.
+pub(super) fn view_sk(session: &SessionId, writer: &Home) -> String {
+    let SessionId { ulid, home } = session;
+    if home == writer { format!("{ulid}#{home}") } else { format!("{ulid}#{home}#{writer}") }
 }
 
 /// The sort key of the register that hides a session.
@@ -37,8 +38,8 @@ pub(super) fn hidden_sk(session: &SessionId) -> String {
 }
 
 /// The primary key of a view.
-pub(super) fn view_key(key: &ViewKey) -> Item {
-    primary_key(&key.profile_id, view_sk(&key.session_id))
+pub(super) fn view_key(key: &ViewKey, writer: &Home) -> Item {
+    primary_key(&key.profile_id, view_sk(&key.session_id, writer))
 }
 
 pub(super) fn primary_key(profile_id: &str, sk: impl Into<String>) -> Item {

@@ -3,6 +3,7 @@
 //! | `sk` | item |
 //! |---|---|
 //! | `<ULID>#<home>` | the session's view: `version`, `title_id` (for the index), `view` (packed) |
+//! | `<ULID>#<home>#<writer>` | the part of the same session that another region folded: the same attributes |
 //! | `<ULID>#~hidden` | the member hid this session: `hidden`, `changed_at` |
 //! | `~erased` | the member erased everything up to `erased_at` |
 
@@ -16,6 +17,7 @@ pub use member::{HistoryPage, MAX_PAGE, PageToken, Request};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use playback::session::Home;
 use std::time::Duration;
 
 /// The views table.
@@ -23,12 +25,14 @@ use std::time::Duration;
 pub struct Views {
     client: Client,
     table: String,
+    /// The region that writes.
+    writer: Home,
 }
 
 impl Views {
-    /// The table `table`. Attempts are short and few: the caller's batch is delivered again anyway. With every call of a
+    /// The table `table`, written to in the name of the region `writer`: each region has items of its own, and reads all. Attempts are short and few: the caller's batch is delivered again anyway. With every call of a
     /// batch of 500 sessions hanging, its answer still comes within 45 s, before `process` is cut off at 60 s.
-    pub fn new(sdk: &aws_config::SdkConfig, table: impl Into<String>) -> Self {
+    pub fn new(sdk: &aws_config::SdkConfig, table: impl Into<String>, writer: Home) -> Self {
         let config = aws_sdk_dynamodb::config::Builder::from(sdk)
             .retry_config(
                 RetryConfig::standard()
@@ -44,7 +48,7 @@ impl Views {
                     .build(),
             )
             .build();
-        Self { client: Client::from_conf(config), table: table.into() }
+        Self { client: Client::from_conf(config), table: table.into(), writer }
     }
 
     /// Opens the connection (TLS and credentials are most of a cold function's first call) by reading a key that is

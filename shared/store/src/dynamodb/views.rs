@@ -33,7 +33,7 @@ impl ViewTable for Views {
             .client
             .update_item()
             .table_name(&self.table)
-            .set_key(Some(item::view_key(key)))
+            .set_key(Some(item::view_key(key, &self.writer)))
             .update_expression("SET #version = :version, #view = :view, title_id = :title_id")
             .expression_attribute_names("#version", "version")
             .expression_attribute_names("#view", "view")
@@ -67,12 +67,12 @@ impl Views {
     }
 
     async fn read_batch(&self, keys: &[ViewKey]) -> Vec<Result<Option<Stored>, StoreError>> {
-        let found = match self.get_all(keys.iter().map(item::view_key).collect()).await {
+        let found = match self.get_all(keys.iter().map(|key| item::view_key(key, &self.writer)).collect()).await {
             Ok(found) => found,
             Err(error) => return keys.iter().map(|_| Err(error.clone())).collect(),
         };
         let one = |key: &ViewKey| {
-            let place = (key.profile_id.clone(), item::view_sk(&key.session_id));
+            let place = (key.profile_id.clone(), item::view_sk(&key.session_id, &self.writer));
             if found.unprocessed.contains(&place) {
                 let fault = Fault::Throttled(format!("left unprocessed {UNPROCESSED_ROUNDS} times"));
                 return Err(self.error("BatchGetItem", key, fault));
@@ -131,7 +131,7 @@ impl Views {
     }
 
     fn subject(&self, key: &ViewKey) -> String {
-        format!("{} ({}, {})", self.table, key.profile_id, item::view_sk(&key.session_id))
+        format!("{} ({}, {})", self.table, key.profile_id, item::view_sk(&key.session_id, &self.writer))
     }
 
     fn error(&self, operation: &'static str, key: &ViewKey, fault: Fault) -> StoreError {
