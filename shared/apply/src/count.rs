@@ -24,11 +24,18 @@ pub fn count(metrics: &Metrics, units: &[Unit], outcomes: &[Outcome], usage: Usa
         if matches!(outcome, Outcome::Settled(_) | Outcome::Dead { .. }) {
             book(Metric::EventsRedriven, unit.history.redrives.last().map_or(0, |death| death.events));
         }
+        if unit.arrived && outcome.is_durable() {
+            book(Metric::EventsArrived, unit.events);
+        }
         match outcome {
             Outcome::Settled(counts) => {
                 metrics.add(Metric::RecordsSettled, 1);
                 book(Metric::EventsApplied, counts.applied);
                 book(Metric::EventsDuplicate, counts.duplicate);
+            }
+            Outcome::Forwarded { events } => {
+                metrics.add(Metric::RecordsForwarded, 1);
+                book(Metric::EventsForwarded, *events);
             }
             Outcome::Retried { cause, events } => {
                 metrics.add(Metric::RecordsRetried(cause.as_str()), 1);

@@ -9,6 +9,11 @@ use playback::outcome::{Cause, Counts, Outcome, Reason};
 /// So many units are always diverted, whatever part of their batch they are: few make no flood.
 const ALWAYS_DIVERTED: usize = 10;
 
+/// Whether so many failures in a batch are a fault of ours or of what we depend on, rather than of single records: then nothing is diverted.
+pub fn is_flood(failed: usize, of: usize) -> bool {
+    failed > ALWAYS_DIVERTED && failed * 2 > of
+}
+
 /// What is to be done about a unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
@@ -30,11 +35,10 @@ pub enum Decision {
 /// ends the waiting of poison, but not of the rest while the store is what fails: an outage makes no flood of dead letters
 /// however long it lasts.
 pub fn decide(units: &[Unit], verdicts: Vec<Verdict>, last: bool, now: u64) -> Vec<Decision> {
-    let is_flood = |failed: usize| failed > ALWAYS_DIVERTED && failed * 2 > units.len();
     let transient = verdicts.iter().filter(|verdict| matches!(verdict, Err(Unapplied::Transient { .. }))).count();
     let poison = verdicts.iter().filter(|verdict| matches!(verdict, Err(Unapplied::Poison { .. }))).count();
-    let transient_waits = is_flood(if last { transient } else { transient + poison });
-    let poison_waits = !last && is_flood(poison);
+    let transient_waits = is_flood(if last { transient } else { transient + poison }, units.len());
+    let poison_waits = !last && is_flood(poison, units.len());
     if transient_waits || poison_waits {
         tracing::error!(transient, poison, of = units.len(), "most of a batch cannot be applied: that is not diverted");
     }

@@ -18,7 +18,7 @@ mod unit;
 
 pub use apply::{Unbalanced, Verdict, apply};
 pub use count::count;
-pub use divert::{Decision, carry_out, decide};
+pub use divert::{Decision, carry_out, decide, is_flood};
 pub use letter::{DeadLetter, Failure, Letter, Redrive};
 pub use queue::LetterQueue;
 pub use unit::{Content, History, Unapplied, Unit, unpack, unpack_message};

@@ -21,6 +21,8 @@ pub struct Unit {
     pub events: u64,
     /// When ingest received it, Unix milliseconds, if that can be told: the minute in which it was accepted.
     pub received_at: Option<u64>,
+    /// Whether it came with a message of the queue `inbound` just now: some region's `forward` sent it.
+    pub arrived: bool,
     /// What happened to it before.
     pub history: History,
 }
@@ -69,7 +71,8 @@ impl Unit {
 
     /// A unit of bytes that cannot be applied.
     pub fn unapplied(source: Source, key: Option<Bytes>, bytes: Bytes, why: Unapplied) -> (Self, Content) {
-        (Self { source, key, bytes, events: 0, received_at: None, history: History::default() }, Err(why))
+        let history = History::default();
+        (Self { source, key, bytes, events: 0, received_at: None, arrived: false, history }, Err(why))
     }
 
     fn new(source: Source, key: Option<Bytes>, bytes: Bytes, content: Result<Envelope, Poison>) -> (Self, Content) {
@@ -78,7 +81,7 @@ impl Unit {
             Err(poison) => (poison.events, poison.received_at),
         };
         let content = content.map_err(|Poison { reason, detail, .. }| Unapplied::Poison { reason, detail });
-        (Self { source, key, bytes, events, received_at, history: History::default() }, content)
+        (Self { source, key, bytes, events, received_at, arrived: false, history: History::default() }, content)
     }
 
     /// The letter that parks it on `retry`: its attempts are counted from this one on.
@@ -148,7 +151,13 @@ pub fn unpack_message(source: &Source, body: Bytes) -> Vec<(Unit, Content)> {
     };
     match split_delimited(&joined) {
         Err(fault) => whole(fault),
-        Ok(parts) => parts.into_iter().map(|part| Unit::decode(source.clone(), None, joined.slice_ref(part))).collect(),
+        Ok(parts) => {
+            let arrived = |part| {
+                let (unit, content) = Unit::decode(source.clone(), None, joined.slice_ref(part));
+                (Unit { arrived: true, ..unit }, content)
+            };
+            parts.into_iter().map(arrived).collect()
+        }
     }
 }
 
