@@ -29,7 +29,9 @@ fn the_domain_depends_on_nothing_that_does_io() {
 
 #[test]
 fn arrows_point_from_functions_to_libraries_to_the_domain() {
-    let ours = ["playback", "stream", "store", "lambda", "apply", "ingest", "process", "retry", "query", "playhead"];
+    let ours = [
+        "playback", "stream", "store", "lambda", "apply", "ingest", "process", "retry", "forward", "query", "playhead",
+    ];
     let check = |manifest: &str, allowed: &[&str]| {
         let used = dependencies(manifest, "[dependencies]");
         let wrong: Vec<&&str> = ours.iter().filter(|name| used.contains(**name) && !allowed.contains(name)).collect();
@@ -40,7 +42,7 @@ fn arrows_point_from_functions_to_libraries_to_the_domain() {
         check(&format!("shared/{library}/Cargo.toml"), &["playback"]);
     }
     check("shared/apply/Cargo.toml", &["playback", "stream", "store", "lambda"]);
-    for function in ["ingest", "process", "retry", "query"] {
+    for function in ["ingest", "process", "retry", "forward", "query"] {
         check(&format!("functions/{function}/Cargo.toml"), &["playback", "stream", "store", "lambda", "apply"]);
     }
 }

@@ -3,9 +3,9 @@
 use lambda::auth::AuthConfig;
 use lambda::config::{Common, Env};
 use playback::edge::SessionWindow;
-use playback::session::Home;
+use playback::routing::Regions;
 use std::collections::BTreeSet;
-use stream::{KafkaConfig, KafkaSecurity, KinesisConfig, LogConfig, Override};
+use stream::{KafkaConfig, KafkaSecurity, KinesisConfig, LogConfig};
 
 /// What `ingest` is told.
 #[derive(Debug, Clone)]
@@ -18,11 +18,13 @@ pub struct Config {
     pub logs: Logs,
     /// How old and how far ahead a session may be (`SESSION_MAX_AGE_DAYS`, `SESSION_MAX_AHEAD_MINUTES`).
     pub window: SessionWindow,
-    /// The home of sessions that begin here, from the region's name.
-    pub home: Home,
+    /// The regions of the deployment, with commas between them (`REGIONS`); empty: this one alone.
+    pub regions: Regions,
+    /// The SSM parameter that holds the routing document (`ROUTING_PARAMETER`).
+    pub routing_parameter: String,
 }
 
-/// The logs, and what the operator says about the choice between them (`LOG_OVERRIDE`: `auto`, `primary` or `standby`).
+/// The logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logs {
     /// The log that is used while it is well (`PRIMARY_LOG`: `kafka` or `kinesis`). Kafka: `KAFKA_BOOTSTRAP` or
@@ -33,8 +35,17 @@ pub struct Logs {
     ///
     /// Both Kafkas have `KAFKA_TOPIC`, `KAFKA_SECURITY` and `KAFKA_MIN_INSYNC_REPLICAS` in common.
     pub standby: Option<LogConfig>,
-    /// `LOG_OVERRIDE`.
-    pub operator: Override,
+    /// What of these two takes the events of other regions' sessions, if there are any.
+    pub remote: Option<Remote>,
+}
+
+/// The topic or stream for other regions' sessions in each log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remote {
+    /// In the primary (Kafka: `KAFKA_REMOTE_TOPIC`; Kinesis: `KINESIS_REMOTE_STREAM`).
+    pub primary: String,
+    /// In the standby (Kafka: `KAFKA_REMOTE_TOPIC`; Kinesis: `STANDBY_KINESIS_REMOTE_STREAM`).
+    pub standby: Option<String>,
 }
 
 impl Config {
@@ -42,19 +53,25 @@ impl Config {
     pub fn read(env: &mut Env) -> Option<Self> {
         let common = Common::read(env);
         let auth = AuthConfig::read(env);
-        let logs = Logs::read(env, common.as_ref().map(|common| common.region.as_str()));
+        let region = common.as_ref().map(|common| common.region.as_str());
+        let regions = read_regions(env, region);
+        let has_others = regions.as_ref().is_some_and(|regions| !regions.others().is_empty());
+        let logs = Logs::read(env, region, has_others);
+        let routing_parameter = env.required("ROUTING_PARAMETER");
         let days = env.parsed::<u32>("SESSION_MAX_AGE_DAYS", 30);
         let minutes = env.parsed::<u32>("SESSION_MAX_AHEAD_MINUTES", 10);
-        let common = common?;
-        let home = Home::of_region(&common.region);
-        if home.is_none() {
-            env.problem("AWS_REGION", "is not the name of a region, such as us-east-1");
-        }
         let window = SessionWindow {
             max_age_ms: u64::from(days?) * 24 * 60 * 60 * 1000,
             max_ahead_ms: u64::from(minutes?) * 60 * 1000,
         };
-        Some(Self { common, auth: auth?, logs: logs?, window, home: home? })
+        Some(Self {
+            common: common?,
+            auth: auth?,
+            logs: logs?,
+            window,
+            regions: regions?,
+            routing_parameter: routing_parameter?,
+        })
     }
 
     /// The variables that the template has to set.
@@ -68,22 +85,28 @@ struct Place {
     bootstrap: &'static str,
     cluster_arn: &'static str,
     stream: &'static str,
+    remote_stream: &'static str,
 }
 
-const PRIMARY: Place =
-    Place { bootstrap: "KAFKA_BOOTSTRAP", cluster_arn: "KAFKA_CLUSTER_ARN", stream: "KINESIS_STREAM" };
+const PRIMARY: Place = Place {
+    bootstrap: "KAFKA_BOOTSTRAP",
+    cluster_arn: "KAFKA_CLUSTER_ARN",
+    stream: "KINESIS_STREAM",
+    remote_stream: "KINESIS_REMOTE_STREAM",
+};
 const STANDBY: Place = Place {
     bootstrap: "STANDBY_KAFKA_BOOTSTRAP",
     cluster_arn: "STANDBY_KAFKA_CLUSTER_ARN",
     stream: "STANDBY_KINESIS_STREAM",
+    remote_stream: "STANDBY_KINESIS_REMOTE_STREAM",
 };
 
 impl Logs {
-    fn read(env: &mut Env, region: Option<&str>) -> Option<Self> {
+    fn read(env: &mut Env, region: Option<&str>, has_others: bool) -> Option<Self> {
         let primary = env.parsed("PRIMARY_LOG", "kafka".to_owned());
         let standby = env.parsed("STANDBY_LOG", "none".to_owned());
-        let operator = env.parsed("LOG_OVERRIDE", "auto".to_owned());
         let topic = env.optional::<String>("KAFKA_TOPIC");
+        let remote_topic = env.optional::<String>("KAFKA_REMOTE_TOPIC");
         let security = env.parsed("KAFKA_SECURITY", "iam".to_owned());
         let replicas = env.parsed::<usize>("KAFKA_MIN_INSYNC_REPLICAS", 2);
         let primary_at = PRIMARY.read(env);
@@ -92,13 +115,12 @@ impl Logs {
         let (primary, standby) = (primary?, standby?);
         let uses_kafka = [primary.as_str(), standby.as_str()].contains(&"kafka");
         let kafka = if uses_kafka { read_kafka(env, topic?, &security?, replicas?, region) } else { None };
-        let operator = operator?.parse::<Override>();
-        if operator.is_err() {
-            env.problem("LOG_OVERRIDE", "must be auto, primary or standby");
-        }
+        let (primary_at, standby_at) = (primary_at?, standby_at?);
+        let (remote_topic, remote_names) =
+            (remote_topic?, [primary_at.remote_stream.clone(), standby_at.remote_stream.clone()]);
         let primary = match primary.as_str() {
-            "kafka" => primary_at?.kafka(env, kafka.as_ref()),
-            "kinesis" => primary_at?.kinesis(env),
+            "kafka" => primary_at.kafka(env, kafka.as_ref()),
+            "kinesis" => primary_at.kinesis(env),
             _ => {
                 env.problem("PRIMARY_LOG", "must be kafka or kinesis");
                 None
@@ -106,22 +128,46 @@ impl Logs {
         };
         let standby = match standby.as_str() {
             "none" => Some(None),
-            "kafka" => standby_at?.kafka(env, kafka.as_ref()).map(Some),
-            "kinesis" => standby_at?.kinesis(env).map(Some),
+            "kafka" => standby_at.kafka(env, kafka.as_ref()).map(Some),
+            "kinesis" => standby_at.kinesis(env).map(Some),
             _ => {
                 env.problem("STANDBY_LOG", "must be none, kafka or kinesis");
                 None
             }
         };
-        let logs = Self { primary: primary?, standby: standby?, operator: operator.ok()? };
-        if logs.operator == Override::Standby && logs.standby.is_none() {
-            env.problem("LOG_OVERRIDE", "is standby and there is none: set STANDBY_LOG");
-        }
-        if logs.standby.as_ref() == Some(&logs.primary) {
+        let (primary, standby) = (primary?, standby?);
+        if standby.as_ref() == Some(&primary) {
             env.problem("STANDBY_LOG", "is the primary log itself: name another cluster or stream");
         }
-        Some(logs)
+        let remote = if has_others {
+            let [in_primary, in_standby] = remote_names;
+            let mut name = |log: &LogConfig, stream: Option<String>, place: &Place| match log {
+                LogConfig::Kafka(_) => named(env, "KAFKA_REMOTE_TOPIC", remote_topic.clone(), "topic"),
+                LogConfig::Kinesis(_) => named(env, place.remote_stream, stream, "stream"),
+            };
+            let in_primary = name(&primary, in_primary, &PRIMARY);
+            let in_standby = standby.as_ref().map(|log| name(log, in_standby, &STANDBY));
+            Some(Remote { primary: in_primary?, standby: in_standby.map_or(Some(None), |name| name.map(Some))? })
+        } else {
+            None
+        };
+        Some(Self { primary, standby, remote })
     }
+}
+
+/// The name of a topic or stream, which must be there; `None` when a problem was noted.
+fn named(env: &mut Env, variable: &'static str, name: Option<String>, what: &str) -> Option<String> {
+    if name.is_none() {
+        env.problem(variable, format!("is not set: give it the name of the {what} for other regions' sessions"));
+    }
+    name
+}
+
+/// The regions; `None` when a problem was noted.
+fn read_regions(env: &mut Env, here: Option<&str>) -> Option<Regions> {
+    let list = env.parsed("REGIONS", String::new());
+    let regions = Regions::parse(here?, &list?);
+    regions.map_err(|error| env.problem("REGIONS", error.to_string())).ok()
 }
 
 /// What is set of a [`Place`].
@@ -130,6 +176,7 @@ struct At {
     bootstrap: Option<String>,
     cluster_arn: Option<String>,
     stream: Option<String>,
+    remote_stream: Option<String>,
 }
 
 impl Place {
@@ -137,7 +184,14 @@ impl Place {
         let bootstrap = env.optional(self.bootstrap);
         let cluster_arn = env.optional(self.cluster_arn);
         let stream = env.optional(self.stream);
-        Some(At { place: self, bootstrap: bootstrap?, cluster_arn: cluster_arn?, stream: stream? })
+        let remote_stream = env.optional(self.remote_stream);
+        Some(At {
+            place: self,
+            bootstrap: bootstrap?,
+            cluster_arn: cluster_arn?,
+            stream: stream?,
+            remote_stream: remote_stream?,
+        })
     }
 }
 
@@ -188,7 +242,8 @@ mod tests {
     /// What is read of the given variables, or which ones are to be mended.
     fn read(pairs: &[(&str, &str)]) -> Result<Logs, Vec<&'static str>> {
         let env = Env::from_pairs(pairs.iter().copied());
-        let logs = lambda::config::read(env, |env| Logs::read(env, Some("us-east-1")));
+        let has_others = pairs.iter().any(|(name, _)| *name == "REGIONS");
+        let logs = lambda::config::read(env, |env| Logs::read(env, Some("us-east-1"), has_others));
         logs.map_err(|errors| errors.0.iter().map(|problem| problem.variable).collect())
     }
 
@@ -200,7 +255,7 @@ mod tests {
         let LogConfig::Kafka(kafka) = logs.primary else { panic!("{logs:?}") };
         assert_eq!((kafka.topic.as_str(), kafka.bootstrap.as_deref()), ("t", Some("a:9098")));
         assert_eq!((kafka.security, kafka.min_insync_replicas), (KafkaSecurity::Iam { region: "us-east-1".into() }, 2));
-        assert_eq!((logs.standby, logs.operator), (None, Override::Auto));
+        assert_eq!((logs.standby, logs.remote), (None, None));
     }
 
     #[test]
@@ -232,31 +287,63 @@ mod tests {
         };
         check(&[], &["KAFKA_TOPIC", "KAFKA_CLUSTER_ARN"]);
         check(&[("PRIMARY_LOG", "kinesis")], &["KINESIS_STREAM"]);
-        check(&[("PRIMARY_LOG", "paper"), ("LOG_OVERRIDE", "none")], &["LOG_OVERRIDE", "PRIMARY_LOG"]);
+        check(&[("PRIMARY_LOG", "paper")], &["PRIMARY_LOG"]);
         let with = |more: &[(&'static str, &'static str)]| [&KAFKA[..], more].concat();
         check(&with(&[("STANDBY_LOG", "kafka")]), &["STANDBY_KAFKA_CLUSTER_ARN"]);
         check(&with(&[("STANDBY_LOG", "kinesis")]), &["STANDBY_KINESIS_STREAM"]);
         check(&with(&[("STANDBY_LOG", "paper")]), &["STANDBY_LOG"]);
-        check(&with(&[("LOG_OVERRIDE", "standby")]), &["LOG_OVERRIDE"]);
+        check(&with(&[("REGIONS", "two")]), &["KAFKA_REMOTE_TOPIC"]);
+        let kinesis = [("PRIMARY_LOG", "kinesis"), ("KINESIS_STREAM", "s"), ("REGIONS", "two")];
+        check(&kinesis, &["KINESIS_REMOTE_STREAM"]);
+        let standby = [("STANDBY_LOG", "kinesis"), ("STANDBY_KINESIS_STREAM", "s"), ("KAFKA_REMOTE_TOPIC", "r")];
+        check(&with(&[&standby[..], &[("REGIONS", "two")]].concat()), &["STANDBY_KINESIS_REMOTE_STREAM"]);
         check(&with(&[("KAFKA_MIN_INSYNC_REPLICAS", "two")]), &["KAFKA_MIN_INSYNC_REPLICAS"]);
         check(&with(&[("STANDBY_LOG", "kafka"), ("STANDBY_KAFKA_BOOTSTRAP", "a:9098")]), &["STANDBY_LOG"]);
+    }
+
+    #[test]
+    fn other_regions_sessions_have_a_topic_or_stream_of_their_own_in_each_log() {
+        let remote = |pairs: &[(&str, &str)]| {
+            let others = [("REGIONS", "two"), ("KAFKA_REMOTE_TOPIC", "r"), ("KINESIS_REMOTE_STREAM", "rs")];
+            let streams =
+                [("KINESIS_STREAM", "s"), ("STANDBY_KINESIS_STREAM", "s2"), ("STANDBY_KINESIS_REMOTE_STREAM", "rs2")];
+            let Remote { primary, standby } =
+                read(&[&KAFKA[..], &others, &streams, pairs].concat()).unwrap().remote.unwrap();
+            (primary, standby.unwrap_or_default())
+        };
+        let of = |primary: &str, standby: &str| (primary.to_owned(), standby.to_owned());
+        assert_eq!(remote(&[]), of("r", ""));
+        assert_eq!(remote(&[("STANDBY_LOG", "kinesis")]), of("r", "rs2"));
+        assert_eq!(remote(&[("PRIMARY_LOG", "kinesis"), ("STANDBY_LOG", "kinesis")]), of("rs", "rs2"));
+    }
+
+    #[test]
+    fn regions_are_this_one_alone_unless_they_are_named() {
+        let read = |list: &str| {
+            let env = Env::from_pairs([("REGIONS", list)]);
+            lambda::config::read(env, |env| read_regions(env, Some("us-east-1"))).map(|regions| regions.others().len())
+        };
+        assert_eq!((read("").unwrap(), read("us-west-2,us-east-1").unwrap()), (0, 1));
+        assert_eq!(read("us-west-2").unwrap_err().0[0].variable, "REGIONS");
     }
 
     /// Whatever they say: the template's test rests on it.
     #[test]
     fn every_variable_of_the_logs_is_asked_for() {
-        let asked = lambda::config::variables_of(|env| Logs::read(env, None));
+        let asked = lambda::config::variables_of(|env| Logs::read(env, None, true));
         let expected = [
             "KAFKA_BOOTSTRAP",
             "KAFKA_CLUSTER_ARN",
             "KAFKA_MIN_INSYNC_REPLICAS",
+            "KAFKA_REMOTE_TOPIC",
             "KAFKA_SECURITY",
             "KAFKA_TOPIC",
+            "KINESIS_REMOTE_STREAM",
             "KINESIS_STREAM",
-            "LOG_OVERRIDE",
             "PRIMARY_LOG",
             "STANDBY_KAFKA_BOOTSTRAP",
             "STANDBY_KAFKA_CLUSTER_ARN",
+            "STANDBY_KINESIS_REMOTE_STREAM",
             "STANDBY_KINESIS_STREAM",
             "STANDBY_LOG",
         ];

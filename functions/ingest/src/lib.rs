@@ -1,7 +1,7 @@
 //! Takes events in over HTTP and appends them to the durable log.
 //!
 //! A request goes through five steps: identify the sender, read the body, validate each event, group the good ones by
-//! session, append. The `202` is made after the last acknowledgement of a log, the primary or the standby, and only if
+//! session, append: to one topic what is folded in this region, to another one what `forward` brings to its own. The `202` is made after the last acknowledgement of a log, the primary or the standby, and only if
 //! all are there: an event that is called accepted is durable. Nothing here knows the store, so that no device ever waits for it.
 
 mod body;
@@ -13,25 +13,28 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use lambda::auth::{Authenticator, Identity};
 use lambda::metrics::{Metric, Metrics};
 use lambda::problem::{Problem, json};
+use lambda::routing::Routing;
 use lambda_http::{Body, Request, RequestExt};
 use playback::edge::{Code, EdgeEvent, Rejection, RequestError, SessionWindow, parse_request, validate};
 use playback::envelope::{Stamp, group};
-use playback::session::{Home, SessionId};
+use playback::routing::Routes;
+use playback::session::SessionId;
 use serde::Serialize;
-use stream::{Appended, DurableLog, Failover, Fate, LogRecord, Role};
+use std::time::Instant;
+use stream::{Appended, DurableLog, Failover, Fate, Lane, LogRecord, Role};
 
 /// What serves requests; one a process.
 pub struct Ingest<L> {
-    /// Where accepted events go.
-    pub log: Failover<L>,
+    /// Where the events of sessions go that are folded in this region.
+    pub local: Failover<L>,
+    /// Where those of all other sessions go, if the deployment has other regions.
+    pub remote: Option<Failover<L>>,
+    /// Which sessions are which.
+    pub routing: Routing,
     /// Whose tokens are believed.
     pub authenticator: Authenticator,
     /// How old and how far ahead a session may be.
     pub window: SessionWindow,
-    /// The home of sessions that begin here.
-    pub home: Home,
-    /// The AWS region, stamped on every envelope.
-    pub region: String,
 }
 
 #[derive(Serialize)]
@@ -66,15 +69,16 @@ impl<L: DurableLog + 'static> Ingest<L> {
         let post = request.method() == Method::POST;
         match request.raw_http_path().trim_end_matches('/') {
             "/v1/events" if post => self.take_events(request, metrics, now).await,
-            "/v1/sessions" if post => self.mint_session(request.headers(), now).await,
+            "/v1/sessions" if post => self.mint_session(request.headers(), metrics, now).await,
             "/v1/events" | "/v1/sessions" => Err(Problem::method_not_allowed("POST")),
             path => Err(Problem::not_found(format!("nothing is served at {path}"))),
         }
     }
 
-    async fn mint_session(&self, headers: &HeaderMap, now: u64) -> Result<Response<Body>, Problem> {
+    async fn mint_session(&self, headers: &HeaderMap, metrics: &Metrics, now: u64) -> Result<Response<Body>, Problem> {
         self.identify(headers).await?;
-        let session_id = SessionId::mint(self.home.clone(), now, rand::random()).to_string();
+        let home = self.routing.routes(metrics, Instant::now()).await.home_of_new_sessions().clone();
+        let session_id = SessionId::mint(home, now, rand::random()).to_string();
         Ok(json(StatusCode::CREATED, &Minted { session_id, started_at: now }))
     }
 
@@ -105,34 +109,54 @@ impl<L: DurableLog + 'static> Ingest<L> {
             return Err(Problem::forbidden(first.rejection.message.clone()).field("profile_id"));
         }
         let accepted = events.len();
-        let stamp =
-            Stamp { received_at: now, ingest_region: self.region.clone(), trace_id: trace_id(request.headers()) };
-        self.append(events, &stamp, metrics).await?;
+        let routes = self.routing.routes(metrics, Instant::now()).await;
+        let ingest_region = routes.regions().here().name.clone();
+        let stamp = Stamp { received_at: now, ingest_region, trace_id: trace_id(request.headers()) };
+        self.append(events, &stamp, &routes, metrics).await?;
         metrics.add(Metric::EventsAccepted, accepted as u64);
         Ok(json(StatusCode::ACCEPTED, &Accepted { accepted, rejected }))
     }
 
-    /// Appends events to the log; all of them are durable, or the request is to be sent again.
-    async fn append(&self, events: Vec<EdgeEvent>, stamp: &Stamp, metrics: &Metrics) -> Result<(), Problem> {
-        let mut sizes = Vec::new();
-        let mut records = Vec::new();
+    /// Appends events to the logs; all of them are durable, or the request is to be sent again.
+    async fn append(
+        &self,
+        events: Vec<EdgeEvent>,
+        stamp: &Stamp,
+        routes: &Routes,
+        metrics: &Metrics,
+    ) -> Result<(), Problem> {
+        let (mut local, mut remote) = (Load::default(), Load::default());
         for envelope in group(events, stamp) {
-            sizes.push(envelope.events.len() as u64);
-            records.push(LogRecord { key: envelope.session_id.to_string(), value: envelope.encode().into() });
+            let target = routes.target(&envelope.session_id.home);
+            let record = LogRecord::new(envelope.session_id.to_string(), envelope.encode());
+            if target == routes.regions().here() || self.remote.is_none() {
+                local.add(record, envelope.events.len());
+            } else {
+                let (index, of) = routes.lane(target);
+                remote.add(LogRecord { lane: Lane::new(index as u16, of as u16), ..record }, envelope.events.len());
+            }
         }
-        let Appended { fates, opened, closed } = self.log.append(&records).await;
-        metrics.add(Metric::CircuitOpened, opened.into());
-        metrics.add(Metric::CircuitClosed, closed.into());
+        let append_remote = async {
+            match &self.remote {
+                Some(log) => log.append(&remote.records, routes.log()).await,
+                None => Appended { fates: Vec::new(), opened: 0, closed: 0 },
+            }
+        };
+        let (here, elsewhere) = tokio::join!(self.local.append(&local.records, routes.log()), append_remote);
+        metrics.add(Metric::CircuitOpened, (here.opened + elsewhere.opened).into());
+        metrics.add(Metric::CircuitClosed, (here.closed + elsewhere.closed).into());
+        let fates: Vec<Fate> = here.fates.into_iter().chain(elsewhere.fates).collect();
+        let sizes: Vec<u64> = local.sizes.into_iter().chain(remote.sizes).collect();
         let on = |role| fates.iter().filter(|fate| fate.result == Ok(role)).count();
         let (on_primary, on_standby) = (on(Role::Primary), on(Role::Standby));
         metrics.add(Metric::RecordsAppended, (on_primary + on_standby) as u64);
         metrics.add(Metric::RecordsOnStandby, on_standby as u64);
-        let is_accepted = on_primary + on_standby == records.len();
+        let is_accepted = on_primary + on_standby == fates.len();
         metrics.add(Metric::EventsUnclaimed, unclaimed(&fates, &sizes, is_accepted));
         if is_accepted {
             return Ok(());
         }
-        metrics.add(Metric::AppendErrors, (records.len() - on_primary - on_standby) as u64);
+        metrics.add(Metric::AppendErrors, (fates.len() - on_primary - on_standby) as u64);
         for error in fates.iter().filter_map(|fate| fate.result.as_ref().err()) {
             tracing::error!(%error, reason = error.reason(), "no log took a record");
         }
@@ -145,6 +169,20 @@ impl<L: DurableLog + 'static> Ingest<L> {
     async fn identify(&self, headers: &HeaderMap) -> Result<Identity, Problem> {
         let authorization = headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         Ok(self.authenticator.verify(authorization).await?)
+    }
+}
+
+/// The records of a request that go the same way, and how many events each holds.
+#[derive(Default)]
+struct Load {
+    records: Vec<LogRecord>,
+    sizes: Vec<u64>,
+}
+
+impl Load {
+    fn add(&mut self, record: LogRecord, events: usize) {
+        self.records.push(record);
+        self.sizes.push(events as u64);
     }
 }
 

@@ -5,8 +5,11 @@ use lambda::auth::Authenticator;
 use lambda::clock::now_ms;
 use lambda::config::Env;
 use lambda::metrics::Emitter;
+use lambda::routing::Routing;
 use lambda::warm_up::{BOUND, warm_up};
+use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Instant;
 use stream::{Failover, Log, Policy};
 
 #[tokio::main]
@@ -16,22 +19,31 @@ async fn main() -> anyhow::Result<()> {
     let sdk = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
     let primary = Log::new(config.logs.primary, &sdk);
     let standby = config.logs.standby.map(|standby| Log::new(standby, &sdk));
-    let log = Failover::new(primary, standby, config.logs.operator, Policy::default());
+    let remote = config.logs.remote.map(|names| {
+        let in_standby = names.standby.as_deref();
+        let standby = standby.as_ref().zip(in_standby).map(|(log, name)| log.beside(name));
+        Failover::new(primary.beside(&names.primary), standby, Policy::default())
+    });
+    let local = Failover::new(primary, standby, Policy::default());
+    let routing = Routing::of_parameter(&sdk, config.routing_parameter, config.regions);
     let authenticator = Authenticator::new(&config.auth)?;
     let emitter = Emitter::stdout(&config.common.stage, &config.common.function);
+    let warming = emitter.start(now_ms());
     let warm_log = async |what, log: Option<&Log>| {
         if let Some(log) = log {
             warm_up(what, BOUND, log.warm_up()).await;
         }
     };
     tokio::join!(
-        warm_log("primary log", Some(log.primary())),
-        warm_log("standby log", log.standby()),
-        warm_up("keys", BOUND, authenticator.warm_up())
+        warm_log("primary log", Some(local.primary())),
+        warm_log("standby log", local.standby()),
+        warm_up("keys", BOUND, authenticator.warm_up()),
+        warm_up("routing", BOUND, async { Ok::<_, Infallible>(routing.routes(&warming, Instant::now()).await) })
     );
 
-    let (window, home, region) = (config.window, config.home, config.common.region);
-    let shared = Arc::new((Ingest { log, authenticator, window, home, region }, emitter));
+    drop(warming);
+    let ingest = Ingest { local, remote, routing, authenticator, window: config.window };
+    let shared = Arc::new((ingest, emitter));
     let handle = move |request| {
         let shared = Arc::clone(&shared);
         async move {

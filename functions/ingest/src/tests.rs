@@ -7,26 +7,29 @@ use lambda::config::Env;
 use lambda::metrics::Emitter;
 use playback::contract::{MAX_BODY_BYTES, MAX_DECOMPRESSED_BYTES};
 use playback::envelope::Envelope;
+use playback::routing::Regions;
 use serde_json::{Value, json};
 use std::io::Write;
 use stream::testing::{Effect, RecordingLog};
-use stream::{AppendError, Attempt, Override, Policy};
+use stream::{AppendError, Attempt, Policy};
 
 const SECRET: &str = "a secret of at least thirty-two bytes";
 const NOW: u64 = 1_790_000_010_200;
 
 fn ingest(log: RecordingLog) -> Ingest<RecordingLog> {
-    ingest_to(log, None, Override::Auto)
+    ingest_to(log, None, r#"{"version":1}"#)
 }
 
-fn ingest_to(primary: RecordingLog, standby: Option<RecordingLog>, operator: Override) -> Ingest<RecordingLog> {
+/// In us-east-1, with us-west-2 as the other region; the document is `routing`.
+fn ingest_to(primary: RecordingLog, standby: Option<RecordingLog>, routing: &'static str) -> Ingest<RecordingLog> {
     let auth = lambda::config::read(Env::from_pairs([("JWT_SECRET", SECRET)]), AuthConfig::read).unwrap();
+    let regions = Regions::parse("us-east-1", "us-east-1,us-west-2").unwrap();
     Ingest {
-        log: Failover::new(primary, standby, operator, Policy::default()),
+        local: Failover::new(primary, standby, Policy::default()),
+        remote: Some(Failover::new(RecordingLog::new(), None, Policy::default())),
+        routing: Routing::read_by(regions, move || async { Ok(routing.to_owned()) }),
         authenticator: Authenticator::new(&auth).unwrap(),
         window: SessionWindow::default(),
-        home: "use1".parse().unwrap(),
-        region: "us-east-1".to_owned(),
     }
 }
 
@@ -53,7 +56,7 @@ async fn send(ingest: &Ingest<RecordingLog>, request: Request) -> Sent {
     let sink = std::sync::Arc::clone(&lines);
     let emitter = Emitter::to("test", "ingest", move |text| sink.lock().unwrap().push_str(text));
     let response = ingest.answer(&request, &emitter.start(NOW), NOW).await;
-    ingest.log.primary().note(format!("answered {}", response.status().as_u16()));
+    ingest.local.primary().note(format!("answered {}", response.status().as_u16()));
     let (parts, body) = response.into_parts();
     let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
     let lines = lines.lock().unwrap().clone();
@@ -86,13 +89,13 @@ async fn good_events_are_durable_before_the_answer_one_record_a_session() {
     let body = json!({"events": [event(1, 0), event(2, 0), event(1, 1)]}).to_string();
     let sent = send(&ingest, events(body)).await;
     assert_eq!((sent.status, &sent.body), (202, &json!({"accepted": 3, "rejected": []})));
-    let effects = ingest.log.primary().effects();
+    let effects = ingest.local.primary().effects();
     assert!(
         matches!(effects.as_slice(), [Effect::Appended(_), Effect::Appended(_), Effect::Noted(last)] if last == "answered 202")
     );
     let envelopes: Vec<_> =
-        ingest.log.primary().appended().iter().map(|r| Envelope::decode(&r.value).unwrap()).collect();
-    assert_eq!(envelopes[0].session_id.to_string(), ingest.log.primary().appended()[0].key);
+        ingest.local.primary().appended().iter().map(|r| Envelope::decode(&r.value).unwrap()).collect();
+    assert_eq!(envelopes[0].session_id.to_string(), ingest.local.primary().appended()[0].key);
     assert_eq!(envelopes[0].events.iter().map(|e| e.seq).collect::<Vec<_>>(), [0, 1]);
     assert_eq!((envelopes[0].stamp.received_at, envelopes[0].stamp.ingest_region.as_str()), (NOW, "us-east-1"));
 }
@@ -154,7 +157,7 @@ fn three_events_of_two_sessions() -> Request {
 async fn what_the_primary_does_not_take_is_accepted_from_the_standby_and_counted() {
     for error in [AppendError::Unavailable, AppendError::Denied, AppendError::Throttled] {
         let standby = RecordingLog::new();
-        let ingest = ingest_to(refusing(error, "2"), Some(standby.clone()), Override::Auto);
+        let ingest = ingest_to(refusing(error, "2"), Some(standby.clone()), r#"{"version":1}"#);
         let sent = send(&ingest, three_events_of_two_sessions()).await;
         assert_eq!((sent.status, sent.body["accepted"].as_u64()), (202, Some(3)));
         assert_eq!(standby.appended().len(), 1, "only what the primary did not take");
@@ -167,7 +170,7 @@ async fn what_the_primary_does_not_take_is_accepted_from_the_standby_and_counted
 #[tokio::test]
 async fn when_neither_log_takes_a_record_nothing_is_accepted_and_all_copies_are_unclaimed() {
     let standby = refusing(AppendError::Unavailable, "2");
-    let ingest = ingest_to(refusing(AppendError::Unavailable, "2"), Some(standby), Override::Auto);
+    let ingest = ingest_to(refusing(AppendError::Unavailable, "2"), Some(standby), r#"{"version":1}"#);
     let sent = send(&ingest, three_events_of_two_sessions()).await;
     assert_eq!((sent.status, sent.body["code"].as_str()), (503, Some("log_unavailable")));
     assert!(sent.headers.contains_key("retry-after"));
@@ -180,7 +183,7 @@ async fn when_neither_log_takes_a_record_nothing_is_accepted_and_all_copies_are_
 #[tokio::test]
 async fn a_primary_that_denies_is_left_for_the_standby_and_the_opening_is_counted_once() {
     let standby = RecordingLog::new();
-    let ingest = ingest_to(refusing(AppendError::Denied, "12"), Some(standby.clone()), Override::Auto);
+    let ingest = ingest_to(refusing(AppendError::Denied, "12"), Some(standby.clone()), r#"{"version":1}"#);
     let mut lines = String::new();
     for _ in 0..4 {
         let sent = send(&ingest, three_events_of_two_sessions()).await;
@@ -199,12 +202,12 @@ async fn a_primary_that_denies_is_left_for_the_standby_and_the_opening_is_counte
 async fn the_operator_may_choose_the_log() {
     let standby = RecordingLog::new();
     let broken = || refusing(AppendError::Unavailable, "12");
-    let primary_only = ingest_to(broken(), Some(standby.clone()), Override::Primary);
+    let primary_only = ingest_to(broken(), Some(standby.clone()), r#"{"version":1,"log":"primary"}"#);
     assert_eq!(send(&primary_only, three_events_of_two_sessions()).await.status, 503);
     assert!(standby.appended().is_empty());
-    let standby_only = ingest_to(RecordingLog::new(), Some(standby.clone()), Override::Standby);
+    let standby_only = ingest_to(RecordingLog::new(), Some(standby.clone()), r#"{"version":1,"log":"standby"}"#);
     assert_eq!(send(&standby_only, three_events_of_two_sessions()).await.status, 202);
-    assert_eq!((standby_only.log.primary().appended().len(), standby.appended().len()), (0, 2));
+    assert_eq!((standby_only.local.primary().appended().len(), standby.appended().len()), (0, 2));
 }
 
 #[tokio::test]
@@ -225,7 +228,7 @@ async fn who_may() {
     assert_eq!(status(Some(token(json!({"profiles": ["p2"]})))).await, 403);
     assert_eq!(status(Some(token(json!({"profiles": ["p2", "p1"]})))).await, 202);
     assert_eq!(status(Some(token(json!({"scope": "service"})))).await, 202);
-    assert_eq!(ingest.log.primary().appended().len(), 2);
+    assert_eq!(ingest.local.primary().appended().len(), 2);
 }
 
 #[tokio::test]
@@ -279,7 +282,7 @@ async fn what_is_no_request_of_the_contract() {
     check(on_path(post("/v2/events").body(Body::Empty).unwrap()), 404, "not_found").await;
     let get = http::Request::get("/v1/events").body(Body::Empty).unwrap();
     check(on_path(get), 405, "method_not_allowed").await;
-    assert!(ingest.log.primary().appended().is_empty());
+    assert!(ingest.local.primary().appended().is_empty());
 }
 
 #[tokio::test]
@@ -302,4 +305,45 @@ fn trace_ids() {
     assert_eq!(of("00-000102030405060708090a0b0c0d0e0f-00f067aa0ba902b7-01").map(|id| id[1]), Some(1));
     assert_eq!(of("00-00000000000000000000000000000000-00f067aa0ba902b7-01"), None);
     assert_eq!(of("garbage"), None);
+}
+
+/// An event of a session that is at home in us-west-2.
+fn of_the_west(session: u8, seq: u64) -> Value {
+    let mut event = event(session, seq);
+    event["session_id"] = json!(event["session_id"].as_str().unwrap().replace("use1", "usw2"));
+    event
+}
+
+fn keys(log: &Failover<RecordingLog>) -> Vec<String> {
+    log.primary().appended().iter().map(|record| record.key[..4].to_owned()).collect()
+}
+
+#[tokio::test]
+async fn sessions_of_another_region_go_to_the_log_of_the_router_and_their_answer_waits_for_it() {
+    let ingest = ingest(RecordingLog::new());
+    let remote = ingest.remote.clone().unwrap();
+    let body = json!({"events": [event(1, 0), of_the_west(2, 0), event(1, 1), of_the_west(2, 1)]}).to_string();
+    let sent = send(&ingest, events(body.clone())).await;
+    assert_eq!((sent.status, &sent.body["accepted"]), (202, &json!(4)));
+    assert_eq!((keys(&ingest.local), keys(&remote)), (vec!["use1".to_owned()], vec!["usw2".to_owned()]));
+    assert!(sent.lines.contains("\"RecordsAppended\":2"), "{}", sent.lines);
+
+    let refuse = |record: &LogRecord| Some(AppendError::Unavailable(Attempt::new("r", record, "TimedOut", "away")));
+    let remote = Some(Failover::new(RecordingLog::refusing(refuse), None, Policy::default()));
+    let without_router = Ingest { remote, ..ingest_to(RecordingLog::new(), None, r#"{"version":1}"#) };
+    assert_eq!(send(&without_router, events(body)).await.status, 503, "of which one record is not durable");
+}
+
+#[tokio::test]
+async fn while_a_region_drains_its_sessions_go_to_its_successor_and_new_ones_begin_there() {
+    let west_drains = r#"{"version":1,"regions":{"us-west-2":{"state":"draining","to":"us-east-1"}}}"#;
+    let here_drains = r#"{"version":1,"regions":{"us-east-1":{"state":"draining","to":"us-west-2"}}}"#;
+    for (routing, local, home) in [(west_drains, 2, "use1"), (here_drains, 0, "usw2")] {
+        let ingest = ingest_to(RecordingLog::new(), None, routing);
+        let body = json!({"events": [event(1, 0), of_the_west(2, 0)]}).to_string();
+        assert_eq!(send(&ingest, events(body)).await.status, 202);
+        assert_eq!((keys(&ingest.local).len(), keys(ingest.remote.as_ref().unwrap()).len()), (local, 2 - local));
+        let minted = send(&ingest, on_path(post("/v1/sessions").body(Body::Empty).unwrap())).await;
+        assert!(minted.body["session_id"].as_str().unwrap().starts_with(home), "{}", minted.body);
+    }
 }

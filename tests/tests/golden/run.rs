@@ -12,11 +12,13 @@ use lambda::auth::{AuthConfig, Authenticator};
 use lambda::batch::Batch;
 use lambda::config::Env;
 use lambda::metrics::{Emitter, Metrics};
+use lambda::routing::Routing;
 use lambda_http::request::LambdaRequest;
 use lambda_http::{Adapter, Body, Context, LambdaEvent, Request, Response, Service, service_fn};
 use playback::edge::SessionWindow;
 use playback::envelope::Envelope;
 use playback::fold::ViewKey;
+use playback::routing::Regions;
 use playback::session::SessionId;
 use process::process;
 use query::Query;
@@ -28,7 +30,7 @@ use std::sync::{Arc, Mutex};
 use store::testing::MemoryTable;
 use store::{Fault, StoreError};
 use stream::testing::RecordingLog;
-use stream::{AppendError, Attempt, Failover, Override, Policy};
+use stream::{AppendError, Attempt, Failover, Policy};
 
 /// What the function does and answers, in the form of `expect`.
 pub(crate) async fn run(case: &Case) -> Result<Value> {
@@ -53,13 +55,13 @@ async fn run_ingest(given: &Given, event: &[u8]) -> Result<Value> {
         is_away.then(|| AppendError::Unavailable(Attempt::new("playback-events", record, "MessageTimedOut", "away")))
     };
     let ingest = Ingest {
-        log: Failover::new(RecordingLog::refusing(refuse), None, Override::Auto, Policy::default()),
+        local: Failover::new(RecordingLog::refusing(refuse), None, Policy::default()),
+        remote: None,
+        routing: Routing::read_by(Regions::parse("us-east-1", "")?, async || Ok(r#"{"version":1}"#.to_owned())),
         authenticator: authenticator()?,
         window: SessionWindow::default(),
-        home: "use1".parse()?,
-        region: "us-east-1".to_owned(),
     };
-    let log = ingest.log.primary().clone();
+    let log = ingest.local.primary().clone();
     let (ingest, now) = (Arc::new(ingest), given.now);
     let (response, counts) = serve("ingest", event, now, move |request, metrics| {
         let ingest = Arc::clone(&ingest);
@@ -77,7 +79,8 @@ async fn run_ingest(given: &Given, event: &[u8]) -> Result<Value> {
 
 async fn run_query(given: &Given, event: &[u8]) -> Result<Value> {
     let (table, sdk) = Table::serve(given).await;
-    let query = Query { views: store::dynamodb::Views::new(&sdk, TABLE), authenticator: authenticator()? };
+    let query =
+        Query { views: store::dynamodb::Views::new(&sdk, TABLE, "use1".parse()?), authenticator: authenticator()? };
     let (query, now) = (Arc::new(query), given.now);
     let (response, counts) = serve("query", event, now, move |request, metrics| {
         let query = Arc::clone(&query);

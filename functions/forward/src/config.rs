@@ -1,0 +1,46 @@
+//! What `forward` is told.
+
+use lambda::config::{Common, Env};
+use playback::routing::Regions;
+use std::collections::BTreeSet;
+
+/// What `forward` is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What every function is told.
+    pub common: Common,
+    /// The regions of the deployment, with commas between them (`REGIONS`).
+    pub regions: Regions,
+    /// The SSM parameter that holds the routing document (`ROUTING_PARAMETER`).
+    pub routing_parameter: String,
+    /// What each region's queue is called into which other regions send (`INBOUND_QUEUE_NAME`).
+    pub inbound_queue_name: String,
+    /// Where poison goes (`DEAD_LETTER_QUEUE_URL`).
+    pub dead_letter_queue_url: String,
+}
+
+impl Config {
+    /// Reads the configuration; `None` when a problem was noted.
+    pub fn read(env: &mut Env) -> Option<Self> {
+        let common = Common::read(env);
+        let list = env.required::<String>("REGIONS");
+        let routing_parameter = env.required("ROUTING_PARAMETER");
+        let inbound_queue_name = env.required("INBOUND_QUEUE_NAME");
+        let dead_letter_queue_url = env.required("DEAD_LETTER_QUEUE_URL");
+        let common = common?;
+        let regions = Regions::parse(&common.region, &list?);
+        let regions = regions.map_err(|error| env.problem("REGIONS", error.to_string())).ok();
+        Some(Self {
+            common,
+            regions: regions?,
+            routing_parameter: routing_parameter?,
+            inbound_queue_name: inbound_queue_name?,
+            dead_letter_queue_url: dead_letter_queue_url?,
+        })
+    }
+
+    /// The variables that the template has to set.
+    pub fn variables() -> BTreeSet<&'static str> {
+        lambda::config::variables_of(Self::read)
+    }
+}

@@ -1,0 +1,207 @@
+//! What `forward` does with batches of the log: where each record goes, and what stays.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use apply::DeadLetter;
+use apply::testing::Letters;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use forward::Forward;
+use forward::testing::MemoryQueues;
+use lambda::batch::{Batch, Record, Source};
+use lambda::metrics::{Emitter, Metric, Metrics};
+use playback::contract::{Device, Event, Kind};
+use playback::envelope::{Envelope, Head, Stamp, split_delimited, with_hop};
+use playback::routing::{Document, Regions, Routes};
+use playback::session::SessionId;
+use proptest::prelude::*;
+
+const NOW: u64 = 1_790_000_010_200;
+const ALL_ACTIVE: &str = r#"{"version":1}"#;
+
+fn routes(document: &str) -> Routes {
+    let regions = Regions::parse("us-east-1", "us-east-1,us-west-2,eu-west-1").unwrap();
+    Routes::new(regions, document.parse::<Document>().unwrap()).unwrap()
+}
+
+fn envelope(home: &str, number: u128, events: u16) -> Vec<u8> {
+    let event = |seq| Event {
+        seq,
+        kind: Kind::Progressed,
+        position_ms: u64::from(seq) * 1_000,
+        played_ms: 0,
+        title_duration_ms: 100_000_000,
+        occurred_at: NOW,
+        device: std::sync::Arc::new(Device { id: "d1".to_owned(), kind: "tv".to_owned() }),
+        country: None,
+    };
+    let envelope = Envelope {
+        session_id: SessionId::mint(home.parse().unwrap(), NOW, number),
+        profile_id: "p1".to_owned(),
+        title_id: "t1".to_owned(),
+        stamp: Stamp { received_at: NOW, ingest_region: "us-east-1".to_owned(), trace_id: None },
+        events: (0..events).map(event).collect(),
+    };
+    envelope.encode()
+}
+
+fn batch(values: Vec<Vec<u8>>) -> Batch {
+    let record = |(offset, value): (usize, Vec<u8>)| Record {
+        source: Source::Kafka { topic: "playback-remote".to_owned(), partition: 0, offset: offset as i64 },
+        key: None,
+        value: Ok(Bytes::from(value)),
+        delivery: None,
+    };
+    Batch { records: values.into_iter().enumerate().map(record).collect() }
+}
+
+fn forward(dead_letters_away: bool) -> Forward<MemoryQueues, Letters<DeadLetter>> {
+    Forward { inbound: MemoryQueues::default(), dead_letters: Letters::new(dead_letters_away) }
+}
+
+fn metrics() -> Metrics {
+    Emitter::to("dev", "forward", |_| ()).start(NOW)
+}
+
+/// Offsets that are to be delivered again.
+async fn serve(
+    forward: &Forward<MemoryQueues, Letters<DeadLetter>>,
+    metrics: &Metrics,
+    values: Vec<Vec<u8>>,
+    document: &str,
+) -> Vec<u64> {
+    let answer = forward.serve(metrics, batch(values), &routes(document), NOW).await.unwrap();
+    let answer = serde_json::to_value(answer).unwrap();
+    let failures = answer["batchItemFailures"].as_array().unwrap().clone();
+    failures.iter().map(|failure| failure["itemIdentifier"]["offset"].as_u64().unwrap()).collect()
+}
+
+/// The envelopes that a region was sent.
+fn taken(queues: &MemoryQueues, region: &str) -> Vec<Vec<u8>> {
+    let messages = queues.take(region).into_iter().map(|body| BASE64_STANDARD.decode(body).unwrap());
+    messages
+        .flat_map(|joined| split_delimited(&joined).unwrap().into_iter().map(<[u8]>::to_vec).collect::<Vec<_>>())
+        .collect()
+}
+
+#[tokio::test]
+async fn each_record_goes_to_the_region_that_folds_it_as_the_bytes_that_it_was_with_one_more_hop() {
+    let (forward, metrics) = (forward(false), metrics());
+    let values = vec![envelope("usw2", 1, 3), envelope("euw1", 2, 1), envelope("usw2", 3, 2), envelope("apse2", 4, 1)];
+    assert_eq!(serve(&forward, &metrics, values.clone(), ALL_ACTIVE).await, Vec::<u64>::new());
+    let hopped = |at: usize| with_hop(&values[at], "us-east-1");
+    assert_eq!(taken(&forward.inbound, "us-west-2"), [hopped(0), hopped(2)]);
+    assert_eq!(taken(&forward.inbound, "eu-west-1"), [hopped(1)]);
+    assert_eq!(taken(&forward.inbound, "us-east-1"), [hopped(3)], "of no region of ours: folded here");
+    assert_eq!(metrics.count(Metric::EventsForwarded), 7);
+    assert_eq!((metrics.count(Metric::RecordsForwarded), metrics.count(Metric::ForwardRequests)), (4, 3));
+}
+
+#[tokio::test]
+async fn a_record_of_a_drained_region_goes_to_its_successor_also_when_that_is_here() {
+    let forward = forward(false);
+    let document = r#"{"version":1,"regions":{"us-west-2":{"state":"draining","to":"us-east-1"}}}"#;
+    assert!(serve(&forward, &metrics(), vec![envelope("usw2", 1, 1)], document).await.is_empty());
+    assert_eq!(taken(&forward.inbound, "us-east-1").len(), 1);
+}
+
+#[tokio::test]
+async fn a_region_that_is_away_keeps_its_records_on_the_log_and_stops_no_other() {
+    let (forward, counted) = (forward(false), metrics());
+    forward.inbound.set_away("us-west-2", true);
+    let values = vec![envelope("usw2", 1, 3), envelope("euw1", 2, 1), envelope("usw2", 3, 2)];
+    assert_eq!(serve(&forward, &counted, values.clone(), ALL_ACTIVE).await, [0, 2]);
+    assert_eq!(taken(&forward.inbound, "eu-west-1").len(), 1);
+    assert_eq!(counted.count(Metric::RecordsFailed("region_unavailable")), 2);
+    assert_eq!(counted.count(Metric::EventsUnclaimed), 5, "a call that failed may have arrived");
+    forward.inbound.set_away("us-west-2", false);
+    assert!(serve(&forward, &metrics(), vec![values[0].clone(), values[2].clone()], ALL_ACTIVE).await.is_empty());
+    assert_eq!(taken(&forward.inbound, "us-west-2").len(), 2);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_dead_here_with_its_bytes_and_what_is_of_newer_code_is_passed_on() {
+    let (forward, metrics) = (forward(false), metrics());
+    let newer = {
+        let mut bytes = envelope("usw2", 1, 2);
+        assert_eq!(&bytes[..2], [8, 1], "the schema version comes first");
+        bytes[1] = 9;
+        bytes
+    };
+    let garbage = b"\xff\xff".to_vec();
+    assert!(serve(&forward, &metrics, vec![garbage.clone(), newer], ALL_ACTIVE).await.is_empty());
+    assert_eq!(taken(&forward.inbound, "us-west-2").len(), 1);
+    let letters = forward.dead_letters.take();
+    assert_eq!(letters.len(), 1);
+    assert_eq!(
+        (letters[0].reason.as_str(), &letters[0].letter.value_base64),
+        ("not_an_envelope", &BASE64_STANDARD.encode(garbage))
+    );
+    assert_eq!(metrics.count(Metric::RecordsDead("not_an_envelope")), 1);
+}
+
+#[tokio::test]
+async fn poison_that_no_queue_takes_and_a_flood_of_it_stay_on_the_log() {
+    let away = forward(true);
+    assert_eq!(serve(&away, &metrics(), vec![vec![0xff], envelope("usw2", 1, 1)], ALL_ACTIVE).await, [0]);
+    let forward = forward(false);
+    let flood: Vec<Vec<u8>> = (0..20).map(|_| vec![0xff]).chain([envelope("usw2", 1, 1)]).collect();
+    assert_eq!(serve(&forward, &metrics(), flood, ALL_ACTIVE).await, (0..20).collect::<Vec<u64>>());
+    assert!(forward.dead_letters.take().is_empty());
+}
+
+#[tokio::test]
+async fn a_record_that_comes_round_is_folded_here_and_not_sent_about() {
+    let forward = forward(false);
+    let round = with_hop(&with_hop(&envelope("usw2", 1, 1), "us-east-1"), "us-west-2");
+    let long =
+        ["a-b-1", "a-b-2", "a-b-3", "a-b-4"].iter().fold(envelope("usw2", 2, 1), |bytes, hop| with_hop(&bytes, hop));
+    assert!(serve(&forward, &metrics(), vec![round, long], ALL_ACTIVE).await.is_empty());
+    let here = taken(&forward.inbound, "us-east-1");
+    let hops: Vec<usize> = here.into_iter().map(|bytes| Head::peek(bytes.into()).unwrap().hops.len()).collect();
+    assert_eq!(hops, [3, 5]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Each record is delivered until it has ended, while regions come and go.
+    #[test]
+    fn whatever_regions_are_away_each_record_is_sent_or_stays_and_all_arrive_in_the_end(
+        homes in prop::collection::vec(prop::sample::select(vec!["use1", "usw2", "euw1", "apse2", "poison"]), 1..60),
+        outages in prop::collection::vec(prop::collection::btree_set(prop::sample::select(vec!["us-east-1", "us-west-2", "eu-west-1"]), 0..4), 0..5),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (forward, metrics) = (forward(false), metrics());
+            let value = |(number, home): (usize, &&str)| match *home {
+                "poison" => vec![0xff, number as u8],
+                home => envelope(home, number as u128, 1 + number as u16 % 3),
+            };
+            let mut waiting: Vec<Vec<u8>> = homes.iter().enumerate().map(value).collect();
+            let mut arrived: BTreeMap<&str, usize> = BTreeMap::new();
+            let calm = BTreeSet::new();
+            for away in outages.iter().chain([&calm]) {
+                for region in ["us-east-1", "us-west-2", "eu-west-1"] {
+                    forward.inbound.set_away(region, away.contains(region));
+                }
+                let failed: BTreeSet<u64> = serve(&forward, &metrics, waiting.clone(), ALL_ACTIVE).await.into_iter().collect();
+                let kept = waiting.into_iter().enumerate().filter(|(at, _)| failed.contains(&(*at as u64)));
+                waiting = kept.map(|(_, value)| value).collect();
+                for region in ["us-east-1", "us-west-2", "eu-west-1"] {
+                    let taken = taken(&forward.inbound, region).len();
+                    assert!(taken == 0 || !away.contains(region));
+                    *arrived.entry(region).or_default() += taken;
+                }
+            }
+            let of = |codes: &[&str]| homes.iter().filter(|home| codes.contains(*home)).count();
+            assert_eq!(arrived["us-west-2"], of(&["usw2"]));
+            assert_eq!(arrived["eu-west-1"], of(&["euw1"]));
+            assert_eq!(arrived["us-east-1"], of(&["use1", "apse2"]));
+            assert_eq!(waiting.len() + forward.dead_letters.take().len(), of(&["poison"]), "only a flood of poison stays");
+        });
+    }
+}
