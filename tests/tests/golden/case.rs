@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The folders of `events/`.
-pub(crate) const TRIGGERS: [&str; 5] = ["api", "kinesis", "msk", "retry", "sqs"];
+pub(crate) const TRIGGERS: [&str; 6] = ["api", "forward", "kinesis", "msk", "retry", "sqs"];
 
 /// The clock when an event is handled, unless the case says otherwise: 21 September 2026, 14:13:30.200 UTC.
 pub(crate) const NOW: u64 = 1_790_000_010_200;
@@ -52,6 +52,8 @@ pub(crate) enum Function {
     Query,
     /// Applies again what could not be applied.
     Retry,
+    /// Brings other regions' sessions to them.
+    Forward,
 }
 
 /// What is true when an event comes.
@@ -78,6 +80,9 @@ pub(crate) struct Given {
     /// Objects of the failure bucket, by key.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) objects: BTreeMap<String, Value>,
+    /// The routing document, if somebody has said anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) routing: Option<Value>,
     /// What does not answer.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) away: BTreeSet<Part>,
@@ -93,6 +98,7 @@ impl Default for Given {
             erased_at: BTreeMap::new(),
             refused: Vec::new(),
             objects: BTreeMap::new(),
+            routing: None,
             away: BTreeSet::new(),
         }
     }
@@ -112,6 +118,8 @@ pub(crate) enum Part {
     RetryQueue,
     /// The bucket of the batches that Lambda gave up.
     FailureBucket,
+    /// The region us-west-2.
+    UsWest2,
 }
 
 /// Which view.

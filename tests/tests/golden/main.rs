@@ -9,6 +9,7 @@
 mod case;
 mod cases_api;
 mod cases_batches;
+mod cases_forward;
 mod cases_member;
 mod cases_retry;
 mod dynamodb;
@@ -56,7 +57,8 @@ fn generated() -> BTreeMap<String, Case> {
         .into_iter()
         .chain(cases_member::cases())
         .chain(cases_batches::cases())
-        .chain(cases_retry::cases());
+        .chain(cases_retry::cases())
+        .chain(cases_forward::cases());
     let mut cases = BTreeMap::new();
     for case in all {
         let id = case.id();

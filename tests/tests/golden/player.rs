@@ -46,6 +46,12 @@ impl Session {
         Self { id: SessionId::mint(home, began, number.into()).to_string(), ..Self::example() }
     }
 
+    /// The same at home in another region.
+    pub(crate) fn at_home_in(self, home: &str) -> Self {
+        let id: SessionId = self.id.parse().unwrap();
+        Self { id: SessionId { home: home.parse().unwrap(), ..id }.to_string(), ..self }
+    }
+
     /// The same with another title.
     pub(crate) fn of_title(self, title: &str) -> Self {
         Self { title: title.to_owned(), ..self }

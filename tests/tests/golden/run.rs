@@ -7,6 +7,10 @@ use crate::{readable, shape};
 use anyhow::{Result, bail};
 use apply::testing::Letters;
 use apply::{DeadLetter, Letter};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use forward::Forward;
+use forward::testing::MemoryQueues;
 use ingest::Ingest;
 use lambda::auth::{AuthConfig, Authenticator};
 use lambda::batch::Batch;
@@ -16,15 +20,15 @@ use lambda::routing::Routing;
 use lambda_http::request::LambdaRequest;
 use lambda_http::{Adapter, Body, Context, LambdaEvent, Request, Response, Service, service_fn};
 use playback::edge::SessionWindow;
-use playback::envelope::Envelope;
+use playback::envelope::{Envelope, Head, split_delimited};
 use playback::fold::ViewKey;
-use playback::routing::Regions;
+use playback::routing::{Document, Regions, Routes};
 use playback::session::SessionId;
 use process::process;
 use query::Query;
 use retry::testing::{MemoryBucket, RecordedPauses};
 use retry::{Object, Retry};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use store::testing::MemoryTable;
@@ -45,6 +49,7 @@ pub(crate) async fn run_bytes(case: &Case, event: &[u8]) -> Result<Value> {
         ("api", Function::Query) => run_query(given, event).await,
         ("msk" | "sqs" | "kinesis", Function::Process) => run_process(given, event).await,
         ("retry", Function::Retry) => run_retry(given, event).await,
+        ("forward", Function::Forward) => run_forward(given, event).await,
         (trigger, function) => bail!("{function:?} is not woken by {trigger}"),
     }
 }
@@ -178,6 +183,46 @@ async fn run_retry(given: &Given, event: &[u8]) -> Result<Value> {
         "counts": readable::counts(&lines.lock().unwrap()),
         "books": readable::books(&lines.lock().unwrap(), given.now),
     }))
+}
+
+/// In us-east-1, with us-west-2 and eu-west-1 as the other regions.
+async fn run_forward(given: &Given, event: &[u8]) -> Result<Value> {
+    let regions = Regions::parse("us-east-1", "us-east-1,us-west-2,eu-west-1")?;
+    let document = given.routing.as_ref().map_or_else(|| Ok(Document::default()), |json| json.to_string().parse())?;
+    let routes = Routes::new(regions, document)?;
+    let forward = Forward {
+        inbound: MemoryQueues::default(),
+        dead_letters: Letters::<DeadLetter>::new(given.away.contains(&Part::DeadLetterQueue)),
+    };
+    forward.inbound.set_away("us-west-2", given.away.contains(&Part::UsWest2));
+    let (emitter, lines) = recording("forward");
+    let answer = forward.serve(&emitter.start(given.now), Batch::parse(event)?, &routes, given.now).await?;
+    let mut sent = Map::new();
+    for region in routes.regions().all() {
+        let messages = forward.inbound.take(&region.name).into_iter().map(|body| message(&body));
+        let messages = messages.collect::<Result<Vec<_>>>()?;
+        if !messages.is_empty() {
+            sent.insert(region.name.clone(), messages.into());
+        }
+    }
+    Ok(json!({
+        "answer": serde_json::to_value(answer)?,
+        "sent": sent,
+        "dead_letters": forward.dead_letters.take(),
+        "counts": readable::counts(&lines.lock().unwrap()),
+        "books": readable::books(&lines.lock().unwrap(), given.now),
+    }))
+}
+
+/// What a message of `inbound` holds: each envelope, and the regions that sent it on.
+fn message(body: &str) -> Result<Value> {
+    let joined = BASE64_STANDARD.decode(body)?;
+    let envelope = |bytes: &[u8]| {
+        let head = Head::peek(bytes.to_vec().into())?;
+        let hops = json!(head.hops);
+        Ok(json!({"envelope": Envelope::decode(bytes).map(|it| readable::envelope(&it))?, "hops": hops}))
+    };
+    split_delimited(&joined)?.into_iter().map(envelope).collect()
 }
 
 /// A table as the case wants it.

@@ -166,7 +166,7 @@ pub(crate) fn kafka_record(partition: u32, offset: u64, key: &str, value: &[u8])
 pub(crate) fn msk(records: impl IntoIterator<Item = Value>) -> Value {
     let mut partitions = Map::new();
     for record in records {
-        let label = format!("playback-events-{}", record["partition"]);
+        let label = format!("{}-{}", record["topic"].as_str().unwrap(), record["partition"]);
         let partition = partitions.entry(label).or_insert_with(|| json!([]));
         partition.as_array_mut().unwrap().push(record);
     }
