@@ -42,8 +42,8 @@ pub struct Usage {
     pub lost_races: u64,
     /// Deltas that failed because the store asked for less.
     pub throttles: u64,
-    /// What the writes that won changed in the holes of ended sessions. A write whose answer was lost is not in it, nor is a view
-    /// that was deleted.
+    /// What the writes that won changed in the holes of ended sessions that are at home here. A write whose answer was lost is
+    /// not in it, nor is a view that was deleted.
     pub holes: Holes,
 }
 
@@ -100,7 +100,9 @@ async fn write_until_it_holds<T: ViewTable>(
         usage.writes += 1;
         match table.write(&delta.key, &merged, base.as_ref().map(|stored| stored.version)).await {
             Ok(()) => {
-                usage.holes += merged.holes_since(stored);
+                if table.is_home_of(&delta.key) {
+                    usage.holes += merged.holes_since(stored);
+                }
                 return Ok(delta.attribute(stored));
             }
             Err(WriteError::Lost(current)) => {

@@ -27,6 +27,12 @@ pub trait ViewTable: Send + Sync {
         view: &View,
         expected: Option<u64>,
     ) -> impl Future<Output = Result<(), WriteError>> + Send;
+
+    /// Whether this is where all of the session is folded unless its home is drained: what is missing in a part that another
+    /// region folds is most likely in the home's, and no hole.
+    fn is_home_of(&self, _key: &ViewKey) -> bool {
+        true
+    }
 }
 
 /// Why a conditional write did not happen.

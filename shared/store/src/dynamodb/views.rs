@@ -52,6 +52,10 @@ impl ViewTable for Views {
             Err(error) => Err(self.write_error(key, error)),
         }
     }
+
+    fn is_home_of(&self, key: &ViewKey) -> bool {
+        key.session_id.home == self.writer
+    }
 }
 
 impl Views {
