@@ -4,6 +4,7 @@
 //! library functions that the Lambda functions call, in one process, on one thread.
 
 mod append;
+mod forwarding;
 
 use crate::encode::{self, Trigger, encode};
 use crate::local::LocalDynamoDb;
@@ -82,6 +83,8 @@ struct Figures {
     view_bytes_median: usize,
     view_bytes_p99: usize,
     view_bytes_greatest: usize,
+    /// What it costs to bring events to another region, by sessions a batch.
+    forwarding: Vec<forwarding::Cost>,
 }
 
 /// Runs `playhead bench`.
@@ -146,6 +149,7 @@ pub async fn run(args: Args) -> Result<ExitCode> {
         view_bytes_median: at(0.5),
         view_bytes_p99: at(0.99),
         view_bytes_greatest: at(1.0),
+        forwarding: forwarding::measure(args.seed).await?,
     };
     if args.json {
         println!("{}", serde_json::to_string(&figures)?);
@@ -171,6 +175,7 @@ fn print(figures: &Figures) {
         "views    {:>8} bytes packed in the median, {} at 99%, {} at the most",
         figures.view_bytes_median, figures.view_bytes_p99, figures.view_bytes_greatest
     );
+    forwarding::print(&figures.forwarding);
 }
 
 /// Hands over to a release build of this program.
