@@ -22,6 +22,9 @@ every later call looks. So an iterator goes when it was used.
 
 SQS: its event source mapping deletes a batch whose answer names a message that was not in it, or none at all, where Lambda takes
 the batch for failed. So it is failed.
+
+DynamoDB streams: records have whole seconds, as AWS shows them. Which of two regions' writes came last is not told by seconds, so
+they have milliseconds.
 """
 
 import contextvars
@@ -34,7 +37,7 @@ socketserver.StreamRequestHandler.disable_nagle_algorithm = True
 
 from ministack.app import main  # noqa: E402  (the switch must come before the servers are defined)
 from ministack.core.lambda_runtime import ProvidedWorker  # noqa: E402
-from ministack.services import apigateway, cloudwatch_logs, kinesis, lambda_svc  # noqa: E402
+from ministack.services import apigateway, cloudwatch_logs, dynamodb, kinesis, lambda_svc  # noqa: E402
 from ministack.services.cloudformation import provisioners  # noqa: E402
 
 compressed = contextvars.ContextVar("compressed", default=False)
@@ -141,5 +144,16 @@ def run_sqs_batch_of_mapping(*batch):
 
 lambda_svc._execute_function = fail_wrong_answers
 lambda_svc._run_sqs_batch = run_sqs_batch_of_mapping
+
+build_change_record = dynamodb._build_change_record
+
+
+def build_change_record_to_the_millisecond(*change):
+    record = build_change_record(*change)
+    record["dynamodb"]["ApproximateCreationDateTime"] = round(time.time(), 3)
+    return record
+
+
+dynamodb._build_change_record = build_change_record_to_the_millisecond
 
 main()

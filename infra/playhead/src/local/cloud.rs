@@ -21,11 +21,16 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-pub(super) const REGION: &str = "us-east-1";
+/// The region of a local cloud, unless another is wanted.
+pub(super) const DEFAULT_REGION: &str = "us-east-1";
 /// The topic on the embedded broker. On a broker of the user's, each run has one of its own: this name and a suffix.
 const TOPIC: &str = "playback-events";
+/// The topic of the sessions of other regions, likewise.
+const REMOTE_TOPIC: &str = "playback-remote";
 /// Below the ports that systems hand out by themselves, so that none is taken between our choice and its use.
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
+/// What AWS says is usual: "within a second".
+pub(super) const DEFAULT_REPLICATION_DELAY: Duration = Duration::from_millis(500);
 const STOPPED_WITHIN: Duration = Duration::from_secs(20);
 
 /// Where the primary log is.
@@ -128,6 +133,14 @@ pub struct LocalOptions {
     pub workspace: PathBuf,
     /// Folder of the run: one local cloud at a time. Logs stay there.
     pub run_dir: PathBuf,
+    /// The region that it is.
+    pub region: String,
+    /// All regions of the deployment, this one included, if there are several: [`super::LocalRegions`] starts them.
+    pub regions: Vec<String>,
+    /// What a write of a view takes to the other regions.
+    pub replication_delay: Duration,
+    /// Where the functions' SQS clients go, if not to this cloud itself.
+    pub sqs_endpoint: Option<String>,
     /// Where the primary log is.
     pub primary: Primary,
     /// Where the standby log is.
@@ -136,7 +149,7 @@ pub struct LocalOptions {
     pub kafka: Brokers,
     /// How many brokers a cluster of Apache Kafka has, be it primary or standby.
     pub brokers: u16,
-    /// Partitions of the topic.
+    /// Partitions of each topic.
     pub partitions: i32,
     /// Template parameters, over those that the local cloud sets itself.
     pub parameters: BTreeMap<String, String>,
@@ -153,6 +166,10 @@ impl LocalOptions {
         Ok(Self {
             workspace,
             run_dir,
+            region: DEFAULT_REGION.to_owned(),
+            regions: Vec::new(),
+            replication_delay: DEFAULT_REPLICATION_DELAY,
+            sqs_endpoint: None,
             primary: Primary::default(),
             standby: Standby::default(),
             kafka: Brokers::default(),
@@ -164,6 +181,36 @@ impl LocalOptions {
 
     fn uses_apache_kafka(&self) -> bool {
         self.standby == Standby::Apache || (self.primary == Primary::Kafka && self.kafka == Brokers::Apache)
+    }
+}
+
+/// What any number of local clouds start from.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    tools: Tools,
+    /// By function.
+    binaries: BTreeMap<String, PathBuf>,
+}
+
+impl Prepared {
+    /// Installs what is missing, and builds the functions.
+    ///
+    /// # Errors
+    /// If any of it fails.
+    pub(super) async fn new(options: &LocalOptions, progress: &Progress) -> Result<Self> {
+        progress.step("Preparing tools and building the functions");
+        let apache = async {
+            match options.uses_apache_kafka() {
+                true => kafka_cluster::PROGRAM.install(&options.workspace).await.map(|_| ()),
+                false => Ok(()),
+            }
+        };
+        let (tools, binaries, ()) = tokio::try_join!(
+            Tools::install(&options.workspace, progress),
+            build(&options.workspace, progress),
+            apache
+        )?;
+        Ok(Self { tools, binaries })
     }
 }
 
@@ -187,55 +234,63 @@ impl LocalCloud {
     /// If any of it fails, or another process runs a local cloud in the same folder. What was started is ended again.
     pub async fn start(options: LocalOptions, progress: &Progress) -> Result<Self> {
         let folder = RunFolder::take(&options.run_dir).await?;
+        let prepared = Prepared::new(&options, progress).await?;
+        let cloud = Self::start_in(folder, options, &prepared, progress).await?;
+        cloud.publish(Vec::new())?;
+        Ok(cloud)
+    }
 
-        progress.step("Preparing tools and building the functions");
-        let apache = async {
-            match options.uses_apache_kafka() {
-                true => kafka_cluster::PROGRAM.install(&options.workspace).await.map(|_| ()),
-                false => Ok(()),
-            }
-        };
-        let (tools, binaries, ()) = tokio::try_join!(
-            Tools::install(&options.workspace, progress),
-            build(&options.workspace, progress),
-            apache
-        )?;
-
+    /// Starts everything in this folder and deploys the template. Nobody is told before [`LocalCloud::publish`].
+    ///
+    /// # Errors
+    /// If any of it fails. What was started is ended again.
+    pub(super) async fn start_in(
+        folder: RunFolder,
+        options: LocalOptions,
+        prepared: &Prepared,
+        progress: &Progress,
+    ) -> Result<Self> {
+        let Prepared { tools, binaries } = prepared;
+        let region = &options.region;
         progress.step("Starting the emulator and the log");
         let [aws_port, kafka_port] = free_ports()?;
-        let topic = match (options.primary, &options.kafka) {
-            (Primary::Kafka, Brokers::At(_)) => format!("{TOPIC}-{}", hex(&rand::random::<[u8; 4]>())),
-            _ => TOPIC.to_owned(),
+        let suffix = match (options.primary, &options.kafka) {
+            (Primary::Kafka, Brokers::At(_)) => format!("-{}", hex(&rand::random::<[u8; 4]>())),
+            _ => String::new(),
         };
-        let start = Start { options: &options, tools: &tools, folder: &folder, topic: &topic };
+        let topic = format!("{TOPIC}{suffix}");
+        let remote_topic = (!options.regions.is_empty()).then(|| format!("{REMOTE_TOPIC}{suffix}"));
+        let start =
+            Start { options: &options, tools, folder: &folder, topic: &topic, remote_topic: remote_topic.as_deref() };
         let (primary, standby) = tokio::try_join!(start.primary(kafka_port), start.standby())?;
         let emulator = Emulator {
             port: aws_port,
-            region: REGION,
+            region,
+            sqs_endpoint: options.sqs_endpoint.as_deref(),
             bootstrap: primary.as_ref().map(|kafka| kafka.bootstrap.as_str()),
             folder: folder.temporary("emulator")?,
             log: folder.log("emulator"),
         };
         let aws_endpoint = emulator.endpoint();
-        let emulator = emulator.start(&tools).await?;
+        let emulator = emulator.start(tools).await?;
 
         progress.step("Deploying template.yaml");
-        let sdk = sdk_config(&aws_endpoint, REGION);
+        let sdk = sdk_config(&aws_endpoint, region);
         let app = folder.temporary("app")?;
-        assemble(&options.workspace, &binaries, &app)?;
+        assemble(&options.workspace, binaries, &app)?;
         let mut parameters = parameters(&start, &sdk, primary.as_ref(), standby.as_ref()).await?;
         parameters.extend(options.parameters.clone());
         let jwt_secret = parameters.get("JwtSecret").cloned().unwrap_or_default();
         let deployment = Deployment {
             sdk: &sdk,
             endpoint: &aws_endpoint,
-            region: REGION,
+            region,
             app: &app,
             folder: &folder.temporary("deploy")?,
             log: folder.log("deploy"),
             parameters,
         };
-        let outputs = deployment.run(&tools).await?;
+        let outputs = deployment.run(tools).await?;
         let output = |name: &str| outputs.get(name).cloned().with_context(|| format!("the stack has no output {name}"));
         let bootstrap = |kafka: &Option<Kafka>| kafka.as_ref().map(|kafka| kafka.bootstrap.clone());
         let endpoints = Endpoints {
@@ -243,12 +298,15 @@ impl LocalCloud {
             aws_endpoint,
             log_bootstrap: bootstrap(&primary),
             standby_bootstrap: bootstrap(&standby),
-            region: REGION.to_owned(),
+            region: options.region,
             stack: STACK.to_owned(),
             topic,
             events_stream: outputs.get("EventsStreamName").cloned(),
             standby_stream: outputs.get("StandbyStreamName").cloned(),
             views_table: output("ViewsTableName")?,
+            remote_topic,
+            remote_stream: outputs.get("RemoteStreamName").cloned(),
+            remote_standby_stream: outputs.get("RemoteStandbyStreamName").cloned(),
             inbound_queue_url: output("InboundQueueUrl")?,
             retry_queue_url: output("RetryQueueUrl")?,
             dead_letter_queue_url: output("DeadLetterQueueUrl")?,
@@ -257,14 +315,11 @@ impl LocalCloud {
             process_function: output("ProcessFunctionName")?,
             retry_function: output("RetryFunctionName")?,
             query_function: output("QueryFunctionName")?,
+            forward_function: outputs.get("ForwardFunctionName").cloned(),
+            routing_parameter: format!("/{STACK}/routing"),
             jwt_secret,
             run_dir: options.run_dir,
             pid: std::process::id(),
-            remote_topic: None,
-            remote_stream: outputs.get("RemoteStreamName").cloned(),
-            remote_standby_stream: outputs.get("RemoteStandbyStreamName").cloned(),
-            forward_function: outputs.get("ForwardFunctionName").cloned(),
-            routing_parameter: format!("/{STACK}/routing"),
             peers: Vec::new(),
         };
 
@@ -272,9 +327,16 @@ impl LocalCloud {
         let mut cloud =
             Self { pollers: None, checkpoints: Checkpoints::default(), emulator, primary, standby, endpoints, folder };
         cloud.start_poller().await?;
-        cloud.folder.publish(&cloud.endpoints)?;
         progress.finish();
         Ok(cloud)
+    }
+
+    /// Tells others that it is ready, and which other regions there are.
+    ///
+    /// # Errors
+    /// If that cannot be written down.
+    pub(super) fn publish(&self, peers: Vec<Endpoints>) -> Result<()> {
+        self.folder.publish(&Endpoints { peers, ..self.endpoints.clone() })
     }
 
     /// Starts the pollers of the stack's mappings, on the present runtime, unless they run. Each goes on where it was stopped.
@@ -350,7 +412,9 @@ impl LocalCloud {
         let polled = self.stop_poller().await;
         let deleted = match &self.primary {
             Some(Kafka { servers: Servers::Users, bootstrap }) => {
-                broker::delete_topic(bootstrap, &self.endpoints.topic).await
+                let topics = [Some(&self.endpoints.topic), self.endpoints.remote_topic.as_ref()];
+                let deleting = topics.into_iter().flatten().map(|topic| broker::delete_topic(bootstrap, topic));
+                futures::future::try_join_all(deleting).await.map(|_| ())
             }
             _ => Ok(()),
         };
@@ -430,12 +494,18 @@ struct Start<'a> {
     tools: &'a Tools,
     folder: &'a RunFolder,
     topic: &'a str,
+    /// The topic of the sessions of other regions, if there are any.
+    remote_topic: Option<&'a str>,
 }
 
 impl Start<'_> {
-    /// The primary log, if it is on Kafka, with the run's topic.
+    fn topics(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.topic).chain(self.remote_topic)
+    }
+
+    /// The primary log, if it is on Kafka, with the run's topics.
     async fn primary(&self, port: u16) -> Result<Option<Kafka>> {
-        let Self { options, tools, folder, topic } = self;
+        let Self { options, tools, folder, .. } = self;
         let (kafka, replication) = match (options.primary, &options.kafka) {
             (Primary::Kinesis, _) => return Ok(None),
             (Primary::Kafka, Brokers::Apache) => return self.apache("kafka").await.map(Some),
@@ -448,11 +518,13 @@ impl Start<'_> {
                 (Kafka { servers: Servers::Embedded(broker), bootstrap: format!("127.0.0.1:{port}") }, Some(1))
             }
         };
-        broker::create_topic(&kafka.bootstrap, topic, options.partitions, replication).await?;
+        for topic in self.topics() {
+            broker::create_topic(&kafka.bootstrap, topic, options.partitions, replication).await?;
+        }
         Ok(Some(kafka))
     }
 
-    /// The standby log, if it is on Kafka, with a topic of the same name.
+    /// The standby log, if it is on Kafka, with topics of the same names.
     async fn standby(&self) -> Result<Option<Kafka>> {
         match self.options.standby {
             Standby::None | Standby::Kinesis => Ok(None),
@@ -461,9 +533,11 @@ impl Start<'_> {
     }
 
     async fn apache(&self, part: &str) -> Result<Kafka> {
-        let Self { options, tools, folder, topic } = self;
+        let Self { options, tools, folder, .. } = self;
         let cluster = ApacheKafka::start_in(&options.workspace, tools, folder, part, options.brokers).await?;
-        cluster.create_topic(topic, options.partitions).await?;
+        for topic in self.topics() {
+            cluster.create_topic(topic, options.partitions).await?;
+        }
         let bootstrap = cluster.bootstrap().to_owned();
         Ok(Kafka { servers: Servers::Apache(cluster), bootstrap })
     }
@@ -499,6 +573,10 @@ async fn parameters(
         parameters.push(("KafkaMinInsyncReplicas", copies.to_string()));
         parameters.push(("KafkaSecurity", "plaintext".to_owned()));
         parameters.push(("KafkaTopic", start.topic.to_owned()));
+        parameters.extend(start.remote_topic.map(|topic| ("KafkaRemoteTopic", topic.to_owned())));
+    }
+    if !options.regions.is_empty() {
+        parameters.push(("Regions", options.regions.join(",")));
     }
     Ok(parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }

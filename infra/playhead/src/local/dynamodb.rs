@@ -4,7 +4,7 @@
 //! it needs Java 17 and, for its installation, Maven. Both keep everything in memory or in the folder of the run, and end with us.
 
 use super::child::{Guarded, Program};
-use super::cloud::{REGION, free_ports};
+use super::cloud::{DEFAULT_REGION, free_ports};
 use super::emulator::{Emulator, aws_environment};
 use super::endpoints::sdk_config;
 use super::java::JavaProgram;
@@ -47,7 +47,8 @@ impl LocalDynamoDb {
         let [port] = free_ports()?;
         let emulator = Emulator {
             port,
-            region: REGION,
+            region: DEFAULT_REGION,
+            sqs_endpoint: None,
             bootstrap: None,
             folder: folder.temporary("emulator")?,
             log: folder.log("emulator"),
@@ -76,7 +77,7 @@ impl LocalDynamoDb {
             name: "DynamoDB Local",
             python: &tools.emulator_python(),
             command,
-            environment: aws_environment(&endpoint, REGION, &live),
+            environment: aws_environment(&endpoint, DEFAULT_REGION, &live),
             folder: &live,
             log: folder.log("dynamodb-local"),
         })?;
@@ -95,6 +96,6 @@ impl LocalDynamoDb {
     /// Configuration of AWS clients for it. Nothing of the user's own AWS settings goes into it.
     #[must_use]
     pub fn sdk_config(&self) -> SdkConfig {
-        sdk_config(&self.endpoint, REGION)
+        sdk_config(&self.endpoint, DEFAULT_REGION)
     }
 }

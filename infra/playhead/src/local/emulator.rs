@@ -18,6 +18,8 @@ pub(super) struct Emulator<'a> {
     pub(super) port: u16,
     /// The region that functions are told to be in.
     pub(super) region: &'a str,
+    /// Where the functions' SQS clients go, if not to this emulator.
+    pub(super) sqs_endpoint: Option<&'a str>,
     /// What `GetBootstrapBrokers` answers.
     pub(super) bootstrap: Option<&'a str>,
     /// For everything it writes: code of functions, state.
@@ -68,7 +70,8 @@ impl Emulator<'_> {
             ("SFTP_ENABLED", "0".to_owned()),
         ];
         let bootstrap = self.bootstrap.map(|brokers| ("MINISTACK_MSK_BOOTSTRAP", brokers.to_owned()));
-        environment.extend(own.into_iter().chain(bootstrap).map(|(name, value)| (name.to_owned(), value)));
+        let sqs = self.sqs_endpoint.map(|endpoint| ("AWS_ENDPOINT_URL_SQS", endpoint.to_owned()));
+        environment.extend(own.into_iter().chain(bootstrap).chain(sqs).map(|(name, value)| (name.to_owned(), value)));
         environment
     }
 }

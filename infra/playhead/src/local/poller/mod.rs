@@ -77,8 +77,14 @@ use self::settings::{Origin, Settings, deployed_mappings};
 use self::shell::{Log, Shell};
 
 /// Logical ids of the mappings of Kafka topics and Kinesis streams that `template.yaml` may have, by what they read.
-const OF_PRIMARY: [&str; 2] = ["ProcessLogMapping", "ProcessStreamMapping"];
-const OF_STANDBY: [&str; 2] = ["ProcessStandbyLogMapping", "ProcessStandbyStreamMapping"];
+const OF_PRIMARY: [&str; 4] =
+    ["ProcessLogMapping", "ProcessStreamMapping", "ForwardLogMapping", "ForwardStreamMapping"];
+const OF_STANDBY: [&str; 4] = [
+    "ProcessStandbyLogMapping",
+    "ProcessStandbyStreamMapping",
+    "ForwardStandbyLogMapping",
+    "ForwardStandbyStreamMapping",
+];
 
 /// Which mapping to run, and where.
 #[derive(Debug, Clone)]
