@@ -209,7 +209,8 @@ pub fn msk_batches(seed: u64, batches: usize, records: u32) -> Result<(Plan, Vec
     let faults = Faults { duplicates: 0.05, reorder: 0.1, ..Faults::NONE };
     // A session makes some nine records.
     let sessions = batches * records as usize / 8 + 10;
-    let model = Model { sessions, viewers: None, titles: 500, homes: vec!["use1".parse()?], seed, faults };
+    let model =
+        Model { sessions, viewers: None, titles: 500, homes: vec!["use1".parse()?], travel: None, seed, faults };
     let plan = Plan::new(&model, DEFAULT_START_AT)?;
     let mut lines = Vec::new();
     plan.write_trace(&mut lines)?;

@@ -2,7 +2,7 @@
 //! nothing was lost on the way.
 
 use crate::books::{self, Books};
-use crate::local::args::LogArgs;
+use crate::local::args::CloudArgs;
 use crate::local::command::DEMO;
 use crate::local::{Endpoints, LocalCloud, Progress};
 use crate::simulate::expect::{self, Difference, Expected, SessionView};
@@ -40,7 +40,7 @@ pub struct Args {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    log: LogArgs,
+    cloud: CloudArgs,
 }
 
 /// What came of a demo.
@@ -103,7 +103,7 @@ struct Seconds {
 /// # Errors
 /// When the pipeline cannot be run. What it got wrong is no error but exit status 1.
 pub async fn run(args: Args) -> Result<ExitCode> {
-    let options = args.log.options(DEMO)?;
+    let options = args.cloud.options(DEMO)?;
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let progress = Progress::new();
     let began = Instant::now();
@@ -162,7 +162,7 @@ async fn play(args: &Args, endpoints: &Endpoints, start: Duration, progress: &Pr
     progress.finish();
     let began = Instant::now();
     let auth = Auth::Secret { secret: endpoints.jwt_secret.clone(), issuer: None, audience: None };
-    let target = Target { endpoint: endpoints.api.clone(), auth };
+    let target = Target { endpoint: endpoints.api.clone(), elsewhere: send::elsewhere(endpoints), auth };
     let bar = progress_bar()?;
     let report = send::send(&plan, &target, Pace::default(), &bar).await?;
     bar.finish_and_clear();

@@ -20,7 +20,8 @@ async fn create_table(client: &Client) {
     let attribute = |name: &str| {
         AttributeDefinition::builder().attribute_name(name).attribute_type(ScalarAttributeType::S).build().unwrap()
     };
-    let key = |name: &str, kind: KeyType| KeySchemaElement::builder().attribute_name(name).key_type(kind).build().unwrap();
+    let key =
+        |name: &str, kind: KeyType| KeySchemaElement::builder().attribute_name(name).key_type(kind).build().unwrap();
     let stream = StreamSpecification::builder().stream_enabled(true).stream_view_type(StreamViewType::NewAndOldImages);
     let create = client.create_table().table_name(TABLE).billing_mode(BillingMode::PayPerRequest);
     let create = create.attribute_definitions(attribute("pk")).attribute_definitions(attribute("sk"));
@@ -51,7 +52,8 @@ async fn all(client: &Client) -> BTreeMap<String, Item> {
 
 /// Waits until both tables hold these items.
 async fn both_hold(clients: [&Client; 2], items: &[Item]) {
-    let expected: BTreeMap<_, _> = items.iter().map(|item| (item["sk"].as_s().unwrap().clone(), item.clone())).collect();
+    let expected: BTreeMap<_, _> =
+        items.iter().map(|item| (item["sk"].as_s().unwrap().clone(), item.clone())).collect();
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         let held = [all(clients[0]).await, all(clients[1]).await];

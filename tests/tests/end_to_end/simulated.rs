@@ -33,7 +33,7 @@ pub(crate) fn plan(name: &str, model: &Model) -> Result<Plan> {
 pub(crate) async fn send_all(cloud: &Cloud, plan: &Plan) -> Result<SendReport> {
     let secret = cloud.endpoints.jwt_secret.clone();
     let auth = Auth::Secret { secret, issuer: None, audience: None };
-    let target = Target { endpoint: cloud.endpoints.api.clone(), auth };
+    let target = Target { endpoint: cloud.endpoints.api.clone(), elsewhere: BTreeMap::new(), auth };
     let report = send(plan, &target, Pace { concurrency: 4, ..Pace::default() }, &ProgressBar::hidden()).await?;
     ensure!(report.failed_posts.is_empty(), "POSTs failed: {:?}", report.failures);
     Ok(report)
@@ -65,7 +65,7 @@ pub(crate) async fn drain(cloud: &'static Cloud, name: &str) -> Result<()> {
 fn views_are_the_expected_ones_whatever_the_order_and_however_often() -> Result<()> {
     run(async |cloud| {
         let faults = Faults { duplicates: 0.3, reorder: 0.4, late: 0.2, lost: 0.03, malformed: 0.05 };
-        let model = Model { sessions: 45, viewers: Some(9), titles: 30, homes: vec!["use1".parse()?], seed: 7, faults };
+        let model = Model { sessions: 45, viewers: Some(9), titles: 30, homes: vec!["use1".parse()?], travel: None, seed: 7, faults };
         let plan = plan("simulated", &model)?;
         let expected = expect(&plan, &BTreeSet::new());
         assert!(expected.duplicates > 100 && expected.views.len() == 45 && !expected.rejected.is_empty());

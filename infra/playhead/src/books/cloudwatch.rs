@@ -14,7 +14,7 @@ use lambda::metrics::NAMESPACE;
 use std::collections::BTreeMap;
 
 /// The metrics that the books are made of.
-const METRICS: [&str; 9] = [
+const METRICS: [&str; 11] = [
     "EventsAccepted",
     "EventsApplied",
     "EventsDuplicate",
@@ -22,6 +22,8 @@ const METRICS: [&str; 9] = [
     "EventsDead",
     "EventsRedriven",
     "EventsUnclaimed",
+    "EventsForwarded",
+    "EventsArrived",
     "HolesOpened",
     "HolesClosed",
 ];

@@ -2,12 +2,13 @@
 
 use super::sums::MINUTE_MS;
 use super::{Minute, Reader, from_cloudwatch};
-use crate::stack::{Stack, Which};
+use crate::local::Endpoints;
+use crate::stack::Which;
 use crate::text::clock_time;
 use anyhow::Result;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -18,8 +19,9 @@ const WATCH_CLOUDWATCH: Duration = Duration::from_secs(30);
 
 /// Print the books: what became of the events that were accepted, by the minute in which they were
 ///
-/// accepted - applied - duplicates - dead is what is in flight, or lost if it stays. Of the local cloud, from the functions' logs;
-/// with --stack, from CloudWatch. Exit status 1 if they do not balance.
+/// accepted - applied - duplicates - dead is what is in flight, or lost if it stays. Of the local cloud, from the functions' logs, with all
+/// its regions; with --stack, from CloudWatch, of that region alone: what it forwarded has ended there, and what arrived counts as accepted.
+/// Exit status 1 if they do not balance.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   cargo playhead books --since 10m
@@ -42,6 +44,9 @@ pub struct Args {
 #[derive(Debug, Serialize)]
 struct Report {
     minutes: Vec<Row>,
+    /// The totals of each region, if these are the books of several.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    regions: BTreeMap<String, Minute>,
     totals: Minute,
     /// Events in flight or lost: the sum of what is above zero, minute by minute.
     loss: u64,
@@ -68,11 +73,16 @@ struct Row {
 /// When the books cannot be read. Books that do not balance are no error but exit status 1.
 pub async fn run(args: Args) -> Result<ExitCode> {
     let stack = args.which.find().await?;
-    let mut local = stack.local.as_ref().map(Reader::new);
+    let mut local: Vec<(String, Reader)> = stack.local.iter().flat_map(Endpoints::regions).map(reader).collect();
     loop {
         let now = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
         let since = now.saturating_sub(u64::try_from(args.since.as_millis())?);
-        let report = Report::of(read(&stack, local.as_mut(), since, now).await?);
+        let report = match &mut local[..] {
+            [] => Report::of_region(
+                from_cloudwatch(&stack.sdk, stack.parameter("Stage")?, &stack.functions(), since, now).await?,
+            ),
+            regions => Report::of_all(read(regions, since).await?),
+        };
         let mut out = std::io::stdout().lock();
         if args.json {
             writeln!(out, "{}", serde_json::to_string(&report)?)?;
@@ -84,7 +94,7 @@ pub async fn run(args: Args) -> Result<ExitCode> {
         if !args.watch {
             return Ok(if report.balanced { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
-        let again = if local.is_some() { WATCH_LOCAL } else { WATCH_CLOUDWATCH };
+        let again = if !local.is_empty() { WATCH_LOCAL } else { WATCH_CLOUDWATCH };
         tokio::select! {
             () = tokio::time::sleep(again) => {}
             interrupted = tokio::signal::ctrl_c() => {
@@ -95,48 +105,99 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     }
 }
 
-async fn read(stack: &Stack, local: Option<&mut Reader>, since: u64, now: u64) -> Result<BTreeMap<u64, Minute>> {
-    match local {
-        Some(reader) => Ok(reader.catch_up().await?.minutes.clone().split_off(&(since - since % MINUTE_MS))),
-        None => from_cloudwatch(&stack.sdk, stack.parameter("Stage")?, &stack.functions(), since, now).await,
+/// Books by the minute of acceptance.
+type Minutes = BTreeMap<u64, Minute>;
+
+fn reader(region: &Endpoints) -> (String, Reader) {
+    (region.region.clone(), Reader::new(region))
+}
+
+/// The books of each region.
+async fn read(regions: &mut [(String, Reader)], since: u64) -> Result<BTreeMap<String, Minutes>> {
+    let mut all = BTreeMap::new();
+    for (region, reader) in regions {
+        let minutes = reader.catch_up().await?.minutes.clone().split_off(&(since - since % MINUTE_MS));
+        all.insert(region.clone(), minutes);
     }
+    Ok(all)
 }
 
 impl Report {
-    fn of(minutes: BTreeMap<u64, Minute>) -> Self {
+    /// Of one region, whatever became of its events elsewhere.
+    fn of_region(minutes: Minutes) -> Self {
+        Self::of(minutes, BTreeMap::new(), Minute::loss)
+    }
+
+    /// Of all regions there are: what left one and is not in another is in flight, or lost.
+    fn of_all(regions: BTreeMap<String, Minutes>) -> Self {
+        let mut minutes = Minutes::new();
+        let mut totals = BTreeMap::new();
+        for (region, books) in regions {
+            let total: &mut Minute = totals.entry(region).or_default();
+            for (minute, counts) in books {
+                *total += counts;
+                *minutes.entry(minute).or_default() += counts;
+            }
+        }
+        if totals.len() < 2 {
+            totals.clear();
+        }
+        Self::of(minutes, totals, |minute| minute.loss() + minute.between_regions().cast_signed())
+    }
+
+    fn of(minutes: Minutes, regions: BTreeMap<String, Minute>, loss_of: fn(&Minute) -> i64) -> Self {
         let mut totals = Minute::default();
         let (mut loss, mut surplus) = (0, 0);
         for minute in minutes.values() {
             totals += *minute;
-            match minute.loss() {
+            match loss_of(minute) {
                 over @ 0.. => loss += over.unsigned_abs(),
                 under => surplus += under.unsigned_abs(),
             }
         }
         let (balanced, verdict) = verdict(&totals, loss, surplus);
-        let row = |(minute, counts): (u64, Minute)| Row { minute, loss: counts.loss(), counts };
+        let row = |(minute, counts): (u64, Minute)| Row { minute, loss: loss_of(&counts), counts };
         let holes = totals.holes_opened.cast_signed() - totals.holes_closed.cast_signed();
-        Self { minutes: minutes.into_iter().map(row).collect(), totals, loss, surplus, holes, balanced, verdict }
+        let minutes = minutes.into_iter().map(row).collect();
+        Self { minutes, regions, totals, loss, surplus, holes, balanced, verdict }
     }
 
     fn text(&self) -> String {
+        // Two columns that only several regions have something to say in.
+        let several = self.totals.forwarded + self.totals.arrived > 0;
+        let crossing = |forwarded: &dyn Display, arrived: &dyn Display| match several {
+            true => format!("{forwarded:>10} {arrived:>8} "),
+            false => String::new(),
+        };
         let mut text = format!(
-            "{:<17} {:>10} {:>10} {:>10} {:>8} {:>8} {:>9} {:>8}\n",
-            "accepted at (UTC)", "accepted", "applied", "duplicate", "dead", "retried", "unclaimed", "loss"
+            "{:<17} {:>10} {:>10} {:>10} {:>8} {:>8} {:>9} {}{:>8}\n",
+            "accepted at (UTC)",
+            "accepted",
+            "applied",
+            "duplicate",
+            "dead",
+            "retried",
+            "unclaimed",
+            crossing(&"forwarded", &"arrived"),
+            "loss"
         );
         let mut line = |title: &str, counts: &Minute, loss: i64| {
-            let Minute { accepted, applied, duplicates, retried, unclaimed, .. } = counts;
+            let Minute { accepted, applied, duplicates, retried, unclaimed, forwarded, arrived, .. } = counts;
             let dead = counts.dead.saturating_sub(counts.redriven);
+            let crossing = crossing(forwarded, arrived);
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "{title:<17} {accepted:>10} {applied:>10} {duplicates:>10} {dead:>8} {retried:>8} {unclaimed:>9} {loss:>8}"
+                "{title:<17} {accepted:>10} {applied:>10} {duplicates:>10} {dead:>8} {retried:>8} {unclaimed:>9} {crossing}{loss:>8}"
             );
         };
         for row in &self.minutes {
             line(clock_time(row.minute).get(..16).unwrap_or_default(), &row.counts, row.loss);
         }
-        line("total", &self.totals, self.totals.loss());
+        for (region, totals) in &self.regions {
+            line(region, totals, totals.loss());
+        }
+        line("total", &self.totals, self.loss.cast_signed() - self.surplus.cast_signed());
         let holes = match (self.totals.holes_opened, self.holes) {
             (0, _) => "No sequence number is missing in the sessions that have ended.".to_owned(),
             (opened, ..=0) => {
@@ -189,7 +250,7 @@ mod tests {
                 Minute { accepted: *accepted, applied: *applied, unclaimed: *unclaimed, ..Minute::default() },
             )
         };
-        Report::of(minutes.iter().map(minute).collect())
+        Report::of_region(minutes.iter().map(minute).collect())
     }
 
     #[test]
@@ -217,5 +278,21 @@ accepted at (UTC)   accepted    applied  duplicate     dead  retried unclaimed  
 total                     15         14          0        0        0         2        1
 ";
         assert!(text.starts_with(expect), "{text}");
+    }
+
+    #[test]
+    fn of_all_regions_what_left_one_and_is_not_in_another_is_in_flight() {
+        let of = |accepted, applied, forwarded, arrived| {
+            let counts = Minute { accepted, applied, forwarded, arrived, ..Minute::default() };
+            BTreeMap::from([(MINUTE_MS, counts)])
+        };
+        let all = |there| Report::of_all(BTreeMap::from([("a".to_owned(), of(10, 7, 3, 0)), ("b".to_owned(), there)]));
+        let on_the_way = all(of(5, 5, 0, 0));
+        assert_eq!((on_the_way.balanced, on_the_way.loss), (false, 3));
+        let arrived = all(of(5, 8, 0, 3));
+        assert_eq!((arrived.balanced, arrived.loss), (true, 0));
+        let text = arrived.text();
+        assert!(text.contains("forwarded  arrived") && text.contains("\na  "), "{text}");
+        assert!(Report::of_region(of(10, 7, 3, 0)).balanced, "a region's own books end where its events leave it");
     }
 }

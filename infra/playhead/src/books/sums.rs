@@ -28,6 +28,16 @@ pub struct Books {
     pub redriven: u64,
     /// Events that may be on a log once more than they were accepted.
     pub unclaimed: u64,
+    /// Events that were put on the queue of another region, their home.
+    pub forwarded: u64,
+    /// Events that came from another region through the queue `inbound`.
+    pub arrived: u64,
+    /// Records that were put on the queue of another region.
+    pub forwarded_records: u64,
+    /// Requests to SQS that this took.
+    pub forward_requests: u64,
+    /// Bytes of the messages in these.
+    pub forward_bytes: u64,
     /// Records that went to the dead-letter queue, by reason.
     pub dead_records: BTreeMap<String, u64>,
     /// Records that were sent to the queue `retry`, by cause.
@@ -77,6 +87,10 @@ pub struct Minute {
     pub redriven: u64,
     /// On a log perhaps once more than they were accepted.
     pub unclaimed: u64,
+    /// Put on the queue of another region.
+    pub forwarded: u64,
+    /// Come from another region.
+    pub arrived: u64,
     /// Sequence numbers found missing in sessions that have ended.
     pub holes_opened: u64,
     /// Of these, the ones that came later.
@@ -84,12 +98,18 @@ pub struct Minute {
 }
 
 impl Minute {
-    /// accepted − applied − duplicates − dead + redriven. Above zero: in flight, or lost. Below: ended more often than they were
-    /// accepted, which is harmless, since a view counts each sequence number once.
+    /// accepted + arrived − applied − duplicates − dead + redriven − forwarded. Above zero: in flight, or lost. Below: ended more often
+    /// than they were accepted, which is harmless, since a view counts each sequence number once.
     #[must_use]
     pub fn loss(&self) -> i64 {
-        self.accepted.cast_signed() - (self.applied + self.duplicates + self.dead).cast_signed()
-            + self.redriven.cast_signed()
+        (self.accepted + self.arrived + self.redriven).cast_signed()
+            - (self.applied + self.duplicates + self.dead + self.forwarded).cast_signed()
+    }
+
+    /// Events that have left a region and are not in another: what [`Minute::loss`] does not see if these are the books of all regions.
+    #[must_use]
+    pub fn between_regions(&self) -> u64 {
+        self.forwarded.saturating_sub(self.arrived)
     }
 
     /// Sets what the metric of this name counts; `None` for one that is not in the books.
@@ -102,6 +122,8 @@ impl Minute {
             "EventsDead" => &mut self.dead,
             "EventsRedriven" => &mut self.redriven,
             "EventsUnclaimed" => &mut self.unclaimed,
+            "EventsForwarded" => &mut self.forwarded,
+            "EventsArrived" => &mut self.arrived,
             "HolesOpened" => &mut self.holes_opened,
             "HolesClosed" => &mut self.holes_closed,
             _ => return None,
@@ -118,8 +140,48 @@ impl AddAssign for Minute {
         self.dead += other.dead;
         self.redriven += other.redriven;
         self.unclaimed += other.unclaimed;
+        self.forwarded += other.forwarded;
+        self.arrived += other.arrived;
         self.holes_opened += other.holes_opened;
         self.holes_closed += other.holes_closed;
+    }
+}
+
+impl AddAssign<&Books> for Books {
+    fn add_assign(&mut self, other: &Books) {
+        let by = |sums: &mut BTreeMap<String, u64>, more: &BTreeMap<String, u64>| {
+            more.iter().for_each(|(name, n)| *sums.entry(name.clone()).or_default() += n);
+        };
+        by(&mut self.rejected, &other.rejected);
+        by(&mut self.dead, &other.dead);
+        by(&mut self.dead_records, &other.dead_records);
+        by(&mut self.retried_records, &other.retried_records);
+        by(&mut self.failed_records, &other.failed_records);
+        by(&mut self.requests, &other.requests);
+        self.accepted += other.accepted;
+        self.applied += other.applied;
+        self.duplicates += other.duplicates;
+        self.retried += other.retried;
+        self.redriven += other.redriven;
+        self.unclaimed += other.unclaimed;
+        self.forwarded += other.forwarded;
+        self.arrived += other.arrived;
+        self.forwarded_records += other.forwarded_records;
+        self.forward_requests += other.forward_requests;
+        self.forward_bytes += other.forward_bytes;
+        self.appended_records += other.appended_records;
+        self.standby_records += other.standby_records;
+        self.append_errors += other.append_errors;
+        self.circuit_opened += other.circuit_opened;
+        self.circuit_closed += other.circuit_closed;
+        self.received_records += other.received_records;
+        self.view_writes += other.view_writes;
+        self.view_reads += other.view_reads;
+        self.lost_races += other.lost_races;
+        self.throttles += other.throttles;
+        for (minute, counts) in &other.minutes {
+            *self.minutes.entry(*minute).or_default() += *counts;
+        }
     }
 }
 
@@ -130,18 +192,25 @@ impl Books {
         (self.applied + self.duplicates + self.dead.values().sum::<u64>()).saturating_sub(self.redriven)
     }
 
-    /// Accepted events that are neither in a view nor dead yet. Negative when a record was on a log, or delivered, more
+    /// Events accepted, or come from another region, that are neither in a view nor dead nor in another region yet. Negative when a record was on a log, or delivered, more
     /// than once: its events are then counted as duplicates once more.
     #[must_use]
     pub fn in_flight(&self) -> i64 {
-        self.accepted.cast_signed() - self.ended().cast_signed()
+        (self.accepted + self.arrived).cast_signed() - (self.ended() + self.forwarded).cast_signed()
     }
 
-    /// Whether every accepted event has ended, and none more often than appending it may have put it on a log:
-    /// accepted ≤ ended ≤ accepted + unclaimed.
+    /// Events that have left a region and are not in another, if these are the books of all regions.
+    #[must_use]
+    pub fn between_regions(&self) -> u64 {
+        self.forwarded.saturating_sub(self.arrived)
+    }
+
+    /// Whether every event has ended, and none more often than appending it may have put it on a log:
+    /// accepted + arrived ≤ ended + forwarded ≤ accepted + arrived + unclaimed.
     #[must_use]
     pub fn balance(&self) -> bool {
-        (self.accepted..=self.accepted + self.unclaimed).contains(&self.ended())
+        let came = self.accepted + self.arrived;
+        (came..=came + self.unclaimed).contains(&(self.ended() + self.forwarded))
     }
 
     /// Adds the metrics among the lines of a log event.
@@ -185,6 +254,11 @@ impl Books {
             "EventsDead" => by(&mut self.dead, "Reason"),
             "EventsRedriven" => self.redriven += n,
             "EventsUnclaimed" => self.unclaimed += n,
+            "EventsForwarded" => self.forwarded += n,
+            "EventsArrived" => self.arrived += n,
+            "RecordsForwarded" => self.forwarded_records += n,
+            "ForwardRequests" => self.forward_requests += n,
+            "ForwardBytes" => self.forward_bytes += n,
             "RecordsDead" => by(&mut self.dead_records, "Reason"),
             "RecordsRetried" => by(&mut self.retried_records, "Reason"),
             "RecordsFailed" => by(&mut self.failed_records, "Reason"),
@@ -275,5 +349,36 @@ mod tests {
         check(9, 5, false);
         check(11, 1, true);
         check(12, 1, false);
+    }
+
+    #[test]
+    fn the_books_of_a_region_end_at_its_border_and_those_of_all_regions_do_not() {
+        let document = |metric: &str, n: u64| {
+            let metrics = format!(r#"[{{"Namespace":"Playhead","Dimensions":[],"Metrics":[{{"Name":"{metric}"}}]}}]"#);
+            format!(r#"{{"_aws":{{"Timestamp":60000,"CloudWatchMetrics":{metrics}}},"{metric}":{n}}}"#) + "\n"
+        };
+        let of = |counted: &[(&str, u64)]| {
+            let mut books = Books::default();
+            counted.iter().for_each(|(metric, n)| books.add_lines(&document(metric, *n)));
+            books
+        };
+        let here = of(&[("EventsAccepted", 10), ("EventsApplied", 7), ("EventsForwarded", 3), ("ForwardRequests", 1)]);
+        let there = of(&[("EventsAccepted", 5), ("EventsApplied", 5)]);
+        assert!(here.balance() && there.balance(), "{here:?}");
+        let sum = |there: &Books| {
+            let mut all = here.clone();
+            all += there;
+            (
+                all.in_flight(),
+                all.between_regions(),
+                all.minutes[&60_000].loss(),
+                all.minutes[&60_000].between_regions(),
+            )
+        };
+        assert_eq!(sum(&there), (0, 3, 0, 3), "three events are on their way");
+        let there = of(&[("EventsAccepted", 5), ("EventsApplied", 5), ("EventsArrived", 3)]);
+        assert_eq!((there.balance(), sum(&there)), (false, (3, 0, 3, 0)));
+        let there = of(&[("EventsAccepted", 5), ("EventsApplied", 8), ("EventsArrived", 3)]);
+        assert_eq!((there.balance(), sum(&there)), (true, (0, 0, 0, 0)));
     }
 }

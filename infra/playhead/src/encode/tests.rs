@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 fn plan() -> Plan {
     let faults = Faults { duplicates: 0.1, reorder: 0.1, late: 0.1, lost: 0.01, malformed: 0.05 };
     let homes = vec!["use1".parse().unwrap()];
-    let model = Model { sessions: 60, viewers: Some(10), titles: 20, homes, seed: 3, faults };
+    let model = Model { sessions: 60, viewers: Some(10), titles: 20, homes, travel: None, seed: 3, faults };
     Plan::new(&model, DEFAULT_START_AT).unwrap()
 }
 

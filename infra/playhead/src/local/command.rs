@@ -1,7 +1,7 @@
 //! `playhead local up|down|status|serve`.
 
-use super::args::LogArgs;
-use super::{Endpoints, LocalCloud, LocalOptions, Progress, Run};
+use super::args::CloudArgs;
+use super::{Endpoints, LocalOptions, LocalRegions, Progress, Run};
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ enum LocalCommand {
     /// Builds the functions, installs what is needed under target/playhead/tools (the first time: Python 3.10 or newer and the
     /// network are needed), starts an emulator of AWS and Kafka brokers on free ports of 127.0.0.1, deploys template.yaml, and polls
     /// the topic. It stays up until `local down`. If it is up already, says so.
-    Up(LogArgs),
+    Up(CloudArgs),
     /// End the local cloud, and return when all of it is gone
     ///
     /// What it held is gone too: tables, queues and topics live in memory.
@@ -49,7 +49,7 @@ enum LocalCommand {
         json: bool,
     },
     /// Run the local cloud in the foreground until Ctrl-C or SIGTERM
-    Serve(LogArgs),
+    Serve(CloudArgs),
 }
 
 /// Runs `playhead local`.
@@ -88,7 +88,7 @@ fn in_background(run: &str) -> Result<Endpoints> {
     }
 }
 
-async fn up(run: &str, args: &LogArgs) -> Result<ExitCode> {
+async fn up(run: &str, args: &CloudArgs) -> Result<ExitCode> {
     let folder = args.options(run)?.run_dir;
     if let Some(Run { pid, endpoints }) = Run::find(&folder)? {
         let Some(endpoints) = endpoints else {
@@ -128,7 +128,7 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    fn start(run: &str, args: &LogArgs, log_path: &Path) -> Result<Self> {
+    fn start(run: &str, args: &CloudArgs, log_path: &Path) -> Result<Self> {
         fs::create_dir_all(log_path.parent().context("the log is in no folder")?)?;
         let out = File::create(log_path).with_context(|| format!("creating {}", log_path.display()))?;
         let mut command = Command::new(std::env::current_exe()?);
@@ -235,6 +235,9 @@ fn describe(endpoints: &Endpoints) -> Result<Value> {
     let mut object = serde_json::to_value(endpoints)?;
     let fields = object.as_object_mut().context("endpoints are an object")?;
     fields.remove("jwt_secret");
+    for peer in fields.get_mut("peers").and_then(Value::as_array_mut).into_iter().flatten() {
+        peer.as_object_mut().map(|peer| peer.remove("jwt_secret"));
+    }
     fields.insert("running".to_owned(), Value::Bool(true));
     Ok(object)
 }
@@ -248,7 +251,10 @@ fn print(endpoints: &Endpoints) {
         ("Stream", endpoints.events_stream.as_ref()),
         ("Standby Kafka", endpoints.standby_bootstrap.as_ref()),
         ("Standby stream", endpoints.standby_stream.as_ref()),
+        ("Remote stream", endpoints.remote_stream.as_ref()),
+        ("Remote standby", endpoints.remote_standby_stream.as_ref()),
         ("Topic", endpoints.log_bootstrap.as_ref().or(endpoints.standby_bootstrap.as_ref()).map(|_| &endpoints.topic)),
+        ("Remote topic", endpoints.remote_topic.as_ref()),
         ("Region", Some(&endpoints.region)),
         ("Stack", Some(&endpoints.stack)),
         ("Views table", Some(&endpoints.views_table)),
@@ -259,21 +265,27 @@ fn print(endpoints: &Endpoints) {
         ("Ingest", Some(&endpoints.ingest_function)),
         ("Process", Some(&endpoints.process_function)),
         ("Retry", Some(&endpoints.retry_function)),
+        ("Forward", endpoints.forward_function.as_ref()),
         ("Query", Some(&endpoints.query_function)),
+        ("Routing", Some(&endpoints.routing_parameter)),
         ("Logs", Some(&logs)),
     ];
     for (name, value) in lines.into_iter().filter_map(|(name, value)| Some((name, value?))) {
         println!("  {name:<14} {value}");
     }
+    for peer in &endpoints.peers {
+        println!();
+        print(peer);
+    }
 }
 
-async fn serve(run: &str, args: LogArgs) -> Result<ExitCode> {
+async fn serve(run: &str, args: CloudArgs) -> Result<ExitCode> {
     // Taken over, and with no effect: a terminal that goes away is no reason to end.
     let _hangup = signal(SignalKind::hangup())?;
     let options = args.options(run)?;
     let progress = Progress::new();
     let mut cloud = tokio::select! {
-        cloud = LocalCloud::start(options, &progress) => cloud?,
+        cloud = LocalRegions::start(options, &progress) => cloud?,
         signal = asked_to_end() => {
             signal?;
             eprintln!("Ended before it was up.");
@@ -320,6 +332,9 @@ mod tests {
         }
         assert_eq!(object["running"], true);
         assert!(!object.to_string().contains("do-not-show-this"));
+        let with_peer = describe(&Endpoints { peers: vec![example()], ..example() }).unwrap();
+        assert_eq!(with_peer["peers"][0]["stack"], "playhead-local");
+        assert!(!with_peer.to_string().contains("do-not-show-this"));
     }
 
     #[test]

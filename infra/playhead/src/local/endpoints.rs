@@ -75,6 +75,11 @@ pub struct Endpoints {
 }
 
 impl Endpoints {
+    /// All regions: this one, and its peers.
+    pub fn regions(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(&self.peers)
+    }
+
     /// Configuration of any AWS client for this local cloud. Nothing of the user's own AWS settings goes into it.
     #[must_use]
     pub fn sdk_config(&self) -> SdkConfig {

@@ -49,7 +49,7 @@ impl Default for Faults {
     }
 }
 
-fn rate(text: &str) -> Result<f64, String> {
+pub(super) fn rate(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|error| format!("{error}"))?;
     if (0.0..=1.0).contains(&rate) { Ok(rate) } else { Err("must be between 0 and 1".to_owned()) }
 }
@@ -208,18 +208,19 @@ fn hold_back(posts: &mut Vec<Post>, rate: f64, seed: u64) -> usize {
         planned.rejected_as.is_none()
             && held_from.get(&planned.event.session_id).is_some_and(|&from| planned.event.seq >= from)
     };
-    let mut tails: BTreeMap<(String, String), (String, Vec<PlannedEvent>)> = BTreeMap::new();
+    let mut tails: BTreeMap<(String, String), Post> = BTreeMap::new();
     for post in posts.iter_mut() {
-        for planned in post.events.extract_if(.., is_held) {
+        let held: Vec<PlannedEvent> = post.events.extract_if(.., is_held).collect();
+        for planned in held {
             let key = (planned.event.session_id.clone(), planned.event.device.id.clone());
-            tails.entry(key).or_insert_with(|| (post.profile_id.clone(), Vec::new())).1.push(planned);
+            tails.entry(key).or_insert_with(|| post.with(0, Vec::new())).events.push(planned);
         }
     }
     let end = posts.iter().map(|post| post.at_ms).max().unwrap_or(0);
-    for (profile_id, events) in tails.into_values() {
-        for events in events.chunks(BACKLOG) {
+    for tail in tails.values() {
+        for events in tail.events.chunks(BACKLOG) {
             let at_ms = end + rng.random_range(MINUTE..10 * MINUTE);
-            posts.push(Post { at_ms, profile_id: profile_id.clone(), events: events.to_vec() });
+            posts.push(tail.with(at_ms, events.to_vec()));
         }
     }
     held_from.len()
@@ -239,7 +240,7 @@ fn reorder(posts: &mut Vec<Post>, rate: f64, seed: u64) -> usize {
             0..5 => post.at_ms += late,
             5..8 => {
                 let event = post.events.remove(rng.random_range(0..post.events.len()));
-                alone.push(Post { at_ms: post.at_ms + late, profile_id: post.profile_id.clone(), events: vec![event] });
+                alone.push(post.with(post.at_ms + late, vec![event]));
             }
             _ => post.events.shuffle(&mut rng),
         }
@@ -256,7 +257,7 @@ fn repeat(posts: &mut Vec<Post>, rate: f64, seed: u64) -> usize {
     for post in posts.iter_mut() {
         if rng.random_bool(rate / 2.0) {
             repeated += post.events.len();
-            copies.push(Post { at_ms: post.at_ms + again_after(&mut rng), ..post.clone() });
+            copies.push(post.with(post.at_ms + again_after(&mut rng), post.events.clone()));
         }
         for index in (0..post.events.len()).rev() {
             if rng.random_bool(rate / 2.0) {
@@ -266,7 +267,7 @@ fn repeat(posts: &mut Vec<Post>, rate: f64, seed: u64) -> usize {
                     post.events.insert(index + 1, event);
                 } else {
                     let at_ms = post.at_ms + again_after(&mut rng);
-                    copies.push(Post { at_ms, profile_id: post.profile_id.clone(), events: vec![event] });
+                    copies.push(post.with(at_ms, vec![event]));
                 }
             }
         }

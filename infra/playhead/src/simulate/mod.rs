@@ -12,6 +12,7 @@ pub mod plan;
 pub mod send;
 #[cfg(test)]
 mod tests;
+mod travel;
 mod viewer;
 
 pub use faults::{Applied, Faults};
@@ -47,6 +48,10 @@ pub struct Model {
     /// Home regions of the viewers
     #[arg(long, value_name = "HOME", value_delimiter = ',', default_value = "use1")]
     pub homes: Vec<Home>,
+    /// Share of sessions that change region in the middle: from some time on their POSTs go through another home region [default: 0; of a
+    /// demo with several regions 0.2]
+    #[arg(long, value_name = "RATE", value_parser = faults::rate)]
+    pub travel: Option<f64>,
     /// The same seed and options make the same events
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
@@ -73,6 +78,7 @@ enum Stream {
     Late,
     Reorder,
     Duplicates,
+    Travel,
     Session(u64),
 }
 
@@ -87,6 +93,7 @@ fn rng(seed: u64, stream: Stream) -> ChaCha8Rng {
         Stream::Late => 6,
         Stream::Reorder => 7,
         Stream::Duplicates => 8,
+        Stream::Travel => 9,
         Stream::Session(n) => 1_000 + n,
     };
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -107,6 +114,9 @@ pub struct Args {
     /// Send the events to the API at this base URL
     #[arg(long, value_name = "URL")]
     pub endpoint: Option<String>,
+    /// Where the POSTs through a home region go, if not to --endpoint [default: the regions of the running local cloud, if it is the endpoint]
+    #[arg(long, value_name = "HOME=URL", requires = "endpoint", value_parser = home_and_url)]
+    pub endpoint_of: Vec<(Home, String)>,
     /// When virtual time begins, Unix milliseconds [default: 1790000000000 for a trace; for an endpoint such that it ends now]
     #[arg(long, value_name = "MS")]
     pub start_at: Option<i64>,
@@ -142,6 +152,11 @@ pub struct Args {
 fn positive(text: &str) -> Result<f64, String> {
     let factor: f64 = text.parse().map_err(|error| format!("{error}"))?;
     if factor > 0.0 && factor.is_finite() { Ok(factor) } else { Err("must be greater than 0".to_owned()) }
+}
+
+fn home_and_url(text: &str) -> Result<(Home, String), String> {
+    let (home, url) = text.split_once('=').ok_or("must be HOME=URL, for example usw2=https://…")?;
+    Ok((home.parse().map_err(|error| format!("{home}: {error}"))?, url.to_owned()))
 }
 
 /// What a plan holds.
@@ -231,16 +246,20 @@ async fn send_to(args: &Args, endpoint: &str) -> Result<()> {
         Some(start_at) => Plan::new(&args.model, start_at)?,
         None => Plan::ending_at(&args.model, now()?)?,
     };
-    let auth = match (&args.token, &args.token_secret) {
-        (Some(token), _) => Auth::Token(token.clone()),
-        (None, Some(secret)) => Auth::Secret {
+    let local = local::command::running().ok().filter(|local| local.api == endpoint.trim_end_matches('/'));
+    let auth = match (&args.token, &args.token_secret, &local) {
+        (Some(token), ..) => Auth::Token(token.clone()),
+        (None, Some(secret), _) => Auth::Secret {
             secret: secret.clone(),
             issuer: args.token_issuer.clone(),
             audience: args.token_audience.clone(),
         },
-        (None, None) => auth_of_local(endpoint),
+        (None, None, Some(local)) => Auth::of(local),
+        (None, None, None) => Auth::None,
     };
-    let target = Target { endpoint: endpoint.to_owned(), auth };
+    let mut elsewhere = local.as_ref().map(send::elsewhere).unwrap_or_default();
+    elsewhere.extend(args.endpoint_of.iter().cloned());
+    let target = Target { endpoint: endpoint.to_owned(), elsewhere, auth };
     let pace =
         Pace { concurrency: args.concurrency, speed: args.speed, per_second: args.rate, attempts: args.attempts };
     let bar = progress_bar()?;
@@ -255,16 +274,6 @@ async fn send_to(args: &Args, endpoint: &str) -> Result<()> {
         bail!("{} of {} POSTs failed for good", report.failed_posts.len(), report.posts);
     }
     Ok(())
-}
-
-/// The local cloud's own secret where that is what is sent to; no token elsewhere.
-fn auth_of_local(endpoint: &str) -> Auth {
-    match local::command::running() {
-        Ok(local) if local.api == endpoint.trim_end_matches('/') => {
-            Auth::Secret { secret: local.jwt_secret, issuer: None, audience: None }
-        }
-        _ => Auth::None,
-    }
 }
 
 /// A bar that counts POSTs on a terminal, and nothing elsewhere.

@@ -4,11 +4,12 @@
 use super::event::EdgeEvent;
 use super::faults::{self, Applied};
 use super::viewer::{self, Timed};
-use super::{Model, Stream, rng};
+use super::{Model, Stream, rng, travel};
 use anyhow::{Context, Result, ensure};
+use playback::session::{Home, SessionId};
 use rand::RngExt;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 /// Where virtual time begins unless told otherwise (2026-09-21T13:33:20Z): fixed, for repeatable traces.
@@ -37,6 +38,8 @@ pub struct Plan {
 pub struct Post {
     /// When it is sent, virtual Unix milliseconds.
     pub at_ms: i64,
+    /// The home region whose API it is sent to.
+    pub through: Home,
     /// Whose token it carries.
     pub profile_id: String,
     /// In the order in which they stand in the body.
@@ -56,12 +59,13 @@ impl Plan {
     /// The plan of the model with virtual time beginning at `start_at`, Unix milliseconds.
     ///
     /// # Errors
-    /// When the model is impossible: no titles or homes, or so few viewers that they would watch for a month.
+    /// When the model is impossible: no titles or homes, none to travel to, or so few viewers that they would watch for a month.
     pub fn new(model: &Model, start_at: i64) -> Result<Self> {
         let ideal = buffer(viewer::watch(model, start_at)?, model.seed);
         let (posts, applied) = faults::apply(ideal, &model.faults, model.seed);
         let mut posts: Vec<Post> = posts.into_iter().flat_map(within_limits).collect();
         posts.sort_by_key(|post| post.at_ms);
+        travel::travel(&mut posts, model)?;
         let plan = Self { posts, applied };
         let span = plan.span_ms(start_at);
         ensure!(
@@ -89,7 +93,23 @@ impl Plan {
         self.posts.iter().flat_map(|post| &post.events)
     }
 
-    /// Writes the trace: one event a line, with the extra fields `received_at` (virtual) and `post` (its index).
+    /// Sessions whose events go through more than one region.
+    #[must_use]
+    pub fn travelled(&self) -> BTreeSet<&str> {
+        let mut through: BTreeMap<&str, &Home> = BTreeMap::new();
+        let mut travelled = BTreeSet::new();
+        for post in &self.posts {
+            for session in post.sessions() {
+                if *through.entry(session).or_insert(&post.through) != &post.through {
+                    travelled.insert(session);
+                }
+            }
+        }
+        travelled
+    }
+
+    /// Writes the trace: one event a line, with the extra fields `received_at` (virtual), `post` (its index) and, of a POST that does not go
+    /// through the session's home region, `through`.
     ///
     /// # Errors
     /// When `out` cannot be written.
@@ -100,10 +120,15 @@ impl Plan {
             event: &'a EdgeEvent,
             received_at: i64,
             post: usize,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            through: Option<&'a str>,
         }
         for (index, post) in self.posts.iter().enumerate() {
             for planned in &post.events {
-                let line = Line { event: &planned.event, received_at: post.at_ms, post: index };
+                let home = planned.event.session_id.split('-').next();
+                let through = Some(post.through.as_str())
+                    .filter(|through| home != Some(*through) && planned.rejected_as.is_none());
+                let line = Line { event: &planned.event, received_at: post.at_ms, post: index, through };
                 serde_json::to_writer(&mut out, &line)?;
                 out.write_all(b"\n").context("writing the trace")?;
             }
@@ -117,6 +142,19 @@ impl Plan {
 }
 
 impl Post {
+    /// The same device's POST of these events at that time.
+    pub(super) fn with(&self, at_ms: i64, events: Vec<PlannedEvent>) -> Self {
+        Self { at_ms, events, through: self.through.clone(), profile_id: self.profile_id.clone() }
+    }
+
+    /// The sessions of its well-formed events, in their order.
+    pub(super) fn sessions(&self) -> Vec<&str> {
+        let good = self.events.iter().filter(|planned| planned.rejected_as.is_none());
+        let mut sessions: Vec<&str> = good.map(|planned| planned.event.session_id.as_str()).collect();
+        sessions.dedup();
+        sessions
+    }
+
     /// The JSON body of the request.
     ///
     /// # Errors
@@ -163,16 +201,13 @@ fn buffer(viewers: Vec<Vec<Timed>>, seed: u64) -> Vec<Post> {
 }
 
 fn flush(buffered: &mut Vec<Timed>, at_ms: i64) -> Option<Post> {
-    let profile_id = buffered.first()?.event.profile_id.clone()?;
+    let first = &buffered.first()?.event;
+    let (profile_id, through) = (first.profile_id.clone()?, first.session_id.parse::<SessionId>().ok()?.home);
     let events = buffered.drain(..).map(|timed| PlannedEvent { event: timed.event, rejected_as: None }).collect();
-    Some(Post { at_ms, profile_id, events })
+    Some(Post { at_ms, through, profile_id, events })
 }
 
 fn within_limits(post: Post) -> Vec<Post> {
-    let part = |events: &[PlannedEvent]| Post {
-        at_ms: post.at_ms,
-        profile_id: post.profile_id.clone(),
-        events: events.to_vec(),
-    };
+    let part = |events: &[PlannedEvent]| post.with(post.at_ms, events.to_vec());
     if post.events.len() <= MAX_EVENTS { vec![post] } else { post.events.chunks(MAX_EVENTS).map(part).collect() }
 }

@@ -2,11 +2,13 @@
 //! `Retry-After`, with exponential backoff and jitter; a POST that is refused for good is counted, never hidden.
 
 use super::plan::{Plan, Post};
+use crate::local::Endpoints;
 use anyhow::{Context, Result, bail};
 use flate2::{Compression, write::GzEncoder};
 use futures::{StreamExt as _, stream};
 use indicatif::ProgressBar;
 use jsonwebtoken::{EncodingKey, Header};
+use playback::session::Home;
 use rand::RngExt;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
@@ -33,6 +35,8 @@ const FAILURES_TOLD: usize = 10;
 pub struct Target {
     /// The API's base URL, without `/v1/events`.
     pub endpoint: String,
+    /// The same of other regions: of the homes that POSTs go through to elsewhere.
+    pub elsewhere: BTreeMap<Home, String>,
     /// How the devices prove who they are.
     pub auth: Auth,
 }
@@ -63,6 +67,21 @@ impl std::fmt::Debug for Auth {
             Auth::Secret { .. } => "Secret(***)",
         })
     }
+}
+
+impl Auth {
+    /// The secret of a local cloud.
+    #[must_use]
+    pub fn of(cloud: &Endpoints) -> Self {
+        Self::Secret { secret: cloud.jwt_secret.clone(), issuer: None, audience: None }
+    }
+}
+
+/// The APIs of a local cloud's regions, its own among them, if it has peers.
+#[must_use]
+pub fn elsewhere(cloud: &Endpoints) -> BTreeMap<Home, String> {
+    let regions = cloud.regions().filter(|_| !cloud.peers.is_empty());
+    regions.filter_map(|region| Some((Home::of_region(&region.region)?, region.api.clone()))).collect()
 }
 
 /// How a plan is sent.
@@ -193,8 +212,7 @@ pub async fn send_through(
     bar: &ProgressBar,
 ) -> Result<SendReport> {
     let client = reqwest::Client::builder().timeout(TIMEOUT).build().context("making an HTTP client")?;
-    let url = format!("{}/v1/events", target.endpoint.trim_end_matches('/'));
-    let sender = Sender { client, url, target, pace, valve };
+    let sender = Sender { client, target, pace, valve };
     let began = Instant::now();
     let virtual_start = plan.posts.first().map_or(0, |post| post.at_ms);
     bar.set_length(plan.posts.len() as u64);
@@ -269,7 +287,6 @@ impl SendReport {
 
 struct Sender<'a> {
     client: reqwest::Client,
-    url: String,
     target: &'a Target,
     pace: Pace,
     valve: &'a Valve,
@@ -310,7 +327,9 @@ impl Sender<'_> {
     }
 
     async fn attempt(&self, post: &Post, body: Vec<u8>, gzip: bool) -> Result<(Option<StatusCode>, Verdict)> {
-        let mut request = self.client.post(&self.url).header(CONTENT_TYPE, "application/json").body(body);
+        let api = self.target.elsewhere.get(&post.through).unwrap_or(&self.target.endpoint).trim_end_matches('/');
+        let mut request =
+            self.client.post(format!("{api}/v1/events")).header(CONTENT_TYPE, "application/json").body(body);
         if gzip {
             request = request.header(CONTENT_ENCODING, "gzip");
         }

@@ -11,7 +11,7 @@ use playback::view::View;
 use std::collections::BTreeSet;
 
 fn model(sessions: usize, faults: Faults) -> Model {
-    Model { sessions, viewers: None, titles: 50, homes: vec!["use1".parse().unwrap()], seed: 7, faults }
+    Model { sessions, viewers: None, titles: 50, homes: vec!["use1".parse().unwrap()], travel: None, seed: 7, faults }
 }
 
 fn planned(model: &Model) -> Plan {
@@ -233,7 +233,12 @@ fn event(seq: i64, position_ms: i64, played_ms: i64, device: &str, country: &'st
 }
 
 fn by_hand() -> Plan {
-    let post = |events: Vec<PlannedEvent>| plan::Post { at_ms: 0, profile_id: "p".to_owned(), events };
+    let post = |events: Vec<PlannedEvent>| plan::Post {
+        at_ms: 0,
+        through: "use1".parse().unwrap(),
+        profile_id: "p".to_owned(),
+        events,
+    };
     let mut bad = event(9, 0, 0, "d9", "ZZ");
     bad.rejected_as = Some("kind_unknown");
     let posts = vec![
@@ -243,6 +248,24 @@ fn by_hand() -> Plan {
         post(vec![event(6, 99_000, 0, "d3", "US")]),
     ];
     Plan { posts, applied: Applied::default() }
+}
+
+#[test]
+fn travellers_change_only_the_region_that_their_posts_go_through() {
+    let homes = ["use1", "usw2", "euw1"].map(|home| home.parse().unwrap()).to_vec();
+    let stay = planned(&Model { homes: homes.clone(), ..model(200, ROUGH) });
+    let mut travel = planned(&Model { homes, travel: Some(0.3), ..model(200, ROUGH) });
+    assert!(stay.travelled().is_empty());
+    let share = travel.travelled().len() as f64 / 200.0;
+    assert!((0.2..0.5).contains(&share), "{share}: those whose events shared a POST with a traveller's went along");
+    let elsewhere = travel.posts.iter().zip(&stay.posts).filter(|(there, here)| there.through != here.through).count();
+    assert!(elsewhere > 0);
+    for (post, at_home) in travel.posts.iter_mut().zip(&stay.posts) {
+        post.through = at_home.through.clone();
+    }
+    assert_eq!(travel, stay, "nothing else changed");
+    let nowhere = Model { travel: Some(0.3), ..model(200, ROUGH) };
+    assert!(Plan::new(&nowhere, plan::DEFAULT_START_AT).unwrap_err().to_string().contains("less than two homes"));
 }
 
 #[test]

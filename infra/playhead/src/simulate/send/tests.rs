@@ -84,12 +84,12 @@ fn secret(issuer: &str) -> Auth {
 fn plan(sessions: usize) -> Plan {
     let faults = Faults { duplicates: 0.1, reorder: 0.1, late: 0.1, lost: 0.0, malformed: 0.1 };
     let homes = vec!["use1".parse().unwrap()];
-    let model = Model { sessions, viewers: None, titles: 20, homes, seed: 5, faults };
+    let model = Model { sessions, viewers: None, titles: 20, homes, travel: None, seed: 5, faults };
     Plan::ending_at(&model, DEFAULT_START_AT).unwrap()
 }
 
 async fn sent(plan: &Plan, endpoint: String, auth: Auth, pace: Pace) -> SendReport {
-    send(plan, &Target { endpoint, auth }, pace, &ProgressBar::hidden()).await.unwrap()
+    send(plan, &Target { endpoint, elsewhere: BTreeMap::new(), auth }, pace, &ProgressBar::hidden()).await.unwrap()
 }
 
 #[tokio::test]
@@ -173,7 +173,7 @@ async fn while_the_valve_is_closed_nothing_is_in_flight_and_nothing_begins() {
     let mut plan = plan(10);
     plan.posts.truncate(20);
     let (endpoint, url) = serve(Vec::new()).await;
-    let target = Target { endpoint: url, auth: secret("stage") };
+    let target = Target { endpoint: url, elsewhere: BTreeMap::new(), auth: secret("stage") };
     let pace = Pace { concurrency: 3, per_second: Some(100.0), ..Pace::default() };
     let (valve, bar) = (Valve::new(pace), ProgressBar::hidden());
     let pause = async {
@@ -191,7 +191,7 @@ async fn while_the_valve_is_closed_nothing_is_in_flight_and_nothing_begins() {
 async fn what_is_stopped_begins_no_more_and_says_what_it_left_out() {
     let plan = plan(10);
     let (endpoint, url) = serve(Vec::new()).await;
-    let target = Target { endpoint: url, auth: secret("stage") };
+    let target = Target { endpoint: url, elsewhere: BTreeMap::new(), auth: secret("stage") };
     let pace = Pace { per_second: Some(50.0), ..Pace::default() };
     let (valve, bar) = (Valve::new(pace), ProgressBar::hidden());
     let stop = async {
