@@ -3,9 +3,9 @@
 use super::cloud::{
     Brokers, DEFAULT_BROKERS, DEFAULT_REGION, DEFAULT_REPLICATION_DELAY, LocalOptions, Primary, Standby,
 };
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use playback::routing::Regions;
 use playback::session::Home;
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// What a local cloud is made of.
@@ -45,12 +45,12 @@ impl CloudArgs {
     /// If an option asks for what another one excludes, or there is no workspace here.
     pub(crate) fn options(&self, run: &str) -> Result<LocalOptions> {
         let RegionArgs { regions, replication_delay } = &self.regions;
-        let homes: BTreeSet<_> = regions.iter().filter_map(|region| Home::of_region(region)).collect();
-        ensure!(homes.len() == regions.len(), "--regions names a region twice");
+        let here = regions.first().map_or(DEFAULT_REGION, String::as_str);
+        Regions::parse(here, &regions.join(",")).context("--regions")?;
         ensure!(regions.len() > 1 || replication_delay.is_none(), "--replication-delay is between several --regions");
         let options = self.log.options(run)?;
         Ok(LocalOptions {
-            region: regions.first().map_or_else(|| DEFAULT_REGION.to_owned(), String::clone),
+            region: here.to_owned(),
             regions: if regions.len() > 1 { regions.clone() } else { Vec::new() },
             replication_delay: replication_delay.map_or(DEFAULT_REPLICATION_DELAY, Duration::from_millis),
             ..options
@@ -192,7 +192,7 @@ mod tests {
         for wrong in ["us-east", "useast1", "us-1", "", "US-EAST-1", "us-east-1,,us-west-2", "us--1"] {
             refused(&["--regions", wrong], "not the name of a region");
         }
-        refused(&["--regions", "us-east-1,us-east-1"], "twice");
+        refused(&["--regions", "us-east-1,us-east-1"], "--regions");
         refused(&["--replication-delay", "7"], "several --regions");
     }
 

@@ -22,7 +22,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 /// The region of a local cloud, unless another is wanted.
-pub(super) const DEFAULT_REGION: &str = "us-east-1";
+pub const DEFAULT_REGION: &str = "us-east-1";
 /// The topic on the embedded broker. On a broker of the user's, each run has one of its own: this name and a suffix.
 const TOPIC: &str = "playback-events";
 /// The topic of the sessions of other regions, likewise.

@@ -33,7 +33,7 @@ mod workspace;
 
 pub(crate) use broker::{create_topic, delete_topic};
 pub use build::function_names;
-pub use cloud::{Brokers, LocalCloud, LocalOptions, Primary, Standby};
+pub use cloud::{Brokers, DEFAULT_REGION, LocalCloud, LocalOptions, Primary, Standby};
 pub use dynamodb::LocalDynamoDb;
 pub use endpoints::{Endpoints, sdk_config};
 pub use kafka_cluster::ApacheKafka;

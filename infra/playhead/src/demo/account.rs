@@ -1,0 +1,136 @@
+//! The books of a demo: waits until they are closed, and holds them against what the devices and the simulator know.
+
+use crate::books::{Books, Reader};
+use crate::local::{Endpoints, Progress};
+use crate::simulate::expect::Expected;
+use crate::simulate::send::SendReport;
+use anyhow::Result;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+/// How long the books may stand still before what is in flight counts as lost.
+const STANDSTILL: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// The books of the run, from the devices to the views.
+#[derive(Debug, Serialize)]
+pub(super) struct Account {
+    /// Events that the devices sent.
+    pub(super) sent: usize,
+    pub(super) accepted: u64,
+    pub(super) rejected: BTreeMap<String, u64>,
+    pub(super) applied: u64,
+    pub(super) duplicates: u64,
+    pub(super) dead: u64,
+    pub(super) in_flight: i64,
+    /// Distinct events that were accepted, as the simulator knows: as many as must be applied.
+    pub(super) distinct: usize,
+    /// Every line below holds.
+    pub(super) balanced: bool,
+    /// What does not hold, in words.
+    pub(super) faults: Vec<String>,
+}
+
+/// What the regions counted once all had settled.
+pub(super) struct Settled {
+    /// Of each region.
+    pub(super) books: Vec<Books>,
+    /// When they moved for the last time.
+    pub(super) at: Instant,
+}
+
+/// Waits until all that the devices were told is accepted is in the books and nothing is in flight, in a region or between two, or nothing
+/// moves any more. What `process` counted may be in the logs before what `ingest` did, so that nothing in flight is not enough.
+pub(super) async fn settled(endpoints: &Endpoints, accepted: u64, progress: &Progress) -> Result<Settled> {
+    let mut readers: Vec<Reader> = endpoints.regions().map(Reader::new).collect();
+    let mut last = Vec::new();
+    let mut at = Instant::now();
+    loop {
+        let mut books = Vec::with_capacity(readers.len());
+        for reader in &mut readers {
+            books.push(reader.catch_up().await?.clone());
+        }
+        let all = sum(&books);
+        let in_flight = all.in_flight() + all.between_regions().cast_signed();
+        progress.detail(format!("{} of {} events ended", all.accepted.cast_signed() - in_flight, all.accepted));
+        let still = books == last;
+        if !still {
+            (last, at) = (books, Instant::now());
+        }
+        if still && ((all.accepted >= accepted && in_flight <= 0) || at.elapsed() > STANDSTILL) {
+            return Ok(Settled { books: last, at });
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// The books of all regions together.
+pub(super) fn sum(books: &[Books]) -> Books {
+    let mut all = Books::default();
+    books.iter().for_each(|books| all += books);
+    all
+}
+
+/// Holds the devices' side, the functions' side and the simulator's knowledge against each other.
+pub(super) fn account(report: &SendReport, books: &[Books], expected: &Expected) -> Account {
+    let several = books.len() > 1;
+    let books = &sum(books);
+    let rejected: u64 = books.rejected.values().sum();
+    let dead: u64 = books.dead.values().sum();
+    let mut faults = Vec::new();
+    // What an attempt to append left on a log although it failed ends too, as duplicates; what failed comes again.
+    let again: u64 = books.failed_records.values().chain(books.retried_records.values()).sum();
+    let mut hold_between = |what: &str, least: u64, value: u64, more: u64| {
+        if !(least..=least + more).contains(&value) {
+            faults.push(format!("{what}: {value} is not between {least} and {}", least + more));
+        }
+    };
+    hold_between(
+        "accepted + arrived <= applied + duplicates + dead + forwarded <= accepted + arrived + unclaimed",
+        books.accepted + books.arrived,
+        books.ended() + books.forwarded,
+        books.unclaimed,
+    );
+    if !several {
+        // Between regions a record is received by `forward`, and again in a message with others.
+        hold_between(
+            "records: appended <= received <= appended + unclaimed + failed + retried",
+            books.appended_records,
+            books.received_records,
+            books.unclaimed + again,
+        );
+    }
+    let mut hold = |what: &str, left: u64, right: u64| {
+        if left != right {
+            faults.push(format!("{what}: {left} is not {right}"));
+        }
+    };
+    hold("events sent = accepted + rejected", report.events_sent as u64, books.accepted + rejected);
+    hold("accepted: by the devices = by ingest", report.accepted as u64, books.accepted);
+    hold("applied = distinct events accepted", books.applied, expected.distinct as u64);
+    hold("forwarded, and not arrived = 0", books.between_regions(), 0);
+    hold("dead = 0", dead + books.dead_records.values().sum::<u64>(), 0);
+    hold("failed POSTs = 0", report.failed_posts.len() as u64, 0);
+    for code in books.rejected.keys().chain(expected.rejected.keys()).collect::<BTreeSet<_>>() {
+        let planned = expected.rejected.get(code).copied().unwrap_or_default() as u64;
+        hold(
+            &format!("rejected as {code} = malformed so"),
+            books.rejected.get(code).copied().unwrap_or_default(),
+            planned,
+        );
+    }
+    faults.extend(report.failures.iter().cloned());
+    Account {
+        sent: report.events_sent,
+        accepted: books.accepted,
+        rejected: books.rejected.clone(),
+        applied: books.applied,
+        duplicates: books.duplicates,
+        dead,
+        in_flight: books.in_flight() + books.between_regions().cast_signed(),
+        distinct: expected.distinct,
+        balanced: faults.is_empty(),
+        faults,
+    }
+}

@@ -1,0 +1,120 @@
+//! What a demo says.
+
+use super::regions::{RegionBooks, Regions};
+use super::{Member, Outcome, TOKEN_LIFETIME};
+use crate::local::Endpoints;
+use crate::simulate::Model;
+use crate::token;
+use anyhow::Result;
+
+pub(super) fn print(outcome: &Outcome, model: &Model, member: &Member, endpoints: &Endpoints) {
+    let Outcome { books, views, cost, .. } = outcome;
+    println!(
+        "\nThe books, in events ({} sessions of {} profiles, {} POSTs)\n",
+        model.sessions, outcome.profiles, outcome.posts
+    );
+    println!("  sent         {:>9}", books.sent);
+    println!("  rejected     {:>9}   malformed on purpose", books.rejected.values().sum::<u64>());
+    for (code, n) in &books.rejected {
+        println!("               {n:>9}   {code}");
+    }
+    println!("  accepted     {:>9}   acknowledged by the log before the device was answered", books.accepted);
+    println!("    applied    {:>9}   = {} distinct events", books.applied, books.distinct);
+    println!("    duplicates {:>9}", books.duplicates);
+    println!("    dead       {:>9}", books.dead);
+    println!("    in flight  {:>9}", books.in_flight);
+    for fault in &books.faults {
+        println!("  DOES NOT HOLD: {fault}");
+    }
+    println!("  {}\n", if books.balanced { "They balance." } else { "They do not balance." });
+    println!(
+        "Cost: {} conditional writes for {} events: {:.3} an event ({} records, {} views read, {} lost races)\n",
+        cost.conditional_writes, books.accepted, cost.writes_per_event, cost.records, cost.views_read, cost.lost_races
+    );
+    if views.equal {
+        let everywhere = if outcome.regions.is_some() { ", in every region" } else { "" };
+        println!(
+            "Views: all {} equal the fold of what was sent, computed apart from the store{everywhere}.\n",
+            views.expected
+        );
+    } else {
+        println!("Views: {} differences in {} views:", views.differences, views.expected);
+        for difference in &views.first_differences {
+            println!("  {difference}");
+        }
+        println!();
+    }
+    if let Some(regions) = &outcome.regions {
+        print_regions(regions);
+    }
+    println!("The history of {} as the API gives it, newest first\n", member.profile_id);
+    println!("  {:<31} {:<8} {:>9} {:>9} {:>9}  device", "session", "title", "position", "played", "of");
+    for session in &member.history {
+        println!(
+            "  {:<31} {:<8} {:>9} {:>9} {:>9}  {}{}",
+            session.session_id,
+            session.title_id,
+            clock(session.position_ms),
+            clock(session.played_ms),
+            clock(session.title_duration_ms),
+            session.device.kind,
+            if session.completed { ", completed" } else { "" }
+        );
+    }
+    println!();
+    for region in endpoints.regions() {
+        println!("Logs of this run: {}", region.run_dir.join("logs").display());
+    }
+}
+
+fn print_regions(regions: &Regions) {
+    println!("Regions, in events\n");
+    println!("  {:<16} {:>9} {:>9} {:>9} {:>9}", "", "accepted", "forwarded", "arrived", "applied");
+    for region in &regions.regions {
+        let RegionBooks { region, accepted, forwarded, arrived, applied } = region;
+        println!("  {region:<16} {accepted:>9} {forwarded:>9} {arrived:>9} {applied:>9}");
+    }
+    let Regions { travelled, writers, forwarding, converged, .. } = regions;
+    println!("\n  {travelled} sessions travelled: sent through more than one region.");
+    println!("  {} sessions were written in their home region only, {} elsewhere.", writers.at_home, writers.elsewhere);
+    println!(
+        "  Forwarding took {} SQS requests with {} bytes for {} events: {:.3} requests and {:.0} bytes an event.",
+        forwarding.requests,
+        forwarding.bytes,
+        forwarding.events,
+        forwarding.requests_per_event,
+        forwarding.bytes_per_event
+    );
+    match converged {
+        Some(seconds) => {
+            println!("  {seconds:.1} s after the last event had ended, all views were the same everywhere.")
+        }
+        None => println!("  The views of the regions did not become the same."),
+    }
+    for fault in &regions.faults {
+        println!("  DOES NOT HOLD: {fault}");
+    }
+    println!();
+}
+
+/// Milliseconds as h:mm:ss.
+fn clock(ms: i64) -> String {
+    let s = ms / 1000;
+    format!("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60)
+}
+
+/// What to try while the demo stays up; to standard error, so that the result stays alone on standard output.
+pub(super) fn invite(endpoints: &Endpoints, profile: Option<&str>) -> Result<()> {
+    let api = &endpoints.api;
+    let profile = profile.unwrap_or("p00000000");
+    eprintln!("\nIt stays up until Ctrl-C.\n");
+    for Endpoints { region, api, aws_endpoint, log_bootstrap, events_stream, peers: _, .. } in endpoints.regions() {
+        let log = log_bootstrap.as_ref().or(events_stream.as_ref()).map_or("", String::as_str);
+        eprintln!("  {region}\n  API    {api}\n  AWS    {aws_endpoint}\n  Log    {log}\n");
+    }
+    eprintln!("Try:\n");
+    eprintln!("  export TOKEN={}", token::of_service(&endpoints.jwt_secret, TOKEN_LIFETIME)?);
+    eprintln!("  curl -s -H \"Authorization: Bearer $TOKEN\" '{api}/v1/profiles/{profile}/continue-watching'");
+    eprintln!("  curl -s -H \"Authorization: Bearer $TOKEN\" -X DELETE '{api}/v1/profiles/{profile}/history'");
+    Ok(())
+}
