@@ -4,7 +4,8 @@
 //! The life of an event, module by module: [`edge`] parses and validates what a player sent,
 //! [`envelope`] groups it by session and packs it for the log, [`fold`] turns a batch of envelopes
 //! into one delta a session, [`view`] joins a delta with what is stored, [`history`] turns stored
-//! views into what a member sees. [`routing`] says in which region a session's events are folded, [`outcome`] how each record ends.
+//! views into what a member sees. [`routing`] says in which region a session's events are folded, [`rollout`] which path a profile is
+//! on, [`outcome`] how each record ends.
 
 pub mod contract;
 pub mod edge;
@@ -13,6 +14,7 @@ pub mod fold;
 pub mod history;
 pub mod outcome;
 pub mod ranges;
+pub mod rollout;
 pub mod routing;
 pub mod session;
 pub mod view;
