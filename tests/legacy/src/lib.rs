@@ -1,0 +1,159 @@
+//! A small synchronous viewing history, to migrate from: the system that a team has before it has Playhead.
+//!
+//! It takes the events of the contract (`POST /v1/events`, also gzip) and writes each session's events to its own table before it answers
+//! `200 {"ok":true,"stored":n,"refused":m}`. `GET /v1/profiles/{p}/sessions/{s}` answers a session, in a form and units of its own, and `GET
+//! /v1/profiles/{p}/sessions` all of a profile. It authenticates nobody, since it stands behind what does.
+//!
+//! What a session comes to it computes in its own way, which agrees with Playhead's on everything that both know, unless it is told to
+//! make mistakes. It shares with Playhead the rules for what a good event is ([`playback::edge`]), and nothing else.
+
+mod behaviour;
+mod table;
+mod viewing;
+
+pub use behaviour::{Behaviour, Bug, Bugs};
+
+use anyhow::{Context as _, Result};
+use aws_config::SdkConfig;
+use axum::body::Bytes;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use flate2::read::GzDecoder;
+use lambda::clock::now_ms;
+use playback::contract::MAX_DECOMPRESSED_BYTES;
+use playback::edge::{SessionWindow, parse_request, validate};
+use serde_json::json;
+use std::io::Read as _;
+use std::sync::{Arc, PoisonError, RwLock};
+use table::{Arrived, Table};
+use tokio::net::TcpListener;
+use viewing::Kept;
+
+/// A running service. It ends with the runtime.
+#[derive(Debug)]
+pub struct Legacy {
+    /// Its base URL, without a slash at its end.
+    pub url: String,
+    behaviour: Arc<RwLock<Behaviour>>,
+}
+
+/// What its requests need.
+#[derive(Clone)]
+struct Service {
+    table: Table,
+    behaviour: Arc<RwLock<Behaviour>>,
+}
+
+impl Legacy {
+    /// Starts it on a free port of the loopback interface. Its table is made if it is not there.
+    ///
+    /// # Errors
+    /// If no port is to be had, or no table.
+    pub async fn start(sdk: &SdkConfig, table: &str) -> Result<Self> {
+        let table = Table::open(sdk, table).await?;
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("a port for the legacy service")?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let behaviour = Arc::<RwLock<Behaviour>>::default();
+        let service = Service { table, behaviour: Arc::clone(&behaviour) };
+        let app = Router::new()
+            .route("/v1/events", post(take))
+            .route("/v1/profiles/{profile}/sessions", get(list))
+            .route("/v1/profiles/{profile}/sessions/{session}", get(one))
+            .layer(middleware::from_fn_with_state(service.clone(), behave))
+            .with_state(service);
+        tokio::spawn(async { axum::serve(listener, app).await });
+        Ok(Self { url, behaviour })
+    }
+
+    /// Behaves like this from the next request on.
+    pub fn behave(&self, behaviour: Behaviour) {
+        *self.behaviour.write().unwrap_or_else(PoisonError::into_inner) = behaviour;
+    }
+}
+
+impl Service {
+    fn behaviour(&self) -> Behaviour {
+        self.behaviour.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What went wrong, as the caller sees it.
+struct Failed(StatusCode, String);
+
+impl IntoResponse for Failed {
+    fn into_response(self) -> Response {
+        (self.0, Json(json!({ "ok": false, "error": self.1 }))).into_response()
+    }
+}
+
+impl From<anyhow::Error> for Failed {
+    fn from(error: anyhow::Error) -> Self {
+        tracing::error!(error = format!("{error:#}"), "the legacy service failed");
+        Self(StatusCode::INTERNAL_SERVER_ERROR, "the database did not answer".to_owned())
+    }
+}
+
+async fn behave(State(service): State<Service>, request: Request, next: Next) -> Response {
+    let Behaviour { delay, failure, .. } = service.behaviour();
+    tokio::time::sleep(delay).await;
+    match failure {
+        Some(status) => Failed(status, "as was asked for".to_owned()).into_response(),
+        None => next.run(request).await,
+    }
+}
+
+async fn take(State(service): State<Service>, headers: HeaderMap, body: Bytes) -> Result<Response, Failed> {
+    let bad_request = |error: String| Failed(StatusCode::BAD_REQUEST, error);
+    let body = decompressed(&headers, &body).map_err(|error| bad_request(error.to_string()))?;
+    let raw = parse_request(&body).map_err(|error| bad_request(error.to_string()))?;
+    let (now, all) = (now_ms(), raw.len());
+    let mut requests: Vec<Arrived> = Vec::new();
+    for event in raw.into_iter().filter_map(|raw| validate(raw, now, SessionWindow::default()).ok()) {
+        let session = event.session_id.to_string();
+        let kept = (event.event.seq, Kept::of(&event.event, &event.title_id));
+        match requests.iter_mut().find(|one| one.session == session && one.profile == event.profile_id) {
+            Some(one) => one.events.push(kept),
+            None => requests.push(Arrived { profile: event.profile_id, session, events: vec![kept] }),
+        }
+    }
+    for arrived in &requests {
+        let again = service.table.keep(arrived, now).await?;
+        if service.behaviour().bugs.contains(&Bug::DroppedDuplicates) {
+            service.table.remove(&arrived.profile, &arrived.session, &again).await?;
+        }
+    }
+    let stored: usize = requests.iter().map(|arrived| arrived.events.len()).sum();
+    Ok(Json(json!({ "ok": true, "stored": stored, "refused": all - stored })).into_response())
+}
+
+fn decompressed(headers: &HeaderMap, body: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    match headers.get(header::CONTENT_ENCODING) {
+        Some(encoding) if encoding == "gzip" => {
+            GzDecoder::new(body).take(MAX_DECOMPRESSED_BYTES as u64).read_to_end(&mut bytes)?;
+        }
+        _ => bytes.extend_from_slice(body),
+    }
+    Ok(bytes)
+}
+
+async fn one(
+    State(service): State<Service>,
+    Path((profile, session)): Path<(String, String)>,
+) -> Result<Response, Failed> {
+    let viewing = service.table.get(&profile, &session).await?;
+    let answer = viewing.and_then(|viewing| viewing.answer(&session, &service.behaviour().bugs));
+    let answer = answer.ok_or_else(|| Failed(StatusCode::NOT_FOUND, "no such viewing".to_owned()))?;
+    Ok(Json(answer).into_response())
+}
+
+async fn list(State(service): State<Service>, Path(profile): Path<String>) -> Result<Response, Failed> {
+    let bugs = service.behaviour().bugs;
+    let viewings = service.table.list(&profile).await?;
+    let answers: Vec<_> = viewings.iter().filter_map(|(session, viewing)| viewing.answer(session, &bugs)).collect();
+    Ok(Json(json!({ "viewings": answers })).into_response())
+}
