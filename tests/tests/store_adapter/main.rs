@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod browsing;
 mod case;
 mod continuing;
 mod erasing;
@@ -130,4 +131,8 @@ cases! {
         a_session_minted_ahead_of_time_is_erased_too
         more_than_one_batch_is_deleted
         an_older_erasure_takes_nothing_back;
+    browsing:
+        a_walk_in_pages_of_any_size_meets_every_view_once
+        between_two_sort_keys_are_the_views_and_nothing_else
+        a_view_that_cannot_be_read_is_counted_and_stops_no_walk;
 }

@@ -178,8 +178,11 @@ impl Views {
         }
     }
 
-    /// Until when the profile's history is erased, Unix milliseconds.
-    pub(super) async fn erased_at(&self, profile_id: &str) -> Result<Option<u64>, StoreError> {
+    /// Until when the profile's history is erased, Unix milliseconds; `None` if it never was.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub async fn erased_at(&self, profile_id: &str) -> Result<Option<u64>, StoreError> {
         let answer = self
             .client
             .get_item()

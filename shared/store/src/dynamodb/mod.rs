@@ -7,11 +7,13 @@
 //! | `<ULID>#~hidden` | the member hid this session: `hidden`, `changed_at` |
 //! | `~erased` | the member erased everything up to `erased_at` |
 
+mod browse;
 mod error;
 mod item;
 mod member;
 mod views;
 
+pub use browse::{Place, PlacedView, ViewsPage};
 pub use member::{HistoryPage, MAX_PAGE, PageToken, Request};
 
 use aws_sdk_dynamodb::Client;

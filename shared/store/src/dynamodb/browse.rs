@@ -1,0 +1,119 @@
+//! Walking through views across profiles, for who compares two tables. Eventually consistent, since what is compared has long settled.
+//!
+//! A view that cannot be read is logged, counted and left out: it stops no walk.
+
+use super::Views;
+use super::error::classify;
+use super::item::{self, AFTER_SESSIONS, Item};
+use crate::table::StoreError;
+use playback::history::Row;
+use playback::session::SessionId;
+use playback::view::View;
+
+/// Where a view is, and where a walk stopped.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// Whose it is: `pk`.
+    pub profile_id: String,
+    /// `<ULID>#<home>` for what the home region folded, `<ULID>#<home>#<writer>` for a part that another region did.
+    pub sk: String,
+}
+
+/// A view and where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlacedView {
+    /// Where it is.
+    pub place: Place,
+    /// Which session it is of.
+    pub session_id: SessionId,
+    /// What was folded there.
+    pub view: View,
+}
+
+/// A page of a walk through the table.
+#[derive(Debug, Clone, Default)]
+pub struct ViewsPage {
+    /// The views of a profile come together and in the order of their sort keys, though one page may end within a profile.
+    pub views: Vec<PlacedView>,
+    /// Views that cannot be read.
+    pub unreadable: u64,
+    /// Where to go on; `None` at the end of the table.
+    pub next: Option<Place>,
+}
+
+impl Place {
+    /// The place of what a session's home region folded.
+    pub fn of(profile_id: &str, session_id: &SessionId) -> Self {
+        Self { profile_id: profile_id.to_owned(), sk: item::view_sk(session_id, &session_id.home) }
+    }
+
+    /// Whether it is of a part that another region folded while the home was drained.
+    pub fn is_part(&self) -> bool {
+        self.sk.matches('#').count() > 1
+    }
+}
+
+impl Views {
+    /// The views after `after` (from the beginning if that is `None`) in the table's own order of profiles; looks at `limit` items.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub async fn scan(&self, after: Option<&Place>, limit: u16) -> Result<ViewsPage, StoreError> {
+        let after = after.map(|place| item::primary_key(&place.profile_id, &place.sk));
+        let scan = self.client.scan().table_name(&self.table).limit(limit.into()).set_exclusive_start_key(after);
+        let answer = scan.send().await.map_err(|error| classify("Scan", &self.table, error))?;
+        let next = answer.last_evaluated_key.filter(|key| !key.is_empty()).as_ref().and_then(place);
+        let mut page = self.placed(answer.items.unwrap_or_default());
+        page.next = next;
+        Ok(page)
+    }
+
+    /// The views of a profile with sort keys from `first` to `last`, both included.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub async fn between(&self, profile_id: &str, first: &str, last: &str) -> Result<ViewsPage, StoreError> {
+        let mut pages = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .key_condition_expression("pk = :profile AND sk BETWEEN :first AND :last")
+            .expression_attribute_values(":profile", item::text(profile_id))
+            .expression_attribute_values(":first", item::text(first))
+            .expression_attribute_values(":last", item::text(last))
+            .into_paginator()
+            .items()
+            .send();
+        let mut items = Vec::new();
+        while let Some(item) = pages.next().await {
+            items.push(item.map_err(|error| classify("Query", format!("{} ({profile_id})", self.table), error))?);
+        }
+        Ok(self.placed(items))
+    }
+
+    fn placed(&self, items: Vec<Item>) -> ViewsPage {
+        let mut page = ViewsPage::default();
+        for item in items {
+            let Some(place) = place(&item) else { continue };
+            // Registers and marks are none.
+            if place.profile_id.starts_with(AFTER_SESSIONS) || place.sk.starts_with(AFTER_SESSIONS) {
+                continue;
+            }
+            match item::row(&item) {
+                Ok((_, Row::Hidden(_))) => {}
+                Ok((ulid, Row::Part { home, view })) => {
+                    page.views.push(PlacedView { place, session_id: SessionId { ulid, home }, view });
+                }
+                Err(fault) => {
+                    tracing::error!(table = self.table, sk = place.sk, %fault, "left out a view that cannot be read");
+                    page.unreadable += 1;
+                }
+            }
+        }
+        page
+    }
+}
+
+fn place(item: &Item) -> Option<Place> {
+    Some(Place { profile_id: item::get_text(item, "pk")?.to_owned(), sk: item::get_text(item, "sk")?.to_owned() })
+}
