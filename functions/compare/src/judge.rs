@@ -1,0 +1,294 @@
+//! Which sessions are due, what to ask the live system for, and what its answer means.
+//!
+//! A walk goes through the shadow table again and again. In each walk a session is due if it settled since the walk before began: when
+//! nothing was heard of it for a while. So each session is compared once each time that it settles, and a late event makes it due
+//! again; a session that changes during a walk belongs to the next one.
+//!
+//! What the shadow lacks is looked for between its sessions: a live session that began between two of a profile's in the shadow
+//! should be there too. It is counted when the later one of the two is due. What began before the profile's first one is not looked for, since the
+//! profile may not have been on the shadow path then.
+
+use crate::report::{Cause, Verdict};
+use crate::session::{Session, Tolerances, diff};
+use playback::session::SessionId;
+use std::collections::BTreeMap;
+use store::dynamodb::{Place, PlacedView};
+
+/// Which sessions a walk is for: those that settled after `since` and not after `until`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// When the walk before this one began, Unix milliseconds; 0 for the first.
+    pub since: u64,
+    /// When this one began, Unix milliseconds.
+    pub until: u64,
+    /// For how long nothing must have been heard of a session, milliseconds.
+    pub settle_ms: u64,
+}
+
+impl Window {
+    /// Whether a session that was last heard of then is due.
+    fn is_due(&self, last_received_at: u64) -> bool {
+        let settled_at = last_received_at.saturating_add(self.settle_ms);
+        self.since < settled_at && settled_at <= self.until
+    }
+
+    /// Whether a session that was last heard of then has settled, in this walk or an earlier one.
+    fn has_settled(&self, last_received_at: u64) -> bool {
+        last_received_at.saturating_add(self.settle_ms) <= self.until
+    }
+}
+
+/// A shadow session and whether it is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Where it is in the shadow table; the live table has it there, too.
+    pub sk: String,
+    /// Which session.
+    pub session_id: SessionId,
+    /// What the shadow says.
+    pub ours: Session,
+    /// Whether it has a beginning and is of the home region alone.
+    pub is_whole: bool,
+    /// When the session began, by its id or the server's clock, whichever is less: what erasures go by. Unix milliseconds.
+    pub began_at: u64,
+    /// Whether it is to be compared now.
+    pub is_due: bool,
+}
+
+/// What to ask the live system for: sessions of one profile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// Whose.
+    pub profile_id: String,
+    /// The shadow's session before these, if it has one.
+    pub after: Option<String>,
+    /// Sessions in the order of their sort keys, the first and the last of which are due.
+    pub rows: Vec<Row>,
+}
+
+/// What the live system has of a profile.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// Its sessions by sort key. It may hold more than was asked for.
+    pub sessions: BTreeMap<String, (SessionId, Session)>,
+    /// Until when the member erased the history, Unix milliseconds.
+    pub erased_at: Option<u64>,
+}
+
+/// What to ask for a page of the shadow table that comes after `before`; nothing for profiles of which nothing is due.
+pub fn asks(page: &[PlacedView], before: Option<&Place>, window: Window) -> Vec<Ask> {
+    let of_profile = |views: &[PlacedView]| {
+        let profile_id = &views.first()?.place.profile_id;
+        let is_due = |view: &PlacedView| window.is_due(view.view.last_received_at);
+        let (first, last) = (views.iter().position(is_due)?, views.iter().rposition(is_due)?);
+        let after = match first.checked_sub(1) {
+            Some(index) => Some(&views[index].place),
+            None => before.filter(|place| place.profile_id == *profile_id),
+        };
+        let row = |view: &PlacedView| Row {
+            sk: view.place.sk.clone(),
+            session_id: view.session_id.clone(),
+            ours: Session::of(&view.view),
+            is_whole: view.view.first.seq == 0 && !view.place.is_part(),
+            began_at: view.session_id.started_at().min(view.view.started_at),
+            is_due: is_due(view),
+        };
+        Some(Ask {
+            profile_id: profile_id.clone(),
+            after: after.map(|place| place.sk.clone()),
+            rows: views[first..=last].iter().map(row).collect(),
+        })
+    };
+    page.chunk_by(|a, b| a.place.profile_id == b.place.profile_id).filter_map(of_profile).collect()
+}
+
+impl Ask {
+    /// Its sessions that are due.
+    pub fn due(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(|row| row.is_due)
+    }
+
+    /// What the live system's answer means.
+    pub fn judge(&self, answer: &Answer, window: Window, tolerances: &Tolerances) -> Vec<(SessionId, Verdict)> {
+        let compared = self.due().filter_map(|row| {
+            let verdict = match answer.sessions.get(&row.sk) {
+                _ if !row.is_whole => Verdict::Partial,
+                Some((_, theirs)) => match diff(&row.ours, theirs, tolerances) {
+                    same if same.is_empty() => Verdict::Matched,
+                    differences => Verdict::Differs(differences),
+                },
+                None if answer.erased_at.is_some_and(|erased_at| row.began_at <= erased_at) => return None,
+                None => Verdict::MissingLive,
+            };
+            Some((row.session_id.clone(), verdict))
+        });
+        let missing = answer.sessions.iter().filter(|(sk, (_, theirs))| self.lacks(sk, theirs, window));
+        let missing = missing.map(|(_, (session_id, _))| (session_id.clone(), Verdict::MissingShadow));
+        compared.chain(missing).collect()
+    }
+
+    /// What it means when the live system did not answer, or not so that it can be read.
+    pub fn unanswered(&self, cause: Cause) -> Vec<(SessionId, Verdict)> {
+        self.due().map(|row| (row.session_id.clone(), Verdict::Unanswered(cause))).collect()
+    }
+
+    /// Whether the shadow should have a session that the live system has, and has not: see the module.
+    fn lacks(&self, sk: &str, theirs: &Session, window: Window) -> bool {
+        let next = self.rows.partition_point(|row| row.sk.as_str() < sk);
+        let follows_one = next > 0 || self.after.as_deref().is_some_and(|after| after < sk);
+        let is_between = self.rows.get(next).is_some_and(|row| row.is_due && row.sk != sk);
+        let has_settled = theirs.last_received_at().is_none_or(|at| window.has_settled(at));
+        follows_one && is_between && has_settled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{Field, Value};
+    use crate::testing::{placed, session_id};
+    use proptest::prelude::*;
+
+    const SETTLE_MS: u64 = 10;
+
+    fn window(since: u64, until: u64) -> Window {
+        Window { since, until, settle_ms: SETTLE_MS }
+    }
+
+    /// A live system that agrees with these views.
+    fn live<'a>(views: impl IntoIterator<Item = &'a PlacedView>) -> Answer {
+        let one = |view: &PlacedView| (view.place.sk.clone(), (view.session_id.clone(), Session::of(&view.view)));
+        Answer { sessions: views.into_iter().map(one).collect(), erased_at: None }
+    }
+
+    fn judged(page: &[PlacedView], before: Option<&Place>, window: Window, live: &Answer) -> Vec<(u64, Verdict)> {
+        let judge = |ask: Ask| ask.judge(live, window, &Tolerances::default());
+        let number = |id: &SessionId| (id.started_at() - session_id(0).started_at()) / 1000;
+        asks(page, before, window).into_iter().flat_map(judge).map(|(id, verdict)| (number(&id), verdict)).collect()
+    }
+
+    #[test]
+    fn a_session_is_due_when_nothing_was_heard_of_it_for_a_while_and_then_not_again() {
+        let page = [placed("p1", 1, 100)];
+        let is_due = |since, until| !asks(&page, None, window(since, until)).is_empty();
+        assert!(!is_due(0, 109), "it has not settled");
+        assert!(is_due(0, 110));
+        assert!(is_due(109, 200));
+        assert!(!is_due(110, 200), "it was due in the walk before");
+    }
+
+    proptest! {
+        /// Walks follow each other; whatever their times are, each is for what settled between them.
+        #[test]
+        fn over_any_walks_each_session_is_due_once(
+            heard in prop::collection::vec(0u64..1000, 1..20),
+            pauses in prop::collection::vec(1u64..100, 1..30),
+        ) {
+            let page: Vec<PlacedView> =
+                heard.iter().enumerate().map(|(number, at)| placed("p1", number as u64, *at)).collect();
+            let (mut since, mut due) = (0, Vec::new());
+            for pause in pauses {
+                let window = window(since, since + pause);
+                due.extend(asks(&page, None, window).iter().flat_map(|ask| ask.due().map(|row| row.sk.clone()).collect::<Vec<_>>()));
+                since = window.until;
+            }
+            due.sort();
+            let settled = page.iter().filter(|view| view.view.last_received_at + SETTLE_MS <= since);
+            let expected: Vec<String> = settled.map(|view| view.place.sk.clone()).collect();
+            prop_assert_eq!(due, expected);
+        }
+
+        /// However the table is cut into pages, the verdicts are the same. (Of a gap between two pages, too.)
+        #[test]
+        fn pages_of_any_size_give_the_same_verdicts(
+            in_shadow in prop::collection::vec(any::<bool>(), 1..20),
+            in_live in prop::collection::vec(any::<bool>(), 20),
+            due in prop::collection::vec(any::<bool>(), 20),
+            size in 1usize..8,
+        ) {
+            let view = |number: usize| placed("p1", number as u64, if due[number] { 100 } else { 10 });
+            let all: Vec<usize> = (0..in_shadow.len()).collect();
+            let shadow: Vec<PlacedView> = all.iter().filter(|&&n| in_shadow[n]).map(|&n| view(n)).collect();
+            let live = live(&all.iter().filter(|&&n| in_live[n]).map(|&n| view(n)).collect::<Vec<_>>());
+            let window = window(50, 200);
+            let mut whole = judged(&shadow, None, window, &live);
+            let (mut pieces, mut before) = (Vec::new(), None);
+            for page in shadow.chunks(size) {
+                pieces.extend(judged(page, before, window, &live));
+                before = page.last().map(|view| &view.place);
+            }
+            whole.sort_by_key(|one| one.0);
+            pieces.sort_by_key(|one| one.0);
+            prop_assert_eq!(&pieces, &whole);
+
+            // And they are what a look at both sides says.
+            let expected = all.iter().filter_map(|&n| {
+                let next = (n..in_shadow.len()).find(|&later| in_shadow[later])?;
+                let follows_one = (0..n).any(|earlier| in_shadow[earlier]);
+                match (in_shadow[n], in_live[n]) {
+                    (true, true) if due[n] => Some((n as u64, Verdict::Matched)),
+                    (true, false) if due[n] => Some((n as u64, Verdict::MissingLive)),
+                    (false, true) if due[next] && follows_one => Some((n as u64, Verdict::MissingShadow)),
+                    _ => None,
+                }
+            });
+            prop_assert_eq!(pieces, expected.collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn profiles_are_asked_for_apart_and_only_if_something_is_due() {
+        let page = [placed("p1", 1, 10), placed("p1", 2, 100), placed("p2", 1, 10), placed("p3", 1, 100)];
+        let asks = asks(&page, Some(&placed("p3", 0, 10).place), window(50, 200));
+        let asked: Vec<(&str, Option<&str>, usize)> =
+            asks.iter().map(|ask| (ask.profile_id.as_str(), ask.after.as_deref(), ask.rows.len())).collect();
+        assert_eq!(
+            asked,
+            [("p1", Some(page[0].place.sk.as_str()), 1), ("p3", Some(placed("p3", 0, 10).place.sk.as_str()), 1)]
+        );
+    }
+
+    #[test]
+    fn what_differs_is_named() {
+        let page = [placed("p1", 1, 100)];
+        let mut other = page[0].clone();
+        other.view.latest.position_ms += 1;
+        let [(1, Verdict::Differs(differences))] = &judged(&page, None, window(0, 200), &live([&other]))[..] else {
+            panic!("one session differs");
+        };
+        assert_eq!(differences.len(), 1);
+        assert_eq!(
+            (differences[0].field, &differences[0].theirs),
+            (Field::PositionMs, &Value::from(other.view.latest.position_ms))
+        );
+    }
+
+    #[test]
+    fn a_session_that_was_under_way_or_is_split_is_not_compared() {
+        let mut under_way = placed("p1", 1, 100);
+        under_way.view.first.seq = 3;
+        let mut part = placed("p1", 2, 100);
+        part.place.sk.push_str("#usw2");
+        assert_eq!(
+            judged(&[under_way, part], None, window(0, 200), &Answer::default()),
+            [(1, Verdict::Partial), (2, Verdict::Partial)]
+        );
+    }
+
+    #[test]
+    fn what_the_member_erased_is_not_missing() {
+        let page = [placed("p1", 1, 100), placed("p1", 2, 100)];
+        let erased_at = Some(page[0].session_id.started_at());
+        assert_eq!(judged(&page, None, window(0, 200), &Answer { erased_at, ..Answer::default() }), []);
+        let never = judged(&page, None, window(0, 200), &Answer::default());
+        assert_eq!(never, [(1, Verdict::MissingLive), (2, Verdict::MissingLive)]);
+    }
+
+    #[test]
+    fn what_is_not_settled_on_the_live_side_is_not_missing_yet() {
+        let shadow = [placed("p1", 1, 100), placed("p1", 3, 100)];
+        let heard = |at| live(&[shadow[0].clone(), placed("p1", 2, at), shadow[1].clone()]);
+        let found = |at| judged(&shadow, None, window(0, 200), &heard(at)).len();
+        assert_eq!((found(191), found(190)), (2, 3));
+    }
+}

@@ -1,0 +1,298 @@
+//! The tally of a run: how many sessions were compared, how many matched, and where the others differ, with a few examples.
+//!
+//! **Invariant:** a report holds no id in clear. Session ids are hashed, and an id within a session is hashed together with the session's, whose 80
+//! random bits cannot be guessed. Who has a session's id can find its example ([`redact`]); who has only the report learns none.
+
+use crate::session::{Field, FieldDifference, Value};
+use playback::contract::is_device_kind;
+use playback::session::SessionId;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+
+/// Examples in one report.
+pub const MAX_EXAMPLES: usize = 20;
+/// Examples of one kind (a field, or missing on one side), so that one frequent difference does not crowd out the others.
+const MAX_EXAMPLES_OF_A_KIND: usize = 3;
+
+/// What became of one session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Both say the same.
+    Matched,
+    /// They do not.
+    Differs(Vec<FieldDifference>),
+    /// The shadow has it, the live system does not.
+    MissingLive,
+    /// The live system has it, the shadow does not.
+    MissingShadow,
+    /// The shadow has only a part of it: it was under way when its profile came on the shadow path, or its home was being drained.
+    Partial,
+    /// It could not be compared.
+    Unanswered(Cause),
+}
+
+/// Why a session could not be compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The live system did not answer, or refused to.
+    Unavailable,
+    /// What it answered cannot be read, or what is stored cannot.
+    Unreadable,
+}
+
+impl Cause {
+    /// The stable name, a metric dimension.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Cause::Unavailable => "unavailable",
+            Cause::Unreadable => "unreadable",
+        }
+    }
+}
+
+/// What a run found. Reports add up.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Sessions for which there is a verdict: matched, differing and missing on either side.
+    pub compared: u64,
+    /// Sessions on which both agree.
+    pub matched: u64,
+    /// Sessions that both have and that differ in at least one field.
+    pub differing: u64,
+    /// Of these, how many differ in which field.
+    pub fields: BTreeMap<Field, u64>,
+    /// Sessions that only the shadow has.
+    pub missing_live: u64,
+    /// Sessions that only the live system has.
+    pub missing_shadow: u64,
+    /// Sessions of which the shadow has only a part, which are not compared.
+    pub partial: u64,
+    /// Sessions that could not be compared, by cause.
+    pub unanswered: BTreeMap<Cause, u64>,
+    /// Some that do not match.
+    pub examples: Vec<Example>,
+}
+
+/// A session that does not match.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Example {
+    /// The session's id, hashed: see [`redact`].
+    pub session: String,
+    /// Which side has it not, `live` or `shadow`, if one has it not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
+    /// Where the two differ; ids are hashed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub differences: Vec<FieldDifference>,
+}
+
+impl Report {
+    /// Adds a session.
+    pub fn add(&mut self, session_id: &SessionId, verdict: Verdict) {
+        match verdict {
+            Verdict::Matched => self.matched += 1,
+            Verdict::Differs(differences) => {
+                self.differing += 1;
+                for one in &differences {
+                    *self.fields.entry(one.field).or_default() += 1;
+                }
+                self.keep(Example::of(session_id, None, differences));
+            }
+            Verdict::MissingLive => {
+                self.missing_live += 1;
+                self.keep(Example::of(session_id, Some("live"), Vec::new()));
+            }
+            Verdict::MissingShadow => {
+                self.missing_shadow += 1;
+                self.keep(Example::of(session_id, Some("shadow"), Vec::new()));
+            }
+            Verdict::Partial => self.partial += 1,
+            Verdict::Unanswered(cause) => self.could_not_compare(cause, 1),
+        }
+        self.compared = self.matched + self.differing + self.missing_live + self.missing_shadow;
+    }
+
+    /// Counts sessions that could not be compared.
+    pub fn could_not_compare(&mut self, cause: Cause, sessions: u64) {
+        if sessions > 0 {
+            *self.unanswered.entry(cause).or_default() += sessions;
+        }
+    }
+
+    /// Adds another report. Of examples, this one's come first.
+    pub fn merge(&mut self, other: Report) {
+        let Report {
+            compared,
+            matched,
+            differing,
+            fields,
+            missing_live,
+            missing_shadow,
+            partial,
+            unanswered,
+            examples,
+        } = other;
+        self.compared += compared;
+        self.matched += matched;
+        self.differing += differing;
+        self.missing_live += missing_live;
+        self.missing_shadow += missing_shadow;
+        self.partial += partial;
+        for (field, sessions) in fields {
+            *self.fields.entry(field).or_default() += sessions;
+        }
+        for (cause, sessions) in unanswered {
+            self.could_not_compare(cause, sessions);
+        }
+        for example in examples {
+            self.keep(example);
+        }
+    }
+
+    /// The share of compared sessions that matched, 0 to 1; `None` when none were compared.
+    pub fn match_rate(&self) -> Option<f64> {
+        (self.compared > 0).then(|| self.matched as f64 / self.compared as f64)
+    }
+
+    /// Whether nothing was looked at.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Keeps an example if it shows what few others do.
+    fn keep(&mut self, example: Example) {
+        let is_rare = |shows: &dyn Fn(&Example) -> bool| {
+            self.examples.iter().filter(|kept| shows(kept)).count() < MAX_EXAMPLES_OF_A_KIND
+        };
+        let is_wanted = match &example.missing {
+            Some(side) => is_rare(&|kept| kept.missing.as_ref() == Some(side)),
+            None => example
+                .differences
+                .iter()
+                .any(|one| is_rare(&|kept| kept.differences.iter().any(|other| other.field == one.field))),
+        };
+        if is_wanted && self.examples.len() < MAX_EXAMPLES {
+            self.examples.push(example);
+        }
+    }
+}
+
+impl Example {
+    fn of(session_id: &SessionId, missing: Option<&str>, mut differences: Vec<FieldDifference>) -> Self {
+        for one in &mut differences {
+            for value in [&mut one.ours, &mut one.theirs] {
+                redact_value(session_id, one.field, value);
+            }
+        }
+        Self { session: redact(&session_id.to_string()), missing: missing.map(str::to_owned), differences }
+    }
+}
+
+/// Only short words of fields that name nobody stay: what another system has in their place may be anything.
+fn redact_value(session_id: &SessionId, field: Field, value: &mut Value) {
+    let names_nobody = matches!(field, Field::Country | Field::DeviceKind);
+    if let Value::Text(text) = value
+        && !(names_nobody && text.len() <= 16 && is_device_kind(text))
+    {
+        *text = redact(&format!("{session_id}\0{text}"));
+    }
+}
+
+/// What stands for a text in a report: the first 16 hexadecimal digits of its SHA-256. (`printf '%s' use1-01… | sha256sum`)
+pub fn redact(text: &str) -> String {
+    Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{session_id, verdicts};
+    use proptest::prelude::*;
+
+    fn report(verdicts: &[Verdict]) -> Report {
+        let mut report = Report::default();
+        for (number, verdict) in verdicts.iter().enumerate() {
+            report.add(&session_id(number as u64), verdict.clone());
+        }
+        report
+    }
+
+    fn differs(field: Field, ours: Value, theirs: Value) -> Verdict {
+        Verdict::Differs(vec![FieldDifference { field, ours, theirs }])
+    }
+
+    proptest! {
+        #[test]
+        fn every_session_is_counted_once(verdicts in prop::collection::vec(verdicts(), 0..60)) {
+            let report = report(&verdicts);
+            let counted = report.compared + report.partial + report.unanswered.values().sum::<u64>();
+            prop_assert_eq!(counted, verdicts.len() as u64);
+            prop_assert_eq!(report.compared, report.matched + report.differing + report.missing_live + report.missing_shadow);
+            prop_assert!(report.fields.values().all(|&sessions| sessions <= report.differing));
+            let all_matched = report.matched == report.compared;
+            prop_assert_eq!(report.match_rate() == Some(1.0), all_matched && report.compared > 0);
+        }
+
+        #[test]
+        fn reports_add_up(verdicts in prop::collection::vec(verdicts(), 0..60), split in any::<prop::sample::Index>()) {
+            let split = split.index(verdicts.len() + 1);
+            let mut sum = report(&verdicts[..split]);
+            sum.merge(report(&verdicts[split..]));
+            let mut whole = report(&verdicts);
+            prop_assert!(sum.examples.len() <= MAX_EXAMPLES);
+            sum.examples.clear();
+            whole.examples.clear();
+            prop_assert_eq!(sum, whole);
+        }
+
+        #[test]
+        fn examples_are_bounded_and_show_every_kind_of_difference(verdicts in prop::collection::vec(verdicts(), 0..200)) {
+            let report = report(&verdicts);
+            prop_assert!(report.examples.len() <= MAX_EXAMPLES);
+            if report.examples.len() < MAX_EXAMPLES {
+                for field in report.fields.keys() {
+                    prop_assert!(report.examples.iter().any(|one| one.differences.iter().any(|one| one.field == *field)));
+                }
+                let shows = |side: &str| report.examples.iter().any(|one| one.missing.as_deref() == Some(side));
+                prop_assert_eq!(shows("live"), report.missing_live > 0);
+                prop_assert_eq!(shows("shadow"), report.missing_shadow > 0);
+            }
+        }
+
+        #[test]
+        fn a_report_is_read_back_as_it_is_written(verdicts in prop::collection::vec(verdicts(), 0..60)) {
+            let report = report(&verdicts);
+            prop_assert_eq!(serde_json::from_str::<Report>(&serde_json::to_string(&report).unwrap()).unwrap(), report);
+        }
+    }
+
+    #[test]
+    fn no_id_stands_in_a_report() {
+        let text = |text: &str| Value::Text(text.to_owned());
+        let report = report(&[
+            differs(Field::DeviceId, text("d00000308"), text("serial-4711")),
+            differs(Field::TitleId, text("t000002"), Value::Absent),
+            differs(Field::Country, text("US"), text("jane.doe@example.com")),
+            differs(Field::DeviceKind, text("tv"), text("Jane Doe's television")),
+            Verdict::MissingLive,
+            Verdict::MissingShadow,
+        ]);
+        let written = serde_json::to_string(&report).unwrap();
+        let ids: Vec<String> = (0..6).map(|number| session_id(number).to_string()).collect();
+        let secret =
+            ["d00000308", "serial-4711", "t000002", "jane", "Jane"].into_iter().chain(ids.iter().map(String::as_str));
+        for secret in secret {
+            assert!(!written.contains(secret), "{secret} in {written}");
+        }
+        assert!(written.contains(r#""US""#) && written.contains(r#""tv""#), "what names nobody stays: {written}");
+        assert_eq!(report.examples[0].session, redact(&ids[0]));
+    }
+
+    #[test]
+    fn a_known_session_can_be_found_in_a_report() {
+        // printf '%s' use1-01M3250V3TW3KG5DD5CEVSMJCC | sha256sum
+        assert_eq!(redact("use1-01M3250V3TW3KG5DD5CEVSMJCC"), "d293cc27f539fcce");
+    }
+}
