@@ -7,6 +7,7 @@
 //!
 //! It must not fetch anything: who has the document, and how old it may be, is the caller's business.
 
+use crate::rollout::Rollout;
 use crate::session::Home;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -136,6 +137,9 @@ pub struct Document {
     /// Where `ingest` appends.
     #[serde(default, skip_serializing_if = "is_auto")]
     pub log: Override,
+    /// Which live path each profile is on, while a team moves from a legacy system to this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
 }
 
 fn is_auto(log: &Override) -> bool {
@@ -144,7 +148,7 @@ fn is_auto(log: &Override) -> bool {
 
 impl Default for Document {
     fn default() -> Self {
-        Self { version: DOCUMENT_VERSION, regions: BTreeMap::new(), log: Override::Auto }
+        Self { version: DOCUMENT_VERSION, regions: BTreeMap::new(), log: Override::Auto, rollout: None }
     }
 }
 
@@ -258,6 +262,11 @@ impl Routes {
         self.document.log
     }
 
+    /// Which live path each profile is on; `None` while nobody has said anything.
+    pub fn rollout(&self) -> Option<&Rollout> {
+        self.document.rollout.as_ref()
+    }
+
     /// The region that folds the new events of sessions of this home: the home, while it is drained its successor. A home
     /// that is none of the deployment's regions is folded where its events come in, rather than sent about.
     pub fn target(&self, home: &Home) -> &Region {
@@ -358,12 +367,13 @@ mod tests {
         check(&document(&[draining("us-east-1", "us-east-1")]), "which is not active");
         let both = [draining("us-east-1", "us-west-2"), draining("us-west-2", "eu-west-1")];
         check(&document(&both), "`regions.us-east-1.to` is us-west-2, which is not active");
+        check(r#"{"version":1,"rollout":{"salt":"s","async":"25"}}"#, "`rollout.async`");
         check(&format!("{{\"version\":1,\"x\":\"{}\"}}", "y".repeat(MAX_DOCUMENT_BYTES)), "bytes");
     }
 
     #[test]
     fn fields_of_newer_documents_are_ignored_and_defaults_are_left_out_when_written() {
-        let text = r#"{"version":1,"regions":{"us-west-2":{"state":"draining","to":"eu-west-1"}},"log":"standby"}"#;
+        let text = r#"{"version":1,"regions":{"us-west-2":{"state":"draining","to":"eu-west-1"}},"log":"standby","rollout":{"salt":"s","async":"1%","shadow":"2%"}}"#;
         let document: Document = text.replacen('{', r#"{"of_tomorrow":{"a":1},"#, 1).parse().unwrap();
         assert_eq!(serde_json::to_string(&document).unwrap(), text);
         assert_eq!(serde_json::to_string(&Document::default()).unwrap(), r#"{"version":1}"#);
