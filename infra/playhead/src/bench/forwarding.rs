@@ -106,7 +106,7 @@ fn envelopes(seed: u64) -> Result<Vec<Envelope>> {
         Stamp { received_at: DEFAULT_START_AT.unsigned_abs(), ingest_region: "us-east-1".to_owned(), trace_id: None };
     let (homes, faults) = (vec!["usw2".parse()?], Faults { duplicates: 0.05, reorder: 0.1, ..Faults::NONE });
     // Many viewers, so that their sessions run side by side.
-    let model = Model { sessions: 2_000, viewers: Some(1_500), titles: 500, homes, seed, faults };
+    let model = Model { sessions: 2_000, viewers: Some(1_500), titles: 500, homes, travel: None, seed, faults };
     let mut envelopes = Vec::new();
     for post in &Plan::new(&model, DEFAULT_START_AT)?.posts {
         let body = post.body()?;
