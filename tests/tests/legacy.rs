@@ -40,7 +40,7 @@ fn run(test: impl Future<Output = Result<()>>) {
 fn plan(sessions: usize) -> Result<(Plan, Expected)> {
     let faults = Faults { duplicates: 0.05, reorder: 0.2, late: 0.1, lost: 0.01, malformed: 0.02 };
     let homes = vec!["use1".parse()?];
-    let model = Model { sessions, viewers: None, titles: 20, homes, seed: 5, faults };
+    let model = Model { sessions, viewers: None, titles: 20, homes, travel: None, seed: 5, faults };
     let plan = Plan::ending_at(&model, i64::try_from(lambda::clock::now_ms())?)?;
     let expected = expect(&plan, &BTreeSet::new());
     Ok((plan, expected))
