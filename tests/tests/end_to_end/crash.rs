@@ -48,7 +48,15 @@ fn a_process_killed_between_write_and_answer_loses_nothing_and_counts_nothing_tw
         let saboteur = saboteur(cloud, [killed, lost]).await?;
         let before = local.poller().context("no poller")?.stats();
         let faults = Faults { duplicates: 0.1, reorder: 0.1, ..Faults::NONE };
-        let model = Model { sessions: 20, viewers: Some(6), titles: 9, homes: vec!["use1".parse()?], travel: None, seed: 3, faults };
+        let model = Model {
+            sessions: 20,
+            viewers: Some(6),
+            titles: 9,
+            homes: vec!["use1".parse()?],
+            travel: None,
+            seed: 3,
+            faults,
+        };
         let plan = plan("killed", &model)?;
         let expected = expect(&plan, &BTreeSet::new());
 

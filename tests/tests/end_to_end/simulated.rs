@@ -65,7 +65,15 @@ pub(crate) async fn drain(cloud: &'static Cloud, name: &str) -> Result<()> {
 fn views_are_the_expected_ones_whatever_the_order_and_however_often() -> Result<()> {
     run(async |cloud| {
         let faults = Faults { duplicates: 0.3, reorder: 0.4, late: 0.2, lost: 0.03, malformed: 0.05 };
-        let model = Model { sessions: 45, viewers: Some(9), titles: 30, homes: vec!["use1".parse()?], travel: None, seed: 7, faults };
+        let model = Model {
+            sessions: 45,
+            viewers: Some(9),
+            titles: 30,
+            homes: vec!["use1".parse()?],
+            travel: None,
+            seed: 7,
+            faults,
+        };
         let plan = plan("simulated", &model)?;
         let expected = expect(&plan, &BTreeSet::new());
         assert!(expected.duplicates > 100 && expected.views.len() == 45 && !expected.rejected.is_empty());

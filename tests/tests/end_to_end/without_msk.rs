@@ -22,8 +22,15 @@ fn the_views_are_the_expected_ones_with_a_stream_as_the_only_log() -> Result<()>
         assert_eq!((&cloud.endpoints.log_bootstrap, &cloud.endpoints.standby_stream), (&None, &None));
 
         let faults = Faults { duplicates: 0.2, reorder: 0.2, late: 0.1, lost: 0.02, malformed: 0.05 };
-        let model =
-            Model { sessions: 30, viewers: Some(6), titles: 12, homes: vec!["use1".parse()?], travel: None, seed: 11, faults };
+        let model = Model {
+            sessions: 30,
+            viewers: Some(6),
+            titles: 12,
+            homes: vec!["use1".parse()?],
+            travel: None,
+            seed: 11,
+            faults,
+        };
         let plan = plan("streamed", &model)?;
         let expected = expect(&plan, &BTreeSet::new());
         let report = send_all(cloud, &plan).await?;

@@ -62,7 +62,15 @@ async fn play_on(scenario: Scenario, cloud: &mut LocalCloud, cluster: &mut Apach
 
     let sessions = (args.rate * scenario.longest().as_secs_f64() / POSTS_A_SESSION).ceil() as usize;
     let faults = Faults { duplicates: 0.05, reorder: 0.1, late: 0.0, lost: 0.0, malformed: 0.01 };
-    let model = Model { sessions, viewers: None, titles: 200, homes: vec!["use1".parse()?], travel: None, seed: args.seed, faults };
+    let model = Model {
+        sessions,
+        viewers: None,
+        titles: 200,
+        homes: vec!["use1".parse()?],
+        travel: None,
+        seed: args.seed,
+        faults,
+    };
     let plan = Plan::ending_at(&model, i64::try_from(now_ms())?)?;
     let auth = Auth::Secret { secret: endpoints.jwt_secret.clone(), issuer: None, audience: None };
     let target = Target { endpoint: endpoints.api.clone(), elsewhere: BTreeMap::new(), auth };
