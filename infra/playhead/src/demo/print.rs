@@ -87,7 +87,7 @@ fn print_regions(regions: &Regions) {
     );
     match converged {
         Some(seconds) => {
-            println!("  {seconds:.1} s after the last event had ended, all views were the same everywhere.")
+            println!("  Within {seconds:.1} s of the last event's end, all views were seen to be the same everywhere.")
         }
         None => println!("  The views of the regions did not become the same."),
     }

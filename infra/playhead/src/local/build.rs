@@ -19,7 +19,7 @@ use tokio::process::Command;
 const CARGO_RUN_VARIABLES: [&str; 6] =
     ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_PACKAGE", "CARGO_TARGET_TMPDIR"];
 
-/// The functions' names: the folders under `functions/`, each of which makes a binary of that name.
+/// The functions' names: the folders under `functions/` that make a binary, which is called like its folder.
 ///
 /// # Errors
 /// If the folder cannot be read.
@@ -28,7 +28,7 @@ pub fn function_names(workspace: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(&folder).with_context(|| format!("reading {}", folder.display()))? {
         let entry = entry?;
-        if entry.path().join("Cargo.toml").is_file() {
+        if entry.path().join("src/main.rs").is_file() {
             names.push(entry.file_name().to_string_lossy().into_owned());
         }
     }

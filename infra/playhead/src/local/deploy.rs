@@ -1,11 +1,13 @@
 //! Deploys the real template to the emulator with the real tool, `sam deploy`, and reads what came of it.
 
 use super::child::{Guarded, Program};
+use super::cloud::DEFAULT_REGION;
 use super::emulator::aws_environment;
 use super::tools::Tools;
 use crate::stack::Stack;
 use anyhow::{Context as _, Result, bail};
 use aws_config::SdkConfig;
+use aws_sdk_s3::types::CreateBucketConfiguration;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -64,11 +66,13 @@ impl Deployment<'_> {
     pub(super) async fn run(self, tools: &Tools) -> Result<BTreeMap<String, String>> {
         // `--resolve-s3` would deploy a stack of its own just for this.
         let s3 = aws_sdk_s3::Client::new(self.sdk);
-        s3.create_bucket()
-            .bucket(ARTIFACTS)
-            .send()
-            .await
-            .context("creating the bucket for packages in the emulator")?;
+        let mut create = s3.create_bucket().bucket(ARTIFACTS);
+        // The region that S3 began in is the one that must not be named.
+        if self.region != DEFAULT_REGION {
+            let place = CreateBucketConfiguration::builder().location_constraint(self.region.into()).build();
+            create = create.create_bucket_configuration(place);
+        }
+        create.send().await.context("creating the bucket for packages in the emulator")?;
 
         self.skip_version_check()?;
         // In a file, since anyone on the machine may read the arguments of a process, and one is a secret.
