@@ -8,6 +8,7 @@ pub mod dlq;
 pub mod encode;
 pub mod invoke;
 pub mod local;
+pub mod routing;
 pub mod simulate;
 pub mod stack;
 pub mod text;

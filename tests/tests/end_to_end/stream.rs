@@ -7,8 +7,11 @@ use aws_sdk_kinesis::primitives::Blob;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use lambda::batch::Source;
+use lambda::routing::MAX_AGE;
+use playback::routing::{Document, Override};
 use playhead::local::LocalCloud;
 use playhead::local::poller::{Checkpoints, Poller, PollerConfig, PollerStats};
+use playhead::routing;
 use playhead_tests::functions::configure;
 use playhead_tests::proxy::{Fault, FaultProxy, Rule, When};
 use serde_json::{Value, json};
@@ -152,10 +155,15 @@ fn events_posted_while_the_standby_is_chosen_end_in_views() -> Result<()> {
         let member = Member::new(cloud, "on-standby");
         let viewings: Vec<Viewing> = (0..4).map(|_| Viewing::begin(&member, "t1")).collect();
         let before = of_standby(local)?;
-        let choose = async |log| configure(endpoints, &endpoints.ingest_function, &[("LOG_OVERRIDE", Some(log))]).await;
-        choose("standby").await?;
+        let choose = async |log| {
+            routing::write(endpoints, &Document { log, ..Document::default() }).await?;
+            // It is promised that by then every environment follows.
+            tokio::time::sleep(MAX_AGE).await;
+            anyhow::Ok(())
+        };
+        choose(Override::Standby).await?;
         let posted = member.post(&viewings.iter().flat_map(|viewing| viewing.events(3)).collect::<Vec<_>>()).await;
-        choose("auto").await?;
+        choose(Override::Auto).await?;
         posted?;
         member.history_with(&viewings.iter().map(|viewing| (viewing, 3)).collect::<Vec<_>>()).await?;
         let settled = async || Ok(Some(of_standby(local)?).filter(|stats| stats.waiting == 0));
