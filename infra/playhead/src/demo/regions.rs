@@ -4,6 +4,7 @@ use crate::books::Books;
 use crate::local::Endpoints;
 use crate::simulate::expect::{self, Difference, Expected, SessionView};
 use crate::simulate::histories;
+use crate::simulate::writers::{self, Writers};
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -35,17 +36,6 @@ pub(super) struct RegionBooks {
     pub(super) forwarded: u64,
     pub(super) arrived: u64,
     pub(super) applied: u64,
-}
-
-/// Who wrote the sessions.
-#[derive(Debug, Default, Serialize)]
-pub(super) struct Writers {
-    /// Sessions that were written in their home region and nowhere else.
-    pub(super) at_home: usize,
-    /// Sessions of which another region wrote a part.
-    pub(super) elsewhere: usize,
-    /// Items by the home code of the region that wrote them.
-    pub(super) items: BTreeMap<String, usize>,
 }
 
 /// What forwarding cost.
@@ -110,9 +100,9 @@ pub(super) async fn report(
     let per_event = |n: u64| n as f64 / (all.forwarded as f64).max(1.0);
     let mut keys = Vec::new();
     for region in endpoints.regions() {
-        keys.push(view_keys(region).await.with_context(|| format!("in {}", region.region))?);
+        keys.push(writers::view_keys(region).await.with_context(|| format!("in {}", region.region))?);
     }
-    let writers = writers(keys.iter().flatten());
+    let writers = Writers::of(keys.iter().flatten());
     let mut faults = Vec::new();
     if writers.elsewhere > 0 {
         faults.push(format!("{} sessions that nobody drained were written outside of their home", writers.elsewhere));
@@ -137,53 +127,4 @@ pub(super) async fn report(
         converged: converged.map(|converged| converged.as_secs_f64()),
         faults,
     }))
-}
-
-/// The keys of all view items in a region's table.
-async fn view_keys(region: &Endpoints) -> Result<BTreeSet<(String, String)>> {
-    let client = aws_sdk_dynamodb::Client::new(&region.sdk_config());
-    let scan = client.scan().table_name(&region.views_table).projection_expression("pk, sk").consistent_read(true);
-    let mut pages = scan.into_paginator().items().send();
-    let mut keys = BTreeSet::new();
-    while let Some(item) = pages.next().await {
-        let item = item.context("scanning the views")?;
-        let part = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).cloned();
-        if let (Some(pk), Some(sk)) = (part("pk"), part("sk"))
-            && !sk.contains('~')
-        {
-            keys.insert((pk, sk));
-        }
-    }
-    Ok(keys)
-}
-
-/// Who wrote sessions, by the keys of their items: `<ULID>#<home>` in the home region, `<ULID>#<home>#<writer>` elsewhere.
-fn writers<'a>(keys: impl IntoIterator<Item = &'a (String, String)>) -> Writers {
-    let keys: BTreeSet<&(String, String)> = keys.into_iter().collect(); // of all regions: a copy counts once
-    let mut sessions: BTreeMap<(&str, &str, &str), bool> = BTreeMap::new();
-    let mut writers = Writers::default();
-    for (pk, sk) in keys {
-        let mut parts = sk.split('#');
-        let (ulid, home) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-        let writer = parts.next().unwrap_or(home);
-        *writers.items.entry(writer.to_owned()).or_default() += 1;
-        *sessions.entry((pk, ulid, home)).or_default() |= writer != home;
-    }
-    writers.elsewhere = sessions.values().filter(|elsewhere| **elsewhere).count();
-    writers.at_home = sessions.len() - writers.elsewhere;
-    writers
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_session_of_which_another_region_wrote_a_part_is_told_from_the_others() {
-        let keys = ["A#use1", "B#usw2", "C#use1", "C#use1#usw2", "D#use1#usw2"];
-        let keys = keys.map(|sk| ("p".to_owned(), sk.to_owned()));
-        let Writers { at_home, elsewhere, items } = writers(&keys);
-        assert_eq!((at_home, elsewhere), (2, 2));
-        assert_eq!(items, BTreeMap::from([("use1".to_owned(), 2), ("usw2".to_owned(), 3)]));
-    }
 }

@@ -14,6 +14,7 @@ pub mod send;
 mod tests;
 mod travel;
 mod viewer;
+pub mod writers;
 
 pub use faults::{Applied, Faults};
 
