@@ -1,13 +1,191 @@
-//! Compares shadow views with live ones.
+//! Compares shadow views with live ones, or with what a legacy system says, and reports how many sessions match and where the others differ.
+//!
+//! Woken by a schedule. It walks through the shadow table from where it stopped, page by page until time is short: what has settled since the
+//! last walk is due ([`judge`]), the live side is asked for it ([`live`]), the fields are compared ([`session`]), and the tally ([`report`])
+//! becomes metrics and, with a few redacted examples, an object in the bucket of reports.
+//!
+//! It writes to no view and delays nobody. When most of a page cannot be asked for, it stops there and fails, and comes back to that page:
+//! an outage is no reason to call sessions compared. A few that cannot be had are counted as that, and passed by.
 
+mod archive;
+mod checkpoint;
+mod config;
 mod judge;
+mod legacy;
+mod live;
 mod mapping;
 mod report;
 mod session;
 #[cfg(test)]
 mod testing;
 
+pub use archive::{Archive, ArchiveError, PREFIX, key};
+pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints};
+pub use config::{Config, LegacyConfig};
 pub use judge::{Answer, Ask, Row, Window, asks};
+pub use legacy::{Legacy, LegacyError, MalformedUrlTemplate, UrlTemplate};
+pub use live::{Live, LiveError};
 pub use mapping::{MalformedMapping, Mapping, Unmapped};
 pub use report::{Cause, Example, MAX_EXAMPLES, Report, Verdict, redact};
 pub use session::{Field, FieldDifference, MalformedTolerances, Session, Tolerances, Value, diff};
+
+use futures::stream::{self, StreamExt};
+use lambda::metrics::{Metric, Metrics};
+use lambda::runtime::Context;
+use playback::session::SessionId;
+use std::time::{Duration, SystemTime};
+use store::StoreError;
+use store::dynamodb::{Views, ViewsPage};
+use tokio::time::Instant;
+
+/// Items looked at at once: if each is a call that takes its time, they are through before [`TIME_TO_FINISH`] is.
+const PAGE: u16 = 100;
+/// Profiles asked for at once.
+const CONCURRENT_ASKS: usize = 16;
+
+/// Kept back at the end of an invocation: a page under way (a call of each kind may take 5 s), the report and the checkpoint.
+const TIME_TO_FINISH: Duration = Duration::from_secs(20);
+
+/// When a run of an invocation must have looked at its last page.
+pub fn stop_at(context: &Context) -> Instant {
+    let left = context.deadline().duration_since(SystemTime::now()).unwrap_or_default();
+    Instant::now() + left.saturating_sub(TIME_TO_FINISH)
+}
+
+/// What `compare` works with.
+pub struct Compare {
+    /// The shadow's views.
+    pub shadow: Views,
+    /// What they are compared with.
+    pub live: Live,
+    /// Where the walk stands.
+    pub checkpoints: Checkpoints,
+    /// Where reports go.
+    pub archive: Archive,
+    /// By how much numbers may differ.
+    pub tolerances: Tolerances,
+    /// For how long nothing must have been heard of a session.
+    pub settled_after: Duration,
+}
+
+/// Why a run failed. What it had found before it had to stop is reported all the same, except where another run was faster.
+#[derive(Debug, thiserror::Error)]
+pub enum CompareError {
+    /// The shadow table cannot be read.
+    #[error(transparent)]
+    Shadow(#[from] StoreError),
+    /// Most of a page could not be asked for.
+    #[error("{failed} of {asked} profiles of a page could not be asked for, the last one since {last}")]
+    Live {
+        /// How many profiles.
+        failed: usize,
+        /// Of how many.
+        asked: usize,
+        /// Why the last one failed.
+        last: LiveError,
+    },
+    /// The checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The report could not be kept.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+}
+
+impl Compare {
+    /// Goes on with the walk until `stop_at`, or to its end. `now` is the clock, Unix milliseconds.
+    ///
+    /// # Errors
+    /// [`CompareError`].
+    pub async fn run(&self, metrics: &Metrics, now: u64, stop_at: Instant) -> Result<Report, CompareError> {
+        let begun = self.checkpoints.read().await?;
+        let (report, reached, stopped) = self.walk(&begun, now, stop_at).await;
+        if reached != begun {
+            // First, so that whatever happens next no session is counted twice.
+            self.checkpoints.write(&reached).await?;
+            count(metrics, &report);
+            if !report.is_empty() {
+                self.archive.keep(&report, now, begun.revision).await?;
+            }
+        }
+        match stopped {
+            None => Ok(report),
+            Some(error) => Err(error),
+        }
+    }
+
+    /// Walks from a checkpoint. Answers what was found, how far it came, and what stopped it if that was neither the time nor the end.
+    async fn walk(&self, begun: &Checkpoint, now: u64, stop_at: Instant) -> (Report, Checkpoint, Option<CompareError>) {
+        let mut report = Report::default();
+        let (until, mut after) = match begun.under_way.clone() {
+            Some((until, after)) => (until, Some(after)),
+            None => (now, None),
+        };
+        let settle_ms = u64::try_from(self.settled_after.as_millis()).unwrap_or(u64::MAX);
+        let window = Window { since: begun.since, until, settle_ms };
+        let reached = |under_way| Checkpoint { under_way, ..begun.clone() };
+        while Instant::now() < stop_at {
+            let page = match self.shadow.scan(after.as_ref(), PAGE).await {
+                Ok(page) => page,
+                Err(error) => return (report, reached(after.map(|after| (until, after))), Some(error.into())),
+            };
+            match self.compare(&page, asks(&page.views, after.as_ref(), window), window).await {
+                Ok(found) => report.merge(found),
+                Err(error) => return (report, reached(after.map(|after| (until, after))), Some(error)),
+            }
+            if page.next.is_none() {
+                return (report, Checkpoint { since: until, under_way: None, ..begun.clone() }, None);
+            }
+            after = page.next;
+        }
+        (report, reached(after.map(|after| (until, after))), None)
+    }
+
+    /// Compares what is due of a page; fails as a whole when most of it could not be asked for.
+    async fn compare(&self, page: &ViewsPage, asks: Vec<Ask>, window: Window) -> Result<Report, CompareError> {
+        let asked = asks.len();
+        let mut answers = stream::iter(asks)
+            .map(|ask| async move { (self.live.answer(&ask).await, ask) })
+            .buffer_unordered(CONCURRENT_ASKS);
+        let mut report = Report::default();
+        report.could_not_compare(Cause::Unreadable, page.unreadable);
+        let (mut failed, mut last) = (0, None);
+        while let Some((answer, ask)) = answers.next().await {
+            let verdicts = match answer {
+                Ok(answer) => ask.judge(&answer, window, &self.tolerances),
+                Err(error) => {
+                    let verdicts = ask.unanswered(error.cause());
+                    tracing::warn!(%error, sessions = verdicts.len(), "sessions could not be compared");
+                    failed += 1;
+                    last = Some(error);
+                    verdicts
+                }
+            };
+            add_all(&mut report, verdicts);
+        }
+        match last {
+            Some(last) if failed * 2 > asked => Err(CompareError::Live { failed, asked, last }),
+            _ => Ok(report),
+        }
+    }
+}
+
+fn add_all(report: &mut Report, verdicts: Vec<(SessionId, Verdict)>) {
+    for (session_id, verdict) in verdicts {
+        report.add(&session_id, verdict);
+    }
+}
+
+fn count(metrics: &Metrics, report: &Report) {
+    metrics.add(Metric::ComparedSessions, report.compared);
+    metrics.add(Metric::MatchedSessions, report.matched);
+    metrics.add(Metric::MissingLive, report.missing_live);
+    metrics.add(Metric::MissingShadow, report.missing_shadow);
+    metrics.add(Metric::PartialSessions, report.partial);
+    for (field, sessions) in &report.fields {
+        metrics.add(Metric::FieldDifferences(field.as_str()), *sessions);
+    }
+    for (cause, sessions) in &report.unanswered {
+        metrics.add(Metric::UnansweredSessions(cause.as_str()), *sessions);
+    }
+}

@@ -87,6 +87,20 @@ pub enum Metric {
     CircuitOpened,
     /// Times that it closed again.
     CircuitClosed,
+    /// Shadow sessions held against the live side: matching, differing, and missing on either side.
+    ComparedSessions,
+    /// Of these, the ones on which both sides agree.
+    MatchedSessions,
+    /// Sessions that differ in a field, by `Field`.
+    FieldDifferences(&'static str),
+    /// Sessions that only the shadow has.
+    MissingLive,
+    /// Sessions that only the live side has.
+    MissingShadow,
+    /// Sessions that are not compared, since the shadow has only a part of them.
+    PartialSessions,
+    /// Sessions that could not be compared, by `Reason`.
+    UnansweredSessions(&'static str),
     /// HTTP requests answered, by `Code` (the status).
     Requests(StatusCode),
 }
@@ -125,6 +139,13 @@ impl Metric {
             Self::AppendErrors => "AppendErrors",
             Self::CircuitOpened => "CircuitOpened",
             Self::CircuitClosed => "CircuitClosed",
+            Self::ComparedSessions => "ComparedSessions",
+            Self::MatchedSessions => "MatchedSessions",
+            Self::FieldDifferences(_) => "FieldDifferences",
+            Self::MissingLive => "MissingLive",
+            Self::MissingShadow => "MissingShadow",
+            Self::PartialSessions => "PartialSessions",
+            Self::UnansweredSessions(_) => "UnansweredSessions",
             Self::Requests(_) => "Requests",
         }
     }
@@ -159,7 +180,9 @@ impl Metric {
             | Self::RecordsDead(reason)
             | Self::RecordsFailed(reason)
             | Self::RecordsRetried(reason)
-            | Self::RoutingErrors(reason) => Some(("Reason", reason)),
+            | Self::RoutingErrors(reason)
+            | Self::UnansweredSessions(reason) => Some(("Reason", reason)),
+            Self::FieldDifferences(field) => Some(("Field", field)),
             _ => None,
         }
     }

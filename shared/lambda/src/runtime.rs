@@ -1,6 +1,6 @@
 //! Serving invocations: the handler's types say what an invocation may end in.
 //!
-//! Both functions serve one invocation at a time or, where Lambda says so by `AWS_LAMBDA_MAX_CONCURRENCY`, several; so a
+//! All of them serve one invocation at a time or, where Lambda says so by `AWS_LAMBDA_MAX_CONCURRENCY`, several; so a
 //! handler shares nothing but what it was cloned with.
 //!
 //! **Invariant:** an invocation ends in the handler's answer or in a function error. An `Err`, an event that cannot be
@@ -12,7 +12,10 @@ use std::fmt::Display;
 
 use http::Response;
 use lambda_http::{Body, Request};
-use lambda_runtime::{Context, LambdaEvent, service_fn};
+pub use lambda_runtime::Context;
+use lambda_runtime::{LambdaEvent, service_fn};
+use serde::Serialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use crate::batch::{Batch, BatchAnswer};
@@ -39,6 +42,27 @@ where
             drop(event.payload);
             handle(batch, event.context).await.map_err(|error| error.to_string())
         }
+    }))
+    .await
+}
+
+/// Serves a schedule, whose event says nothing. The handler is told when it will be cut off, by its context, and what it answers is
+/// for whoever invokes the function by hand.
+///
+/// # Errors
+/// When the Runtime API cannot be reached or spoken to.
+///
+/// # Panics
+/// When the environment variables that Lambda sets for a runtime are missing.
+pub async fn run_scheduled<F, A, E>(handle: impl Fn(Context) -> F + Clone + Send + 'static) -> Result<(), Error>
+where
+    F: Future<Output = Result<A, E>> + Send + 'static,
+    A: Serialize + Send + 'static,
+    E: Display + Send + 'static,
+{
+    lambda_runtime::run_concurrent(service_fn(move |event: LambdaEvent<IgnoredAny>| {
+        let answer = handle(event.context);
+        async move { answer.await.map_err(|error| error.to_string()) }
     }))
     .await
 }

@@ -1,0 +1,152 @@
+//! What `compare` is told.
+
+use crate::legacy::UrlTemplate;
+use crate::mapping::Mapping;
+use crate::session::Tolerances;
+use lambda::config::{Common, Env, Secret};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// What `compare` is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What every function is told.
+    pub common: Common,
+    /// The table of the shadow's views (`SHADOW_TABLE`), in which the checkpoint is, too.
+    pub shadow_table: String,
+    /// The table of the live views (`VIEWS_TABLE`).
+    pub views_table: String,
+    /// The bucket of the reports (`REPORTS_BUCKET`).
+    pub reports_bucket: String,
+    /// For how long nothing must have been heard of a session before it is compared (`SETTLED_AFTER_S`, default 600).
+    pub settled_after: Duration,
+    /// By how much numbers may differ (`TOLERANCES`): JSON, see [`Tolerances`]. Default: for views not at all, for a legacy system, which
+    /// has a clock of its own, 5 s for times.
+    pub tolerances: Tolerances,
+    /// The legacy system that the shadow is compared with; if there is none, it is compared with the live views.
+    pub legacy: Option<LegacyConfig>,
+}
+
+/// How a legacy system is asked.
+#[derive(Debug, Clone)]
+pub struct LegacyConfig {
+    /// Where (`LEGACY_SESSIONS_URL`): see [`UrlTemplate`].
+    pub url: UrlTemplate,
+    /// Where in its answers what stands (`LEGACY_MAPPING`): JSON, see [`Mapping`].
+    pub mapping: Mapping,
+    /// What to send as the header `authorization` (`LEGACY_AUTHORIZATION`), if anything.
+    pub authorization: Option<Secret>,
+    /// How long to wait for one answer (`LEGACY_TIMEOUT_MS`, default 2,000).
+    pub time_out: Duration,
+}
+
+impl Config {
+    /// Reads the configuration; `None` when a problem was noted.
+    pub fn read(env: &mut Env) -> Option<Self> {
+        let common = Common::read(env);
+        let shadow_table = env.required("SHADOW_TABLE");
+        let views_table = env.required("VIEWS_TABLE");
+        let reports_bucket = env.required("REPORTS_BUCKET");
+        let settled_after = env.parsed("SETTLED_AFTER_S", 600);
+        let tolerances = env.optional("TOLERANCES");
+        let legacy = LegacyConfig::read(env);
+        let default =
+            if matches!(legacy, Some(Some(_))) { Tolerances::of_another_clock() } else { Tolerances::default() };
+        Some(Self {
+            common: common?,
+            shadow_table: shadow_table?,
+            views_table: views_table?,
+            reports_bucket: reports_bucket?,
+            settled_after: Duration::from_secs(settled_after?),
+            tolerances: tolerances?.unwrap_or(default),
+            legacy: legacy?,
+        })
+    }
+
+    /// The variables that the template has to set.
+    pub fn variables() -> BTreeSet<&'static str> {
+        lambda::config::variables_of(Self::read)
+    }
+}
+
+impl LegacyConfig {
+    fn read(env: &mut Env) -> Option<Option<Self>> {
+        let url = env.optional::<UrlTemplate>("LEGACY_SESSIONS_URL");
+        let mapping = env.optional::<Mapping>("LEGACY_MAPPING");
+        let authorization = env.optional("LEGACY_AUTHORIZATION");
+        let time_out = env.parsed("LEGACY_TIMEOUT_MS", 2_000);
+        let (url, mapping, authorization, time_out) = (url?, mapping?, authorization?, time_out?);
+        match (url, mapping) {
+            (None, _) => Some(None),
+            (Some(_), None) => {
+                env.problem(
+                    "LEGACY_MAPPING",
+                    "is not set: with LEGACY_SESSIONS_URL, say where in the answers what stands",
+                );
+                None
+            }
+            (Some(url), Some(mapping)) if !url.names_a_session() && !mapping.reads_lists() => {
+                env.problem(
+                    "LEGACY_MAPPING",
+                    "has no `sessions`, and LEGACY_SESSIONS_URL no {session_id}: give one of them",
+                );
+                None
+            }
+            (Some(url), Some(mapping)) => {
+                Some(Some(Self { url, mapping, authorization, time_out: Duration::from_millis(time_out) }))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lambda::config::read;
+
+    const BASE: [(&str, &str); 6] = [
+        ("AWS_LAMBDA_FUNCTION_NAME", "compare"),
+        ("AWS_REGION", "us-east-1"),
+        ("STAGE", "test"),
+        ("SHADOW_TABLE", "shadow"),
+        ("VIEWS_TABLE", "views"),
+        ("REPORTS_BUCKET", "reports"),
+    ];
+
+    fn config(more: &[(&str, &str)]) -> Result<Config, String> {
+        let pairs = BASE.iter().chain(more).copied();
+        read(Env::from_pairs(pairs), Config::read).map_err(|errors| errors.to_string())
+    }
+
+    const LIST: &str = "https://legacy.example/{profile_id}";
+    const ONE: &str = "https://legacy.example/{profile_id}/{session_id}";
+    const FIELDS: &str = r#"{"fields":{"title_id":{"pointer":"/t"}}}"#;
+
+    #[test]
+    fn without_a_legacy_system_views_are_compared_exactly() {
+        let config = config(&[("LEGACY_SESSIONS_URL", ""), ("LEGACY_MAPPING", "")]).unwrap();
+        assert!(config.legacy.is_none());
+        assert_eq!((config.tolerances, config.settled_after.as_secs()), (Tolerances::default(), 600));
+    }
+
+    #[test]
+    fn a_legacy_system_has_a_clock_of_its_own() {
+        let set = [("LEGACY_SESSIONS_URL", ONE), ("LEGACY_MAPPING", FIELDS)];
+        assert_eq!(config(&set).unwrap().tolerances, Tolerances::of_another_clock());
+        let exact = config(&[set[0], set[1], ("TOLERANCES", "{}")]).unwrap();
+        assert_eq!(exact.tolerances, Tolerances::default());
+        assert_eq!(exact.legacy.unwrap().time_out.as_millis(), 2_000);
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused() {
+        let check = |more: &[(&str, &str)], expected: &str| {
+            let errors = config(more).unwrap_err();
+            assert!(errors.contains(expected), "{errors}");
+        };
+        check(&[("LEGACY_SESSIONS_URL", ONE)], "LEGACY_MAPPING is not set");
+        check(&[("LEGACY_SESSIONS_URL", LIST), ("LEGACY_MAPPING", FIELDS)], "LEGACY_MAPPING has no `sessions`");
+        check(&[("LEGACY_SESSIONS_URL", "legacy"), ("LEGACY_MAPPING", FIELDS)], "LEGACY_SESSIONS_URL cannot be read");
+        check(&[("TOLERANCES", r#"{"title_id":1}"#)], "TOLERANCES cannot be read");
+    }
+}

@@ -1,0 +1,266 @@
+//! The legacy system's own account of sessions, over HTTP.
+//!
+//! It is asked at one URL, which names the profile and, if the system answers one session at a time, the session:
+//! `https://history.example/v1/profiles/{profile_id}/sessions/{session_id}`. Without `{session_id}` the answer lists all sessions of the profile, so that also
+//! those are found that the shadow lacks. `404` means that there is none. Anything else but `200` is no answer.
+
+use crate::judge::{Answer, Ask, Row};
+use crate::mapping::{Mapping, Unmapped};
+use crate::report::Cause;
+use futures::future::try_join_all;
+use lambda::config::Secret;
+use reqwest::{Client, StatusCode, Url, header, redirect};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+use store::dynamodb::Place;
+use tokio::sync::Semaphore;
+
+/// Bytes of one answer: far more than a profile's sessions need.
+const MAX_ANSWER_BYTES: usize = 1024 * 1024;
+/// Calls under way at once.
+const CONCURRENT_CALLS: usize = 16;
+const PROFILE: &str = "{profile_id}";
+const SESSION: &str = "{session_id}";
+
+/// Where a legacy system answers for a profile or a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UrlTemplate(String);
+
+/// A text that is no such URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be an http or https URL with {{profile_id}} in it")]
+pub struct MalformedUrlTemplate;
+
+impl FromStr for UrlTemplate {
+    type Err = MalformedUrlTemplate;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let template = Self(text.to_owned());
+        let url = template.of("p1", "use1-01M3250V3TW3KG5DD5CEVSMJCC").ok_or(MalformedUrlTemplate)?;
+        let is_http = matches!(url.scheme(), "http" | "https");
+        if is_http && text.contains(PROFILE) { Ok(template) } else { Err(MalformedUrlTemplate) }
+    }
+}
+
+impl UrlTemplate {
+    /// Whether it is about one session.
+    pub fn names_a_session(&self) -> bool {
+        self.0.contains(SESSION)
+    }
+
+    /// Ids need no escaping: the contract allows them nothing that means something in a URL's path.
+    fn of(&self, profile_id: &str, session_id: &str) -> Option<Url> {
+        self.0.replace(PROFILE, profile_id).replace(SESSION, session_id).parse().ok()
+    }
+}
+
+/// A legacy system.
+#[derive(Debug, Clone)]
+pub struct Legacy {
+    http: Client,
+    url: UrlTemplate,
+    mapping: Mapping,
+    authorization: Option<Secret>,
+    /// Calls that may be under way: the system has members to serve.
+    places: Arc<Semaphore>,
+}
+
+/// Why the legacy system's account of a session could not be had. It names no id.
+#[derive(Debug, thiserror::Error)]
+pub enum LegacyError {
+    /// No answer in time, or none at all.
+    #[error("it does not answer: {0}")]
+    Silent(#[source] reqwest::Error),
+    /// An answer that is neither the session nor that there is none.
+    #[error("it answers {0}")]
+    Status(StatusCode),
+    /// Ids with which the template makes no URL.
+    #[error("the template of its URL makes none of an id")]
+    NoUrl,
+    /// An answer longer than is read.
+    #[error("its answer has more than {MAX_ANSWER_BYTES} bytes")]
+    TooLarge,
+    /// An answer that is no JSON.
+    #[error("its answer is no JSON: {0}")]
+    NoJson(#[from] serde_json::Error),
+    /// An answer of another form.
+    #[error("its answer does not fit the mapping: {0}")]
+    Unmapped(#[from] Unmapped),
+}
+
+impl LegacyError {
+    /// What it means for the sessions that were asked for.
+    pub fn cause(&self) -> Cause {
+        match self {
+            LegacyError::Silent(_) | LegacyError::Status(_) => Cause::Unavailable,
+            LegacyError::NoUrl | LegacyError::TooLarge | LegacyError::NoJson(_) | LegacyError::Unmapped(_) => {
+                Cause::Unreadable
+            }
+        }
+    }
+}
+
+impl Legacy {
+    /// The system that answers at `url`, within `time_out` or not at all. `authorization` is sent as the header of that name.
+    ///
+    /// # Errors
+    /// When no HTTP client can be made.
+    pub fn new(
+        url: UrlTemplate,
+        mapping: Mapping,
+        authorization: Option<Secret>,
+        time_out: Duration,
+    ) -> Result<Self, reqwest::Error> {
+        // A redirect could carry the authorization elsewhere.
+        let http = Client::builder().timeout(time_out).redirect(redirect::Policy::none()).build()?;
+        Ok(Self { http, url, mapping, authorization, places: Arc::new(Semaphore::new(CONCURRENT_CALLS)) })
+    }
+
+    /// What it has of a profile: all, or the sessions that are due.
+    ///
+    /// # Errors
+    /// When one call fails.
+    pub(crate) async fn answer(&self, ask: &Ask) -> Result<Answer, LegacyError> {
+        let sessions = if self.url.names_a_session() {
+            let due = ask.due().filter(|row| row.is_whole);
+            let one = async |row: &Row| match self.get(&ask.profile_id, &row.session_id.to_string()).await? {
+                Some(body) => Ok(Some((row.session_id.clone(), self.mapping.session(&body)?))),
+                None => Ok::<_, LegacyError>(None),
+            };
+            try_join_all(due.map(one)).await?.into_iter().flatten().collect()
+        } else {
+            match self.get(&ask.profile_id, "").await? {
+                Some(body) => self.mapping.sessions(&body)?,
+                None => Vec::new(),
+            }
+        };
+        let placed = |(session_id, session)| (Place::of(&ask.profile_id, &session_id).sk, (session_id, session));
+        Ok(Answer { sessions: sessions.into_iter().map(placed).collect(), erased_at: None })
+    }
+
+    /// The JSON that it answers; `None` if there is nothing.
+    async fn get(&self, profile_id: &str, session_id: &str) -> Result<Option<serde_json::Value>, LegacyError> {
+        // The URL names whose history it is: it must not get into a log.
+        let silent = |error: reqwest::Error| LegacyError::Silent(error.without_url());
+        let url = self.url.of(profile_id, session_id).ok_or(LegacyError::NoUrl)?;
+        // Never closed; a place is given back at the end of the call.
+        let _place = self.places.acquire().await;
+        let mut get = self.http.get(url).header(header::ACCEPT, "application/json");
+        if let Some(authorization) = &self.authorization {
+            get = get.header(header::AUTHORIZATION, authorization.expose());
+        }
+        let mut answer = get.send().await.map_err(silent)?;
+        match answer.status() {
+            StatusCode::OK => {}
+            StatusCode::NOT_FOUND => return Ok(None),
+            status => return Err(LegacyError::Status(status)),
+        }
+        // Read as it comes, so that the length that is promised need not be believed.
+        let mut body = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(silent)? {
+            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+                return Err(LegacyError::TooLarge);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Some(serde_json::from_slice(&body)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::judge::{Window, asks};
+    use crate::testing::{placed, session_id};
+    use axum::Router;
+    use axum::extract::Request;
+    use axum::http::StatusCode as Status;
+    use serde_json::json;
+
+    const PER_SESSION: &str = "/v1/profiles/{profile_id}/sessions/{session_id}";
+
+    /// A system that answers as `answer` says, given the path and the header `authorization`.
+    async fn system(
+        template: &str,
+        answer: impl Fn(&str, &str) -> (Status, String) + Clone + Send + Sync + 'static,
+    ) -> Legacy {
+        let handler = move |request: Request| async move {
+            let authorization = request.headers().get("authorization").map(|value| value.to_str().unwrap().to_owned());
+            answer(request.uri().path(), &authorization.unwrap_or_default())
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}{template}", listener.local_addr().unwrap()).parse().unwrap();
+        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(handler)).await.unwrap() });
+        let mapping = json!({"sessions": "/all", "session_id": "/id", "fields": {"position_ms": {"pointer": "/at"}}});
+        let authorization = Some("Bearer secret".parse().unwrap());
+        Legacy::new(url, mapping.to_string().parse().unwrap(), authorization, Duration::from_secs(2)).unwrap()
+    }
+
+    /// The sessions 1 and 2 of p1, both due.
+    fn ask() -> Ask {
+        let page = [placed("p1", 1, 100), placed("p1", 2, 100)];
+        asks(&page, None, Window { since: 0, until: 200, settle_ms: 10 }).remove(0)
+    }
+
+    #[tokio::test]
+    async fn sessions_are_asked_for_one_by_one_and_one_that_is_not_found_is_absent() {
+        let first = format!("/v1/profiles/p1/sessions/{}", session_id(1));
+        let legacy = system(PER_SESSION, move |path, authorization| match (path == first, authorization) {
+            (true, "Bearer secret") => (Status::OK, json!({"at": 7}).to_string()),
+            (false, "Bearer secret") => (Status::NOT_FOUND, "no".to_owned()),
+            _ => (Status::UNAUTHORIZED, String::new()),
+        });
+        let answer = legacy.await.answer(&ask()).await.unwrap();
+        let found: Vec<_> = answer.sessions.values().map(|(session_id, _)| session_id.clone()).collect();
+        assert_eq!(found, [session_id(1)]);
+    }
+
+    #[tokio::test]
+    async fn a_list_is_asked_for_once_and_holds_what_was_not_asked_for() {
+        let legacy = system("/v1/profiles/{profile_id}/sessions", |path, _| {
+            assert_eq!(path, "/v1/profiles/p1/sessions");
+            let one = |number| json!({"id": session_id(number).to_string(), "at": 7});
+            (Status::OK, json!({"all": [one(1), one(5)]}).to_string())
+        });
+        let answer = legacy.await.answer(&ask()).await.unwrap();
+        let found: Vec<_> = answer.sessions.values().map(|(session_id, _)| session_id.clone()).collect();
+        assert_eq!(found, [session_id(1), session_id(5)]);
+    }
+
+    #[tokio::test]
+    async fn no_answer_is_told_from_one_that_cannot_be_read_and_neither_names_anyone() {
+        let check = async |status: u16, body: String, expected: Cause| {
+            let status = Status::from_u16(status).unwrap();
+            let legacy = system(PER_SESSION, move |_, _| (status, body.clone())).await;
+            let error = legacy.answer(&ask()).await.unwrap_err();
+            assert_eq!(error.cause(), expected, "{error}");
+            assert!(!error.to_string().contains("p1") && !format!("{error:?}").contains("profiles"), "{error:?}");
+        };
+        check(500, String::new(), Cause::Unavailable).await;
+        check(429, String::new(), Cause::Unavailable).await;
+        check(403, String::new(), Cause::Unavailable).await;
+        check(307, String::new(), Cause::Unavailable).await;
+        check(200, "no json".to_owned(), Cause::Unreadable).await;
+        check(200, "{}".to_owned(), Cause::Unreadable).await;
+        check(200, format!("{{\"at\": 7, \"x\": \"{}\"}}", "y".repeat(MAX_ANSWER_BYTES)), Cause::Unreadable).await;
+
+        let away = Legacy {
+            url: format!("http://127.0.0.1:1{PER_SESSION}").parse().unwrap(),
+            ..system("/{profile_id}", |_, _| (Status::OK, String::new())).await
+        };
+        let error = away.answer(&ask()).await.unwrap_err();
+        assert_eq!(error.cause(), Cause::Unavailable);
+        assert!(!format!("{error:?}").contains("profiles"), "{error:?}");
+    }
+
+    #[test]
+    fn a_url_names_the_profile_and_perhaps_the_session() {
+        let names_a_session = |text: &str| text.parse::<UrlTemplate>().map(|template| template.names_a_session());
+        assert_eq!(names_a_session("https://a.example/{profile_id}/{session_id}"), Ok(true));
+        assert_eq!(names_a_session("http://a.example/sessions?of={profile_id}"), Ok(false));
+        for text in ["", "a.example/{profile_id}", "https://a.example/{session_id}", "ftp://a.example/{profile_id}"] {
+            assert_eq!(names_a_session(text), Err(MalformedUrlTemplate), "{text}");
+        }
+    }
+}

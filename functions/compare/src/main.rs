@@ -1,0 +1,40 @@
+//! Wiring only: configuration, clients, and the loop that Lambda drives.
+
+use compare::{Archive, Checkpoints, Compare, Config, Legacy, Live};
+use lambda::clock::now_ms;
+use lambda::config::Env;
+use lambda::metrics::Emitter;
+use std::sync::Arc;
+use store::dynamodb::Views;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let config = lambda::config::read(Env::from_process(), Config::read)?;
+    lambda::logs::init(config.common.log_level);
+    let sdk = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
+    let views = |table: &str| Views::new(&sdk, table, config.common.home.clone());
+    let live = match config.legacy {
+        None => Live::Views(views(&config.views_table)),
+        Some(legacy) => Live::Legacy(Legacy::new(legacy.url, legacy.mapping, legacy.authorization, legacy.time_out)?),
+    };
+    let compare = Compare {
+        shadow: views(&config.shadow_table),
+        live,
+        checkpoints: Checkpoints::new(aws_sdk_dynamodb::Client::new(&sdk), &config.shadow_table),
+        archive: Archive::new(aws_sdk_s3::Client::new(&sdk), &config.reports_bucket),
+        tolerances: config.tolerances,
+        settled_after: config.settled_after,
+    };
+    let emitter = Emitter::stdout(&config.common.stage, &config.common.function);
+
+    let shared = Arc::new((compare, emitter));
+    let handle = move |context| {
+        let shared = Arc::clone(&shared);
+        async move {
+            let (compare, emitter) = &*shared;
+            let now = now_ms();
+            compare.run(&emitter.start(now), now, compare::stop_at(&context)).await
+        }
+    };
+    lambda::runtime::run_scheduled(handle).await.map_err(anyhow::Error::from_boxed)
+}
