@@ -8,12 +8,19 @@ use playback::outcome::{Cause, Reason};
 use serde_json::{Value, json};
 
 use super::choice::Choice;
+use super::regions::{ALONE, ONE_OF_TWO};
 use super::{of_type, properties, strings, template};
+
+const CLUSTER: &str = "arn:aws:kafka:us-east-1:111122223333:cluster/a/b";
+/// Two choices of logs, of which each alarm is made by one at least.
+const KAFKA_FIRST: [(&str, &str); 2] = [("KafkaClusterArn", CLUSTER), ("StandbyLog", "kinesis")];
+const KINESIS_FIRST: [(&str, &str); 2] = [("PrimaryLog", "kinesis"), ("StandbyLog", "none")];
 
 /// The metrics of ours that an alarm or the dashboard may name, by the functions that write them.
 fn ours() -> BTreeMap<&'static str, (Metric, &'static [&'static str])> {
     const APPLIES: &[&str] = &["ProcessFunction", "RetryFunction"];
     const TAKES_IN: &[&str] = &["IngestFunction"];
+    const FORWARDS: &[&str] = &["ForwardFunction"];
     let dead = Reason::ALL[0].as_str();
     let cause = Cause::ALL[0].as_str();
     [
@@ -31,6 +38,12 @@ fn ours() -> BTreeMap<&'static str, (Metric, &'static [&'static str])> {
         (Metric::EventsDead(dead), APPLIES),
         (Metric::EventsRetried, APPLIES),
         (Metric::EventsRedriven, &["RetryFunction"]),
+        (Metric::EventsArrived, APPLIES),
+        (Metric::EventsForwarded, FORWARDS),
+        (Metric::RecordsForwarded, FORWARDS),
+        (Metric::ForwardRequests, FORWARDS),
+        (Metric::ForwardBytes, FORWARDS),
+        (Metric::RoutingErrors("invalid"), &["ForwardFunction", "IngestFunction"]),
         (Metric::RecordsDead(dead), APPLIES),
         (Metric::RecordsRetried(cause), APPLIES),
         (Metric::RecordsFailed(cause), APPLIES),
@@ -71,13 +84,32 @@ fn exists(namespace: &str, name: &str, dimensions: &[String], who: Option<&str>,
     }
     let ours = ours();
     let (metric, functions) = ours.get(name).unwrap_or_else(|| panic!("{place}: there is no metric {name}"));
-    // With its third dimension, or as the sum over that.
+    // With its third dimension, or as the sum over that; some also as the sum over all functions of the stage.
     let plain = vec!["Stage".to_owned(), "Function".to_owned()];
     let third = metric.dimension().map(|(name, _)| [plain.clone(), vec![name.to_owned()]].concat());
-    assert!(*dimensions == plain || Some(dimensions) == third.as_deref(), "{place}: {name} has not {dimensions:?}");
+    let of_stage = metric.is_of_stage() && *dimensions == ["Stage"];
+    let there = of_stage || *dimensions == plain || Some(dimensions) == third.as_deref();
+    assert!(there, "{place}: {name} has not {dimensions:?}");
     if let Some(who) = who {
         assert!(functions.contains(&who), "{place}: {who} does not write {name}");
     }
+}
+
+/// The alarms as they are made, alone and with other regions, by a name that says which.
+fn made() -> BTreeMap<String, Value> {
+    let template = template();
+    let ways = [KAFKA_FIRST, KINESIS_FIRST].into_iter().flat_map(|logs| [(logs, ALONE), (logs, ONE_OF_TWO)]);
+    let made: BTreeMap<String, Value> = ways
+        .flat_map(|(logs, regions)| {
+            let resources = Choice::of(&template, logs.into_iter().chain([regions])).resources().into_iter();
+            let alarms = resources.filter(|(_, resource)| resource["Type"] == "AWS::CloudWatch::Alarm");
+            alarms.map(move |(id, alarm)| (format!("{id} of {logs:?}, {regions:?}"), alarm["Properties"].clone()))
+        })
+        .collect();
+    for id in of_type(&template, "AWS::CloudWatch::Alarm").keys() {
+        assert!(made.keys().any(|name| name.starts_with(&format!("{id} "))), "{id} is made by none of these choices");
+    }
+    made
 }
 
 /// Each metric that an alarm takes: its namespace, its name, its dimensions.
@@ -112,8 +144,7 @@ fn every_alarm_says_what_it_means_and_what_to_do_and_tells_the_topic() {
 
 #[test]
 fn every_alarm_watches_metrics_that_are_written() {
-    let template = template();
-    for (id, alarm) in of_type(&template, "AWS::CloudWatch::Alarm") {
+    for (id, alarm) in made() {
         let metrics = metrics_of(&alarm);
         assert!((1..=10).contains(&metrics.len()), "{id}: an alarm takes 10 metrics at most");
         for metric in metrics {
@@ -127,12 +158,6 @@ fn every_alarm_watches_metrics_that_are_written() {
             let expected = if namespace == NAMESPACE { json!({"Ref": "Stage"}) } else { json!("$default") };
             assert!(stage.is_none_or(|stage| *stage == expected), "{id}: {stage:?}");
         }
-        let queries = alarm["Metrics"].as_array().into_iter().flatten();
-        let answers = queries.filter(|query| query["ReturnData"] == true).count();
-        assert_eq!(answers, usize::from(alarm.get("Metrics").is_some()), "{id}: one expression is watched");
-        let expressions =
-            alarm["Metrics"].as_array().into_iter().flatten().filter_map(|query| query["Expression"].as_str());
-        assert!(!expressions.into_iter().any(|text| text.contains("SEARCH")), "{id}: an alarm cannot search");
         // What is watched at all is within a day.
         let period = alarm["Period"].as_u64().or_else(|| alarm["Metrics"][0]["MetricStat"]["Period"].as_u64()).unwrap();
         assert!(period * alarm["EvaluationPeriods"].as_u64().unwrap() <= 86_400, "{id}");
@@ -140,30 +165,59 @@ fn every_alarm_watches_metrics_that_are_written() {
 }
 
 #[test]
-fn the_loss_alarm_takes_every_way_in_which_an_accepted_event_ends() {
+fn every_expression_takes_what_its_alarm_has_and_all_of_it() {
+    for (id, alarm) in made() {
+        let Some(queries) = alarm["Metrics"].as_array() else { continue };
+        let answers = queries.iter().filter(|query| query["ReturnData"] == true).count();
+        assert_eq!(answers, 1, "{id}: one expression is watched");
+        let expressions: String =
+            queries.iter().filter_map(|query| query["Expression"].as_str()).collect::<Vec<_>>().join(" ");
+        assert!(!expressions.contains("SEARCH"), "{id}: an alarm cannot search");
+        // Functions are in capitals, ids are not.
+        let words = expressions.split(|letter: char| !letter.is_ascii_alphabetic() && letter != '_');
+        let taken: BTreeSet<&str> =
+            words.filter(|word| word.starts_with(|letter: char| letter.is_ascii_lowercase())).collect();
+        let to_take = queries.iter().filter(|query| query["ReturnData"] == false);
+        assert_eq!(taken, to_take.map(|query| query["Id"].as_str().unwrap()).collect(), "{id}: {expressions}");
+    }
+}
+
+#[test]
+fn the_loss_alarm_takes_every_way_in_which_an_event_comes_in_and_ends() {
     let alarm = properties(&template(), "LossAlarm");
-    let taken: BTreeSet<(&str, &str)> = metrics_of(&alarm)
-        .into_iter()
-        .map(|metric| {
-            (metric["MetricName"].as_str().unwrap(), metric["Dimensions"][1]["Value"]["Ref"].as_str().unwrap())
+    // Of all functions of the stage, each under an id that says what it is.
+    let taken: BTreeMap<&str, &str> = alarm["Metrics"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|query| query.get("MetricStat").is_some())
+        .map(|query| {
+            let metric = &query["MetricStat"]["Metric"];
+            assert_eq!(metric["Dimensions"], json!([{ "Name": "Stage", "Value": { "Ref": "Stage" } }]));
+            (query["Id"].as_str().unwrap(), metric["MetricName"].as_str().unwrap())
         })
         .collect();
-    let ended = ["EventsApplied", "EventsDuplicate", "EventsDead"];
-    let ended = ended.iter().flat_map(|name| [(*name, "ProcessFunction"), (*name, "RetryFunction")]);
-    let others = [("EventsAccepted", "IngestFunction"), ("EventsRedriven", "RetryFunction")];
-    assert_eq!(taken, ended.chain(others).collect());
-    // Each but what was accepted is taken away, and counts as zero where there is none; what was redriven has died in vain.
+    // Together the metrics of the books, but for the one that only bounds how much may end twice.
+    let ours = ours();
+    let books = ours.values().map(|(metric, _)| *metric).filter(|metric| metric.is_of_stage());
+    let bound_or_none = [Metric::EventsUnclaimed.name(), Metric::RoutingErrors("invalid").name()];
+    let books: BTreeSet<&str> = books.map(Metric::name).filter(|name| !bound_or_none.contains(name)).collect();
+    assert_eq!(taken.values().copied().collect::<BTreeSet<_>>(), books);
+    for (id, name) in &taken {
+        assert_eq!(name.strip_prefix("Events").unwrap().to_lowercase(), *id);
+    }
+    // What comes in is added, and each way to end taken away; what was redriven has died in vain.
     let queries = alarm["Metrics"].as_array().unwrap();
     let expression = |id: &str| queries.iter().find(|query| query["Id"] == id).unwrap()["Expression"].as_str().unwrap();
-    let (ended, redriven) = expression("difference").split_once(" + ").unwrap();
-    assert_eq!(redriven, "FILL(redriven, 0)");
-    let mut terms = ended.split(" - ");
-    assert_eq!(terms.next(), Some("FILL(accepted, 0)"));
-    let taken_away: BTreeSet<String> = terms.map(str::to_owned).collect();
-    let ids =
-        queries.iter().filter(|query| query.get("MetricStat").is_some()).map(|query| query["Id"].as_str().unwrap());
-    let others = ids.filter(|id| !["accepted", "redriven"].contains(id)).map(|id| format!("FILL({id}, 0)"));
-    assert_eq!(taken_away, others.collect());
+    let comes_in = ["accepted", "arrived", "redriven"];
+    let (mut added, mut taken_away) = (BTreeSet::new(), BTreeSet::new());
+    for term in format!("+ {}", expression("difference")).split(", 0)").filter(|term| !term.is_empty()) {
+        let (sign, id) = term.trim_start().split_once(" FILL(").unwrap();
+        assert!(if sign == "+" { added.insert(id.to_owned()) } else { taken_away.insert(id.to_owned()) }, "{id} twice");
+    }
+    assert_eq!(added, comes_in.map(str::to_owned).into());
+    let ends = taken.keys().filter(|id| !comes_in.contains(id));
+    assert_eq!(taken_away, ends.map(ToString::to_string).collect());
     assert_eq!(expression("missing"), "IF(difference > 0, difference, 0)");
     assert_eq!(expression("loss"), "RUNNING_SUM(missing)");
 }
@@ -179,23 +233,37 @@ fn the_alarms_of_a_log_are_made_with_it() {
             "EventsStreamThrottledAlarm",
             "StandbyStreamThrottledAlarm",
             "StandbyInUseAlarm",
+            "ForwardErrorsAlarm",
+            "ForwardLagAlarm",
+            "ForwardAgeAlarm",
         ];
         let made: BTreeSet<&str> = of_logs.into_iter().filter(|id| all.contains_key(*id)).collect();
         assert_eq!(made, expected.iter().copied().collect(), "{parameters:?}");
     };
-    let cluster = "arn:aws:kafka:us-east-1:111122223333:cluster/a/b";
-    check(&[("KafkaClusterArn", cluster)], &["LogLagAlarm"]);
-    check(&[("PrimaryLog", "kinesis")], &["StreamAgeAlarm", "EventsStreamThrottledAlarm"]);
+    let kafka = ("KafkaClusterArn", CLUSTER);
+    check(&[kafka], &["LogLagAlarm"]);
+    check(&[kafka, ONE_OF_TWO], &["LogLagAlarm", "ForwardErrorsAlarm", "ForwardLagAlarm"]);
+    check(&KINESIS_FIRST, &["StreamAgeAlarm", "EventsStreamThrottledAlarm"]);
+    check(&KAFKA_FIRST, &["LogLagAlarm", "StreamAgeAlarm", "StandbyStreamThrottledAlarm", "StandbyInUseAlarm"]);
+    let [primary, standby] = KAFKA_FIRST;
     check(
-        &[("KafkaClusterArn", cluster), ("StandbyLog", "kinesis")],
-        &["LogLagAlarm", "StreamAgeAlarm", "StandbyStreamThrottledAlarm", "StandbyInUseAlarm"],
+        &[primary, standby, ONE_OF_TWO],
+        &[
+            "LogLagAlarm",
+            "StreamAgeAlarm",
+            "StandbyStreamThrottledAlarm",
+            "StandbyInUseAlarm",
+            "ForwardErrorsAlarm",
+            "ForwardLagAlarm",
+            "ForwardAgeAlarm",
+        ],
     );
 }
 
 #[test]
 fn the_dashboard_is_json_and_shows_metrics_that_are_written() {
     let body = properties(&template(), "Dashboard")["DashboardBody"]["Fn::Sub"].clone();
-    let dashboard: Value = serde_json::from_str(&substituted(body[0].as_str().unwrap())).unwrap();
+    let dashboard: Value = serde_json::from_str(&substituted(body[0].as_str().unwrap(), &body[1])).unwrap();
     let widgets = dashboard["widgets"].as_array().unwrap();
     let mut shown = BTreeSet::new();
     for widget in widgets {
@@ -229,6 +297,11 @@ fn the_dashboard_is_json_and_shows_metrics_that_are_written() {
         "EventsAccepted",
         "EventsApplied",
         "EventsDead",
+        "EventsForwarded",
+        "EventsArrived",
+        "ForwardRequests",
+        "ForwardBytes",
+        "RoutingErrors",
         "HolesOpened",
         "Latency",
         "OffsetLag",
@@ -240,15 +313,16 @@ fn the_dashboard_is_json_and_shows_metrics_that_are_written() {
     }
 }
 
-/// `${Name}` as `Name`, `${!Text}` as `${Text}`: what `Fn::Sub` makes of it, when each thing is called as in the template.
-fn substituted(text: &str) -> String {
+/// `${Name}` as `Name`, `${!Text}` as `${Text}`: what `Fn::Sub` makes of it, when each thing is called as in the template. A name
+/// of its own stands for what it means where that is made.
+fn substituted(text: &str, own: &Value) -> String {
     let mut parts = text.split("${");
     let mut whole = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         let (name, rest) = part.split_once('}').unwrap();
         match name.strip_prefix('!') {
             Some(literal) => whole.push_str(&format!("${{{literal}}}")),
-            None => whole.push_str(name),
+            None => whole.push_str(own[name]["Fn::If"][1]["Ref"].as_str().unwrap_or(name)),
         }
         whole.push_str(rest);
     }

@@ -1,6 +1,6 @@
-//! Holds `template.yaml` against the code, the design and the linters of AWS.
+//! Holds `template.yaml`, and the table that several regions share, against the code, the design and the linters of AWS.
 //!
-//! It reads the template as it stands, with intrinsic functions in their long form (`!Ref X` is `{"Ref": "X"}`), and
+//! It reads the templates as they stand, with intrinsic functions in their long form (`!Ref X` is `{"Ref": "X"}`), and
 //! deploys nothing: what a stack does once it is up is for the end-to-end tests to say.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
@@ -8,7 +8,10 @@
 mod alarms;
 mod choice;
 mod logs;
+mod regions;
 mod retry;
+mod roles;
+mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -20,7 +23,9 @@ use playhead::local::{Progress, Tools};
 use serde_json::{Map, Value, json};
 use stream::{KafkaConfig, KafkaSecurity};
 
-const FUNCTIONS: [&str; 4] = ["ingest", "process", "query", "retry"];
+const FUNCTIONS: [&str; 5] = ["forward", "ingest", "process", "query", "retry"];
+/// Every template, from the root of the repository.
+const TEMPLATES: [&str; 2] = ["template.yaml", "infra/views-global-table.yaml"];
 
 // ---------------------------------------------------------------------------------------------- the template
 
@@ -29,7 +34,11 @@ fn root() -> PathBuf {
 }
 
 fn template() -> Value {
-    let text = std::fs::read_to_string(root().join("template.yaml")).unwrap();
+    read(TEMPLATES[0])
+}
+
+fn read(template: &str) -> Value {
+    let text = std::fs::read_to_string(root().join(template)).unwrap();
     long_form(yaml_serde::from_str(&text).unwrap())
 }
 
@@ -97,6 +106,7 @@ fn every_variable_that_code_reads_is_set_and_every_one_set_is_read() {
         let set: BTreeSet<&str> = of_all.keys().chain(object(&own).keys()).map(String::as_str).collect();
         assert_eq!(set, read, "{function}: what the template sets (left) is not what the code reads (right)");
     };
+    check("forward", forward::Config::variables());
     check("ingest", ingest::Config::variables());
     check("process", process::Config::variables());
     check("query", query::Config::variables());
@@ -224,22 +234,6 @@ fn the_inbound_queue_wakes_process_answers_in_part_and_redrives_to_the_dead_lett
 // ---------------------------------------------------------------------------------------------- what is kept
 
 #[test]
-fn the_table_is_the_one_of_the_design() {
-    let table = properties(&template(), "ViewsTable");
-    let key = |hash: &str, range: &str| json!([{ "AttributeName": hash, "KeyType": "HASH" }, { "AttributeName": range, "KeyType": "RANGE" }]);
-    assert_eq!(table["KeySchema"], key("pk", "sk"));
-    let by_title = json!({
-        "IndexName": "by_title", "KeySchema": key("pk", "title_id"), "Projection": { "ProjectionType": "KEYS_ONLY" }
-    });
-    assert_eq!(table["GlobalSecondaryIndexes"], json!([by_title]));
-    assert_eq!(table["BillingMode"], "PAY_PER_REQUEST");
-    assert_eq!(table["StreamSpecification"]["StreamViewType"], "NEW_AND_OLD_IMAGES");
-    assert_eq!(table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"], true);
-    assert_eq!(table["SSESpecification"], json!({ "SSEEnabled": true, "SSEType": "KMS" }));
-    assert_eq!(table["DeletionProtectionEnabled"], json!({ "Fn::If": ["IsDevelopment", false, true] }));
-}
-
-#[test]
 fn whatever_holds_records_is_encrypted_and_survives_its_replacement() {
     let template = template();
     for (id, queue) in of_type(&template, "AWS::SQS::Queue") {
@@ -289,8 +283,6 @@ fn every_queue_and_bucket_refuses_plain_http() {
     check("AWS::S3::Bucket", "AWS::S3::BucketPolicy", &|policy| policy["Bucket"].clone(), &with_objects);
 }
 
-// ---------------------------------------------------------------------------------------------- who may what
-
 /// Every statement below a value, whatever conditions it stands under.
 fn statements(value: &Value) -> Vec<&Value> {
     match value {
@@ -311,77 +303,6 @@ fn strings(value: &Value) -> Vec<String> {
         }
         other => panic!("neither string nor list: {other}"),
     }
-}
-
-#[test]
-fn no_role_allows_more_than_its_function_needs() {
-    const ENIS: &str = "arn:${AWS::Partition}:ec2:${AWS::Region}:${AWS::AccountId}:*/*";
-    // What AWS has no (narrower) resource-level permission for, and objects of a bucket that is all ours.
-    let needed = [
-        ("kafka:GetBootstrapBrokers", "*"),
-        ("ec2:DescribeNetworkInterfaces", "*"),
-        ("ec2:DescribeSecurityGroups", "*"),
-        ("ec2:DescribeSubnets", "*"),
-        ("ec2:DescribeVpcs", "*"),
-        ("ec2:CreateNetworkInterface", ENIS),
-        ("ec2:DeleteNetworkInterface", ENIS),
-        ("ec2:AssignPrivateIpAddresses", ENIS),
-        ("ec2:UnassignPrivateIpAddresses", ENIS),
-        ("s3:PutObject", "${FailureBucket.Arn}/*"),
-        ("s3:GetObject", "${FailureBucket.Arn}/*"),
-        ("s3:DeleteObject", "${FailureBucket.Arn}/*"),
-    ];
-    let template = template();
-    let mut wildcards = BTreeSet::new();
-    for (id, role) in of_type(&template, "AWS::IAM::Role") {
-        assert!(role.get("ManagedPolicyArns").is_none(), "{id}: managed policies allow more than is needed");
-        let found = statements(&role["Policies"]);
-        assert!(found.len() > 1, "{id} has no policies of its own");
-        for statement in found {
-            assert_eq!(statement["Effect"], "Allow", "{id}: {statement}");
-            let everything_but = ["NotAction", "NotResource"].iter().any(|field| statement.get(field).is_some());
-            assert!(!everything_but, "{id}: {statement}");
-            for action in strings(&statement["Action"]) {
-                assert!(!action.contains('*'), "{id}: {action} is a wildcard");
-                let wide = strings(&statement["Resource"]).into_iter().filter(|resource| resource.contains('*'));
-                wildcards.extend(wide.map(|resource| (action.clone(), resource)));
-            }
-        }
-    }
-    let needed = needed.map(|(action, resource)| (action.to_owned(), resource.to_owned()));
-    assert_eq!(wildcards, needed.into(), "wildcards in the template (left), wildcards that are needed (right)");
-}
-
-#[test]
-fn only_ingest_writes_to_the_topic_and_only_query_deletes_views() {
-    let template = template();
-    let may = |action: &str| -> BTreeSet<String> {
-        let mut roles = of_type(&template, "AWS::IAM::Role");
-        roles.retain(|_, role| {
-            let mut allowed =
-                statements(&role["Policies"]).into_iter().flat_map(|statement| strings(&statement["Action"]));
-            allowed.any(|allowed| allowed == action)
-        });
-        roles.into_keys().collect()
-    };
-    let check = |action: &str, roles: &[&str]| {
-        assert_eq!(may(action), roles.iter().map(ToString::to_string).collect(), "who may {action}");
-    };
-    check("kafka-cluster:WriteData", &["IngestRole"]);
-    check("kafka-cluster:ReadData", &["ProcessRole"]);
-    check("kinesis:PutRecords", &["IngestRole"]);
-    check("kinesis:GetRecords", &["ProcessRole"]);
-    check("sqs:SendMessage", &["ProcessRole", "RetryRole"]);
-    check("sqs:ChangeMessageVisibility", &["RetryRole"]);
-    check("s3:PutObject", &["ProcessRole"]);
-    check("s3:GetObject", &["RetryRole"]);
-    check("s3:DeleteObject", &["RetryRole"]);
-    check("dynamodb:UpdateItem", &["ProcessRole", "QueryRole", "RetryRole"]);
-    check("dynamodb:Query", &["QueryRole"]);
-    check("dynamodb:BatchWriteItem", &["QueryRole"]);
-    // Views are written under a condition, and that is what UpdateItem is for.
-    check("dynamodb:PutItem", &[]);
-    check("dynamodb:DeleteItem", &[]);
 }
 
 // ---------------------------------------------------------------------------------------------- parameters
@@ -410,17 +331,18 @@ fn rules_ask_for_exactly_one_way_to_check_tokens_and_keep_the_shared_secret_to_d
 
 #[test]
 fn every_parameter_is_described_constrained_and_shown_in_a_group() {
-    let template = template();
-    let groups = template["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"].as_array().unwrap();
-    let shown: BTreeSet<_> = groups.iter().flat_map(|group| strings(&group["Parameters"])).collect();
-    let parameters = object(&template["Parameters"]);
-    assert_eq!(shown, parameters.keys().cloned().collect());
-    for (name, parameter) in parameters {
-        assert!(parameter["Description"].is_string(), "{name} has no description");
-        let constraints = ["AllowedPattern", "AllowedValues", "MinValue"];
-        assert!(constraints.iter().any(|constraint| parameter.get(constraint).is_some()), "{name} takes anything");
+    for template in TEMPLATES.map(read) {
+        let groups = template["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"].as_array().unwrap();
+        let shown: BTreeSet<_> = groups.iter().flat_map(|group| strings(&group["Parameters"])).collect();
+        let parameters = object(&template["Parameters"]);
+        assert_eq!(shown, parameters.keys().cloned().collect());
+        for (name, parameter) in parameters {
+            assert!(parameter["Description"].is_string(), "{name} has no description");
+            let constraints = ["AllowedPattern", "AllowedValues", "MinValue"];
+            assert!(constraints.iter().any(|constraint| parameter.get(constraint).is_some()), "{name} takes anything");
+        }
     }
-    assert_eq!(parameters["JwtSecret"]["NoEcho"], true);
+    assert_eq!(template()["Parameters"]["JwtSecret"]["NoEcho"], true);
 }
 
 #[test]
@@ -432,13 +354,18 @@ fn outputs_name_what_the_command_line_and_the_tests_look_for() {
         "ApiId",
         "ViewsTableName",
         "InboundQueueUrl",
+        "InboundQueueName",
         "RetryQueueUrl",
         "DeadLetterQueueUrl",
         "FailureBucketName",
         "EventsStreamName",
         "StandbyStreamName",
+        "RemoteStreamName",
+        "RemoteStandbyStreamName",
+        "RoutingParameterName",
         "IngestFunctionName",
         "ProcessFunctionName",
+        "ForwardFunctionName",
         "RetryFunctionName",
         "QueryFunctionName",
         "DashboardName",
@@ -466,18 +393,22 @@ async fn lint(tool: &str, arguments: &[&str]) {
 
 #[tokio::test]
 async fn sam_validate_with_lint_is_clean() {
-    lint("sam", &["validate", "--lint", "--template", "template.yaml"]).await;
+    lint("sam", &["validate", "--lint", "--template", TEMPLATES[0]]).await;
 }
 
 #[tokio::test]
 async fn cfn_lint_is_clean() {
-    lint("cfn-lint", &["--template", "template.yaml"]).await;
+    for template in TEMPLATES {
+        lint("cfn-lint", &["--template", template]).await;
+    }
 }
 
 #[test]
 fn no_lint_rule_is_ignored() {
-    let template = std::fs::read_to_string(root().join("template.yaml")).unwrap();
-    assert!(!template.contains("cfn-lint"), "the template tells cfn-lint what to ignore");
+    for template in TEMPLATES {
+        let text = std::fs::read_to_string(root().join(template)).unwrap();
+        assert!(!text.contains("cfn-lint"), "{template} tells cfn-lint what to ignore");
+    }
     for file in [".cfnlintrc", ".cfnlintrc.yaml", ".cfnlintrc.yml"] {
         assert!(!root().join(file).exists(), "{file} would hide what cfn-lint finds");
     }

@@ -1,0 +1,84 @@
+//! Who may what: each function has a role of its own that allows what it does and nothing else.
+
+use std::collections::BTreeSet;
+
+use super::{of_type, statements, strings, template};
+
+#[test]
+fn no_role_allows_more_than_its_function_needs() {
+    const ENIS: &str = "arn:${AWS::Partition}:ec2:${AWS::Region}:${AWS::AccountId}:*/*";
+    const INBOUND: &str = "arn:${AWS::Partition}:sqs:*:${AWS::AccountId}:${AWS::StackName}-inbound";
+    // What AWS has no (narrower) resource-level permission for, and objects of a bucket that is all ours.
+    let needed = [
+        ("kafka:GetBootstrapBrokers", "*"),
+        ("ec2:DescribeNetworkInterfaces", "*"),
+        ("ec2:DescribeSecurityGroups", "*"),
+        ("ec2:DescribeSubnets", "*"),
+        ("ec2:DescribeVpcs", "*"),
+        ("ec2:CreateNetworkInterface", ENIS),
+        ("ec2:DeleteNetworkInterface", ENIS),
+        ("ec2:AssignPrivateIpAddresses", ENIS),
+        ("ec2:UnassignPrivateIpAddresses", ENIS),
+        ("s3:PutObject", "${FailureBucket.Arn}/*"),
+        ("s3:GetObject", "${FailureBucket.Arn}/*"),
+        ("s3:DeleteObject", "${FailureBucket.Arn}/*"),
+        // Of the deployment's regions only, by a condition that has a test of its own.
+        ("sqs:GetQueueUrl", INBOUND),
+        ("sqs:SendMessage", INBOUND),
+    ];
+    let template = template();
+    let mut wildcards = BTreeSet::new();
+    for (id, role) in of_type(&template, "AWS::IAM::Role") {
+        assert!(role.get("ManagedPolicyArns").is_none(), "{id}: managed policies allow more than is needed");
+        let found = statements(&role["Policies"]);
+        assert!(found.len() > 1, "{id} has no policies of its own");
+        for statement in found {
+            assert_eq!(statement["Effect"], "Allow", "{id}: {statement}");
+            let everything_but = ["NotAction", "NotResource"].iter().any(|field| statement.get(field).is_some());
+            assert!(!everything_but, "{id}: {statement}");
+            for action in strings(&statement["Action"]) {
+                assert!(!action.contains('*'), "{id}: {action} is a wildcard");
+                let wide = strings(&statement["Resource"]).into_iter().filter(|resource| resource.contains('*'));
+                wildcards.extend(wide.map(|resource| (action.clone(), resource)));
+            }
+        }
+    }
+    let needed = needed.map(|(action, resource)| (action.to_owned(), resource.to_owned()));
+    assert_eq!(wildcards, needed.into(), "wildcards in the template (left), wildcards that are needed (right)");
+}
+
+#[test]
+fn only_ingest_writes_to_the_topics_and_only_query_deletes_views() {
+    let template = template();
+    let may = |action: &str| -> BTreeSet<String> {
+        let mut roles = of_type(&template, "AWS::IAM::Role");
+        roles.retain(|_, role| {
+            let mut allowed =
+                statements(&role["Policies"]).into_iter().flat_map(|statement| strings(&statement["Action"]));
+            allowed.any(|allowed| allowed == action)
+        });
+        roles.into_keys().collect()
+    };
+    let check = |action: &str, roles: &[&str]| {
+        assert_eq!(may(action), roles.iter().map(ToString::to_string).collect(), "who may {action}");
+    };
+    check("kafka-cluster:WriteData", &["IngestRole"]);
+    check("kafka-cluster:ReadData", &["ForwardRole", "ProcessRole"]);
+    check("kinesis:PutRecords", &["IngestRole"]);
+    check("kinesis:GetRecords", &["ForwardRole", "ProcessRole"]);
+    check("sqs:SendMessage", &["ForwardRole", "ProcessRole", "RetryRole"]);
+    check("sqs:GetQueueUrl", &["ForwardRole"]);
+    check("sqs:ChangeMessageVisibility", &["RetryRole"]);
+    check("s3:PutObject", &["ForwardRole", "ProcessRole"]);
+    check("s3:GetObject", &["RetryRole"]);
+    check("s3:DeleteObject", &["RetryRole"]);
+    check("dynamodb:UpdateItem", &["ProcessRole", "QueryRole", "RetryRole"]);
+    check("dynamodb:Query", &["QueryRole"]);
+    check("dynamodb:BatchWriteItem", &["QueryRole"]);
+    // Views are written under a condition, and that is what UpdateItem is for.
+    check("dynamodb:PutItem", &[]);
+    check("dynamodb:DeleteItem", &[]);
+    // The routing document is the operator's.
+    check("ssm:GetParameter", &["ForwardRole", "IngestRole"]);
+    check("ssm:PutParameter", &[]);
+}
