@@ -6,6 +6,7 @@ use crate::simulate::expect::{self, Difference, Expected, SessionView};
 use crate::simulate::histories;
 use crate::simulate::writers::{self, Writers};
 use anyhow::{Context as _, Result};
+use futures::future::try_join_all;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -63,20 +64,18 @@ pub(super) async fn read_everywhere(
 ) -> Result<Vec<Reading>> {
     let several = !endpoints.peers.is_empty();
     let began = Instant::now();
-    let mut readings = Vec::new();
-    for region in endpoints.regions() {
+    let read = endpoints.regions().map(async |region| {
         loop {
             let histories = histories::read(&region.api, token, profiles.iter().copied()).await;
             let histories = histories.with_context(|| format!("in {}", region.region))?;
             let differences = expect::check(expected, &histories);
             if !several || differences.is_empty() || began.elapsed() > CONVERGED_WITHIN {
-                readings.push(Reading { histories, differences });
-                break;
+                return Ok(Reading { histories, differences });
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
-    }
-    Ok(readings)
+    });
+    try_join_all(read).await
 }
 
 /// What the regions did, if there are several. `converged` is how long after the last event had ended all views were right.

@@ -316,7 +316,7 @@ impl LocalCloud {
             retry_function: output("RetryFunctionName")?,
             query_function: output("QueryFunctionName")?,
             forward_function: outputs.get("ForwardFunctionName").cloned(),
-            routing_parameter: format!("/{STACK}/routing"),
+            routing_parameter: output("RoutingParameterName")?,
             jwt_secret,
             run_dir: options.run_dir,
             pid: std::process::id(),
