@@ -5,6 +5,9 @@
 //! | AWS | [ministack](https://github.com/ministackorg/ministack), a LocalStack-compatible emulator, no Docker needed |
 //! | Kafka | [tansu](https://github.com/tansu-io/tansu) in memory, or brokers of the user's, or none |
 //! | Lambda's event source mapping for Kafka | [`poller`], ours: no emulator has one |
+//! | other regions ([`LocalRegions`]) | a local cloud each, with an emulator of its own |
+//! | DynamoDB's global tables | `replicate`, ours ([`Replicator`]): the emulators know nothing of each other |
+//! | the way to another region's SQS | `link`, ours ([`Link`]), which can be slow or cut |
 //!
 //! **Invariant:** nothing outlives the process that holds a [`LocalCloud`], even if that is killed
 //! (test `letting_go_ends_the_child_and_what_it_started`).
