@@ -1,6 +1,6 @@
 //! The commands: declared and dispatched here, each built in a file of its own.
 
-use crate::{bench, books, demo, dlq, encode, invoke, local, simulate, token};
+use crate::{bench, books, demo, dlq, encode, invoke, local, routing, simulate, token};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -34,6 +34,7 @@ enum Command {
     Bench(bench::Args),
     Books(books::Args),
     Dlq(Box<dlq::Args>),
+    Routing(Box<routing::Args>),
 }
 
 impl Cli {
@@ -47,6 +48,7 @@ impl Cli {
             Command::Books(args) => return books::run(args).await,
             Command::Dlq(args) => return dlq::run(*args).await,
             Command::Demo(args) => return demo::run(*args).await,
+            Command::Routing(args) => return routing::run(*args).await,
             Command::Local(args) => return local::command::run(args).await,
             Command::Invoke(args) => invoke::run(args).await?,
             Command::Token(args) => token::run(args)?,

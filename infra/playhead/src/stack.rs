@@ -4,6 +4,7 @@ use crate::local::Endpoints;
 use crate::local::command::running;
 use anyhow::{Context as _, Result};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
+use playback::routing::Regions;
 use std::collections::BTreeMap;
 
 /// Arguments of every operation.
@@ -46,6 +47,81 @@ impl Which {
                 }
                 Stack::describe(name.clone(), config.load().await, None).await
             }
+        }
+    }
+}
+
+/// The same stack in all of its regions: what one must know to work on all of them.
+#[derive(Debug, Clone)]
+pub struct Deployment {
+    /// The stacks' name.
+    pub name: String,
+    /// Its regions, as seen from the one where its stack was found.
+    pub regions: Regions,
+    /// Configuration of clients for each region, by its name.
+    pub sdks: BTreeMap<String, SdkConfig>,
+    /// Name of the SSM parameter that holds the routing document, the same in each region.
+    pub routing_parameter: String,
+    /// Whether there is a standby log.
+    pub has_standby: bool,
+    /// Whether it is a local cloud.
+    pub is_local: bool,
+}
+
+impl Which {
+    /// Finds the deployment that the stack is a part of. Only the stack itself is asked about it: another region may be away.
+    ///
+    /// # Errors
+    /// As [`Which::find`], or if the regions cannot be told.
+    pub async fn find_all(&self) -> Result<Deployment> {
+        if self.stack.is_none() {
+            return Deployment::local(&running()?);
+        }
+        let found = self.find().await;
+        Deployment::of(&found.context("if that region is away, name another one of the deployment with --region")?)
+    }
+}
+
+impl Deployment {
+    /// A running local cloud and its peers.
+    ///
+    /// # Errors
+    /// If their regions are not those of one deployment.
+    pub fn local(endpoints: &Endpoints) -> Result<Self> {
+        let clouds: Vec<&Endpoints> = std::iter::once(endpoints).chain(&endpoints.peers).collect();
+        let names: Vec<&str> = clouds.iter().map(|cloud| cloud.region.as_str()).collect();
+        Ok(Self {
+            name: endpoints.stack.clone(),
+            regions: Regions::parse(&endpoints.region, &names.join(","))?,
+            sdks: clouds.iter().map(|cloud| (cloud.region.clone(), cloud.sdk_config())).collect(),
+            routing_parameter: endpoints.routing_parameter.clone(),
+            has_standby: endpoints.standby_stream.is_some() || endpoints.standby_bootstrap.is_some(),
+            is_local: true,
+        })
+    }
+
+    /// The stack of this name in all regions that this one's parameter `Regions` lists.
+    fn of(stack: &Stack) -> Result<Self> {
+        let here = stack.sdk.region().context("no region: name it with --region")?.to_string();
+        let regions = Regions::parse(&here, stack.parameter("Regions")?)
+            .with_context(|| format!("the parameter Regions of the stack {} in {here}", stack.name))?;
+        let sdk = |name: &str| stack.sdk.to_builder().region(Region::new(name.to_owned())).build();
+        Ok(Self {
+            name: stack.name.clone(),
+            sdks: regions.all().map(|region| (region.name.clone(), sdk(&region.name))).collect(),
+            regions,
+            routing_parameter: stack.output("RoutingParameterName")?.to_owned(),
+            has_standby: stack.parameter("StandbyLog")? != "none",
+            is_local: false,
+        })
+    }
+
+    /// The arguments by which another command finds it, with a blank before each.
+    #[must_use]
+    pub fn arguments(&self) -> String {
+        match self.is_local {
+            true => String::new(),
+            false => format!(" --stack {} --region {}", self.name, self.regions.here().name),
         }
     }
 }

@@ -6,7 +6,19 @@
 //!
 //! It decides nothing about sessions or logs: what a document means is said in `playback::routing`.
 
+mod change;
+mod command;
+mod copies;
+mod document;
+mod edit;
+mod history;
 mod parameter;
+mod show;
+#[cfg(test)]
+mod testing;
+
+pub use command::{Args, run, run_on};
+pub use edit::{Edit, Outcome};
 
 use crate::local::Endpoints;
 use anyhow::{Context as _, Result};
