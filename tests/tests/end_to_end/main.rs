@@ -17,6 +17,7 @@ mod member;
 mod poison;
 mod refusals;
 mod retry;
+mod routing;
 mod simulated;
 mod stream;
 mod without_msk;

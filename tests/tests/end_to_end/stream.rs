@@ -7,11 +7,8 @@ use aws_sdk_kinesis::primitives::Blob;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use lambda::batch::Source;
-use lambda::routing::MAX_AGE;
-use playback::routing::{Document, Override};
 use playhead::local::LocalCloud;
 use playhead::local::poller::{Checkpoints, Poller, PollerConfig, PollerStats};
-use playhead::routing;
 use playhead_tests::functions::configure;
 use playhead_tests::proxy::{Fault, FaultProxy, Rule, When};
 use serde_json::{Value, json};
@@ -42,7 +39,7 @@ async fn append_to_standby(cloud: &Cloud, key: &str, values: &[Vec<u8>]) -> Resu
     append(cloud, stream, key, values).await
 }
 
-fn of_standby(local: &LocalCloud) -> Result<PollerStats> {
+pub(crate) fn of_standby(local: &LocalCloud) -> Result<PollerStats> {
     let poller = local.poller().and_then(|pollers| pollers.of("ProcessStandbyStreamMapping"));
     Ok(poller.context("nobody polls the stream that stands by")?.stats())
 }
@@ -144,31 +141,6 @@ fn a_stream_is_polled_on_from_where_the_poller_was_stopped() -> Result<()> {
         member.history_with(&wanted(2)).await?;
         let settled = async || Ok(Some(of_standby(local)?).filter(|stats| stats.waiting == 0));
         assert_eq!(eventually("the last answer", settled).await?.records_delivered, 8, "nothing a second time");
-        Ok(())
-    })
-}
-
-#[test]
-fn events_posted_while_the_standby_is_chosen_end_in_views() -> Result<()> {
-    run_alone(async |cloud, local| {
-        let endpoints = &cloud.endpoints;
-        let member = Member::new(cloud, "on-standby");
-        let viewings: Vec<Viewing> = (0..4).map(|_| Viewing::begin(&member, "t1")).collect();
-        let before = of_standby(local)?;
-        let choose = async |log| {
-            routing::write(endpoints, &Document { log, ..Document::default() }).await?;
-            // It is promised that by then every environment follows.
-            tokio::time::sleep(MAX_AGE).await;
-            anyhow::Ok(())
-        };
-        choose(Override::Standby).await?;
-        let posted = member.post(&viewings.iter().flat_map(|viewing| viewing.events(3)).collect::<Vec<_>>()).await;
-        choose(Override::Auto).await?;
-        posted?;
-        member.history_with(&viewings.iter().map(|viewing| (viewing, 3)).collect::<Vec<_>>()).await?;
-        let settled = async || Ok(Some(of_standby(local)?).filter(|stats| stats.waiting == 0));
-        let after = eventually("the last answer", settled).await?;
-        assert_eq!(after.records_delivered - before.records_delivered, 4, "one record a session, all on the standby");
         Ok(())
     })
 }
