@@ -11,10 +11,10 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Which {
     /// Work on this CloudFormation stack on AWS, with the credentials of the environment, rather than on the local cloud
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", global = true)]
     pub stack: Option<String>,
     /// The stack's region, unless the environment names it
-    #[arg(long, value_name = "REGION", requires = "stack")]
+    #[arg(long, value_name = "REGION", requires = "stack", global = true)]
     pub region: Option<String>,
 }
 

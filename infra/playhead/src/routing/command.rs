@@ -216,3 +216,26 @@ impl From<Log> for Override {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::cli::Cli;
+    use clap::Parser as _;
+
+    #[test]
+    fn the_stack_may_be_named_before_or_after_what_is_done_with_it() {
+        let parses = |line: &str| Cli::try_parse_from(line.split(' ')).map(drop).map_err(|error| error.to_string());
+        for line in [
+            "playhead routing --stack playhead-prod --region us-east-1 show",
+            "playhead routing set --from us-east-1 --stack playhead-prod --region us-east-1",
+            "playhead dlq list --stack playhead-prod --region us-east-1",
+            "playhead books --stack playhead-prod",
+            "playhead routing set --log standby --dry-run",
+        ] {
+            assert_eq!(parses(line), Ok(()), "{line}");
+        }
+        for line in ["playhead routing show --region us-east-1", "playhead routing set --log auto --version 3"] {
+            assert!(parses(line).is_err(), "{line}");
+        }
+    }
+}
