@@ -42,6 +42,9 @@ pub struct Forward<Q, D> {
     pub dead_letters: D,
 }
 
+/// Envelopes to send, each with its place in the batch.
+type Envelopes = Vec<(usize, Vec<u8>)>;
+
 /// What a record is, as far as sending it on goes.
 type Content = Result<Head, Poison>;
 
@@ -60,7 +63,7 @@ impl<Q: Inbound, D: LetterQueue<DeadLetter>> Forward<Q, D> {
         let (units, contents): (Vec<Unit>, Vec<Content>) = batch.records.into_iter().map(read).unzip();
         // Failed, until a queue says that it has it.
         let mut outcomes = vec![Outcome::Failed(Cause::RegionUnavailable); units.len()];
-        let mut by_region: BTreeMap<&str, (&Region, Vec<(usize, Vec<u8>)>)> = BTreeMap::new();
+        let mut by_region: BTreeMap<&str, (&Region, Envelopes)> = BTreeMap::new();
         let mut poison = Vec::new();
         for (at, (unit, content)) in units.iter().zip(contents).enumerate() {
             match content {
@@ -88,7 +91,7 @@ impl<Q: Inbound, D: LetterQueue<DeadLetter>> Forward<Q, D> {
     async fn send(
         &self,
         region: &Region,
-        envelopes: Vec<(usize, Vec<u8>)>,
+        envelopes: Envelopes,
         units: &[Unit],
         metrics: &Metrics,
     ) -> Vec<(usize, Outcome)> {

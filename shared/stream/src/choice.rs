@@ -108,14 +108,14 @@ struct Inner {
 /// How a log gets its client.
 enum Reached {
     /// It makes one.
-    By(SdkConfig),
+    By(Box<SdkConfig>),
     /// It shares that of another topic.
     Beside(LazyKafka),
 }
 
 impl LazyKafka {
     fn new(config: KafkaConfig, sdk: &SdkConfig) -> Self {
-        Self { inner: Arc::new(Inner { config, reached: Reached::By(sdk.clone()), log: OnceCell::new() }) }
+        Self { inner: Arc::new(Inner { config, reached: Reached::By(Box::new(sdk.clone())), log: OnceCell::new() }) }
     }
 
     fn beside(&self, topic: &str) -> Self {
