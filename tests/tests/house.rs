@@ -30,7 +30,8 @@ fn the_domain_depends_on_nothing_that_does_io() {
 #[test]
 fn arrows_point_from_functions_to_libraries_to_the_domain() {
     let ours = [
-        "playback", "stream", "store", "lambda", "apply", "ingest", "process", "retry", "forward", "query", "playhead",
+        "playback", "stream", "store", "lambda", "apply", "ingest", "process", "retry", "forward", "query", "compare",
+        "playhead", "legacy",
     ];
     let check = |manifest: &str, allowed: &[&str]| {
         let used = dependencies(manifest, "[dependencies]");
@@ -42,7 +43,7 @@ fn arrows_point_from_functions_to_libraries_to_the_domain() {
         check(&format!("shared/{library}/Cargo.toml"), &["playback"]);
     }
     check("shared/apply/Cargo.toml", &["playback", "stream", "store", "lambda"]);
-    for function in ["ingest", "process", "retry", "forward", "query"] {
+    for function in ["ingest", "process", "retry", "forward", "query", "compare"] {
         check(&format!("functions/{function}/Cargo.toml"), &["playback", "stream", "store", "lambda", "apply"]);
     }
 }

@@ -269,6 +269,16 @@ mod tests {
     }
 
     #[test]
+    fn a_frequent_difference_crowds_out_no_rare_one() {
+        let frequent = differs(Field::PositionMs, Value::Number(1), Value::Number(2));
+        let rare = differs(Field::Country, Value::Absent, Value::Text("US".to_owned()));
+        let report = report(&[vec![frequent; 100], vec![rare, Verdict::MissingShadow]].concat());
+        assert_eq!((report.fields[&Field::PositionMs], report.examples.len()), (100, 5));
+        assert_eq!(report.examples[3].differences[0].field, Field::Country);
+        assert_eq!(report.examples[4].missing.as_deref(), Some("shadow"));
+    }
+
+    #[test]
     fn no_id_stands_in_a_report() {
         let text = |text: &str| Value::Text(text.to_owned());
         let report = report(&[

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -16,11 +16,15 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::routing::{get, post};
 use lambda::batch::{Batch, BatchAnswer, answer};
 use lambda::metrics::{Emitter, Metric};
+use lambda::runtime::Context;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::sync::{Barrier, mpsc};
 
 const RUNTIME_API: &str = "AWS_LAMBDA_RUNTIME_API";
+/// The functions' names.
+const BATCHES: &str = "batches";
+const SCHEDULED: &str = "scheduled";
 const DEADLINE: Duration = Duration::from_secs(30);
 
 #[tokio::main]
@@ -31,12 +35,16 @@ async fn main() {
     every_invocation_ends_in_an_answer_or_a_function_error(None).await;
     every_invocation_ends_in_an_answer_or_a_function_error(Some("4")).await;
     invocations_run_at_once_when_lambda_says_so().await;
-    println!("runtime: 3 passed");
+    a_schedule_is_served_whatever_its_event_says_and_knows_its_deadline().await;
+    println!("runtime: 4 passed");
 }
 
-/// The function under test: does what the body of its only record says.
+/// The function under test: serves a schedule, or does what the body of its only record says.
 async fn function() {
     lambda::logs::init(tracing::level_filters::LevelFilter::INFO);
+    if std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap() == SCHEDULED {
+        return lambda::runtime::run_scheduled(tell_the_time_left).await.unwrap();
+    }
     let emitter = Emitter::stdout("test", "runtime");
     let meeting = Arc::new(Barrier::new(2));
     let handle = move |batch: Batch, _context| {
@@ -48,6 +56,11 @@ async fn function() {
         }
     };
     lambda::runtime::run_batches(handle).await.unwrap();
+}
+
+async fn tell_the_time_left(context: Context) -> Result<Value, &'static str> {
+    let left = context.deadline().duration_since(SystemTime::now()).map_err(|_| "too late")?;
+    Ok(json!({ "seconds": left.as_secs() }))
 }
 
 async fn obey(batch: &Batch, meeting: &Barrier) -> Result<BatchAnswer, &'static str> {
@@ -68,7 +81,7 @@ async fn obey(batch: &Batch, meeting: &Barrier) -> Result<BatchAnswer, &'static 
 type Ends = BTreeMap<String, (String, Value)>;
 
 /// Serves `events` to a function process and waits until each has ended. Also returns what the function printed.
-async fn invoke(events: &[String], max_concurrency: Option<&str>) -> (Ends, String) {
+async fn invoke(function: &str, events: &[String], max_concurrency: Option<&str>) -> (Ends, String) {
     let (ended, mut ends) = mpsc::unbounded_channel();
     let api = Api { events: Arc::new(Mutex::new(events.iter().cloned().enumerate().collect())), ended };
     let router = Router::new()
@@ -82,7 +95,7 @@ async fn invoke(events: &[String], max_concurrency: Option<&str>) -> (Ends, Stri
     let mut command = tokio::process::Command::new(std::env::current_exe().unwrap());
     command
         .env(RUNTIME_API, address)
-        .env("AWS_LAMBDA_FUNCTION_NAME", "runtime")
+        .env("AWS_LAMBDA_FUNCTION_NAME", function)
         .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
         .env("AWS_LAMBDA_FUNCTION_VERSION", "1")
         .env_remove("AWS_LAMBDA_MAX_CONCURRENCY")
@@ -131,7 +144,7 @@ fn sqs(body: &str) -> String {
 
 async fn every_invocation_ends_in_an_answer_or_a_function_error(max_concurrency: Option<&str>) {
     let events = [sqs("panic"), sqs("error"), "{}".into(), sqs("fail"), sqs("succeed")];
-    let (ends, printed) = invoke(&events, max_concurrency).await;
+    let (ends, printed) = invoke(BATCHES, &events, max_concurrency).await;
     let message = |id: &str| (ends[id].0.as_str(), ends[id].1["errorMessage"].as_str().unwrap());
     assert_eq!(message("0"), ("error", "Lambda panicked: a bug"));
     assert_eq!(message("1"), ("error", "the store is away"));
@@ -149,6 +162,15 @@ async fn every_invocation_ends_in_an_answer_or_a_function_error(max_concurrency:
 }
 
 async fn invocations_run_at_once_when_lambda_says_so() {
-    let (ends, _) = invoke(&[sqs("meet"), sqs("meet")], Some("2")).await;
+    let (ends, _) = invoke(BATCHES, &[sqs("meet"), sqs("meet")], Some("2")).await;
     assert!(ends.values().all(|(end, _)| end == "response"), "two that wait for each other both answer");
+}
+
+async fn a_schedule_is_served_whatever_its_event_says_and_knows_its_deadline() {
+    let events = ["{}".to_owned(), "null".to_owned(), json!({"detail-type": "Scheduled Event"}).to_string()];
+    let (ends, _) = invoke(SCHEDULED, &events, None).await;
+    for (end, answer) in ends.values() {
+        let seconds = answer["seconds"].as_u64().unwrap();
+        assert!(end == "response" && (30..=60).contains(&seconds), "{answer}");
+    }
 }

@@ -33,6 +33,9 @@ use table::{Arrived, Table};
 use tokio::net::TcpListener;
 use viewing::Kept;
 
+/// From its answers to Playhead's fields, as `compare` wants to be told (`LEGACY_MAPPING`).
+pub const MAPPING: &str = include_str!("../mapping.json");
+
 /// A running service. It ends with the runtime.
 #[derive(Debug)]
 pub struct Legacy {
@@ -67,6 +70,12 @@ impl Legacy {
             .with_state(service);
         tokio::spawn(async { axum::serve(listener, app).await });
         Ok(Self { url, behaviour })
+    }
+
+    /// Where it lists the sessions of a profile, as `compare` wants to be told (`LEGACY_SESSIONS_URL`).
+    #[must_use]
+    pub fn sessions_url(&self) -> String {
+        format!("{}/v1/profiles/{{profile_id}}/sessions", self.url)
     }
 
     /// Behaves like this from the next request on.
