@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, ensure};
 use axum::http::StatusCode;
-use compare::{CheckpointError, CompareError, Field, Report};
+use compare::{Cause, CheckpointError, CompareError, Field, Report};
 use legacy::{Behaviour, Bug, Bugs};
 use playback::fold::ViewKey;
 use stage::{PATIENCE, SETTLED_AFTER, Stage, all, plan, run, send};
@@ -189,6 +189,20 @@ fn an_outage_of_the_legacy_system_compares_nothing_and_forgets_nothing() {
         legacy.behave(Behaviour::default());
         let report = stage.run_to_the_end().await?;
         assert_eq!((report.compared, report.match_rate()), (whole(&all(&stage.shadow).await?), Some(1.0)));
+        Ok(())
+    });
+}
+
+#[test]
+fn what_cannot_be_had_of_a_few_is_counted_and_holds_up_no_other() {
+    run(async {
+        let (stage, legacy) = Stage::with_legacy("few").await?;
+        send(&plan(3)?, &[&stage.shadow], Some(&legacy)).await?;
+        legacy.behave(Behaviour { failure: Some(StatusCode::INTERNAL_SERVER_ERROR), ..Behaviour::default() });
+        let report = stage.run_to_the_end().await?;
+        assert_eq!((report.compared, report.unanswered[&Cause::Unavailable]), (0, 3));
+        legacy.behave(Behaviour::default());
+        assert_eq!(stage.run_to_the_end().await?, Report::default(), "they were passed by");
         Ok(())
     });
 }
