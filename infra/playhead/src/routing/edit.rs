@@ -167,7 +167,7 @@ impl Outcome {
         if !self.missed.is_empty() {
             let _ = writeln!(
                 text,
-                "NOT REACHED, and as they were:{}\nWhen they are back, bring the document there: {}",
+                "NOT REACHED, and probably as they were:{}\nWhen they are back, bring the document there: {}",
                 list(&self.missed),
                 self.again
             );
