@@ -1,6 +1,6 @@
 //! The commands: declared and dispatched here, each built in a file of its own.
 
-use crate::{bench, books, demo, dlq, encode, invoke, local, routing, simulate, token};
+use crate::{bench, books, demo, dlq, encode, invoke, local, reports, rollout, routing, simulate, token};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -35,6 +35,8 @@ enum Command {
     Books(books::Args),
     Dlq(Box<dlq::Args>),
     Routing(Box<routing::Args>),
+    Rollout(Box<rollout::Args>),
+    Compare(Box<reports::Args>),
 }
 
 impl Cli {
@@ -49,6 +51,8 @@ impl Cli {
             Command::Dlq(args) => return dlq::run(*args).await,
             Command::Demo(args) => return demo::run(*args).await,
             Command::Routing(args) => return routing::run(*args).await,
+            Command::Rollout(args) => return rollout::run(*args).await,
+            Command::Compare(args) => return reports::run(*args).await,
             Command::Local(args) => return local::command::run(args).await,
             Command::Invoke(args) => invoke::run(args).await?,
             Command::Token(args) => token::run(args)?,

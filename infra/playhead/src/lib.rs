@@ -8,6 +8,8 @@ pub mod dlq;
 pub mod encode;
 pub mod invoke;
 pub mod local;
+pub mod reports;
+pub mod rollout;
 pub mod routing;
 pub mod simulate;
 pub mod stack;

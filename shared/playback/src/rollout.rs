@@ -301,6 +301,15 @@ impl Rollout {
         self.shadow
     }
 
+    /// The share that is on a path, lists apart.
+    pub fn share_of(&self, path: Path) -> Share {
+        match path {
+            Path::Legacy => Share(BUCKETS - self.shadow.0),
+            Path::Shadow => Share(self.shadow.0 - self.asynchronous.0),
+            Path::Async => self.asynchronous,
+        }
+    }
+
     /// The profiles that no bucket decides on.
     pub fn always(&self) -> &Lists {
         &self.always

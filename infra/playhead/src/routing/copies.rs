@@ -9,11 +9,11 @@ use futures::future::join_all;
 
 /// What each region answered, by its name.
 #[derive(Debug)]
-pub(super) struct Copies(pub(super) Vec<(String, Result<Copy>)>);
+pub(crate) struct Copies(pub(crate) Vec<(String, Result<Copy>)>);
 
 impl Copies {
     /// Asks all regions at once.
-    pub(super) async fn read(deployment: &Deployment) -> Self {
+    pub(crate) async fn read(deployment: &Deployment) -> Self {
         let read = deployment.sdks.iter().map(|(region, sdk)| async move {
             (region.clone(), Parameter::of(sdk, &deployment.routing_parameter).read(None).await)
         });
@@ -21,17 +21,17 @@ impl Copies {
     }
 
     /// The regions that answered.
-    pub(super) fn reached(&self) -> impl Iterator<Item = (&str, &Copy)> {
+    pub(crate) fn reached(&self) -> impl Iterator<Item = (&str, &Copy)> {
         self.0.iter().filter_map(|(region, copy)| Some((region.as_str(), copy.as_ref().ok()?)))
     }
 
     /// The others, and why they did not.
-    pub(super) fn missed(&self) -> impl Iterator<Item = (&str, &Error)> {
+    pub(crate) fn missed(&self) -> impl Iterator<Item = (&str, &Error)> {
         self.0.iter().filter_map(|(region, copy)| Some((region.as_str(), copy.as_ref().err()?)))
     }
 
     /// Whether those that answered have the same.
-    pub(super) fn agree(&self) -> bool {
+    pub(crate) fn agree(&self) -> bool {
         let mut reached = self.reached();
         let first = reached.next();
         reached.all(|(_, copy)| first.is_some_and(|(_, first)| same(&first.text, &copy.text)))
@@ -41,7 +41,7 @@ impl Copies {
     ///
     /// # Errors
     /// If that region did not answer, or none did, or they have different ones and nobody says which is right.
-    pub(super) fn meant(&self, from: Option<&str>) -> Result<(&str, &Copy)> {
+    pub(crate) fn meant(&self, from: Option<&str>) -> Result<(&str, &Copy)> {
         if let Some(from) = from {
             let found = self.0.iter().find(|(region, _)| region == from);
             let names = self.0.iter().map(|(region, _)| region.as_str());

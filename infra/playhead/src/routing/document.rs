@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 ///
 /// # Errors
 /// If functions could not read it, or would ignore a part of it.
-pub(super) fn read(text: &str) -> Result<Document> {
+pub(crate) fn read(text: &str) -> Result<Document> {
     let document: Document = text.parse()?;
     let unknown = unknown_fields(&serde_json::from_str(text)?, &document)?;
     ensure!(

@@ -15,7 +15,10 @@ mod history;
 mod parameter;
 mod show;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
+
+pub(crate) use copies::Copies;
+pub(crate) use document::read;
 
 pub use command::{Args, run, run_on};
 pub use edit::{Edit, Outcome};

@@ -18,13 +18,13 @@ const CONNECT_TIME_OUT: Duration = Duration::from_secs(3);
 
 /// A version of the document as a region has it, which need not be one that can be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Copy {
+pub(crate) struct Copy {
     /// What it says.
-    pub(super) text: String,
+    pub(crate) text: String,
     /// Its number, counted by this region.
-    pub(super) version: i64,
+    pub(crate) version: i64,
     /// When it was written there, Unix milliseconds.
-    pub(super) changed_at: u64,
+    pub(crate) changed_at: u64,
 }
 
 /// A version that a region keeps, and who wrote it.

@@ -21,14 +21,14 @@ struct State {
     read_only: bool,
 }
 
-pub(super) struct Ssm {
+pub(crate) struct Ssm {
     state: Arc<Mutex<State>>,
     endpoint: String,
 }
 
 impl Ssm {
     /// Starts one whose parameter has had these versions.
-    pub(super) async fn start(versions: &[&str]) -> Self {
+    pub(crate) async fn start(versions: &[&str]) -> Self {
         let versions = versions.iter().map(|&version| version.to_owned()).collect();
         let state = Arc::new(Mutex::new(State { versions, ..State::default() }));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -43,7 +43,7 @@ impl Ssm {
     }
 
     /// An address at which nobody listens.
-    pub(super) async fn nowhere() -> Self {
+    pub(crate) async fn nowhere() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self { state: Arc::default(), endpoint: format!("http://{}", listener.local_addr().unwrap()) }
     }
@@ -53,25 +53,25 @@ impl Ssm {
     }
 
     /// All that was ever written, oldest first.
-    pub(super) fn versions(&self) -> Vec<String> {
+    pub(crate) fn versions(&self) -> Vec<String> {
         self.state().versions.clone()
     }
 
-    pub(super) fn put(&self, text: &str) {
+    pub(crate) fn put(&self, text: &str) {
         self.state().versions.push(text.to_owned());
     }
 
-    pub(super) fn set_away(&self, away: bool) {
+    pub(crate) fn set_away(&self, away: bool) {
         self.state().away = away;
     }
 
-    pub(super) fn set_read_only(&self, read_only: bool) {
+    pub(crate) fn set_read_only(&self, read_only: bool) {
         self.state().read_only = read_only;
     }
 }
 
 /// A deployment with a standby in these regions.
-pub(super) fn deployment(regions: &[(&str, &Ssm)]) -> Deployment {
+pub(crate) fn deployment(regions: &[(&str, &Ssm)]) -> Deployment {
     let names: Vec<&str> = regions.iter().map(|(name, _)| *name).collect();
     let sdk = |(name, ssm): &(&str, &Ssm)| ((*name).to_owned(), sdk_config(&ssm.endpoint, name));
     Deployment {

@@ -31,7 +31,11 @@ proptest! {
         let bucket = bucket(&salt, &profile);
         prop_assert!(bucket < BUCKETS);
         let expected = if bucket < a.0 { Path::Async } else if bucket < b.0 { Path::Shadow } else { Path::Legacy };
-        prop_assert_eq!(rollout(&salt, a, b).path(&profile), expected);
+        let rollout = rollout(&salt, a, b);
+        prop_assert_eq!(rollout.path(&profile), expected);
+        let of_all = Path::ALL.into_iter().map(|path| rollout.share_of(path).buckets());
+        prop_assert_eq!(of_all.sum::<u16>(), BUCKETS, "the shares of the paths are those of everybody");
+        prop_assert!(rollout.share_of(expected) > Share::NONE);
     }
 
     #[test]
