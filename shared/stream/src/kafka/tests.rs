@@ -274,7 +274,13 @@ async fn a_full_queue_throttles_the_rest_at_once_and_delivers_what_it_holds() {
     for result in &results[5..] {
         assert!(matches!(result, Err(AppendError::Throttled(_))), "{result:?}");
     }
-    assert_eq!(log.append(&records(5)).await, vec![Ok(Ack::ONCE); 5]);
+    // On a busy machine librdkafka frees a record's place a moment after it told of it.
+    let again = async {
+        while log.append(&records(5)).await != vec![Ok(Ack::ONCE); 5] {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), again).await.expect("there is room again");
 }
 
 #[tokio::test]
