@@ -60,7 +60,7 @@ fn envelope(number: u128, seqs: &[u16]) -> Envelope {
         session_id: session(number),
         profile_id: "p1".to_owned(),
         title_id: "t1".to_owned(),
-        stamp: Stamp { received_at: NOW, ingest_region: "us-east-1".to_owned(), trace_id: None },
+        stamp: Stamp { received_at: NOW, ingest_region: "us-east-1".to_owned(), trace_id: None, shadow: false },
         events: seqs.iter().map(event).collect(),
     }
 }

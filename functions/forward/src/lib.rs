@@ -110,7 +110,7 @@ impl<Q: Inbound, D: LetterQueue<DeadLetter>> Forward<Q, D> {
                 Err(error) => {
                     tracing::warn!(region = region.name, records, %error, "a region did not take records; they stay on the log");
                     if error.may_have_arrived() {
-                        held.for_each(|(_, unit)| unclaimed(metrics, unit));
+                        held.filter(|(_, unit)| !unit.shadow).for_each(|(_, unit)| unclaimed(metrics, unit));
                     }
                 }
             }
@@ -165,11 +165,11 @@ fn read(record: Record) -> (Unit, Content) {
             (Bytes::copy_from_slice(bad.original()), Err(fault))
         }
     };
-    let (events, received_at) = match &content {
-        Ok(head) => (head.events, head.received_at),
-        Err(fault) => (fault.events, fault.received_at),
+    let (events, received_at, shadow) = match &content {
+        Ok(head) => (head.events, head.received_at, head.shadow),
+        Err(fault) => (fault.events, fault.received_at, false),
     };
-    (Unit { source, key, bytes, events, received_at, arrived: false, history: History::default() }, content)
+    (Unit { source, key, bytes, events, received_at, arrived: false, shadow, history: History::default() }, content)
 }
 
 /// The region that folds it; this one, when it has been here before or about for too long.

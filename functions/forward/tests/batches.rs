@@ -42,7 +42,7 @@ fn envelope(home: &str, number: u128, events: u16) -> Vec<u8> {
         session_id: SessionId::mint(home.parse().unwrap(), NOW, number),
         profile_id: "p1".to_owned(),
         title_id: "t1".to_owned(),
-        stamp: Stamp { received_at: NOW, ingest_region: "us-east-1".to_owned(), trace_id: None },
+        stamp: Stamp { received_at: NOW, ingest_region: "us-east-1".to_owned(), trace_id: None, shadow: false },
         events: (0..events).map(event).collect(),
     };
     envelope.encode()

@@ -111,7 +111,7 @@ impl<L: DurableLog + 'static> Ingest<L> {
         let accepted = events.len();
         let routes = self.routing.routes(metrics, Instant::now()).await;
         let ingest_region = routes.regions().here().name.clone();
-        let stamp = Stamp { received_at: now, ingest_region, trace_id: trace_id(request.headers()) };
+        let stamp = Stamp { received_at: now, ingest_region, trace_id: trace_id(request.headers()), shadow: false };
         self.append(events, &stamp, &routes, metrics).await?;
         metrics.add(Metric::EventsAccepted, accepted as u64);
         Ok(json(StatusCode::ACCEPTED, &Accepted { accepted, rejected }))

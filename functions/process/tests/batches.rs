@@ -50,7 +50,7 @@ fn envelope_of(received_at: u64, number: u128, seqs: &[u16], kind: Kind) -> Vec<
         country: None,
     };
     let events = seqs.iter().map(event).collect();
-    let stamp = Stamp { received_at, ingest_region: "us-east-1".to_owned(), trace_id: None };
+    let stamp = Stamp { received_at, ingest_region: "us-east-1".to_owned(), trace_id: None, shadow: false };
     let (profile_id, title_id) = ("p1".to_owned(), "t1".to_owned());
     Envelope { session_id: session(number), profile_id, title_id, stamp, events }.encode()
 }

@@ -230,7 +230,7 @@ fn ingest_all(requests: &[Vec<u8>]) -> Result<(u64, usize)> {
     // The trace plays at a fixed time in virtual days.
     let window = SessionWindow { max_age_ms: u64::MAX, max_ahead_ms: u64::MAX / 2 };
     let stamp =
-        Stamp { received_at: DEFAULT_START_AT.unsigned_abs(), ingest_region: "us-east-1".to_owned(), trace_id: None };
+        Stamp { received_at: DEFAULT_START_AT.unsigned_abs(), ingest_region: "us-east-1".to_owned(), trace_id: None, shadow: false };
     let (mut count, mut bytes) = (0, 0);
     for body in requests {
         let mut events = Vec::new();

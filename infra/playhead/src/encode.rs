@@ -186,7 +186,7 @@ impl<W: Write> Encoder<'_, W> {
             }
         }
         self.encoded.events += events.len();
-        let stamp = Stamp { received_at, ingest_region: self.args.region.clone(), trace_id: None };
+        let stamp = Stamp { received_at, ingest_region: self.args.region.clone(), trace_id: None, shadow: false };
         for envelope in envelope::group(events, &stamp) {
             self.append(envelope.session_id.to_string(), envelope.encode(), received_at)?;
         }

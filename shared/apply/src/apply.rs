@@ -19,7 +19,8 @@ pub struct Unbalanced {
     pub settled: usize,
 }
 
-/// Folds all units together and settles them: a verdict each, in their order, and what it took.
+/// Folds all units together and settles them: a verdict each, in their order, and what it took. Shadows are not for this
+/// table: their verdict is [`Unapplied::Unshadowed`].
 ///
 /// # Errors
 /// [`Unbalanced`]. What fails of the units is no error: it is in the verdicts.
@@ -34,6 +35,7 @@ pub async fn apply<T: ViewTable>(table: &T, contents: Vec<Content>) -> Result<(V
     let mut envelopes = Vec::with_capacity(received);
     for (at, content) in contents.into_iter().enumerate() {
         match content {
+            Ok(envelope) if envelope.stamp.shadow => set(at, Err(Unapplied::Unshadowed)),
             Ok(envelope) => envelopes.push((at, envelope)),
             Err(why) => set(at, Err(why)),
         }

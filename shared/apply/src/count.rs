@@ -17,6 +17,10 @@ pub fn count(metrics: &Metrics, units: &[Unit], outcomes: &[Outcome], usage: Usa
         return Err(Unbalanced { received: units.len(), settled: outcomes.len() });
     }
     for (unit, outcome) in units.iter().zip(outcomes) {
+        if unit.shadow {
+            count_shadow(metrics, outcome);
+            continue;
+        }
         let book = |metric, n| match unit.received_at {
             Some(received_at) => metrics.add_at(received_at, metric, n),
             None => metrics.add(metric, n),
@@ -45,6 +49,7 @@ pub fn count(metrics: &Metrics, units: &[Unit], outcomes: &[Outcome], usage: Usa
                 metrics.add(Metric::RecordsDead(reason.as_str()), 1);
                 book(Metric::EventsDead(reason.as_str()), *events);
             }
+            Outcome::Dropped { .. } => metrics.add(Metric::RecordsDropped, 1),
             Outcome::Failed(cause) => metrics.add(Metric::RecordsFailed(cause.as_str()), 1),
         }
     }
@@ -55,4 +60,23 @@ pub fn count(metrics: &Metrics, units: &[Unit], outcomes: &[Outcome], usage: Usa
     metrics.add(Metric::HolesOpened, usage.holes.opened);
     metrics.add(Metric::HolesClosed, usage.holes.closed);
     Ok(())
+}
+
+/// Shadows are in no books: another system accepted their events.
+fn count_shadow(metrics: &Metrics, outcome: &Outcome) {
+    match outcome {
+        Outcome::Settled(counts) => {
+            metrics.add(Metric::RecordsSettled, 1);
+            metrics.add(Metric::ShadowApplied, counts.applied);
+            metrics.add(Metric::ShadowDuplicate, counts.duplicate);
+        }
+        Outcome::Forwarded { .. } => metrics.add(Metric::RecordsForwarded, 1),
+        Outcome::Dropped { events } => {
+            metrics.add(Metric::RecordsDropped, 1);
+            metrics.add(Metric::ShadowDropped, *events);
+        }
+        Outcome::Retried { cause, .. } => metrics.add(Metric::RecordsRetried(cause.as_str()), 1),
+        Outcome::Dead { reason, .. } => metrics.add(Metric::RecordsDead(reason.as_str()), 1),
+        Outcome::Failed(cause) => metrics.add(Metric::RecordsFailed(cause.as_str()), 1),
+    }
 }

@@ -23,6 +23,8 @@ pub enum Decision {
     Park(Cause, Letter),
     /// To `dead-letter`.
     Bury(Reason, DeadLetter),
+    /// It is forgotten.
+    Drop,
     /// It stays where it is, to be delivered again.
     Leave(Cause),
 }
@@ -37,13 +39,16 @@ pub enum Decision {
 pub fn decide(units: &[Unit], verdicts: Vec<Verdict>, last: bool, now: u64) -> Vec<Decision> {
     let transient = verdicts.iter().filter(|verdict| matches!(verdict, Err(Unapplied::Transient { .. }))).count();
     let poison = verdicts.iter().filter(|verdict| matches!(verdict, Err(Unapplied::Poison { .. }))).count();
-    let transient_waits = is_flood(if last { transient } else { transient + poison }, units.len());
-    let poison_waits = !last && is_flood(poison, units.len());
+    let live = units.iter().filter(|unit| !unit.shadow).count();
+    let transient_waits = is_flood(if last { transient } else { transient + poison }, live);
+    let poison_waits = !last && is_flood(poison, live);
     if transient_waits || poison_waits {
         tracing::error!(transient, poison, of = units.len(), "most of a batch cannot be applied: that is not diverted");
     }
     let one = |(unit, verdict): (&Unit, Verdict)| match verdict {
         Ok(counts) => Decision::Settled(counts),
+        Err(_) if unit.shadow => Decision::Drop,
+        Err(Unapplied::Unshadowed) => Decision::Drop,
         Err(Unapplied::Transient { cause, .. }) if transient_waits => Decision::Leave(cause),
         Err(Unapplied::Poison { .. }) if poison_waits => Decision::Leave(Cause::HeldBack),
         Err(Unapplied::Poison { reason, detail }) => Decision::Bury(reason, unit.dead(reason, detail, now)),
@@ -66,6 +71,7 @@ where
     for (at, (unit, decision)) in units.iter().zip(decisions).enumerate() {
         outcomes.push(match decision {
             Decision::Settled(counts) => Outcome::Settled(counts),
+            Decision::Drop => Outcome::Dropped { events: unit.events },
             Decision::Leave(cause) => Outcome::Failed(cause),
             // Failed, until the queue says that it has it.
             Decision::Park(cause, letter) => {

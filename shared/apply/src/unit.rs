@@ -23,6 +23,8 @@ pub struct Unit {
     pub received_at: Option<u64>,
     /// Whether it came with a message of the queue `inbound` just now: some region's `forward` sent it.
     pub arrived: bool,
+    /// Whether it is a shadow of what another system has: it is in no books.
+    pub shadow: bool,
     /// What happened to it before.
     pub history: History,
 }
@@ -57,6 +59,8 @@ pub enum Unapplied {
         /// What exactly went wrong.
         detail: String,
     },
+    /// It is a shadow, and there is nowhere to fold it now.
+    Unshadowed,
 }
 
 /// What a unit holds.
@@ -72,7 +76,8 @@ impl Unit {
     /// A unit of bytes that cannot be applied.
     pub fn unapplied(source: Source, key: Option<Bytes>, bytes: Bytes, why: Unapplied) -> (Self, Content) {
         let history = History::default();
-        (Self { source, key, bytes, events: 0, received_at: None, arrived: false, history }, Err(why))
+        let unit = Self { source, key, bytes, events: 0, received_at: None, arrived: false, shadow: false, history };
+        (unit, Err(why))
     }
 
     fn new(source: Source, key: Option<Bytes>, bytes: Bytes, content: Result<Envelope, Poison>) -> (Self, Content) {
@@ -80,8 +85,9 @@ impl Unit {
             Ok(envelope) => (envelope.events.len() as u64, Some(envelope.stamp.received_at)),
             Err(poison) => (poison.events, poison.received_at),
         };
+        let shadow = content.as_ref().is_ok_and(|envelope| envelope.stamp.shadow);
         let content = content.map_err(|Poison { reason, detail, .. }| Unapplied::Poison { reason, detail });
-        (Self { source, key, bytes, events, received_at, arrived: false, history: History::default() }, content)
+        (Self { source, key, bytes, events, received_at, arrived: false, shadow, history: History::default() }, content)
     }
 
     /// The letter that parks it on `retry`: its attempts are counted from this one on.

@@ -60,6 +60,20 @@ pub enum Metric {
     ForwardBytes,
     /// Times that the routing document could not be had or followed, so that an earlier one holds, by `Reason`.
     RoutingErrors(&'static str),
+    /// Shadows that could not be folded and are forgotten.
+    RecordsDropped,
+    /// Events of shadows that were appended beside the live answer of another system.
+    ShadowAppended,
+    /// Events of shadows that were not: no log took them before the live answer was there, or they are not of the contract.
+    ShadowMissed,
+    /// Events folded into a shadow view for the first time.
+    ShadowApplied,
+    /// Events that their shadow view had already seen.
+    ShadowDuplicate,
+    /// Events of shadows that could not be folded.
+    ShadowDropped,
+    /// Requests that were sent on to the system that we take over from, by `Code`: the status that it answered.
+    LegacyRequests(StatusCode),
     /// Records reported as failed, to be delivered again, by `Reason` (the cause).
     RecordsFailed(&'static str),
     /// Sequence numbers found missing in sessions that have ended: what was lost before it reached us, unless it comes later.
@@ -126,6 +140,13 @@ impl Metric {
             Self::ForwardRequests => "ForwardRequests",
             Self::ForwardBytes => "ForwardBytes",
             Self::RoutingErrors(_) => "RoutingErrors",
+            Self::RecordsDropped => "RecordsDropped",
+            Self::ShadowAppended => "ShadowAppended",
+            Self::ShadowMissed => "ShadowMissed",
+            Self::ShadowApplied => "ShadowApplied",
+            Self::ShadowDuplicate => "ShadowDuplicate",
+            Self::ShadowDropped => "ShadowDropped",
+            Self::LegacyRequests(_) => "LegacyRequests",
             Self::RecordsFailed(_) => "RecordsFailed",
             Self::HolesOpened => "HolesOpened",
             Self::HolesClosed => "HolesClosed",
@@ -175,7 +196,7 @@ impl Metric {
     pub fn dimension(&self) -> Option<(&'static str, &str)> {
         match self {
             Self::EventsRejected(code) => Some(("Code", code)),
-            Self::Requests(status) => Some(("Code", status.as_str())),
+            Self::Requests(status) | Self::LegacyRequests(status) => Some(("Code", status.as_str())),
             Self::EventsDead(reason)
             | Self::RecordsDead(reason)
             | Self::RecordsFailed(reason)

@@ -16,8 +16,12 @@ use prost::bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-/// The schema version that this code writes, and the greatest it reads.
-pub const SCHEMA_VERSION: u32 = 1;
+/// The greatest schema version that this code reads.
+pub const SCHEMA_VERSION: u32 = 2;
+/// The version of what every reader may apply.
+const LIVE_VERSION: u32 = 1;
+/// The version of shadows: a reader that does not know of them must set them aside, rather than show them to members.
+const SHADOW_VERSION: u32 = 2;
 
 /// One request's events of one session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +47,9 @@ pub struct Stamp {
     pub ingest_region: String,
     /// W3C trace id, if the request had one.
     pub trace_id: Option<[u8; 16]>,
+    /// Whether another system has the events for good, and these are a copy to try ours with: they go into shadow views, which no
+    /// member sees, and into no books.
+    pub shadow: bool,
 }
 
 /// A record that can never be applied.
@@ -70,6 +77,8 @@ pub struct Head {
     pub received_at: Option<u64>,
     /// The AWS regions that sent it on so far.
     pub hops: Vec<String>,
+    /// Whether it is a shadow, see [`Stamp::shadow`].
+    pub shadow: bool,
 }
 
 impl Head {
@@ -92,7 +101,7 @@ impl Head {
             return Err(poison(Reason::NotAnEnvelope, "`schema_version` is absent"));
         }
         match head.session_id.parse() {
-            Ok(session_id) => Ok(Self { session_id, events, received_at, hops: head.hops }),
+            Ok(session_id) => Ok(Self { session_id, events, received_at, hops: head.hops, shadow: head.shadow }),
             Err(_) => Err(poison(Reason::InvalidEnvelope, "`session_id` is invalid")),
         }
     }
@@ -160,7 +169,7 @@ impl Envelope {
             })
             .collect();
         proto::Envelope {
-            schema_version: SCHEMA_VERSION,
+            schema_version: if self.stamp.shadow { SHADOW_VERSION } else { LIVE_VERSION },
             session_id: self.session_id.to_string(),
             profile_id: self.profile_id.clone(),
             title_id: self.title_id.clone(),
@@ -169,6 +178,7 @@ impl Envelope {
             trace_id: self.stamp.trace_id.map(|id| id.to_vec()).unwrap_or_default(),
             events,
             hops: Vec::new(),
+            shadow: self.stamp.shadow,
         }
         .encode_to_vec()
     }
@@ -190,7 +200,9 @@ impl Envelope {
         match envelope.schema_version {
             // Protobuf reads nearly any short text as a message with unknown fields only; without a version it is none of ours.
             0 => return Err(poison(Reason::NotAnEnvelope, "`schema_version` is absent".to_owned())),
-            SCHEMA_VERSION => {}
+            LIVE_VERSION if !envelope.shadow => {}
+            SHADOW_VERSION => {}
+            LIVE_VERSION => return Err(poison(Reason::InvalidEnvelope, "`shadow` is invalid".to_owned())),
             version => {
                 return Err(poison(
                     Reason::UnknownSchemaVersion,
@@ -220,7 +232,12 @@ impl Envelope {
             session_id,
             profile_id: envelope.profile_id,
             title_id: envelope.title_id,
-            stamp: Stamp { received_at: envelope.received_at, ingest_region: envelope.ingest_region, trace_id },
+            stamp: Stamp {
+                received_at: envelope.received_at,
+                ingest_region: envelope.ingest_region,
+                trace_id,
+                shadow: envelope.shadow,
+            },
             events,
         })
     }
@@ -372,7 +389,7 @@ mod tests {
         #[test]
         fn grouping_keeps_every_event(envelopes in prop::collection::vec(testing::envelopes(), 0..5)) {
             let edge: Vec<EdgeEvent> = envelopes.iter().flat_map(testing::edge_events).collect();
-            let stamp = Stamp { received_at: 1, ingest_region: "us-east-1".to_owned(), trace_id: None };
+            let stamp = Stamp { received_at: 1, ingest_region: "us-east-1".to_owned(), trace_id: None, shadow: false };
             let grouped = group(edge.clone(), &stamp);
             let mut back: Vec<EdgeEvent> = grouped.iter().flat_map(testing::edge_events).collect();
             let mut edge = edge;

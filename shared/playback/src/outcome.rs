@@ -135,6 +135,11 @@ pub enum Outcome {
         /// How many events it held.
         events: u64,
     },
+    /// It is a shadow and could not be folded: it is forgotten, since what is only a trial must not hold up or crowd out anything.
+    Dropped {
+        /// How many events it held.
+        events: u64,
+    },
     /// Nothing was done that counts; it must be delivered again.
     Failed(Cause),
 }

@@ -31,7 +31,7 @@ fn envelope(session: u128, received_at: u64, events: Vec<(u16, u64)>) -> Envelop
         session_id: SessionId::mint("use1".parse().unwrap(), 1_790_000_000_000, session),
         profile_id: "p1".to_owned(),
         title_id: "t1".to_owned(),
-        stamp: Stamp { received_at, ingest_region: "us-east-1".to_owned(), trace_id: None },
+        stamp: Stamp { received_at, ingest_region: "us-east-1".to_owned(), trace_id: None, shadow: false },
         events: events.into_iter().map(event).collect(),
     }
 }

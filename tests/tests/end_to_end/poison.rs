@@ -35,7 +35,7 @@ pub(crate) fn record(viewing: &Viewing, member: &Member, seq: u16) -> Vec<u8> {
         session_id: viewing.session.clone(),
         profile_id: member.profile_id.clone(),
         title_id: viewing.title_id.clone(),
-        stamp: Stamp { received_at: now_ms(), ingest_region: "us-east-1".to_owned(), trace_id: None },
+        stamp: Stamp { received_at: now_ms(), ingest_region: "us-east-1".to_owned(), trace_id: None, shadow: false },
         events: vec![event],
     }
     .encode()

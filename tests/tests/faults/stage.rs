@@ -156,7 +156,7 @@ fn poison(number: usize) -> Result<Vec<u8>> {
         session_id: SessionId::mint("use1".parse()?, now, number as u128),
         profile_id: "poisoned".to_owned(),
         title_id: "t1".to_owned(),
-        stamp: Stamp { received_at: now, ingest_region: "us-east-1".to_owned(), trace_id: None },
+        stamp: Stamp { received_at: now, ingest_region: "us-east-1".to_owned(), trace_id: None, shadow: false },
         events: vec![event],
     };
     Ok([envelope.encode(), VERSION_99.to_vec()].concat())

@@ -123,7 +123,7 @@ impl Watched {
             session_id: session(self.session),
             profile_id: profile.to_owned(),
             title_id: self.title.to_owned(),
-            stamp: Stamp { received_at, ingest_region: "us-east-1".to_owned(), trace_id: None },
+            stamp: Stamp { received_at, ingest_region: "us-east-1".to_owned(), trace_id: None, shadow: false },
             events: vec![Event {
                 seq: self.seq,
                 kind: Kind::Progressed,

@@ -43,6 +43,7 @@ pub(super) fn envelope() -> Vec<u8> {
         trace_id: Vec::new(),
         events: vec![event],
         hops: Vec::new(),
+        shadow: false,
     }
     .encode_to_vec()
 }

@@ -302,7 +302,7 @@ fn the_join_and_the_naive_fold_agree() {
         let (body, received_at) = (post.body().unwrap(), post.at_ms as u64);
         let events = edge::parse_request(&body).unwrap().into_iter();
         let events = events.filter_map(|raw| edge::validate(raw, received_at, SessionWindow::default()).ok()).collect();
-        let stamp = Stamp { received_at, ingest_region: "us-east-1".to_owned(), trace_id: None };
+        let stamp = Stamp { received_at, ingest_region: "us-east-1".to_owned(), trace_id: None, shadow: false };
         for envelope in group(events, &stamp) {
             let view = View::of_envelope(&envelope).unwrap();
             let key = (envelope.profile_id, envelope.session_id.to_string());
