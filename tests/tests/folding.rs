@@ -26,7 +26,10 @@ async fn thirteen_batches_of_500_records_cost_at_most_one_write_a_session_a_batc
         let batch = Batch::parse(event.as_bytes()).unwrap();
         assert_eq!(batch.records.len(), RECORDS as usize);
         let metrics = emitter.start(0);
-        let answer = process(&table, &retry, &dead, &metrics, batch, 0).await.unwrap();
+        let answer =
+            process(&table, None::<&process::Shadow<store::testing::MemoryTable>>, &retry, &dead, &metrics, batch, 0)
+                .await
+                .unwrap();
         assert_eq!(serde_json::to_string(&answer).unwrap(), r#"{"batchItemFailures":[]}"#);
 
         let mut requests = BTreeMap::new();

@@ -214,7 +214,15 @@ impl World {
         let batch = Batch::parse(event.as_bytes()).unwrap();
         let metrics = self.emitter.start(NOW);
         let Retry { table, retry, dead_letters, .. } = &self.retry;
-        let served = process(table, retry, dead_letters, &metrics, batch, NOW);
+        let served = process(
+            table,
+            None::<&process::Shadow<store::testing::MemoryTable>>,
+            retry,
+            dead_letters,
+            &metrics,
+            batch,
+            NOW,
+        );
         let answer = crash_after(self.turns(), served).await.map(Result::unwrap);
         let diverted = self.collect();
         let answer = answer.map(|answer| serde_json::to_value(answer).unwrap());

@@ -5,7 +5,9 @@ use lambda::config::{Common, Env};
 use playback::edge::SessionWindow;
 use playback::routing::Regions;
 use std::collections::BTreeSet;
+use std::time::Duration;
 use stream::{KafkaConfig, KafkaSecurity, KinesisConfig, LogConfig};
+use url::Url;
 
 /// What `ingest` is told.
 #[derive(Debug, Clone)]
@@ -22,6 +24,10 @@ pub struct Config {
     pub regions: Regions,
     /// The SSM parameter that holds the routing document (`ROUTING_PARAMETER`).
     pub routing_parameter: String,
+    /// Where the system that we take over from takes events (`LEGACY_ENDPOINT`), if there is one.
+    pub legacy_endpoint: Option<Url>,
+    /// How long it may take to answer (`LEGACY_TIMEOUT_MS`, default 8,000).
+    pub legacy_time_out: Duration,
 }
 
 /// The logs.
@@ -58,6 +64,11 @@ impl Config {
         let has_others = regions.as_ref().is_some_and(|regions| !regions.others().is_empty());
         let logs = Logs::read(env, region, has_others);
         let routing_parameter = env.required("ROUTING_PARAMETER");
+        let legacy_endpoint = env.optional::<Url>("LEGACY_ENDPOINT");
+        if legacy_endpoint.as_ref().and_then(Option::as_ref).is_some_and(|url| !is_safe(url)) {
+            env.problem("LEGACY_ENDPOINT", "must be an https URL, or http to this very machine");
+        }
+        let legacy_time_out = env.parsed::<u64>("LEGACY_TIMEOUT_MS", 8_000);
         let days = env.parsed::<u32>("SESSION_MAX_AGE_DAYS", 30);
         let minutes = env.parsed::<u32>("SESSION_MAX_AHEAD_MINUTES", 10);
         let window = SessionWindow {
@@ -71,6 +82,8 @@ impl Config {
             window,
             regions: regions?,
             routing_parameter: routing_parameter?,
+            legacy_endpoint: legacy_endpoint?,
+            legacy_time_out: Duration::from_millis(legacy_time_out?),
         })
     }
 
@@ -78,6 +91,12 @@ impl Config {
     pub fn variables() -> BTreeSet<&'static str> {
         lambda::config::variables_of(Self::read)
     }
+}
+
+/// Whether what is sent there is encrypted, or stays on this machine.
+fn is_safe(url: &Url) -> bool {
+    url.scheme() == "https"
+        || (url.scheme() == "http" && matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]")))
 }
 
 /// The variables that say where one of the logs is.

@@ -6,8 +6,12 @@
 
 mod body;
 mod config;
+mod legacy;
+mod migrate;
 
 pub use config::Config;
+pub use legacy::Legacy;
+pub use migrate::ShadowTally;
 
 use http::{HeaderMap, Method, Response, StatusCode};
 use lambda::auth::{Authenticator, Identity};
@@ -16,10 +20,12 @@ use lambda::problem::{Problem, json};
 use lambda::routing::Routing;
 use lambda_http::{Body, Request, RequestExt};
 use playback::edge::{Code, EdgeEvent, Rejection, RequestError, SessionWindow, parse_request, validate};
-use playback::envelope::{Stamp, group};
+use playback::envelope::{Envelope, Stamp, group};
 use playback::routing::Routes;
 use playback::session::SessionId;
 use serde::Serialize;
+use serde_json::value::RawValue;
+use std::sync::Arc;
 use std::time::Instant;
 use stream::{Appended, DurableLog, Failover, Fate, Lane, LogRecord, Role};
 
@@ -35,6 +41,10 @@ pub struct Ingest<L> {
     pub authenticator: Authenticator,
     /// How old and how far ahead a session may be.
     pub window: SessionWindow,
+    /// The system that we take over from, if there is one.
+    pub legacy: Option<Legacy>,
+    /// What became of shadows.
+    pub shadows: Arc<ShadowTally>,
 }
 
 #[derive(Serialize)]
@@ -83,17 +93,33 @@ impl<L: DurableLog + 'static> Ingest<L> {
     }
 
     async fn take_events(&self, request: &Request, metrics: &Metrics, now: u64) -> Result<Response<Body>, Problem> {
-        let identity = self.identify(request.headers()).await?;
+        self.shadows.count(metrics);
+        let routes = self.routing.routes(metrics, Instant::now()).await;
+        if let Some(legacy) = &self.legacy {
+            return self.migrate(legacy, request, &routes, metrics, now).await;
+        }
+        // Who is not known learns nothing of what else is wrong.
+        self.identify(request.headers()).await?;
         let body = body::read(request.headers(), request.body())?;
-        let raw_events = parse_request(&body).map_err(|error| match error {
-            RequestError::Malformed(_) => Problem::bad_request("malformed_request", error.to_string()),
-            RequestError::TooManyEvents(_) => {
-                Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_events", error.to_string()).field("events")
-            }
-        })?;
-        let mut events = Vec::with_capacity(raw_events.len());
+        let raw_events = events_of(&body)?.into_iter().enumerate();
+        let taken = self.accept(request.headers(), raw_events, &routes, metrics, now).await?;
+        Ok(json(StatusCode::ACCEPTED, &taken))
+    }
+
+    /// Takes events, each with its place in the request: the good ones are durable, the bad ones are named.
+    async fn accept(
+        &self,
+        headers: &HeaderMap,
+        raw_events: impl IntoIterator<Item = (usize, &RawValue)>,
+        routes: &Routes,
+        metrics: &Metrics,
+        now: u64,
+    ) -> Result<Accepted, Problem> {
+        let identity = self.identify(headers).await?;
+        let raw_events = raw_events.into_iter();
+        let mut events = Vec::with_capacity(raw_events.size_hint().0);
         let mut rejected = Vec::new();
-        for (index, raw) in raw_events.into_iter().enumerate() {
+        for (index, raw) in raw_events {
             match validate(raw, now, self.window).and_then(|event| permit(&identity, event)) {
                 Ok(event) => events.push(event),
                 Err(rejection) => {
@@ -109,12 +135,21 @@ impl<L: DurableLog + 'static> Ingest<L> {
             return Err(Problem::forbidden(first.rejection.message.clone()).field("profile_id"));
         }
         let accepted = events.len();
-        let routes = self.routing.routes(metrics, Instant::now()).await;
-        let ingest_region = routes.regions().here().name.clone();
-        let stamp = Stamp { received_at: now, ingest_region, trace_id: trace_id(request.headers()), shadow: false };
-        self.append(events, &stamp, &routes, metrics).await?;
+        self.append(events, &stamp(headers, routes, now), routes, metrics).await?;
         metrics.add(Metric::EventsAccepted, accepted as u64);
-        Ok(json(StatusCode::ACCEPTED, &Accepted { accepted, rejected }))
+        Ok(Accepted { accepted, rejected })
+    }
+
+    /// Puts an envelope with those that go its way.
+    fn load(&self, envelope: Envelope, routes: &Routes, local: &mut Load, remote: &mut Load) {
+        let target = routes.target(&envelope.session_id.home);
+        let record = LogRecord::new(envelope.session_id.to_string(), envelope.encode());
+        if target == routes.regions().here() || self.remote.is_none() {
+            local.add(record, envelope.events.len());
+        } else {
+            let (index, of) = routes.lane(target);
+            remote.add(LogRecord { lane: Lane::new(index as u16, of as u16), ..record }, envelope.events.len());
+        }
     }
 
     /// Appends events to the logs; all of them are durable, or the request is to be sent again.
@@ -127,14 +162,7 @@ impl<L: DurableLog + 'static> Ingest<L> {
     ) -> Result<(), Problem> {
         let (mut local, mut remote) = (Load::default(), Load::default());
         for envelope in group(events, stamp) {
-            let target = routes.target(&envelope.session_id.home);
-            let record = LogRecord::new(envelope.session_id.to_string(), envelope.encode());
-            if target == routes.regions().here() || self.remote.is_none() {
-                local.add(record, envelope.events.len());
-            } else {
-                let (index, of) = routes.lane(target);
-                remote.add(LogRecord { lane: Lane::new(index as u16, of as u16), ..record }, envelope.events.len());
-            }
+            self.load(envelope, routes, &mut local, &mut remote);
         }
         let append_remote = async {
             match &self.remote {
@@ -170,6 +198,22 @@ impl<L: DurableLog + 'static> Ingest<L> {
         let authorization = headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         Ok(self.authenticator.verify(authorization).await?)
     }
+}
+
+/// The events of a request's body.
+fn events_of(body: &[u8]) -> Result<Vec<&RawValue>, Problem> {
+    parse_request(body).map_err(|error| match error {
+        RequestError::Malformed(_) => Problem::bad_request("malformed_request", error.to_string()),
+        RequestError::TooManyEvents(_) => {
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_events", error.to_string()).field("events")
+        }
+    })
+}
+
+/// What is stamped on a request received at `now`.
+fn stamp(headers: &HeaderMap, routes: &Routes, now: u64) -> Stamp {
+    let ingest_region = routes.regions().here().name.clone();
+    Stamp { received_at: now, ingest_region, trace_id: trace_id(headers), shadow: false }
 }
 
 /// The records of a request that go the same way, and how many events each holds.

@@ -1,6 +1,6 @@
 //! Wiring only: configuration, clients, and the loop that Lambda drives.
 
-use ingest::{Config, Ingest};
+use ingest::{Config, Ingest, Legacy};
 use lambda::auth::Authenticator;
 use lambda::clock::now_ms;
 use lambda::config::Env;
@@ -42,7 +42,9 @@ async fn main() -> anyhow::Result<()> {
     );
 
     drop(warming);
-    let ingest = Ingest { local, remote, routing, authenticator, window: config.window };
+    let legacy = config.legacy_endpoint.map(|endpoint| Legacy::new(endpoint, config.legacy_time_out)).transpose()?;
+    let (window, shadows) = (config.window, Arc::default());
+    let ingest = Ingest { local, remote, routing, authenticator, window, legacy, shadows };
     let shared = Arc::new((ingest, emitter));
     let handle = move |request| {
         let shared = Arc::clone(&shared);

@@ -13,7 +13,7 @@ use std::io::Write;
 use stream::testing::{Effect, RecordingLog};
 use stream::{AppendError, Attempt, Policy};
 
-const SECRET: &str = "a secret of at least thirty-two bytes";
+pub(crate) const SECRET: &str = "a secret of at least thirty-two bytes";
 const NOW: u64 = 1_790_000_010_200;
 
 fn ingest(log: RecordingLog) -> Ingest<RecordingLog> {
@@ -30,49 +30,56 @@ fn ingest_to(primary: RecordingLog, standby: Option<RecordingLog>, routing: &'st
         routing: Routing::read_by(regions, move || async { Ok(routing.to_owned()) }),
         authenticator: Authenticator::new(&auth).unwrap(),
         window: SessionWindow::default(),
+        legacy: None,
+        shadows: Arc::default(),
     }
 }
 
-fn token(claims: Value) -> String {
+pub(crate) fn token(claims: Value) -> String {
     let mut claims = claims;
     claims["exp"] = json!(4_000_000_000_u64);
     format!("Bearer {}", encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap())
 }
 
-fn event(session: u8, seq: u64) -> Value {
+pub(crate) fn event(session: u8, seq: u64) -> Value {
     json!({"session_id": format!("use1-01M3250V3TW3KG5DD5CEVSMJC{session}"), "profile_id": "p1", "title_id": "t1", "seq": seq,
         "kind": "progressed", "position_ms": seq * 1000, "title_duration_ms": 100_000, "occurred_at": NOW, "device": {"id": "d1", "kind": "tv"}})
 }
 
-struct Sent {
-    status: u16,
-    headers: HeaderMap,
-    body: Value,
-    lines: String,
+pub(crate) struct Sent {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Value,
+    pub(crate) lines: String,
 }
 
 async fn send(ingest: &Ingest<RecordingLog>, request: Request) -> Sent {
+    let sent = send_to(ingest, request).await;
+    ingest.local.primary().note(format!("answered {}", sent.status));
+    sent
+}
+
+pub(crate) async fn send_to<L: DurableLog + 'static>(ingest: &Ingest<L>, request: Request) -> Sent {
     let lines = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
     let sink = std::sync::Arc::clone(&lines);
     let emitter = Emitter::to("test", "ingest", move |text| sink.lock().unwrap().push_str(text));
     let response = ingest.answer(&request, &emitter.start(NOW), NOW).await;
-    ingest.local.primary().note(format!("answered {}", response.status().as_u16()));
     let (parts, body) = response.into_parts();
     let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
     let lines = lines.lock().unwrap().clone();
     Sent { status: parts.status.as_u16(), headers: parts.headers, body, lines }
 }
 
-fn post(path: &str) -> http::request::Builder {
+pub(crate) fn post(path: &str) -> http::request::Builder {
     http::Request::post(path).header("authorization", token(json!({"profiles": ["p1"]})))
 }
 
-fn events(body: impl Into<Body>) -> Request {
+pub(crate) fn events(body: impl Into<Body>) -> Request {
     on_path(post("/v1/events").body(body.into()).unwrap())
 }
 
 /// As the runtime does it: the path as API Gateway saw it.
-fn on_path(request: Request) -> Request {
+pub(crate) fn on_path(request: Request) -> Request {
     let path = request.uri().path().to_owned();
     request.with_raw_http_path(&path)
 }

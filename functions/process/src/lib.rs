@@ -3,22 +3,31 @@
 //! What cannot be applied is diverted, so that nothing stops the line: poison to `dead-letter`, what is worth another try to
 //! `retry`. Only what no queue took, and everything when most of a batch fails, is named in the answer and delivered again, which is
 //! harmless, since folding a record twice changes nothing. How that is done is in the crate `apply`.
+//!
+//! Shadows go into a table of their own ([`Shadow`]). And the same code can run a second time beside the live one, as a candidate: it folds a
+//! sample of live profiles into the shadow table, and nothing depends on it ([`audition`]).
 
+mod audition;
 mod config;
+mod shadow;
 
-pub use config::Config;
+pub use audition::{Sample, audition};
+pub use config::{Config, Part};
+pub use shadow::Shadow;
 
 use apply::{DeadLetter, Letter, LetterQueue, Unbalanced, apply, carry_out, count, decide, unpack};
 use lambda::batch::{Batch, BatchAnswer, Source, answer};
 use lambda::metrics::Metrics;
+use std::time::Instant;
 use store::ViewTable;
 
 /// Processes one batch. `now` is the clock, Unix milliseconds.
 ///
 /// # Errors
 /// [`Unbalanced`]. What fails of the records is no error: it is in the answer.
-pub async fn process<T, R, D>(
+pub async fn process<T, S, R, D>(
     table: &T,
+    shadow: Option<&Shadow<S>>,
     retry: &R,
     dead_letters: &D,
     metrics: &Metrics,
@@ -27,11 +36,20 @@ pub async fn process<T, R, D>(
 ) -> Result<BatchAnswer, Unbalanced>
 where
     T: ViewTable,
+    S: ViewTable,
     R: LetterQueue<Letter>,
     D: LetterQueue<DeadLetter>,
 {
-    let (units, contents) = unpack(batch);
-    let (verdicts, usage) = apply(table, contents).await?;
+    let (units, mut contents) = unpack(batch);
+    let shadows = shadow::take_shadows(&mut contents);
+    let folded = shadow::fold_into(shadow, shadows, Instant::now());
+    let (applied, folded) = tokio::join!(apply(table, contents), folded);
+    let (mut verdicts, usage) = applied?;
+    for (at, verdict) in folded {
+        if let Some(slot) = verdicts.get_mut(at) {
+            *slot = verdict;
+        }
+    }
     let decisions = decide(&units, verdicts, false, now);
     let outcomes = carry_out(retry, dead_letters, &units, decisions).await;
     count(metrics, &units, &outcomes, usage)?;

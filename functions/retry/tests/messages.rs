@@ -43,7 +43,8 @@ fn envelope(number: u128, seqs: &[u16]) -> Vec<u8> {
         country: None,
     };
     let events = seqs.iter().map(event).collect();
-    let stamp = Stamp { received_at: NOW - 60_000, ingest_region: "us-east-1".to_owned(), trace_id: None, shadow: false };
+    let stamp =
+        Stamp { received_at: NOW - 60_000, ingest_region: "us-east-1".to_owned(), trace_id: None, shadow: false };
     let (profile_id, title_id) = ("p1".to_owned(), "t1".to_owned());
     Envelope { session_id: session(number), profile_id, title_id, stamp, events }.encode()
 }

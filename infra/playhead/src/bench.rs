@@ -229,8 +229,12 @@ pub fn msk_batches(seed: u64, batches: usize, records: u32) -> Result<(Plan, Vec
 fn ingest_all(requests: &[Vec<u8>]) -> Result<(u64, usize)> {
     // The trace plays at a fixed time in virtual days.
     let window = SessionWindow { max_age_ms: u64::MAX, max_ahead_ms: u64::MAX / 2 };
-    let stamp =
-        Stamp { received_at: DEFAULT_START_AT.unsigned_abs(), ingest_region: "us-east-1".to_owned(), trace_id: None, shadow: false };
+    let stamp = Stamp {
+        received_at: DEFAULT_START_AT.unsigned_abs(),
+        ingest_region: "us-east-1".to_owned(),
+        trace_id: None,
+        shadow: false,
+    };
     let (mut count, mut bytes) = (0, 0);
     for body in requests {
         let mut events = Vec::new();
@@ -259,7 +263,16 @@ async fn process_all<T: ViewTable>(table: &T, events: &[String]) -> Result<Sums>
         let metrics = emitter.start(0);
         let batch = Batch::parse(event.as_bytes())?;
         let received = batch.records.len() as u64;
-        let answer = process(table, &retry, &dead_letters, &metrics, batch, 0).await?;
+        let answer = process(
+            table,
+            None::<&process::Shadow<store::testing::MemoryTable>>,
+            &retry,
+            &dead_letters,
+            &metrics,
+            batch,
+            0,
+        )
+        .await?;
         serde_json::to_string(&answer)?;
         if metrics.count(Metric::RecordsSettled) != received {
             bail!("only {} of {received} records were settled", metrics.count(Metric::RecordsSettled));

@@ -286,6 +286,11 @@ impl Rollout {
             .filter(|a_move| a_move.from != a_move.to)
     }
 
+    /// Whether everybody is async, so that there is nothing left to migrate.
+    pub fn is_complete(&self) -> bool {
+        self.asynchronous == Share::ALL && self.always.legacy.is_empty() && self.always.shadow.is_empty()
+    }
+
     /// What deals the buckets.
     pub fn salt(&self) -> &str {
         &self.salt

@@ -17,7 +17,12 @@ pub(crate) fn example() -> Envelope {
         session_id: "use1-01M3250V3TW3KG5DD5CEVSMJCC".parse().unwrap(),
         profile_id: "p00000054".to_owned(),
         title_id: "t000002".to_owned(),
-        stamp: Stamp { received_at: 1_790_000_010_200, ingest_region: "us-east-1".to_owned(), trace_id: Some([7; 16]), shadow: false },
+        stamp: Stamp {
+            received_at: 1_790_000_010_200,
+            ingest_region: "us-east-1".to_owned(),
+            trace_id: Some([7; 16]),
+            shadow: false,
+        },
         events: vec![Event {
             seq: 1,
             kind: Kind::Progressed,
@@ -50,15 +55,14 @@ fn events() -> impl Strategy<Value = Event> {
 
 /// Envelopes of two profiles, three sessions, two titles and four instants.
 pub(crate) fn envelopes() -> impl Strategy<Value = Envelope> {
-    (0u128..3, 0u8..2, 0u8..2, 0u64..4, any::<(Option<[u8; 16]>, bool)>(), prop::collection::vec(events(), 1..8)).prop_map(
-        |(number, profile, title, received_at, (trace_id, shadow), events)| Envelope {
+    (0u128..3, 0u8..2, 0u8..2, 0u64..4, any::<(Option<[u8; 16]>, bool)>(), prop::collection::vec(events(), 1..8))
+        .prop_map(|(number, profile, title, received_at, (trace_id, shadow), events)| Envelope {
             session_id: session(number),
             profile_id: format!("p{profile}"),
             title_id: format!("t{title}"),
             stamp: Stamp { received_at, ingest_region: "us-east-1".to_owned(), trace_id, shadow },
             events,
-        },
-    )
+        })
 }
 
 pub(crate) fn edge_events(envelope: &Envelope) -> Vec<EdgeEvent> {

@@ -149,7 +149,7 @@ pub(crate) fn plan(sessions: usize) -> Result<Plan> {
 
 /// The envelopes of a POST, as `ingest` makes them.
 fn envelopes(body: &[u8], now: u64) -> Result<Vec<Envelope>> {
-    let stamp = Stamp { received_at: now, ingest_region: "us-east-1".to_owned(), trace_id: None };
+    let stamp = Stamp { received_at: now, ingest_region: "us-east-1".to_owned(), trace_id: None, shadow: false };
     let good = parse_request(body)?.into_iter().filter_map(|raw| validate(raw, now, SessionWindow::default()).ok());
     Ok(group(good.collect(), &stamp))
 }

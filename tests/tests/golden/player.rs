@@ -112,7 +112,12 @@ pub(crate) fn envelopes(request: &Request) -> Vec<Envelope> {
         let raw = serde_json::value::to_raw_value(event).unwrap();
         validate(&raw, request.received_at, window).unwrap_or_else(|rejection| panic!("{rejection}: {event}"))
     };
-    let stamp = Stamp { received_at: request.received_at, ingest_region: "us-east-1".to_owned(), trace_id: None, shadow: false };
+    let stamp = Stamp {
+        received_at: request.received_at,
+        ingest_region: "us-east-1".to_owned(),
+        trace_id: None,
+        shadow: false,
+    };
     group(request.events.iter().map(valid).collect(), &stamp)
 }
 

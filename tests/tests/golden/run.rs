@@ -65,6 +65,8 @@ async fn run_ingest(given: &Given, event: &[u8]) -> Result<Value> {
         routing: Routing::read_by(Regions::parse("us-east-1", "")?, async || Ok(r#"{"version":1}"#.to_owned())),
         authenticator: authenticator()?,
         window: SessionWindow::default(),
+        legacy: None,
+        shadows: Arc::default(),
     };
     let log = ingest.local.primary().clone();
     let (ingest, now) = (Arc::new(ingest), given.now);
@@ -143,7 +145,16 @@ async fn run_process(given: &Given, event: &[u8]) -> Result<Value> {
     let retry = Letters::<Letter>::new(given.away.contains(&Part::RetryQueue));
     let dead_letters = Letters::<DeadLetter>::new(given.away.contains(&Part::DeadLetterQueue));
     let (emitter, lines) = recording("process");
-    let answer = process(&table, &retry, &dead_letters, &emitter.start(given.now), batch, given.now).await;
+    let answer = process(
+        &table,
+        None::<&process::Shadow<store::testing::MemoryTable>>,
+        &retry,
+        &dead_letters,
+        &emitter.start(given.now),
+        batch,
+        given.now,
+    )
+    .await;
     let views: Vec<Value> = table.views().iter().map(|(key, view)| readable::view(key, view)).collect();
     Ok(json!({
         "answer": serde_json::to_value(answer?)?,

@@ -113,8 +113,12 @@ fn latency(mut times: Vec<Duration>) -> Latency {
 /// The records that `ingest` makes of a request.
 fn records(body: &[u8]) -> Result<Vec<LogRecord>> {
     let window = SessionWindow { max_age_ms: u64::MAX, max_ahead_ms: u64::MAX / 2 };
-    let stamp =
-        Stamp { received_at: DEFAULT_START_AT.unsigned_abs(), ingest_region: "us-east-1".to_owned(), trace_id: None, shadow: false };
+    let stamp = Stamp {
+        received_at: DEFAULT_START_AT.unsigned_abs(),
+        ingest_region: "us-east-1".to_owned(),
+        trace_id: None,
+        shadow: false,
+    };
     let events = parse_request(body)?.into_iter().map(|raw| validate(raw, stamp.received_at, window));
     let events = events.collect::<Result<Vec<_>, _>>()?;
     let record =

@@ -102,8 +102,12 @@ pub(super) fn print(costs: &[Cost]) {
 /// What `ingest` makes of the POSTs of viewers whose home is the other region.
 fn envelopes(seed: u64) -> Result<Vec<Envelope>> {
     let window = SessionWindow { max_age_ms: u64::MAX, max_ahead_ms: u64::MAX / 2 };
-    let stamp =
-        Stamp { received_at: DEFAULT_START_AT.unsigned_abs(), ingest_region: "us-east-1".to_owned(), trace_id: None, shadow: false };
+    let stamp = Stamp {
+        received_at: DEFAULT_START_AT.unsigned_abs(),
+        ingest_region: "us-east-1".to_owned(),
+        trace_id: None,
+        shadow: false,
+    };
     let (homes, faults) = (vec!["usw2".parse()?], Faults { duplicates: 0.05, reorder: 0.1, ..Faults::NONE });
     // Many viewers, so that their sessions run side by side.
     let model = Model { sessions: 2_000, viewers: Some(1_500), titles: 500, homes, travel: None, seed, faults };

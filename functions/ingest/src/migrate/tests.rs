@@ -1,0 +1,238 @@
+use super::*;
+use crate::tests::{SECRET, event, events, on_path, post, send_to, token};
+use axum::extract::State;
+use axum::http::Request as HttpRequest;
+use axum::response::IntoResponse;
+use lambda::auth::{AuthConfig, Authenticator};
+use lambda::config::Env;
+use lambda::routing::Routing;
+use playback::edge::SessionWindow;
+use playback::envelope::Envelope;
+use playback::routing::Regions;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::time::Duration;
+use stream::testing::RecordingLog;
+use stream::{AppendError, Attempt, Failover, LogRecord, Policy, Settled};
+
+/// What a legacy system was asked.
+type Asked = Arc<Mutex<Vec<(HeaderMap, Vec<u8>)>>>;
+
+/// A legacy system that answers so.
+async fn legacy(status: u16, body: &'static str) -> (Legacy, Asked) {
+    let asked = Asked::default();
+    let answer = move |State(asked): State<Asked>, request: HttpRequest<axum::body::Body>| async move {
+        let (parts, asked_with) = request.into_parts();
+        let bytes = axum::body::to_bytes(asked_with, usize::MAX).await.unwrap().to_vec();
+        asked.lock().unwrap().push((parts.headers, bytes));
+        let headers = [("x-legacy", "yes"), ("content-type", "application/json"), ("set-cookie", "a=1")];
+        (StatusCode::from_u16(status).unwrap(), headers, body_for(status, body)).into_response()
+    };
+    let app = axum::Router::new().fallback(answer).with_state(Arc::clone(&asked));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/old/events", listener.local_addr().unwrap()).parse().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    (Legacy::new(url, Duration::from_secs(5)).unwrap(), asked)
+}
+
+fn body_for(status: u16, body: &'static str) -> String {
+    if status == 299 { "x".repeat(2 * 1024 * 1024) } else { body.to_owned() }
+}
+
+fn ingest<L: DurableLog + 'static>(log: L, legacy: Option<Legacy>, rollout: &str) -> Ingest<L> {
+    let auth = lambda::config::read(Env::from_pairs([("JWT_SECRET", SECRET)]), AuthConfig::read).unwrap();
+    let document = if rollout.is_empty() {
+        r#"{"version":1}"#.to_owned()
+    } else {
+        format!(r#"{{"version":1,"rollout":{rollout}}}"#)
+    };
+    Ingest {
+        local: Failover::new(log, None, Policy::default()),
+        remote: None,
+        routing: Routing::read_by(Regions::parse("us-east-1", "").unwrap(), move || {
+            let document = document.clone();
+            async move { Ok(document) }
+        }),
+        authenticator: Authenticator::new(&auth).unwrap(),
+        window: SessionWindow::default(),
+        legacy,
+        shadows: Arc::default(),
+    }
+}
+
+const SHADOW: &str = r#"{"salt":"s","shadow":"100%"}"#;
+const ASYNC: &str = r#"{"salt":"s","async":"100%"}"#;
+
+fn of(profile: &str, session: u8, seq: u64) -> Value {
+    let mut event = event(session, seq);
+    event["profile_id"] = json!(profile);
+    event
+}
+
+fn service() -> http::request::Builder {
+    let token = token(json!({"scope": "service"}));
+    http::Request::post("/v1/events").header("authorization", token)
+}
+
+fn shadows(log: &RecordingLog) -> Vec<bool> {
+    log.appended().iter().map(|record| Envelope::decode(&record.value).unwrap().stamp.shadow).collect()
+}
+
+#[tokio::test]
+async fn without_a_rollout_nobody_is_moved_and_request_and_answer_pass_unread() {
+    let (legacy, asked) = legacy(418, r#"{"ok":"as ever"}"#).await;
+    let ingest = ingest(RecordingLog::new(), Some(legacy), "");
+    let odd = r#"{ "events": [ {"what": "ever"} ],  "more": 1 }"#;
+    for body in [odd, "not JSON at all", ""] {
+        let request =
+            post("/v1/events").header("x-api-key", "k").header("connection", "x-secret").header("x-secret", "s");
+        let sent = send_to(&ingest, on_path(request.body(Body::from(body)).unwrap())).await;
+        assert_eq!((sent.status, &sent.body), (418, &json!({"ok": "as ever"})));
+        assert!(sent.headers["x-legacy"] == "yes" && sent.headers["set-cookie"] == "a=1");
+        let (headers, passed) = asked.lock().unwrap().pop().unwrap();
+        assert_eq!(passed, body.as_bytes());
+        assert!(headers.contains_key("authorization") && headers["x-api-key"] == "k");
+        assert!(!headers.contains_key("x-secret"), "it was about the connection");
+        assert!(headers["host"].to_str().unwrap().starts_with("127.0.0.1"));
+    }
+    assert!(ingest.local.primary().appended().is_empty());
+}
+
+#[tokio::test]
+async fn a_shadow_goes_to_the_log_marked_and_the_answer_is_the_legacy_systems() {
+    let (legacy, asked) = legacy(200, r#"{"stored":2}"#).await;
+    let ingest = ingest(RecordingLog::new(), Some(legacy), SHADOW);
+    let mut bad = event(1, 1);
+    bad["position_ms"] = json!(-1);
+    let body = json!({"events": [event(1, 0), bad]}).to_string();
+    let sent = send_to(&ingest, events(body.clone())).await;
+    assert_eq!((sent.status, &sent.body), (200, &json!({"stored": 2})));
+    assert_eq!(asked.lock().unwrap()[0].1, body.as_bytes());
+    // What was appended is counted by whoever comes next.
+    let counted = async || {
+        loop {
+            let lines = send_to(&ingest, events(r#"{"events":[]}"#)).await.lines;
+            if lines.contains("ShadowAppended") {
+                return lines;
+            }
+        }
+    };
+    let lines = tokio::time::timeout(Duration::from_secs(10), counted()).await.unwrap();
+    assert!(lines.contains(r#""ShadowAppended":1"#), "{lines}");
+    assert_eq!(shadows(ingest.local.primary()), [true]);
+}
+
+#[tokio::test]
+async fn a_stranger_gets_no_shadow() {
+    let (legacy, _) = legacy(401, "{}").await;
+    let ingest = ingest(RecordingLog::new(), Some(legacy), SHADOW);
+    let request = http::Request::post("/v1/events").body(Body::from(json!({"events": [event(1, 0)]}).to_string()));
+    assert_eq!(send_to(&ingest, on_path(request.unwrap())).await.status, 401);
+    assert!(ingest.local.primary().appended().is_empty());
+}
+
+/// A log that never answers.
+#[derive(Clone)]
+struct Silent;
+
+impl DurableLog for Silent {
+    fn append_each<'a>(&'a self, _: &'a [LogRecord]) -> impl futures::Stream<Item = Settled> + Send + 'a {
+        futures::stream::pending()
+    }
+}
+
+#[tokio::test]
+async fn no_shadow_delays_or_fails_the_live_answer() {
+    let (to, _) = legacy(200, r#"{"stored":1}"#).await;
+    let silent = ingest(Silent, Some(to), SHADOW);
+    let body = json!({"events": [event(1, 0)]}).to_string();
+    let answered = tokio::time::timeout(Duration::from_secs(2), send_to(&silent, events(body.clone()))).await;
+    assert_eq!(answered.expect("nobody waits for the log").status, 200);
+
+    let refuse = |record: &LogRecord| Some(AppendError::Denied(Attempt::new("t", record, "Denied", "so")));
+    let (to, _) = legacy(200, r#"{"stored":1}"#).await;
+    let refusing = ingest(RecordingLog::refusing(refuse), Some(to), SHADOW);
+    assert_eq!(send_to(&refusing, events(body)).await.body, json!({"stored": 1}));
+}
+
+#[tokio::test]
+async fn who_is_async_is_unknown_to_the_legacy_system() {
+    let (legacy, asked) = legacy(200, "{}").await;
+    let ingest = ingest(RecordingLog::new(), Some(legacy), ASYNC);
+    let sent = send_to(&ingest, events(json!({"events": [event(1, 0)]}).to_string())).await;
+    assert_eq!((sent.status, &sent.body["accepted"]), (202, &json!(1)));
+    assert_eq!(send_to(&ingest, events("nothing that we know")).await.status, 400);
+    assert!(asked.lock().unwrap().is_empty());
+    assert_eq!(shadows(ingest.local.primary()), [false]);
+}
+
+#[tokio::test]
+async fn a_request_of_both_sides_is_split_and_accepted_only_by_both() {
+    let rollout = r#"{"salt":"s","always":{"async":["new"],"shadow":["both"]}}"#;
+    let body = json!({"events": [of("old", 1, 0), of("new", 2, 0), of("both", 3, 0), of("new", 2, 1)]}).to_string();
+    let (accepts, asked) = legacy(200, "{}").await;
+    let ingest = ingest(RecordingLog::new(), Some(accepts), rollout);
+    let sent = send_to(&ingest, on_path(service().body(Body::from(body.clone())).unwrap())).await;
+    assert_eq!((sent.status, &sent.body), (202, &json!({"accepted": 4, "rejected": []})));
+    let passed: Value = serde_json::from_slice(&asked.lock().unwrap()[0].1).unwrap();
+    assert_eq!(passed, json!({"events": [of("old", 1, 0), of("both", 3, 0)]}));
+    let live: Vec<bool> = shadows(ingest.local.primary()).into_iter().filter(|shadow| !shadow).collect();
+    assert_eq!(live.len(), 1, "the one session of the one who is moved");
+
+    let (refuses, _) = legacy(409, r#"{"no":1}"#).await;
+    let refused = self::ingest(RecordingLog::new(), Some(refuses), rollout);
+    let sent = send_to(&refused, on_path(service().body(Body::from(body)).unwrap())).await;
+    assert_eq!((sent.status, &sent.body), (409, &json!({"no": 1})));
+    assert!(!shadows(refused.local.primary()).contains(&false), "nothing is accepted in part");
+}
+
+#[tokio::test]
+async fn every_profile_is_on_exactly_one_live_path_whatever_the_shares() {
+    let (legacy, asked) = legacy(200, "{}").await;
+    let ingest = ingest(RecordingLog::new(), Some(legacy), r#"{"salt":"s","async":"30%","shadow":"60%"}"#);
+    let body = json!({"events": (0..200).map(|n| of(&format!("p{n}"), 1, n % 90)).collect::<Vec<_>>()}).to_string();
+    let sent = send_to(&ingest, on_path(service().body(Body::from(body)).unwrap())).await;
+    assert_eq!((sent.status, &sent.body["accepted"]), (202, &json!(200)));
+    let passed: Value = serde_json::from_slice(&asked.lock().unwrap()[0].1).unwrap();
+    let names = |value: &Value| value["profile_id"].as_str().unwrap().to_owned();
+    let to_legacy: BTreeSet<String> = passed["events"].as_array().unwrap().iter().map(names).collect();
+    let envelopes: Vec<Envelope> =
+        ingest.local.primary().appended().iter().map(|record| Envelope::decode(&record.value).unwrap()).collect();
+    let of_log =
+        |shadow| envelopes.iter().filter(move |one| one.stamp.shadow == shadow).map(|one| one.profile_id.clone());
+    let (live, copies): (BTreeSet<String>, BTreeSet<String>) = (of_log(false).collect(), of_log(true).collect());
+    assert!(live.is_disjoint(&to_legacy) && live.len() + to_legacy.len() == 200);
+    assert!(copies.is_subset(&to_legacy) && !copies.is_empty() && !live.is_empty());
+}
+
+#[tokio::test]
+async fn a_legacy_system_that_does_not_answer_is_left_alone_and_tried_again() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url: url::Url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+    drop(listener);
+    let legacy = Legacy::new(url, Duration::from_secs(5)).unwrap();
+    let (headers, began) = (HeaderMap::new(), Instant::now());
+    let why = async |after: u64| {
+        let problem = legacy.ask(&headers, Vec::new(), began + Duration::from_secs(after)).await.unwrap_err();
+        assert_eq!(
+            (problem.status, problem.code, problem.retry_after_s),
+            (StatusCode::SERVICE_UNAVAILABLE, "legacy_unavailable", Some(5))
+        );
+        problem.detail.contains("the last requests")
+    };
+    let mut left_alone = Vec::new();
+    for after in [0, 0, 0, 0, 0, 1, 4, 5, 6, 10] {
+        left_alone.push(why(after).await);
+    }
+    assert_eq!(left_alone, [false, false, false, false, false, true, true, false, true, false]);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_too_large_is_not_passed_back() {
+    let (legacy, _) = legacy(299, "").await;
+    let ingest = ingest(RecordingLog::new(), Some(legacy), "");
+    let sent = send_to(&ingest, events("{}")).await;
+    assert_eq!((sent.status, &sent.body["code"]), (502, &json!("legacy_answer_broken")));
+    assert!(sent.lines.contains(r#""LegacyRequests":1"#), "{}", sent.lines);
+}
