@@ -3,7 +3,7 @@
 use crate::legacy::UrlTemplate;
 use crate::mapping::Mapping;
 use crate::session::Tolerances;
-use lambda::config::{Common, Env, Secret};
+use lambda::config::{Common, Env};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -34,8 +34,9 @@ pub struct LegacyConfig {
     pub url: UrlTemplate,
     /// Where in its answers what stands (`LEGACY_MAPPING`): JSON, see [`Mapping`].
     pub mapping: Mapping,
-    /// What to send as the header `authorization` (`LEGACY_AUTHORIZATION`), if anything.
-    pub authorization: Option<Secret>,
+    /// The SSM parameter with what to send as the header `authorization` (`LEGACY_AUTHORIZATION_PARAMETER`), if anything: a secret, which
+    /// must not stand where whoever may see the function's configuration can read it.
+    pub authorization_parameter: Option<String>,
     /// How long to wait for one answer (`LEGACY_TIMEOUT_MS`, default 2,000).
     pub time_out: Duration,
 }
@@ -73,9 +74,9 @@ impl LegacyConfig {
     fn read(env: &mut Env) -> Option<Option<Self>> {
         let url = env.optional::<UrlTemplate>("LEGACY_SESSIONS_URL");
         let mapping = env.optional::<Mapping>("LEGACY_MAPPING");
-        let authorization = env.optional("LEGACY_AUTHORIZATION");
+        let authorization = env.optional("LEGACY_AUTHORIZATION_PARAMETER");
         let time_out = env.parsed("LEGACY_TIMEOUT_MS", 2_000);
-        let (url, mapping, authorization, time_out) = (url?, mapping?, authorization?, time_out?);
+        let (url, mapping, authorization_parameter, time_out) = (url?, mapping?, authorization?, time_out?);
         match (url, mapping) {
             (None, _) => Some(None),
             (Some(_), None) => {
@@ -93,7 +94,8 @@ impl LegacyConfig {
                 None
             }
             (Some(url), Some(mapping)) => {
-                Some(Some(Self { url, mapping, authorization, time_out: Duration::from_millis(time_out) }))
+                let time_out = Duration::from_millis(time_out);
+                Some(Some(Self { url, mapping, authorization_parameter, time_out }))
             }
         }
     }

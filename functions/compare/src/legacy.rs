@@ -7,6 +7,7 @@
 use crate::judge::{Answer, Ask, Row};
 use crate::mapping::{Mapping, Unmapped};
 use crate::report::Cause;
+use aws_sdk_ssm::error::DisplayErrorContext;
 use futures::future::try_join_all;
 use lambda::config::Secret;
 use reqwest::{Client, StatusCode, Url, header, redirect};
@@ -53,6 +54,27 @@ impl UrlTemplate {
     fn of(&self, profile_id: &str, session_id: &str) -> Option<Url> {
         self.0.replace(PROFILE, profile_id).replace(SESSION, session_id).parse().ok()
     }
+}
+
+/// An authorization that could not be had.
+#[derive(Debug, thiserror::Error)]
+#[error("GetParameter of {name}: {detail}")]
+pub struct AuthorizationError {
+    name: String,
+    detail: String,
+}
+
+/// Reads what to send as the header `authorization` from the SSM parameter of this name, a SecureString.
+///
+/// # Errors
+/// When SSM does not give it.
+pub async fn authorization(ssm: &aws_sdk_ssm::Client, name: &str) -> Result<Secret, AuthorizationError> {
+    let failed = |detail: String| AuthorizationError { name: name.to_owned(), detail };
+    let got = ssm.get_parameter().name(name).with_decryption(true).send().await;
+    let parameter = got.map_err(|error| failed(DisplayErrorContext(&error).to_string()))?.parameter;
+    let value = parameter.and_then(|parameter| parameter.value).ok_or_else(|| failed("it has no value".to_owned()))?;
+    let Ok(secret) = value.parse();
+    Ok(secret)
 }
 
 /// A legacy system.

@@ -23,7 +23,7 @@ pub use archive::{Archive, ArchiveError, PREFIX, key};
 pub use checkpoint::{Checkpoint, CheckpointError, Checkpoints};
 pub use config::{Config, LegacyConfig};
 pub use judge::{Answer, Ask, Row, Window, asks};
-pub use legacy::{Legacy, LegacyError, MalformedUrlTemplate, UrlTemplate};
+pub use legacy::{AuthorizationError, Legacy, LegacyError, MalformedUrlTemplate, UrlTemplate, authorization};
 pub use live::{Live, LiveError};
 pub use mapping::{MalformedMapping, Mapping, Unmapped};
 pub use report::{Cause, Example, MAX_EXAMPLES, Report, Verdict, redact};

@@ -1,6 +1,6 @@
 //! Wiring only: configuration, clients, and the loop that Lambda drives.
 
-use compare::{Archive, Checkpoints, Compare, Config, Legacy, Live};
+use compare::{Archive, Checkpoints, Compare, Config, Legacy, LegacyConfig, Live, authorization};
 use lambda::clock::now_ms;
 use lambda::config::Env;
 use lambda::metrics::Emitter;
@@ -15,7 +15,13 @@ async fn main() -> anyhow::Result<()> {
     let views = |table: &str| Views::new(&sdk, table, config.common.home.clone());
     let live = match config.legacy {
         None => Live::Views(views(&config.views_table)),
-        Some(legacy) => Live::Legacy(Legacy::new(legacy.url, legacy.mapping, legacy.authorization, legacy.time_out)?),
+        Some(LegacyConfig { url, mapping, authorization_parameter, time_out }) => {
+            let authorization = match authorization_parameter {
+                Some(name) => Some(authorization(&aws_sdk_ssm::Client::new(&sdk), &name).await?),
+                None => None,
+            };
+            Live::Legacy(Legacy::new(url, mapping, authorization, time_out)?)
+        }
     };
     let compare = Compare {
         shadow: views(&config.shadow_table),

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::choice::Choice;
 use super::regions::{ALONE, ONE_OF_TWO};
+use super::shadow::{TAKEN_OVER_FROM, TRIED};
 use super::{of_type, properties, strings, template};
 
 const CLUSTER: &str = "arn:aws:kafka:us-east-1:111122223333:cluster/a/b";
@@ -21,6 +22,8 @@ fn ours() -> BTreeMap<&'static str, (Metric, &'static [&'static str])> {
     const APPLIES: &[&str] = &["ProcessFunction", "RetryFunction"];
     const TAKES_IN: &[&str] = &["IngestFunction"];
     const FORWARDS: &[&str] = &["ForwardFunction"];
+    const FOLDS_SHADOWS: &[&str] = &["ProcessFunction", "ProcessCandidateFunction"];
+    const COMPARES: &[&str] = &["CompareFunction"];
     let dead = Reason::ALL[0].as_str();
     let cause = Cause::ALL[0].as_str();
     [
@@ -53,6 +56,19 @@ fn ours() -> BTreeMap<&'static str, (Metric, &'static [&'static str])> {
         (Metric::ViewReads, APPLIES),
         (Metric::LostRaces, APPLIES),
         (Metric::Throttles, APPLIES),
+        (Metric::LegacyRequests(StatusCode::OK), TAKES_IN),
+        (Metric::ShadowAppended, TAKES_IN),
+        (Metric::ShadowMissed, TAKES_IN),
+        (Metric::ShadowApplied, FOLDS_SHADOWS),
+        (Metric::ShadowDuplicate, FOLDS_SHADOWS),
+        (Metric::ShadowDropped, FOLDS_SHADOWS),
+        (Metric::ComparedSessions, COMPARES),
+        (Metric::MatchedSessions, COMPARES),
+        (Metric::MissingLive, COMPARES),
+        (Metric::MissingShadow, COMPARES),
+        (Metric::PartialSessions, COMPARES),
+        (Metric::FieldDifferences("position_ms"), COMPARES),
+        (Metric::UnansweredSessions("unavailable"), COMPARES),
     ]
     .into_iter()
     .map(|(metric, functions)| (metric.name(), (metric, functions)))
@@ -98,12 +114,17 @@ fn exists(namespace: &str, name: &str, dimensions: &[String], who: Option<&str>,
 /// The alarms as they are made, alone and with other regions, by a name that says which.
 fn made() -> BTreeMap<String, Value> {
     let template = template();
+    let trials = [&[][..], &TAKEN_OVER_FROM, &TRIED];
     let ways = [KAFKA_FIRST, KINESIS_FIRST].into_iter().flat_map(|logs| [(logs, ALONE), (logs, ONE_OF_TWO)]);
+    let ways = ways.flat_map(|(logs, regions)| trials.map(|trial| (logs, regions, trial)));
     let made: BTreeMap<String, Value> = ways
-        .flat_map(|(logs, regions)| {
-            let resources = Choice::of(&template, logs.into_iter().chain([regions])).resources().into_iter();
+        .flat_map(|(logs, regions, trial)| {
+            let parameters = logs.into_iter().chain([regions]).chain(trial.iter().copied());
+            let resources = Choice::of(&template, parameters).resources().into_iter();
             let alarms = resources.filter(|(_, resource)| resource["Type"] == "AWS::CloudWatch::Alarm");
-            alarms.map(move |(id, alarm)| (format!("{id} of {logs:?}, {regions:?}"), alarm["Properties"].clone()))
+            alarms.map(move |(id, alarm)| {
+                (format!("{id} of {logs:?}, {regions:?}, {trial:?}"), alarm["Properties"].clone())
+            })
         })
         .collect();
     for id in of_type(&template, "AWS::CloudWatch::Alarm").keys() {
@@ -302,6 +323,10 @@ fn the_dashboard_is_json_and_shows_metrics_that_are_written() {
         "ForwardRequests",
         "ForwardBytes",
         "RoutingErrors",
+        "LegacyRequests",
+        "ShadowAppended",
+        "MatchedSessions",
+        "FieldDifferences",
         "HolesOpened",
         "Latency",
         "OffsetLag",

@@ -7,10 +7,11 @@ use serde_json::{Map, Value, json};
 
 use super::choice::{Choice, referred};
 use super::regions::{ALONE, ONE_OF_TWO};
+use super::shadow::{TAKEN_OVER_FROM, TRIED};
 use super::{arn_of, number, object, of_type, properties, statements, strings, template};
 
-const PRIMARY_CLUSTER: &str = "arn:aws:kafka:us-east-1:000000000000:cluster/primary/0-1";
-const STANDBY_CLUSTER: &str = "arn:aws:kafka:us-east-1:000000000000:cluster/standby/0-2";
+pub(crate) const PRIMARY_CLUSTER: &str = "arn:aws:kafka:us-east-1:000000000000:cluster/primary/0-1";
+pub(crate) const STANDBY_CLUSTER: &str = "arn:aws:kafka:us-east-1:000000000000:cluster/standby/0-2";
 const JWKS: (&str, &str) = ("JwtJwksUrl", "https://issuer.example/jwks.json");
 
 /// What one way to choose the logs must make.
@@ -84,7 +85,7 @@ impl Expected {
     }
 }
 
-fn names(names: &[&str]) -> BTreeSet<String> {
+pub(crate) fn names(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(ToString::to_string).collect()
 }
 
@@ -104,7 +105,7 @@ fn both(one: &BTreeSet<String>, other: &BTreeSet<String>) -> BTreeSet<String> {
     one.union(other).cloned().collect()
 }
 
-fn made_of(resources: &Map<String, Value>, kind: &str) -> BTreeSet<String> {
+pub(crate) fn made_of(resources: &Map<String, Value>, kind: &str) -> BTreeSet<String> {
     resources.iter().filter(|(_, resource)| resource["Type"] == kind).map(|(id, _)| id.clone()).collect()
 }
 
@@ -196,9 +197,10 @@ fn nothing_that_is_made_refers_to_what_is_not() {
     let vpc = [("SubnetIds", "subnet-0123abcd"), ("SecurityGroupIds", "sg-0123abcd")];
     let table = [("ViewsTableName", "playhead-views")];
     for (expected, regions) in every_way_alone_and_not() {
-        for more in [&[][..], &vpc, &table] {
+        for more in [&[][..], &vpc, &table, &TAKEN_OVER_FROM[..1], &TAKEN_OVER_FROM, &TRIED] {
             let parameters = expected.parameters().into_iter().chain([regions]).chain(more.iter().copied());
             let choice = Choice::of(&template, parameters);
+            assert!(choice.accepted(), "{more:?}");
             let (made, outputs) = (choice.resources(), choice.outputs());
             for (id, part) in made.iter().chain(&outputs) {
                 for to in referred(part) {

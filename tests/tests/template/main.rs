@@ -11,6 +11,7 @@ mod logs;
 mod regions;
 mod retry;
 mod roles;
+mod shadow;
 mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,7 +24,7 @@ use playhead::local::{Progress, Tools};
 use serde_json::{Map, Value, json};
 use stream::{KafkaConfig, KafkaSecurity};
 
-const FUNCTIONS: [&str; 5] = ["forward", "ingest", "process", "query", "retry"];
+const FUNCTIONS: [&str; 6] = ["compare", "forward", "ingest", "process", "query", "retry"];
 /// Every template, from the root of the repository.
 const TEMPLATES: [&str; 2] = ["template.yaml", "infra/views-global-table.yaml"];
 
@@ -106,6 +107,7 @@ fn every_variable_that_code_reads_is_set_and_every_one_set_is_read() {
         let set: BTreeSet<&str> = of_all.keys().chain(object(&own).keys()).map(String::as_str).collect();
         assert_eq!(set, read, "{function}: what the template sets (left) is not what the code reads (right)");
     };
+    check("compare", compare::Config::variables());
     check("forward", forward::Config::variables());
     check("ingest", ingest::Config::variables());
     check("process", process::Config::variables());
@@ -123,13 +125,29 @@ fn a_default_of_the_template_is_the_one_of_the_code() {
     assert_eq!(default("RetryMaxAttempts"), u64::from(retry.max_attempts));
     let kafka = KafkaConfig::new("playback-events", KafkaSecurity::Plaintext);
     assert_eq!(default("KafkaMinInsyncReplicas"), kafka.min_insync_replicas as u64);
+
+    let needed = ["STAGE", "AWS_LAMBDA_FUNCTION_NAME", "ROUTING_PARAMETER", "KINESIS_STREAM", "JWT_SECRET"];
+    let needed = needed.map(|name| (name, "0123456789abcdef0123456789abcdef")).into_iter();
+    let env =
+        Env::from_pairs(needed.chain([("STAGE", "dev"), ("AWS_REGION", "us-east-1"), ("PRIMARY_LOG", "kinesis")]));
+    let ingest = lambda::config::read(env, ingest::Config::read).unwrap();
+    assert_eq!(u128::from(default("LegacyTimeoutMs")), ingest.legacy_time_out.as_millis());
+
+    let needed = ["STAGE", "VIEWS_TABLE", "SHADOW_TABLE", "REPORTS_BUCKET", "AWS_LAMBDA_FUNCTION_NAME"];
+    let needed = needed.map(|name| (name, "x")).into_iter();
+    let legacy = [("LEGACY_SESSIONS_URL", "https://x/{profile_id}/{session_id}"), ("LEGACY_MAPPING", legacy::MAPPING)];
+    let env = Env::from_pairs(needed.chain(legacy).chain([("AWS_REGION", "us-east-1")]));
+    let compare = lambda::config::read(env, compare::Config::read).unwrap();
+    assert_eq!(default("CompareSettledAfterSeconds"), compare.settled_after.as_secs());
+    assert_eq!(u128::from(default("LegacySessionsTimeoutMs")), compare.legacy.unwrap().time_out.as_millis());
 }
 
 #[test]
 fn every_function_is_built_from_its_own_crate_and_has_its_own_role_and_log_group() {
     let template = template();
     let functions = of_type(&template, "AWS::Serverless::Function");
-    assert_eq!(functions.keys().cloned().collect::<BTreeSet<_>>(), FUNCTIONS.map(logical_id).into());
+    let of_a_crate: BTreeSet<_> = functions.keys().filter(|id| *id != shadow::CANDIDATE).cloned().collect();
+    assert_eq!(of_a_crate, FUNCTIONS.map(logical_id).into());
     for name in FUNCTIONS {
         let function = &functions[&logical_id(name)];
         let of_its_own = |suffix: &str| logical_id(name).replace("Function", suffix);
@@ -173,6 +191,7 @@ fn every_route_of_the_contract_leads_to_its_function() {
     assert_eq!(routes, expected.map(|(key, function)| (key.to_owned(), function.to_owned())).into());
     let permitted: BTreeSet<_> = of_type(&template, "AWS::Lambda::Permission")
         .into_values()
+        .filter(|permission| permission["Principal"] == "apigateway.amazonaws.com")
         .map(|permission| permission["FunctionName"]["Ref"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(permitted, routes.into_iter().map(|(_, function)| function).collect());
@@ -191,10 +210,12 @@ fn the_gateway_waits_longer_than_its_function_and_a_function_longer_than_what_it
     let log = KafkaConfig::new("playback-events", KafkaSecurity::Plaintext);
     // librdkafka may notice up to a second late that a record has expired.
     let slowest_append = log.connect_timeout + log.delivery_timeout + Duration::from_secs(1);
-    assert!(Duration::from_secs(timeout("ingest")) > slowest_append);
+    // A request of profiles on both sides waits for a legacy system, and then for the log.
+    let legacy = Duration::from_millis(number(&template["Parameters"]["LegacyTimeoutMs"]["MaxValue"]));
+    assert!(Duration::from_secs(timeout("ingest")) >= legacy + slowest_append);
     // An append that carries a probe waits for it a little longer.
     let with_a_standby = stream::Policy::default().total + stream::Policy::default().grace;
-    assert!(Duration::from_secs(timeout("ingest")) > with_a_standby + Duration::from_secs(1));
+    assert!(Duration::from_secs(timeout("ingest")) > legacy + with_a_standby + Duration::from_secs(1));
     let inbound = properties(&template, "InboundQueue");
     assert!(number(&inbound["VisibilityTimeout"]) >= 6 * timeout("process"));
     assert!(timeout("process") <= 14 * 60, "the mapping of a topic allows 14 minutes");
@@ -366,6 +387,10 @@ fn outputs_name_what_the_command_line_and_the_tests_look_for() {
         "IngestFunctionName",
         "ProcessFunctionName",
         "ForwardFunctionName",
+        "ShadowTableName",
+        "ReportsBucketName",
+        "CompareFunctionName",
+        "ProcessCandidateFunctionName",
         "RetryFunctionName",
         "QueryFunctionName",
         "DashboardName",

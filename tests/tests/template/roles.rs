@@ -20,6 +20,7 @@ fn no_role_allows_more_than_its_function_needs() {
         ("ec2:AssignPrivateIpAddresses", ENIS),
         ("ec2:UnassignPrivateIpAddresses", ENIS),
         ("s3:PutObject", "${FailureBucket.Arn}/*"),
+        ("s3:PutObject", "${ReportsBucket.Arn}/reports/*"),
         ("s3:GetObject", "${FailureBucket.Arn}/*"),
         ("s3:DeleteObject", "${FailureBucket.Arn}/*"),
         // Of the deployment's regions only, by a condition that has a test of its own.
@@ -63,22 +64,23 @@ fn only_ingest_writes_to_the_topics_and_only_query_deletes_views() {
         assert_eq!(may(action), roles.iter().map(ToString::to_string).collect(), "who may {action}");
     };
     check("kafka-cluster:WriteData", &["IngestRole"]);
-    check("kafka-cluster:ReadData", &["ForwardRole", "ProcessRole"]);
+    check("kafka-cluster:ReadData", &["ForwardRole", "ProcessCandidateRole", "ProcessRole"]);
     check("kinesis:PutRecords", &["IngestRole"]);
-    check("kinesis:GetRecords", &["ForwardRole", "ProcessRole"]);
+    check("kinesis:GetRecords", &["ForwardRole", "ProcessCandidateRole", "ProcessRole"]);
     check("sqs:SendMessage", &["ForwardRole", "ProcessRole", "RetryRole"]);
     check("sqs:GetQueueUrl", &["ForwardRole"]);
     check("sqs:ChangeMessageVisibility", &["RetryRole"]);
-    check("s3:PutObject", &["ForwardRole", "ProcessRole"]);
+    check("s3:PutObject", &["CompareRole", "ForwardRole", "ProcessRole"]);
     check("s3:GetObject", &["RetryRole"]);
     check("s3:DeleteObject", &["RetryRole"]);
-    check("dynamodb:UpdateItem", &["ProcessRole", "QueryRole", "RetryRole"]);
-    check("dynamodb:Query", &["QueryRole"]);
+    check("dynamodb:UpdateItem", &["ProcessCandidateRole", "ProcessRole", "QueryRole", "RetryRole"]);
+    check("dynamodb:Query", &["CompareRole", "QueryRole"]);
+    check("dynamodb:Scan", &["CompareRole"]);
     check("dynamodb:BatchWriteItem", &["QueryRole"]);
-    // Views are written under a condition, and that is what UpdateItem is for.
-    check("dynamodb:PutItem", &[]);
+    // Views are written under a condition, and that is what UpdateItem is for. Compare has a checkpoint.
+    check("dynamodb:PutItem", &["CompareRole"]);
     check("dynamodb:DeleteItem", &[]);
     // The routing document is the operator's.
-    check("ssm:GetParameter", &["ForwardRole", "IngestRole"]);
+    check("ssm:GetParameter", &["CompareRole", "ForwardRole", "IngestRole"]);
     check("ssm:PutParameter", &[]);
 }

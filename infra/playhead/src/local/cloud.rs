@@ -281,6 +281,7 @@ impl LocalCloud {
         let mut parameters = parameters(&start, &sdk, primary.as_ref(), standby.as_ref()).await?;
         parameters.extend(options.parameters.clone());
         let jwt_secret = parameters.get("JwtSecret").cloned().unwrap_or_default();
+        let legacy_endpoint = parameters.get("LegacyEndpoint").filter(|endpoint| !endpoint.is_empty()).cloned();
         let deployment = Deployment {
             sdk: &sdk,
             endpoint: &aws_endpoint,
@@ -317,6 +318,11 @@ impl LocalCloud {
             query_function: output("QueryFunctionName")?,
             forward_function: outputs.get("ForwardFunctionName").cloned(),
             routing_parameter: output("RoutingParameterName")?,
+            shadow_table: outputs.get("ShadowTableName").cloned(),
+            reports_bucket: outputs.get("ReportsBucketName").cloned(),
+            compare_function: outputs.get("CompareFunctionName").cloned(),
+            candidate_function: outputs.get("ProcessCandidateFunctionName").cloned(),
+            legacy_endpoint,
             jwt_secret,
             run_dir: options.run_dir,
             pid: std::process::id(),

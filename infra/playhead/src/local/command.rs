@@ -267,6 +267,11 @@ fn print(endpoints: &Endpoints) {
         ("Retry", Some(&endpoints.retry_function)),
         ("Forward", endpoints.forward_function.as_ref()),
         ("Query", Some(&endpoints.query_function)),
+        ("Legacy", endpoints.legacy_endpoint.as_ref()),
+        ("Shadow table", endpoints.shadow_table.as_ref()),
+        ("Candidate", endpoints.candidate_function.as_ref()),
+        ("Compare", endpoints.compare_function.as_ref()),
+        ("Reports", endpoints.reports_bucket.as_ref()),
         ("Routing", Some(&endpoints.routing_parameter)),
         ("Logs", Some(&logs)),
     ];

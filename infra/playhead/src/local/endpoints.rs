@@ -63,6 +63,21 @@ pub struct Endpoints {
     /// SSM parameter that holds the routing document.
     #[serde(default)]
     pub routing_parameter: String,
+    /// DynamoDB table of the shadow's views, if the stack moves from another system or tries new code.
+    #[serde(default)]
+    pub shadow_table: Option<String>,
+    /// S3 bucket of what `compare` found, if it compares.
+    #[serde(default)]
+    pub reports_bucket: Option<String>,
+    /// Lambda function `compare`, likewise.
+    #[serde(default)]
+    pub compare_function: Option<String>,
+    /// Lambda function that is a candidate for `process`, if the stack tries one.
+    #[serde(default)]
+    pub candidate_function: Option<String>,
+    /// Where the system that is taken over from takes events, if there is one.
+    #[serde(default)]
+    pub legacy_endpoint: Option<String>,
     /// Shared secret (HS256) of the stage's bearer tokens, made anew for each run.
     pub jwt_secret: String,
     /// Folder of the run: logs, and what was deployed.
@@ -117,6 +132,11 @@ impl fmt::Debug for Endpoints {
             remote_standby_stream,
             forward_function,
             routing_parameter,
+            shadow_table,
+            reports_bucket,
+            compare_function,
+            candidate_function,
+            legacy_endpoint,
             peers,
         } = self;
         f.debug_struct("Endpoints")
@@ -146,6 +166,11 @@ impl fmt::Debug for Endpoints {
             .field("remote_standby_stream", remote_standby_stream)
             .field("forward_function", forward_function)
             .field("routing_parameter", routing_parameter)
+            .field("shadow_table", shadow_table)
+            .field("reports_bucket", reports_bucket)
+            .field("compare_function", compare_function)
+            .field("candidate_function", candidate_function)
+            .field("legacy_endpoint", legacy_endpoint)
             .field("peers", peers)
             .finish()
     }
@@ -195,6 +220,11 @@ pub(super) mod tests {
             remote_standby_stream: None,
             forward_function: None,
             routing_parameter: "/playhead-local/routing".into(),
+            shadow_table: None,
+            reports_bucket: None,
+            compare_function: None,
+            candidate_function: None,
+            legacy_endpoint: None,
             peers: Vec::new(),
         }
     }

@@ -77,13 +77,21 @@ use self::settings::{Origin, Settings, deployed_mappings};
 use self::shell::{Log, Shell};
 
 /// Logical ids of the mappings of Kafka topics and Kinesis streams that `template.yaml` may have, by what they read.
-const OF_PRIMARY: [&str; 4] =
-    ["ProcessLogMapping", "ProcessStreamMapping", "ForwardLogMapping", "ForwardStreamMapping"];
-const OF_STANDBY: [&str; 4] = [
+const OF_PRIMARY: [&str; 6] = [
+    "ProcessLogMapping",
+    "ProcessStreamMapping",
+    "ForwardLogMapping",
+    "ForwardStreamMapping",
+    "CandidateLogMapping",
+    "CandidateStreamMapping",
+];
+const OF_STANDBY: [&str; 6] = [
     "ProcessStandbyLogMapping",
     "ProcessStandbyStreamMapping",
     "ForwardStandbyLogMapping",
     "ForwardStandbyStreamMapping",
+    "CandidateStandbyLogMapping",
+    "CandidateStandbyStreamMapping",
 ];
 
 /// Which mapping to run, and where.

@@ -1,0 +1,211 @@
+//! Moving from another system, and trying new code: what a stack has for that and only then, and that nothing live depends on it.
+
+use std::collections::BTreeSet;
+
+use lambda::config::Env;
+use process::Part;
+use serde_json::{Value, json};
+
+use super::choice::{Choice, referred};
+use super::logs::{PRIMARY_CLUSTER, STANDBY_CLUSTER, made_of, names};
+use super::{arn_of, logical_id, number, object, properties, statements, strings, template};
+
+/// The function that is made of the same crate as `process`.
+pub(crate) const CANDIDATE: &str = "ProcessCandidateFunction";
+
+/// A deployment that takes over from another system, and compares; the first alone does not compare.
+pub(crate) const TAKEN_OVER_FROM: [(&str, &str); 3] = [
+    ("LegacyEndpoint", "https://legacy.example/v1/events"),
+    ("LegacySessionsUrl", "https://legacy.example/v1/profiles/{profile_id}/sessions"),
+    ("LegacyMapping", legacy::MAPPING),
+];
+/// A deployment that tries new code.
+pub(crate) const TRIED: [(&str, &str); 1] = [("CandidateSample", "5%")];
+
+const KINESIS: [(&str, &str); 3] =
+    [("PrimaryLog", "kinesis"), ("StandbyLog", "kinesis"), ("JwtJwksUrl", "https://issuer.example/jwks.json")];
+const KAFKA: [(&str, &str); 4] = [
+    ("KafkaClusterArn", PRIMARY_CLUSTER),
+    ("StandbyLog", "kafka"),
+    ("StandbyKafkaClusterArn", STANDBY_CLUSTER),
+    ("JwtJwksUrl", "https://issuer.example/jwks.json"),
+];
+
+#[test]
+fn only_a_stack_that_moves_or_tries_has_a_shadow_and_only_one_that_can_compare_compares() {
+    let template = template();
+    let of = |more: &[(&str, &str)]| {
+        let choice = Choice::of(&template, KINESIS.into_iter().chain(more.iter().copied()));
+        assert!(choice.accepted(), "{more:?}");
+        let made = choice.resources().into_iter().chain(choice.outputs());
+        made.map(|(name, _)| name).collect::<BTreeSet<String>>()
+    };
+    let plain = of(&[]);
+    let check = |more: &[(&str, &str)], expected: &[&[&str]]| {
+        let made: BTreeSet<String> = of(more).difference(&plain).cloned().collect();
+        assert_eq!(made, names(&expected.concat()), "{more:?}");
+    };
+    let shadow: &[&str] = &["ShadowTable", "ShadowTableName", "ShadowDroppedAlarm"];
+    let legacy: &[&str] = &["LegacyAlarm", "ShadowMissedAlarm"];
+    let compare: &[&str] = &[
+        "CompareErrorsAlarm",
+        "CompareFunction",
+        "CompareFunctionName",
+        "CompareLogs",
+        "ComparePermission",
+        "CompareRole",
+        "CompareSchedule",
+        "MatchRateAlarm",
+        "ReportsBucket",
+        "ReportsBucketName",
+        "ReportsBucketOverTlsOnly",
+    ];
+    let candidate: &[&str] = &[
+        "CandidateStandbyStreamMapping",
+        "CandidateStreamMapping",
+        "ProcessCandidateFunction",
+        "ProcessCandidateFunctionName",
+        "ProcessCandidateLogs",
+        "ProcessCandidateRole",
+    ];
+    check(&TAKEN_OVER_FROM[..1], &[shadow, legacy]);
+    check(&TAKEN_OVER_FROM, &[shadow, legacy, compare]);
+    check(&TRIED, &[shadow, compare, candidate]);
+}
+
+#[test]
+fn what_does_not_go_together_is_refused() {
+    let template = template();
+    let check = |more: &[(&str, &str)], accepted: bool| {
+        let parameters = KINESIS.into_iter().chain(more.iter().copied());
+        assert_eq!(Choice::of(&template, parameters).accepted(), accepted, "{more:?}");
+    };
+    let [endpoint, url, mapping] = TAKEN_OVER_FROM;
+    check(&[endpoint, url, mapping], true);
+    check(&[endpoint, url], false);
+    check(&[endpoint, mapping], false);
+    check(&[url, mapping], false);
+    // Two kinds of shadows in one table, of which one has nothing that it could be held against.
+    check(&[endpoint, TRIED[0]], false);
+}
+
+#[test]
+fn process_folds_shadows_where_there_is_a_table_and_is_never_itself_the_candidate() {
+    let template = template();
+    let check = |more: &[(&str, &str)], table: &Value| {
+        let made = Choice::of(&template, KINESIS.into_iter().chain(more.iter().copied())).resources();
+        let variables = &made["ProcessFunction"]["Properties"]["Environment"]["Variables"];
+        assert_eq!((&variables["SHADOW_TABLE"], &variables["CANDIDATE_SAMPLE"]), (table, &json!("")), "{more:?}");
+        let may_write = referred(&made["ProcessRole"]).contains("ShadowTable");
+        assert_eq!(may_write, *table != "", "{more:?}");
+    };
+    check(&[], &json!(""));
+    check(&TAKEN_OVER_FROM, &json!({ "Ref": "ShadowTable" }));
+    check(&TRIED, &json!({ "Ref": "ShadowTable" }));
+}
+
+#[test]
+fn a_candidate_is_told_what_a_candidate_reads_and_may_touch_nothing_live() {
+    let template = template();
+    let [live, candidate] = [&logical_id("process"), CANDIDATE].map(|id| properties(&template, id));
+    for same in ["CodeUri", "MemorySize", "Timeout"] {
+        assert_eq!(candidate[same], live[same], "{same}");
+    }
+    assert_eq!(candidate["Role"], arn_of("ProcessCandidateRole"));
+    assert_eq!(candidate["LoggingConfig"]["LogGroup"], json!({ "Ref": "ProcessCandidateLogs" }));
+    let variables = &candidate["Environment"]["Variables"];
+    assert_eq!(
+        *variables,
+        json!({ "SHADOW_TABLE": { "Ref": "ShadowTable" }, "CANDIDATE_SAMPLE": { "Ref": "CandidateSample" } })
+    );
+    let of_it = object(variables).keys().map(|name| (name.as_str(), TRIED[0].1));
+    let of_lambda = [("STAGE", "x"), ("AWS_LAMBDA_FUNCTION_NAME", "x"), ("AWS_REGION", "us-east-1")];
+    let config = lambda::config::read(Env::from_pairs(of_it.chain(of_lambda)), process::Config::read).unwrap();
+    assert!(matches!(config.part, Part::Candidate(_)));
+
+    let role = properties(&template, "ProcessCandidateRole");
+    for statement in statements(&role["Policies"]) {
+        for action in strings(&statement["Action"]) {
+            let (service, _) = action.split_once(':').unwrap();
+            assert!(["logs", "dynamodb", "kinesis", "kafka", "kafka-cluster", "ec2"].contains(&service), "{action}");
+            assert!(service != "dynamodb" || statement["Resource"] == arn_of("ShadowTable"), "{statement}");
+        }
+    }
+    assert!(!referred(&role).contains("ViewsTable"));
+}
+
+#[test]
+fn a_candidate_reads_what_process_reads_in_groups_of_its_own_and_never_again() {
+    let template = template();
+    for (logs, kind) in [(&KINESIS[..], "StreamMapping"), (&KAFKA, "LogMapping")] {
+        let made = Choice::of(&template, logs.iter().copied().chain(TRIED)).resources();
+        let mappings = made_of(&made, "AWS::Lambda::EventSourceMapping").into_iter();
+        let of_it: BTreeSet<String> = mappings.filter(|id| id.starts_with("Candidate")).collect();
+        assert_eq!(of_it, names(&[&format!("Candidate{kind}"), &format!("CandidateStandby{kind}")]));
+        for id in of_it {
+            let [mapping, live] = [&id, &id.replace("Candidate", "Process")].map(|id| made[id]["Properties"].clone());
+            assert_eq!(mapping["FunctionName"], json!({ "Ref": CANDIDATE }), "{id}");
+            for same in ["EventSourceArn", "Topics", "BatchSize", "ParallelizationFactor", "ProvisionedPollerConfig"] {
+                assert_eq!(mapping.get(same), live.get(same), "{id}: {same}");
+            }
+            assert_eq!((&mapping["StartingPosition"], number(&mapping["MaximumRetryAttempts"])), (&json!("LATEST"), 0));
+            assert!(number(&mapping["MaximumRecordAgeInSeconds"]) <= 3_600, "{id}");
+            assert!(mapping.get("DestinationConfig").is_none(), "{id}: nobody would apply what it gives up");
+            let group = |mapping: &Value| mapping["AmazonManagedKafkaEventSourceConfig"]["ConsumerGroupId"].clone();
+            assert!(group(&mapping).is_null() || group(&mapping) != group(&live), "{id}");
+            // The role may join that group.
+            if let Some(group) = group(&mapping)["Fn::Sub"].as_str() {
+                let resource = format!("${{Prefix}}:group/${{Cluster}}/{group}");
+                let role = &made["ProcessCandidateRole"]["Properties"]["Policies"];
+                let joins =
+                    statements(role).into_iter().filter(|statement| statement["Resource"]["Fn::Sub"][0] == resource);
+                assert_eq!(joins.count(), 1, "{id}");
+            }
+        }
+    }
+}
+
+#[test]
+fn compare_is_woken_on_a_schedule_ends_before_the_next_time_and_writes_no_view() {
+    let template = template();
+    let schedule = properties(&template, "CompareSchedule");
+    assert_eq!(schedule["ScheduleExpression"], json!({ "Fn::Sub": "rate(${CompareEveryMinutes} minutes)" }));
+    assert_eq!(schedule["Targets"][0]["Arn"], arn_of("CompareFunction"));
+    let permission = properties(&template, "ComparePermission");
+    assert_eq!(
+        (&permission["FunctionName"], &permission["SourceArn"]),
+        (&json!({ "Ref": "CompareFunction" }), &arn_of("CompareSchedule"))
+    );
+    let least = &template["Parameters"]["CompareEveryMinutes"];
+    assert!(number(&properties(&template, "CompareFunction")["Timeout"]) < 60 * number(&least["MinValue"]));
+    assert!(number(&least["Default"]) >= number(&least["MinValue"]));
+
+    let role = properties(&template, "CompareRole");
+    let writes = statements(&role["Policies"])
+        .into_iter()
+        .filter(|one| strings(&one["Action"]).contains(&"dynamodb:PutItem".to_owned()));
+    let [checkpoint] = writes.collect::<Vec<_>>().try_into().unwrap();
+    assert_eq!(checkpoint["Resource"], arn_of("ShadowTable"));
+    // The only item that is no view, as the code calls it.
+    assert_eq!(
+        checkpoint["Condition"],
+        json!({ "ForAllValues:StringEquals": { "dynamodb:LeadingKeys": ["~compare"] } })
+    );
+    let keeps = statements(&role["Policies"]).into_iter().find(|one| one["Action"] == "s3:PutObject").unwrap();
+    assert_eq!(keeps["Resource"], json!({ "Fn::Sub": format!("${{ReportsBucket.Arn}}/{}*", compare::PREFIX) }));
+}
+
+#[test]
+fn what_authorizes_compare_to_the_legacy_system_is_named_and_never_told() {
+    let template = template();
+    let with = [("LegacyAuthorizationParameter", "/playhead/legacy-authorization")];
+    for (more, may) in [(&[][..], false), (&with, true)] {
+        let parameters = KINESIS.into_iter().chain(TAKEN_OVER_FROM).chain(more.iter().copied());
+        let role = Choice::of(&template, parameters).resources()["CompareRole"]["Properties"]["Policies"].clone();
+        let read = statements(&role).into_iter().find(|one| one["Action"] == "ssm:GetParameter");
+        assert_eq!(read.is_some(), may);
+        let name =
+            "arn:${AWS::Partition}:ssm:${AWS::Region}:${AWS::AccountId}:parameter${LegacyAuthorizationParameter}";
+        assert!(read.is_none_or(|read| read["Resource"] == json!({ "Fn::Sub": name })));
+    }
+}
