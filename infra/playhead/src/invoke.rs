@@ -39,6 +39,8 @@ pub enum Function {
     Retry,
     /// Takes requests of the HTTP API: the member's history
     Query,
+    /// Takes what its schedule sends: nothing that matters
+    Compare,
 }
 
 /// Runs `playhead invoke`.
@@ -58,6 +60,7 @@ pub async fn run(args: Args) -> Result<()> {
         Function::Process => &endpoints.process_function,
         Function::Retry => &endpoints.retry_function,
         Function::Query => &endpoints.query_function,
+        Function::Compare => endpoints.compare_function.as_ref().context("this local cloud compares nothing")?,
     };
     let client = aws_sdk_lambda::Client::new(&endpoints.sdk_config());
     let answer = client.invoke().function_name(name).payload(Blob::new(event)).send().await;

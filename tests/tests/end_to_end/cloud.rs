@@ -1,6 +1,6 @@
 //! The local cloud that all tests share, and what is read of it beside its API.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,8 +9,9 @@ use anyhow::{Context as _, Result, anyhow};
 use apply::DeadLetter;
 use aws_sdk_dynamodb::types::AttributeValue;
 pub(crate) use lambda::clock::now_ms;
+use legacy::Legacy;
 use playback::session::SessionId;
-use playhead::local::{Endpoints, LocalCloud, LocalOptions, Primary, Progress, Standby};
+use playhead::local::{Endpoints, LocalCloud, LocalDynamoDb, LocalOptions, Primary, Progress, Standby};
 use playhead_tests::within;
 use tokio::runtime::Runtime;
 use tokio::sync::{Mutex, RwLock};
@@ -23,8 +24,46 @@ const PATIENCE: Duration = Duration::from_secs(90);
 static CLOUD: LazyLock<Result<Cloud>> = LazyLock::new(|| Cloud::start(LocalOptions::named(RUN)?));
 static WITHOUT_MSK: LazyLock<Result<Cloud>> = LazyLock::new(|| {
     let named = LocalOptions::named(&format!("{RUN}-without-msk"))?;
-    Cloud::start(LocalOptions { primary: Primary::Kinesis, standby: Standby::None, ..named })
+    let parameters = with([("CandidateSample", "50%"), SETTLED_AFTER]);
+    Cloud::start(LocalOptions { primary: Primary::Kinesis, standby: Standby::None, parameters, ..named })
 });
+static MOVING: LazyLock<Result<Moving>> = LazyLock::new(Moving::start);
+
+/// So that a test need not wait for long.
+const SETTLED_AFTER: (&str, &str) = ("CompareSettledAfterSeconds", "1");
+
+fn with<const N: usize>(parameters: [(&str, &str); N]) -> BTreeMap<String, String> {
+    parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+}
+
+/// A deployment that takes over from another system, and that system, with a database of its own.
+pub(crate) struct Moving {
+    cloud: Cloud,
+    pub(crate) legacy: Legacy,
+    _database: LocalDynamoDb,
+    /// The one that the system answers on.
+    _runtime: Runtime,
+}
+
+impl Moving {
+    fn start() -> Result<Self> {
+        let runtime = Runtime::new()?;
+        let (database, legacy) = runtime.block_on(async {
+            let database = LocalDynamoDb::emulator(&format!("{RUN}-legacy")).await?;
+            let legacy = Legacy::start(&database.sdk_config(), "viewings").await?;
+            anyhow::Ok((database, legacy))
+        })?;
+        let (endpoint, sessions) = (format!("{}/v1/events", legacy.url), legacy.sessions_url());
+        let parameters = with([
+            ("LegacyEndpoint", &endpoint),
+            ("LegacySessionsUrl", &sessions),
+            ("LegacyMapping", legacy::MAPPING),
+            SETTLED_AFTER,
+        ]);
+        let cloud = Cloud::start(LocalOptions { parameters, ..LocalOptions::named(&format!("{RUN}-moving"))? })?;
+        Ok(Self { cloud, legacy, _database: database, _runtime: runtime })
+    }
+}
 
 /// A running local cloud with the runtime that its poller lives on.
 pub(crate) struct Cloud {
@@ -94,16 +133,26 @@ impl Cloud {
         }
     }
 
-    /// The stored item of a session as the table has it.
+    /// The stored item of a session as the table of the views has it.
     pub(crate) async fn stored(
         &self,
+        profile_id: &str,
+        session: &SessionId,
+    ) -> Result<Option<HashMap<String, AttributeValue>>> {
+        self.stored_in(&self.endpoints.views_table, profile_id, session).await
+    }
+
+    /// The same as another table has it.
+    pub(crate) async fn stored_in(
+        &self,
+        table: &str,
         profile_id: &str,
         session: &SessionId,
     ) -> Result<Option<HashMap<String, AttributeValue>>> {
         let answer = self
             .dynamodb
             .get_item()
-            .table_name(&self.endpoints.views_table)
+            .table_name(table)
             .key("pk", AttributeValue::S(profile_id.to_owned()))
             .key("sk", AttributeValue::S(format!("{}#{}", session.ulid, session.home)))
             .consistent_read(true)
@@ -118,14 +167,27 @@ pub(crate) fn run(test: impl AsyncFnOnce(&'static Cloud) -> Result<()>) -> Resul
     run_on(Cloud::shared(&CLOUD)?, test)
 }
 
-/// Runs a test on a cloud whose only log is a Kinesis stream.
+/// Runs a test on a cloud whose only log is a Kinesis stream, while no other test runs on it: all that it does is compared.
 pub(crate) fn run_without_msk(test: impl AsyncFnOnce(&'static Cloud) -> Result<()>) -> Result<()> {
-    run_on(Cloud::shared(&WITHOUT_MSK)?, test)
+    run_alone_on(Cloud::shared(&WITHOUT_MSK)?, test)
 }
 
 fn run_on(cloud: &'static Cloud, test: impl AsyncFnOnce(&'static Cloud) -> Result<()>) -> Result<()> {
     cloud.runtime.block_on(async {
         let _beside_others = cloud.local.read().await;
+        test(cloud).await
+    })
+}
+
+/// Runs a test on a cloud that takes over from another system, while no other test runs on it: they share a routing document.
+pub(crate) fn run_moving(test: impl AsyncFnOnce(&'static Cloud, &Legacy) -> Result<()>) -> Result<()> {
+    let moving = MOVING.as_ref().map_err(|error| anyhow!("the local cloud did not start: {error:#}"))?;
+    run_alone_on(&moving.cloud, async |cloud| test(cloud, &moving.legacy).await)
+}
+
+fn run_alone_on(cloud: &'static Cloud, test: impl AsyncFnOnce(&'static Cloud) -> Result<()>) -> Result<()> {
+    cloud.runtime.block_on(async {
+        let _alone = cloud.local.write().await;
         test(cloud).await
     })
 }

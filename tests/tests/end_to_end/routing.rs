@@ -20,7 +20,7 @@ struct Line {
 }
 
 /// What `playhead routing …` prints, when it succeeds.
-async fn command(deployment: &Deployment, line: &str) -> Result<String> {
+pub(crate) async fn command(deployment: &Deployment, line: &str) -> Result<String> {
     let args = Line::try_parse_from(std::iter::once("routing").chain(line.split(' ')))?.args;
     let mut printed = Vec::new();
     let status = routing::run_on(deployment, args, &mut printed).await?;

@@ -16,8 +16,8 @@ fn the_views_are_the_expected_ones_with_a_stream_as_the_only_log() -> Result<()>
         let mappings = aws_sdk_lambda::Client::new(&sdk).list_event_source_mappings().send().await?;
         let sources = mappings.event_source_mappings().iter().filter_map(|mapping| mapping.event_source_arn());
         assert!(
-            sources.clone().count() == 3 && !sources.clone().any(|arn| arn.contains(":kafka:")),
-            "stream and queues"
+            sources.clone().count() == 4 && !sources.clone().any(|arn| arn.contains(":kafka:")),
+            "stream, twice for the candidate reads it too, and queues"
         );
         assert_eq!((&cloud.endpoints.log_bootstrap, &cloud.endpoints.standby_stream), (&None, &None));
 

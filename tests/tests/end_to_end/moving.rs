@@ -1,0 +1,190 @@
+//! Moving from another system: who is on which path, that shadows are apart, and that live traffic does not notice them. And trying new
+//! code beside the live one.
+
+use std::collections::HashMap;
+
+use anyhow::{Context as _, Result, ensure};
+use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_lambda::primitives::Blob;
+use compare::Report;
+use lambda::routing::MAX_AGE;
+use legacy::Legacy;
+use playback::rollout::{Share, bucket};
+use playhead::stack::Deployment;
+use playhead_tests::functions::configure;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use super::cloud::{Cloud, eventually, run_moving, run_without_msk};
+use super::member::{Member, Viewing};
+use super::routing::command;
+
+/// Puts profiles on paths by name, and everybody else on the legacy one; waits until every function follows.
+async fn roll_out(cloud: &Cloud, shadow: &[&Member], moved: &[&Member]) -> Result<()> {
+    let ids = |members: &[&Member]| members.iter().map(|member| member.profile_id.clone()).collect::<Vec<_>>();
+    let always = json!({ "shadow": ids(shadow), "async": ids(moved) });
+    let document = json!({ "version": 1, "rollout": { "salt": "test", "always": always } });
+    let file = cloud.endpoints.run_dir.join("rollout.json");
+    std::fs::write(&file, document.to_string())?;
+    let path = file.to_str().context("a path that is no text")?;
+    command(&Deployment::local(&cloud.endpoints)?, &format!("set --file {path}")).await?;
+    tokio::time::sleep(MAX_AGE).await;
+    Ok(())
+}
+
+fn shadow_table(cloud: &Cloud) -> Result<&str> {
+    cloud.endpoints.shadow_table.as_deref().context("there is no shadow table")
+}
+
+async fn in_shadow(cloud: &Cloud, viewing: &Viewing) -> Result<Option<HashMap<String, AttributeValue>>> {
+    cloud.stored_in(shadow_table(cloud)?, &viewing.profile_id, &viewing.session).await
+}
+
+async fn in_views(cloud: &Cloud, viewing: &Viewing) -> Result<bool> {
+    Ok(cloud.stored(&viewing.profile_id, &viewing.session).await?.is_some())
+}
+
+/// Waits until a session is in the shadow table.
+async fn shadowed(cloud: &Cloud, viewing: &Viewing) -> Result<()> {
+    eventually("the shadow view", async || in_shadow(cloud, viewing).await).await.map(drop)
+}
+
+/// How many events the legacy system has of a session; `None` if it does not know it.
+async fn in_legacy(cloud: &Cloud, legacy: &Legacy, viewing: &Viewing) -> Result<Option<u64>> {
+    let url = format!("{}/v1/profiles/{}/sessions/{}", legacy.url, viewing.profile_id, viewing.id());
+    let answer = cloud.http.get(url).send().await?;
+    match answer.status() {
+        StatusCode::NOT_FOUND => Ok(None),
+        status if status.is_success() => Ok(answer.json::<Value>().await?["reports"]["count"].as_u64()),
+        status => anyhow::bail!("the legacy system answers {status}"),
+    }
+}
+
+/// Wakes `compare` as its schedule does until it has compared so many sessions; the sum of what it kept in its bucket.
+async fn compared(cloud: &Cloud, sessions: u64) -> Result<Report> {
+    let sdk = cloud.endpoints.sdk_config();
+    let (lambda, s3) = (aws_sdk_lambda::Client::new(&sdk), aws_sdk_s3::Client::new(&sdk));
+    let function = cloud.endpoints.compare_function.as_deref().context("there is no compare")?;
+    let bucket = cloud.endpoints.reports_bucket.as_deref().context("there is no bucket of reports")?;
+    eventually("the comparison", async || {
+        let answer = lambda.invoke().function_name(function).payload(Blob::new("{}")).send().await?;
+        let said = String::from_utf8_lossy(answer.payload().map(AsRef::as_ref).unwrap_or_default()).into_owned();
+        ensure!(answer.function_error.is_none(), "compare failed: {said}");
+        let mut sum = Report::default();
+        let listed = s3.list_objects_v2().bucket(bucket).prefix(compare::PREFIX).send().await?;
+        for object in listed.contents.unwrap_or_default() {
+            let key = object.key.context("an object without a key")?;
+            let kept = s3.get_object().bucket(bucket).key(key).send().await?.body.collect().await?;
+            sum.merge(serde_json::from_slice(&kept.into_bytes())?);
+        }
+        Ok((sum.compared >= sessions).then_some(sum))
+    })
+    .await
+}
+
+#[test]
+fn each_profile_is_on_its_path_and_shadows_are_folded_apart_and_match() -> Result<()> {
+    run_moving(async |cloud, legacy| {
+        let [old, tried, moved] = ["old", "tried", "moved"].map(|name| Member::new(cloud, name));
+        roll_out(cloud, &[&tried], &[&moved]).await?;
+        let [of_old, of_tried, of_moved] = [&old, &tried, &moved].map(|member| Viewing::begin(member, "t1"));
+        for (member, viewing) in [(&old, &of_old), (&tried, &of_tried)] {
+            // To the byte what the legacy system says, shadow or not.
+            let answer = member.send(&viewing.events(4)).await?;
+            assert_eq!((answer.status, answer.body), (StatusCode::OK, json!({"ok": true, "stored": 4, "refused": 0})));
+        }
+        moved.post(&of_moved.events(4)).await?;
+
+        moved.history_with(&[(&of_moved, 4)]).await?;
+        shadowed(cloud, &of_tried).await?;
+        assert_eq!(in_legacy(cloud, legacy, &of_old).await?, Some(4));
+        assert_eq!(in_legacy(cloud, legacy, &of_tried).await?, Some(4));
+        assert_eq!(in_legacy(cloud, legacy, &of_moved).await?, None);
+        for (viewing, shadow, views) in [(&of_old, false, false), (&of_tried, true, false), (&of_moved, false, true)] {
+            let found = (in_shadow(cloud, viewing).await?.is_some(), in_views(cloud, viewing).await?);
+            assert_eq!(found, (shadow, views), "{}", viewing.profile_id);
+        }
+
+        let report = compared(cloud, 1).await?;
+        assert_eq!((report.compared, report.matched), (1, 1), "{report:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_request_of_profiles_on_both_sides_is_split() -> Result<()> {
+    run_moving(async |cloud, legacy| {
+        let [old, moved] = ["split-old", "split-moved"].map(|name| Member::by_service(cloud, name));
+        roll_out(cloud, &[], &[&moved]).await?;
+        let [of_old, of_moved] = [&old, &moved].map(|member| Viewing::begin(member, "t1"));
+        let mut events = of_old.events(2);
+        events.extend(of_moved.events(3));
+        moved.post(&events).await?;
+        moved.history_with(&[(&of_moved, 3)]).await?;
+        assert_eq!(in_legacy(cloud, legacy, &of_old).await?, Some(2));
+        assert_eq!(in_legacy(cloud, legacy, &of_moved).await?, None);
+        assert!(!in_views(cloud, &of_old).await?);
+        Ok(())
+    })
+}
+
+#[test]
+fn live_traffic_goes_on_while_there_is_no_shadow_table_and_nothing_of_a_shadow_is_dead_or_retried() -> Result<()> {
+    run_moving(async |cloud, _| {
+        let [tried, moved] = ["untouched-tried", "untouched-moved"].map(|name| Member::new(cloud, name));
+        roll_out(cloud, &[&tried], &[&moved]).await?;
+        let process = &cloud.endpoints.process_function;
+        let table = shadow_table(cloud)?.to_owned();
+        configure(&cloud.endpoints, process, &[("SHADOW_TABLE", Some("no-such-table"))]).await?;
+        let lost = Viewing::begin(&tried, "t1");
+        let went_on = async {
+            assert_eq!(tried.send(&lost.events(3)).await?.status, StatusCode::OK);
+            let viewing = Viewing::begin(&moved, "t1");
+            moved.post(&viewing.events(3)).await?;
+            moved.history_with(&[(&viewing, 3)]).await.map(drop)
+        };
+        let went_on = went_on.await;
+        configure(&cloud.endpoints, process, &[("SHADOW_TABLE", Some(&table))]).await?;
+        went_on?;
+
+        // With the table back, what comes then is folded, and what came before is forgotten.
+        let found = Viewing::begin(&tried, "t2");
+        assert_eq!(tried.send(&found.events(3)).await?.status, StatusCode::OK);
+        shadowed(cloud, &found).await?;
+        assert!(in_shadow(cloud, &lost).await?.is_none());
+        assert_eq!(cloud.count_dead_letters(|_| true).await?, 0);
+        let waiting = aws_sdk_sqs::types::QueueAttributeName::ApproximateNumberOfMessages;
+        let attributes = cloud.sqs.get_queue_attributes().queue_url(&cloud.endpoints.retry_queue_url);
+        let attributes = attributes.attribute_names(waiting.clone()).send().await?.attributes.unwrap_or_default();
+        assert_eq!(attributes.get(&waiting).map(String::as_str), Some("0"));
+        Ok(())
+    })
+}
+
+#[test]
+fn a_candidate_folds_its_sample_beside_the_live_code_and_agrees_with_it() -> Result<()> {
+    run_without_msk(async |cloud| {
+        let members: Vec<Member> = (0..20).map(|number| Member::new(cloud, &format!("sampled-{number}"))).collect();
+        let viewings: Vec<Viewing> = members.iter().map(|member| Viewing::begin(member, "t1")).collect();
+        for (member, viewing) in members.iter().zip(&viewings) {
+            member.post(&viewing.events(3)).await?;
+        }
+        let half: Share = "50%".parse()?;
+        let is_sampled = |viewing: &&Viewing| bucket("candidate", &viewing.profile_id) < half.buckets();
+        let (sampled, others): (Vec<&Viewing>, Vec<&Viewing>) = viewings.iter().partition(is_sampled);
+        assert!(sampled.len() > 3 && others.len() > 3, "{} and {}", sampled.len(), others.len());
+        for viewing in &sampled {
+            shadowed(cloud, viewing).await?;
+        }
+        for (member, viewing) in members.iter().zip(&viewings) {
+            member.history_with(&[(viewing, 3)]).await?;
+        }
+        for viewing in &others {
+            assert!(in_shadow(cloud, viewing).await?.is_none(), "{}", viewing.profile_id);
+        }
+        // Beside these, sessions of other tests are in the sample, too.
+        let report = compared(cloud, sampled.len() as u64).await?;
+        assert_eq!(report.matched, report.compared, "{report:?}");
+        Ok(())
+    })
+}
