@@ -422,7 +422,7 @@ mod tests {
         check(b"", Reason::NotAnEnvelope, "schema_version");
         check(b"\xff\xff\xff", Reason::NotAnEnvelope, "");
         check(b"{\"events\":[]}", Reason::NotAnEnvelope, "");
-        check(&with(|e| e.schema_version = 2), Reason::UnknownSchemaVersion, "schema_version");
+        check(&with(|e| e.schema_version = SCHEMA_VERSION + 1), Reason::UnknownSchemaVersion, "schema_version");
         check(&with(|e| e.session_id = "x".to_owned()), Reason::InvalidEnvelope, "session_id");
         check(&with(|e| e.profile_id.clear()), Reason::InvalidEnvelope, "profile_id");
         check(&with(|e| e.title_id = "#".to_owned()), Reason::InvalidEnvelope, "title_id");

@@ -5,7 +5,7 @@ use crate::player::{BEGAN, Session, altered_record, received, record, record_at}
 use crate::shape::{kafka_record, kinesis_record, list, msk, sqs_message, with_attribute};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use playback::envelope::join_delimited;
+use playback::envelope::{SCHEMA_VERSION, join_delimited};
 use serde_json::{Value, json};
 
 /// What is no envelope: text where protobuf should be.
@@ -115,7 +115,7 @@ fn msk_applied() -> Vec<Case> {
 fn msk_poison() -> Vec<Case> {
     let (first, second, _) = sessions();
     let good = |offset, seq| kafka(0, offset, &first, first.watched(seq, seq));
-    let version = altered_record(second.watched(0, 2), |envelope| envelope.schema_version = 2);
+    let version = altered_record(second.watched(0, 2), |envelope| envelope.schema_version = SCHEMA_VERSION + 1);
     let beyond = altered_record(second.watched(0, 2), |envelope| envelope.events[1].position_ms = 2_700_001);
     let (mut null, mut absent) = (kafka_record(0, 16, &second.id, b""), kafka_record(0, 17, &second.id, b""));
     null["value"] = Value::Null;
@@ -242,7 +242,7 @@ fn sqs() -> Vec<Case> {
     let (first, second, third) = sessions();
     let good = body(&[record(first.watched(0, 1))]);
     let many = body(&[record(first.watched(0, 1)), record(second.watched(0, 0)), record(first.watched(2, 2))]);
-    let version = altered_record(second.watched(0, 2), |envelope| envelope.schema_version = 2);
+    let version = altered_record(second.watched(0, 2), |envelope| envelope.schema_version = SCHEMA_VERSION + 1);
     let mixed = body(&[record(first.watched(0, 1)), GARBAGE.to_vec(), version, record(third.watched(0, 0))]);
     let mut cut = join_delimited([record(first.watched(0, 1)).as_slice(), record(second.watched(0, 0)).as_slice()]);
     cut.truncate(cut.len() - 1);
@@ -306,7 +306,7 @@ fn sqs() -> Vec<Case> {
 fn kinesis() -> Vec<Case> {
     let (first, second, _) = sessions();
     let put = |number, session: &Session, events| kinesis_record(number, &session.id, &record(events));
-    let version = altered_record(second.watched(0, 2), |envelope| envelope.schema_version = 2);
+    let version = altered_record(second.watched(0, 2), |envelope| envelope.schema_version = SCHEMA_VERSION + 1);
     vec![
         case(
             "kinesis",
