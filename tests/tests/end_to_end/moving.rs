@@ -2,14 +2,17 @@
 //! code beside the live one.
 
 use std::collections::HashMap;
+use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, ensure};
 use aws_sdk_dynamodb::types::AttributeValue;
-use aws_sdk_lambda::primitives::Blob;
+use clap::Parser;
 use compare::Report;
 use lambda::routing::MAX_AGE;
 use legacy::Legacy;
 use playback::rollout::{Share, bucket};
+use playhead::reports::{self, Sites};
+use playhead::rollout;
 use playhead::stack::Deployment;
 use playhead_tests::functions::configure;
 use reqwest::StatusCode;
@@ -62,24 +65,31 @@ async fn in_legacy(cloud: &Cloud, legacy: &Legacy, viewing: &Viewing) -> Result<
 
 /// Wakes `compare` as its schedule does until it has compared so many sessions; the sum of what it kept in its bucket.
 async fn compared(cloud: &Cloud, sessions: u64) -> Result<Report> {
-    let sdk = cloud.endpoints.sdk_config();
-    let (lambda, s3) = (aws_sdk_lambda::Client::new(&sdk), aws_sdk_s3::Client::new(&sdk));
-    let function = cloud.endpoints.compare_function.as_deref().context("there is no compare")?;
-    let bucket = cloud.endpoints.reports_bucket.as_deref().context("there is no bucket of reports")?;
+    let sites = Sites::find(&Deployment::local(&cloud.endpoints)?).await;
     eventually("the comparison", async || {
-        let answer = lambda.invoke().function_name(function).payload(Blob::new("{}")).send().await?;
-        let said = String::from_utf8_lossy(answer.payload().map(AsRef::as_ref).unwrap_or_default()).into_owned();
-        ensure!(answer.function_error.is_none(), "compare failed: {said}");
-        let mut sum = Report::default();
-        let listed = s3.list_objects_v2().bucket(bucket).prefix(compare::PREFIX).send().await?;
-        for object in listed.contents.unwrap_or_default() {
-            let key = object.key.context("an object without a key")?;
-            let kept = s3.get_object().bucket(bucket).key(key).send().await?.body.collect().await?;
-            sum.merge(serde_json::from_slice(&kept.into_bytes())?);
-        }
-        Ok((sum.compared >= sessions).then_some(sum))
+        let run = reports::run_now(&sites).await;
+        ensure!(run.missed.is_empty() && run.without.is_empty(), "compare failed: {run:?}");
+        let kept = reports::since(&sites, 0).await;
+        ensure!(kept.missed.is_empty(), "{kept:?}");
+        Ok((kept.total.compared >= sessions).then_some(kept.total))
     })
     .await
+}
+
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    args: rollout::Args,
+}
+
+/// What `playhead rollout …` prints, when it succeeds.
+async fn rollout_command(cloud: &Cloud, line: &str) -> Result<String> {
+    let deployment = Deployment::local(&cloud.endpoints)?;
+    let args = Line::try_parse_from(std::iter::once("rollout").chain(line.split(' ')))?.args;
+    let mut printed = Vec::new();
+    let status = rollout::run_on(&deployment, &Sites::find(&deployment).await, args, &mut printed).await?;
+    assert_eq!(status, ExitCode::SUCCESS, "{line}: {}", String::from_utf8_lossy(&printed));
+    Ok(String::from_utf8(printed)?)
 }
 
 #[test]
@@ -107,6 +117,18 @@ fn each_profile_is_on_its_path_and_shadows_are_folded_apart_and_match() -> Resul
 
         let report = compared(cloud, 1).await?;
         assert_eq!((report.compared, report.matched), (1, 1), "{report:?}");
+
+        // One session is not much to promote others on.
+        let refused = rollout_command(cloud, "set async=1% shadow=100%").await.unwrap_err().to_string();
+        assert!(refused.contains("async stays at 0%") && refused.contains("--min-sample"), "{refused}");
+        let set = rollout_command(cloud, "set async=1% shadow=100% --min-sample 1").await?;
+        assert!(set.contains("99.00% of all profiles move legacy -> shadow"), "{set}");
+        assert!(
+            set.contains("of the local cloud's tables") && set.contains("1 sessions compared, 100% match"),
+            "{set}"
+        );
+        let shown = rollout_command(cloud, &format!("show --profile {}", moved.profile_id)).await?;
+        assert!(shown.contains("async=1% shadow=100% salt=test") && shown.contains("async, by its list"), "{shown}");
         Ok(())
     })
 }
