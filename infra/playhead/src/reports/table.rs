@@ -16,13 +16,17 @@ pub(crate) fn percent(part: u64, whole: u64) -> String {
 }
 
 impl Found {
-    /// One line: how many sessions were compared, and how many match.
+    /// One line: how many sessions were compared, how many match, and how many could not be compared.
     #[must_use]
     pub fn line(&self) -> String {
         let Report { compared, matched, .. } = self.total;
-        match compared {
+        let said = match compared {
             0 => "no session was compared".to_owned(),
             _ => format!("{compared} sessions compared, {} match", percent(matched, compared)),
+        };
+        match self.total.unanswered.values().sum() {
+            0_u64 => said,
+            unanswered => format!("{said}; {unanswered} could not be compared"),
         }
     }
 
@@ -181,6 +185,6 @@ Examples, ids hashed (of a session you know: printf '%s' SESSION_ID | sha256sum 
 compare is not deployed in x: it comes with LegacySessionsUrl and LegacyMapping, or with CandidateSample.
 ";
         assert_eq!(found.text(), expect);
-        assert_eq!(found.line(), "1000 sessions compared, 99.50% match");
+        assert_eq!(found.line(), "1000 sessions compared, 99.50% match; 3 could not be compared");
     }
 }

@@ -1,7 +1,7 @@
 //! `playhead rollout show`: what there is, and the paths of some profiles.
 
 use super::set::NO_EFFECT;
-use playback::rollout::{Path, Rollout, bucket};
+use playback::rollout::{Path, Rollout, Share, bucket};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ pub(super) struct Shown {
     /// Whether there is a legacy system, without which everybody is async.
     has_legacy: bool,
     /// The share of each path, lists apart.
-    shares: BTreeMap<&'static str, String>,
+    shares: BTreeMap<&'static str, Share>,
     /// Those that were asked for.
     profiles: Vec<Profile>,
 }
@@ -32,16 +32,13 @@ struct Profile {
 impl Shown {
     /// What a rollout, if there is one, makes of everybody, and of these.
     pub(super) fn of(rollout: Option<Rollout>, has_legacy: bool, profiles: &[String]) -> Self {
-        let all = |path: Path| {
-            let share =
-                |path: Path| (path.as_str(), if path == all_path(has_legacy) { "100%" } else { "0%" }.to_owned());
-            share(path)
-        };
         let followed = rollout.as_ref().filter(|_| has_legacy);
-        let shares = match followed {
-            Some(rollout) => Path::ALL.map(|path| (path.as_str(), rollout.share_of(path).to_string())),
-            None => Path::ALL.map(all),
+        let share = |path: Path| match followed {
+            Some(rollout) => rollout.share_of(path),
+            None if path == all_path(has_legacy) => Share::ALL,
+            None => Share::NONE,
         };
+        let shares = Path::ALL.map(|path| (path.as_str(), share(path)));
         let profile = |profile_id: &String| Profile {
             profile_id: profile_id.clone(),
             bucket: rollout.as_ref().map(|rollout| bucket(rollout.salt(), profile_id)),
@@ -67,7 +64,7 @@ impl Shown {
         };
         let _ = writeln!(text, "\n{:<10} {:>8}", "path", "profiles");
         for path in Path::ALL {
-            let share = self.shares.get(path.as_str()).map(String::as_str).unwrap_or_default();
+            let share = self.shares.get(path.as_str()).map(Share::to_string).unwrap_or_default();
             let listed = self.rollout.as_ref().map(|rollout| rollout.always().of(path)).filter(|ids| !ids.is_empty());
             let listed = listed.map(|ids| ids.iter().map(String::as_str).collect::<Vec<_>>().join(", "));
             let listed = listed.map_or_else(String::new, |ids| format!("  and always {ids}"));
