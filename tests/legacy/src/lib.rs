@@ -15,7 +15,7 @@ pub use behaviour::{Behaviour, Bug, Bugs};
 
 use anyhow::{Context as _, Result};
 use aws_config::SdkConfig;
-use axum::body::Bytes;
+use axum::body::{Bytes, to_bytes};
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -27,8 +27,9 @@ use lambda::clock::now_ms;
 use playback::contract::MAX_DECOMPRESSED_BYTES;
 use playback::edge::{SessionWindow, parse_request, validate};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::io::Read as _;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use table::{Arrived, Table};
 use tokio::net::TcpListener;
 use viewing::Kept;
@@ -42,13 +43,37 @@ pub struct Legacy {
     /// Its base URL, without a slash at its end.
     pub url: String,
     behaviour: Arc<RwLock<Behaviour>>,
+    given: Given,
 }
+
+/// A service that has its address already, and no table yet: who connects waits.
+#[derive(Debug)]
+pub struct Listening {
+    /// Its base URL, without a slash at its end.
+    pub url: String,
+    listener: TcpListener,
+}
+
+/// An answer as it left the service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its header `content-type`, if it is text.
+    pub content_type: Option<String>,
+    /// Its body.
+    pub body: Bytes,
+}
+
+/// Answers by the header `x-request-id` of their requests.
+type Given = Arc<Mutex<BTreeMap<String, Answered>>>;
 
 /// What its requests need.
 #[derive(Clone)]
 struct Service {
     table: Table,
     behaviour: Arc<RwLock<Behaviour>>,
+    given: Given,
 }
 
 impl Legacy {
@@ -57,31 +82,66 @@ impl Legacy {
     /// # Errors
     /// If no port is to be had, or no table.
     pub async fn start(sdk: &SdkConfig, table: &str) -> Result<Self> {
-        let table = Table::open(sdk, table).await?;
+        Self::listen().await?.serve(sdk, table).await
+    }
+
+    /// Takes a free port of the loopback interface, for who has to tell its address before there is a table.
+    ///
+    /// # Errors
+    /// If no port is to be had.
+    pub async fn listen() -> Result<Listening> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("a port for the legacy service")?;
-        let url = format!("http://{}", listener.local_addr()?);
-        let behaviour = Arc::<RwLock<Behaviour>>::default();
-        let service = Service { table, behaviour: Arc::clone(&behaviour) };
-        let app = Router::new()
-            .route("/v1/events", post(take))
-            .route("/v1/profiles/{profile}/sessions", get(list))
-            .route("/v1/profiles/{profile}/sessions/{session}", get(one))
-            .layer(middleware::from_fn_with_state(service.clone(), behave))
-            .with_state(service);
-        tokio::spawn(async { axum::serve(listener, app).await });
-        Ok(Self { url, behaviour })
+        Ok(Listening { url: format!("http://{}", listener.local_addr()?), listener })
+    }
+
+    /// What it has answered to the requests with a header `x-request-id`, by that.
+    #[must_use]
+    pub fn answered(&self) -> BTreeMap<String, Answered> {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Where it lists the sessions of a profile, as `compare` wants to be told (`LEGACY_SESSIONS_URL`).
     #[must_use]
     pub fn sessions_url(&self) -> String {
-        format!("{}/v1/profiles/{{profile_id}}/sessions", self.url)
+        sessions_url(&self.url)
     }
 
     /// Behaves like this from the next request on.
     pub fn behave(&self, behaviour: Behaviour) {
         *self.behaviour.write().unwrap_or_else(PoisonError::into_inner) = behaviour;
     }
+}
+
+impl Listening {
+    /// Serves from this table, which is made if it is not there.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub async fn serve(self, sdk: &SdkConfig, table: &str) -> Result<Legacy> {
+        let Self { url, listener } = self;
+        let (behaviour, given) = (Arc::<RwLock<Behaviour>>::default(), Given::default());
+        let table = Table::open(sdk, table).await?;
+        let service = Service { table, behaviour: Arc::clone(&behaviour), given: Arc::clone(&given) };
+        let app = Router::new()
+            .route("/v1/events", post(take))
+            .route("/v1/profiles/{profile}/sessions", get(list))
+            .route("/v1/profiles/{profile}/sessions/{session}", get(one))
+            .layer(middleware::from_fn_with_state(service.clone(), behave))
+            .layer(middleware::from_fn_with_state(service.clone(), remember))
+            .with_state(service);
+        tokio::spawn(async { axum::serve(listener, app).await });
+        Ok(Legacy { url, behaviour, given })
+    }
+
+    /// As [`Legacy::sessions_url`].
+    #[must_use]
+    pub fn sessions_url(&self) -> String {
+        sessions_url(&self.url)
+    }
+}
+
+fn sessions_url(url: &str) -> String {
+    format!("{url}/v1/profiles/{{profile_id}}/sessions")
 }
 
 impl Service {
@@ -113,6 +173,18 @@ async fn behave(State(service): State<Service>, request: Request, next: Next) ->
         Some(status) => Failed(status, "as was asked for".to_owned()).into_response(),
         None => next.run(request).await,
     }
+}
+
+async fn remember(State(service): State<Service>, request: Request, next: Next) -> Result<Response, Failed> {
+    let id = request.headers().get("x-request-id").and_then(|id| id.to_str().ok()).map(str::to_owned);
+    let answer = next.run(request).await;
+    let Some(id) = id else { return Ok(answer) };
+    let (parts, body) = answer.into_parts();
+    let body = to_bytes(body, usize::MAX).await.map_err(anyhow::Error::from)?;
+    let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let answered = Answered { status: parts.status, content_type: content_type.map(str::to_owned), body: body.clone() };
+    service.given.lock().unwrap_or_else(PoisonError::into_inner).insert(id, answered);
+    Ok(Response::from_parts(parts, body.into()))
 }
 
 async fn take(State(service): State<Service>, headers: HeaderMap, body: Bytes) -> Result<Response, Failed> {

@@ -64,6 +64,10 @@ pub struct Books {
     pub lost_races: u64,
     /// Calls that the store throttled.
     pub throttles: u64,
+    /// Events of which a copy went to the log for the shadow, while another system had them; they are in no other sum.
+    pub shadow_appended: u64,
+    /// Events of which no copy did, though one should have.
+    pub shadow_missed: u64,
     /// Answers to HTTP requests, by status.
     pub requests: BTreeMap<String, u64>,
     /// The same events by the minute in which they were accepted, its beginning in Unix milliseconds.
@@ -179,6 +183,8 @@ impl AddAssign<&Books> for Books {
         self.view_reads += other.view_reads;
         self.lost_races += other.lost_races;
         self.throttles += other.throttles;
+        self.shadow_appended += other.shadow_appended;
+        self.shadow_missed += other.shadow_missed;
         for (minute, counts) in &other.minutes {
             *self.minutes.entry(*minute).or_default() += *counts;
         }
@@ -272,6 +278,8 @@ impl Books {
             "ViewReads" => self.view_reads += n,
             "LostRaces" => self.lost_races += n,
             "Throttles" => self.throttles += n,
+            "ShadowAppended" => self.shadow_appended += n,
+            "ShadowMissed" => self.shadow_missed += n,
             "Requests" => by(&mut self.requests, "Code"),
             _ => {}
         }

@@ -62,7 +62,9 @@ pub struct Model {
 }
 
 impl Model {
-    fn viewer_count(&self) -> usize {
+    /// How many profiles watch.
+    #[must_use]
+    pub fn viewer_count(&self) -> usize {
         self.viewers.map_or((self.sessions / 3).max(1), |viewers| viewers as usize)
     }
 }

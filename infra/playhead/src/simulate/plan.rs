@@ -148,7 +148,7 @@ impl Post {
     }
 
     /// The sessions of its well-formed events, in their order.
-    pub(super) fn sessions(&self) -> Vec<&str> {
+    pub(crate) fn sessions(&self) -> Vec<&str> {
         let good = self.events.iter().filter(|planned| planned.rejected_as.is_none());
         let mut sessions: Vec<&str> = good.map(|planned| planned.event.session_id.as_str()).collect();
         sessions.dedup();

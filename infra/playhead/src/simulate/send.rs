@@ -4,6 +4,7 @@
 use super::plan::{Plan, Post};
 use crate::local::Endpoints;
 use anyhow::{Context, Result, bail};
+use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
 use futures::{StreamExt as _, stream};
 use indicatif::ProgressBar;
@@ -115,7 +116,7 @@ pub struct SendReport {
     pub accepted: usize,
     /// Events that it rejected, by code.
     pub rejected: BTreeMap<String, usize>,
-    /// POSTs that were answered with a `202` at the first attempt.
+    /// POSTs that were answered as taken at the first attempt, see [`Attempt::succeeded`].
     pub first_try: usize,
     /// Attempts after the first one.
     pub retries: usize,
@@ -123,12 +124,27 @@ pub struct SendReport {
     pub failed_posts: BTreeSet<usize>,
     /// Why, for the first few of them.
     pub failures: Vec<String>,
+    /// What a legacy system behind the endpoint answered, by the index of the POST: `200`, and the rest in its own words, which count no events.
+    #[serde(skip)]
+    pub by_legacy: BTreeMap<usize, LegacyAnswer>,
+    /// What the header `x-request-id` of each attempt began with: this, `-`, the POST's index, `-`, the attempt's number.
+    #[serde(skip)]
+    pub id: String,
     /// Indexes of the POSTs that were never begun, since the sending was stopped.
     #[serde(skip)]
     pub unsent: BTreeSet<usize>,
     /// Every attempt, in the order in which the POSTs ended.
     #[serde(skip)]
     pub attempts: Vec<Attempt>,
+}
+
+/// An answer that is not ours but a legacy system's, passed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LegacyAnswer {
+    /// Its header `content-type`.
+    pub content_type: Option<String>,
+    /// Its body.
+    pub body: Bytes,
 }
 
 /// One attempt to send a POST.
@@ -153,10 +169,10 @@ impl Attempt {
         self.began_at + self.took.as_millis() as u64
     }
 
-    /// Whether it was answered with a `202`.
+    /// Whether it was answered with our `202`, or the `200` of a legacy system.
     #[must_use]
     pub fn succeeded(&self) -> bool {
-        self.status == Some(StatusCode::ACCEPTED)
+        matches!(self.status, Some(StatusCode::ACCEPTED | StatusCode::OK))
     }
 }
 
@@ -212,7 +228,8 @@ pub async fn send_through(
     bar: &ProgressBar,
 ) -> Result<SendReport> {
     let client = reqwest::Client::builder().timeout(TIMEOUT).build().context("making an HTTP client")?;
-    let sender = Sender { client, target, pace, valve };
+    let id = format!("{:016x}", rand::random::<u64>());
+    let sender = Sender { client, target, pace, valve, id: &id };
     let began = Instant::now();
     let virtual_start = plan.posts.first().map_or(0, |post| post.at_ms);
     bar.set_length(plan.posts.len() as u64);
@@ -231,7 +248,7 @@ pub async fn send_through(
     });
     let at_once = if pace.per_second.is_some() { plan.posts.len() } else { pace.concurrency };
     let mut sending = stream::iter(sending).buffer_unordered(at_once.max(1));
-    let mut report = SendReport::default();
+    let mut report = SendReport { id: id.clone(), ..SendReport::default() };
     while let Some((index, post, delivery)) = sending.next().await {
         match delivery {
             Some(delivery) => report.add(index, post, delivery.with_context(|| format!("POST {index}"))?),
@@ -245,7 +262,13 @@ pub async fn send_through(
 /// How one POST ended.
 struct Delivery {
     attempts: Vec<Attempt>,
-    result: Result<Answer, String>,
+    result: Result<Taken, String>,
+}
+
+/// Who took a POST, and what it said.
+enum Taken {
+    Here(Answer),
+    ByLegacy(LegacyAnswer),
 }
 
 /// The body of a `202`.
@@ -269,7 +292,8 @@ impl SendReport {
         self.first_try += usize::from(delivery.attempts[0].succeeded());
         self.attempts.extend(delivery.attempts);
         match delivery.result {
-            Ok(answer) => {
+            Ok(Taken::ByLegacy(answer)) => drop(self.by_legacy.insert(index, answer)),
+            Ok(Taken::Here(answer)) => {
                 self.accepted += answer.accepted;
                 for rejected in answer.rejected {
                     *self.rejected.entry(rejected.code).or_default() += 1;
@@ -290,11 +314,12 @@ struct Sender<'a> {
     target: &'a Target,
     pace: Pace,
     valve: &'a Valve,
+    id: &'a str,
 }
 
 /// What one attempt says about the next.
 enum Verdict {
-    Answered(Answer),
+    Answered(Taken),
     Refused(String),
     Again { why: String, not_before: Option<Duration> },
 }
@@ -306,13 +331,14 @@ impl Sender<'_> {
         let body = if gzip { compressed(&body)? } else { body };
         let mut attempts = Vec::new();
         loop {
+            let id = format!("{}-{index}-{}", self.id, attempts.len());
             let place = self.valve.places.acquire().await?;
             let (began_at, began) = (SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64, Instant::now());
-            let (status, verdict) = self.attempt(post, body.clone(), gzip).await?;
+            let (status, verdict) = self.attempt(post, &id, body.clone(), gzip).await?;
             drop(place);
             attempts.push(Attempt { post: index, number: attempts.len(), began_at, took: began.elapsed(), status });
             let result = match verdict {
-                Verdict::Answered(answer) => Ok(answer),
+                Verdict::Answered(taken) => Ok(taken),
                 Verdict::Refused(why) => Err(why),
                 Verdict::Again { why, .. } if attempts.len() as u32 >= self.pace.attempts => {
                     Err(format!("given up after {} attempts: {why}", attempts.len()))
@@ -326,10 +352,11 @@ impl Sender<'_> {
         }
     }
 
-    async fn attempt(&self, post: &Post, body: Vec<u8>, gzip: bool) -> Result<(Option<StatusCode>, Verdict)> {
+    async fn attempt(&self, post: &Post, id: &str, body: Vec<u8>, gzip: bool) -> Result<(Option<StatusCode>, Verdict)> {
         let api = self.target.elsewhere.get(&post.through).unwrap_or(&self.target.endpoint).trim_end_matches('/');
         let mut request =
             self.client.post(format!("{api}/v1/events")).header(CONTENT_TYPE, "application/json").body(body);
+        request = request.header("x-request-id", id);
         if gzip {
             request = request.header(CONTENT_ENCODING, "gzip");
         }
@@ -342,16 +369,23 @@ impl Sender<'_> {
         };
         let status = response.status();
         let not_before = retry_after(&response);
-        let text = match response.text().await {
-            Ok(text) => text,
+        let content_type =
+            response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let body = match response.bytes().await {
+            Ok(body) => body,
             Err(error) => return Ok((None, Verdict::Again { why: chain(&error), not_before })),
         };
+        if status == StatusCode::OK {
+            let answer = LegacyAnswer { content_type, body };
+            return Ok((Some(status), Verdict::Answered(Taken::ByLegacy(answer))));
+        }
+        let text = String::from_utf8_lossy(&body);
         if status == StatusCode::ACCEPTED {
             let answer: Answer = serde_json::from_str(&text).with_context(|| format!("202 with the body {text}"))?;
             if answer.accepted + answer.rejected.len() != post.events.len() {
                 bail!("a POST of {} events was answered with {text}", post.events.len());
             }
-            return Ok((Some(status), Verdict::Answered(answer)));
+            return Ok((Some(status), Verdict::Answered(Taken::Here(answer))));
         }
         let why = format!("{status} {}", text.trim());
         let closed_for_now = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
