@@ -2,6 +2,7 @@
 //! nothing was lost on the way.
 
 mod account;
+mod migrate;
 mod print;
 mod regions;
 
@@ -17,6 +18,7 @@ use crate::simulate::send::{self, Auth, Pace, Target};
 use crate::simulate::{Model, progress_bar};
 use crate::token;
 use anyhow::{Context as _, Result, bail};
+use legacy::Bug;
 use playback::session::Home;
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -39,6 +41,12 @@ const DIFFERENCES_TOLD: usize = 10;
 pub struct Args {
     #[command(flatten)]
     model: Model,
+    /// Walk the rollout from a legacy service to Playhead instead, under load: who is shadowed, who is moved, what was found on the way
+    #[arg(long)]
+    migrate: bool,
+    /// Give the legacy service a bug, which has to be found before anybody is moved: dropped-duplicates, last-arrival-wins or lost-seek
+    #[arg(long, value_name = "BUG", requires = "migrate", value_parser = migrate::bug)]
+    legacy_bug: Option<Bug>,
     /// End after the proof: exit status 0 only if the books balance and all views agree
     #[arg(long)]
     exit: bool,
@@ -93,6 +101,9 @@ struct Seconds {
 /// # Errors
 /// When the pipeline cannot be run. What it got wrong is no error but exit status 1.
 pub async fn run(mut args: Args) -> Result<ExitCode> {
+    if args.migrate {
+        return migrate::run(args).await;
+    }
     let options = args.cloud.options(DEMO)?;
     settle_in(&mut args.model, &options);
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
