@@ -134,3 +134,78 @@ pub(super) fn distinct_events<'a>(posts: impl Iterator<Item = &'a Post>) -> usiz
     let events = posts.flat_map(|post| &post.events).map(|planned| (&planned.event.session_id, planned.event.seq));
     events.collect::<BTreeSet<_>>().len()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulate::Applied;
+    use crate::simulate::send::{Attempt, LegacyAnswer};
+    use axum::body::Bytes;
+    use axum::http::StatusCode;
+    use playback::rollout::Lists;
+    use std::time::Duration;
+
+    /// p1 is moved, p0 is not.
+    fn rollout(moved: bool) -> Rollout {
+        let of = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let lists = Lists { r#async: of(if moved { &["p1"] } else { &[] }), ..Lists::default() };
+        Rollout::new("s", "0%".parse().unwrap(), "100%".parse().unwrap(), lists).unwrap()
+    }
+
+    /// Answers to POSTs of p0, p1, p0, p1, … one a second; `by_legacy` says by whom, and the legacy service says so, too.
+    fn seen(
+        by_legacy: &[bool],
+        before: &Rollout,
+        followed_at: u64,
+        said: impl Fn(&mut BTreeMap<String, Answered>),
+    ) -> Seen {
+        let post = |index: usize| {
+            let (profile_id, through) = (format!("p{}", index % 2), "use1".parse().unwrap());
+            Post { at_ms: 0, through, profile_id, events: Vec::new() }
+        };
+        let plan = Plan { posts: (0..by_legacy.len()).map(post).collect(), applied: Applied::default() };
+        let step = Step { name: "step", rollout: rollout(true), posts: 0..by_legacy.len() };
+        let mut report = SendReport { id: "run".to_owned(), ..SendReport::default() };
+        let mut answered = BTreeMap::new();
+        for (post, legacys) in by_legacy.iter().enumerate() {
+            let status = if *legacys { StatusCode::OK } else { StatusCode::ACCEPTED };
+            let (began_at, took) = (post as u64 * 1000, Duration::from_millis(5));
+            report.attempts.push(Attempt { post, number: 0, began_at, took, status: Some(status) });
+            if *legacys {
+                let body = Bytes::from_static(b"{}");
+                report.by_legacy.insert(post, LegacyAnswer { content_type: None, body: body.clone() });
+                answered.insert(format!("run-{post}-0"), Answered { status, content_type: None, body });
+            }
+        }
+        said(&mut answered);
+        Answers::default().add(&step, &plan, &report, Some(before), followed_at, &answered)
+    }
+
+    #[test]
+    fn each_profile_on_its_path_is_as_promised_and_only_until_functions_follow_the_old_one_is_too() {
+        let of = |by_legacy: &[bool], followed_at| seen(by_legacy, &rollout(false), followed_at, |_| {});
+        let well = of(&[true, false, true, false], 0);
+        assert_eq!((well.faults.len(), well.to_and_fro, well.profiles.len()), (0, 0, 2), "{well:?}");
+        let late = of(&[true, true, true, false], 2_000);
+        assert_eq!((late.faults.len(), late.to_and_fro), (0, 0), "{late:?}");
+        let to_and_fro = of(&[true, false, true, true, true, false], 4_000);
+        assert_eq!((to_and_fro.faults.len(), to_and_fro.to_and_fro), (0, 1), "{to_and_fro:?}");
+        let back = of(&[true, false, true, true], 2_000);
+        assert_eq!(back.faults, ["step: POST 3 of p1, which is async, took the other path"]);
+        let early = of(&[false, false], 2_000);
+        assert_eq!(early.faults, ["step: POST 0 of p0, which is shadow, took the other path"]);
+    }
+
+    #[test]
+    fn a_changed_answer_a_made_up_one_and_one_of_both_paths_are_found() {
+        let of = |said: fn(&mut BTreeMap<String, Answered>)| seen(&[true, false], &rollout(true), 0, said);
+        let changed = of(|said| said.get_mut("run-0-0").unwrap().body = Bytes::from_static(b"{} "));
+        assert_eq!((changed.changed, changed.faults.len()), (1, 1), "{changed:?}");
+        assert!(of(BTreeMap::clear).faults[0].contains("a legacy system that saw none"));
+        let both = of(|said| {
+            let one = said["run-0-0"].clone();
+            said.insert("run-1-0".to_owned(), one);
+        });
+        assert!(both.faults[0].contains("POST 1 of p1 was on both live paths"), "{both:?}");
+    }
+}

@@ -107,6 +107,17 @@ async fn the_report_says_what_the_plan_expects() {
 }
 
 #[tokio::test]
+async fn what_a_legacy_system_answers_is_a_success_and_is_counted_apart() {
+    let mut plan = plan(3);
+    plan.posts.truncate(2);
+    let (_endpoint, url) = serve(vec![StatusCode::OK]).await;
+    let report = sent(&plan, url, secret("stage"), Pace { concurrency: 1, ..Pace::default() }).await;
+    assert_eq!((report.first_try, report.failed_posts.len(), report.by_legacy.len()), (2, 0, 1));
+    let (by_us, all) = (report.accepted + report.rejected.values().sum::<usize>(), report.events_sent);
+    assert_eq!(by_us, all - plan.posts[0].events.len(), "of another system's answer no event is counted");
+}
+
+#[tokio::test]
 async fn a_closed_door_is_knocked_at_again_but_not_before_it_says() {
     let mut plan = plan(1);
     plan.posts.truncate(1);
