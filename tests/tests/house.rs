@@ -43,6 +43,8 @@ fn arrows_point_from_functions_to_libraries_to_the_domain() {
         check(&format!("shared/{library}/Cargo.toml"), &["playback"]);
     }
     check("shared/apply/Cargo.toml", &["playback", "stream", "store", "lambda"]);
+    // It must not share with us what it is compared with.
+    check("tests/legacy/Cargo.toml", &["playback", "lambda"]);
     for function in ["ingest", "process", "retry", "forward", "query", "compare"] {
         check(&format!("functions/{function}/Cargo.toml"), &["playback", "stream", "store", "lambda", "apply"]);
     }

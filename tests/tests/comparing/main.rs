@@ -11,7 +11,7 @@ use axum::http::StatusCode;
 use compare::{Cause, CheckpointError, CompareError, Field, Report};
 use legacy::{Behaviour, Bug, Bugs};
 use playback::fold::ViewKey;
-use stage::{PATIENCE, SETTLED_AFTER, Stage, all, plan, run, send};
+use stage::{PATIENCE, SETTLED_AFTER, Stage, all, plan, run, sdk_config, send};
 use store::ViewTable as _;
 use store::dynamodb::{PlacedView, Views};
 use tokio::time::{Duration, Instant};
@@ -203,6 +203,22 @@ fn what_cannot_be_had_of_a_few_is_counted_and_holds_up_no_other() {
         assert_eq!((report.compared, report.unanswered[&Cause::Unavailable]), (0, 3));
         legacy.behave(Behaviour::default());
         assert_eq!(stage.run_to_the_end().await?, Report::default(), "they were passed by");
+        Ok(())
+    });
+}
+
+#[test]
+fn what_authorizes_it_is_read_in_clear_from_a_secret_parameter_and_its_absence_is_said() {
+    run(async {
+        let ssm = aws_sdk_ssm::Client::new(&sdk_config());
+        let (name, secret) = ("/playhead/legacy-authorization", "Bearer do-not-show-this");
+        let put = ssm.put_parameter().name(name).value(secret).r#type(aws_sdk_ssm::types::ParameterType::SecureString);
+        put.send().await?;
+        let read = compare::authorization(&ssm, name).await?;
+        assert_eq!(read.expose(), secret);
+        assert!(!format!("{read:?}").contains("do-not-show-this"));
+        let missing = compare::authorization(&ssm, "/playhead/none").await.unwrap_err().to_string();
+        assert!(missing.contains("/playhead/none") && missing.contains("ParameterNotFound"), "{missing}");
         Ok(())
     });
 }

@@ -46,6 +46,11 @@ pub(crate) fn run(test: impl Future<Output = Result<()>>) {
     RUNTIME.block_on(test).unwrap();
 }
 
+/// Configuration of clients for what the stages are on.
+pub(crate) fn sdk_config() -> aws_config::SdkConfig {
+    EMULATOR.sdk_config()
+}
+
 fn home() -> Home {
     "use1".parse().unwrap()
 }
