@@ -99,28 +99,28 @@ impl<L: DurableLog + 'static> Ingest<L> {
             return self.migrate(legacy, request, &routes, metrics, now).await;
         }
         // Who is not known learns nothing of what else is wrong.
-        self.identify(request.headers()).await?;
+        let identity = self.identify(request.headers()).await?;
         let body = body::read(request.headers(), request.body())?;
         let raw_events = events_of(&body)?.into_iter().enumerate();
-        let taken = self.accept(request.headers(), raw_events, &routes, metrics, now).await?;
+        let stamp = stamp(request.headers(), &routes, now);
+        let taken = self.accept(&identity, raw_events, &stamp, &routes, metrics).await?;
         Ok(json(StatusCode::ACCEPTED, &taken))
     }
 
     /// Takes events, each with its place in the request: the good ones are durable, the bad ones are named.
     async fn accept(
         &self,
-        headers: &HeaderMap,
+        identity: &Identity,
         raw_events: impl IntoIterator<Item = (usize, &RawValue)>,
+        stamp: &Stamp,
         routes: &Routes,
         metrics: &Metrics,
-        now: u64,
     ) -> Result<Accepted, Problem> {
-        let identity = self.identify(headers).await?;
         let raw_events = raw_events.into_iter();
         let mut events = Vec::with_capacity(raw_events.size_hint().0);
         let mut rejected = Vec::new();
         for (index, raw) in raw_events {
-            match validate(raw, now, self.window).and_then(|event| permit(&identity, event)) {
+            match validate(raw, stamp.received_at, self.window).and_then(|event| permit(identity, event)) {
                 Ok(event) => events.push(event),
                 Err(rejection) => {
                     metrics.add(Metric::EventsRejected(rejection.code.as_str()), 1);
@@ -135,7 +135,7 @@ impl<L: DurableLog + 'static> Ingest<L> {
             return Err(Problem::forbidden(first.rejection.message.clone()).field("profile_id"));
         }
         let accepted = events.len();
-        self.append(events, &stamp(headers, routes, now), routes, metrics).await?;
+        self.append(events, stamp, routes, metrics).await?;
         metrics.add(Metric::EventsAccepted, accepted as u64);
         Ok(Accepted { accepted, rejected })
     }

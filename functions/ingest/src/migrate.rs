@@ -72,8 +72,9 @@ impl<L: DurableLog + 'static> Ingest<L> {
         let raw_events = match read.as_ref().map_err(Problem::clone).and_then(|body| events_of(body)) {
             Ok(raw_events) if !raw_events.is_empty() => raw_events,
             other if routes.rollout().is_some_and(Rollout::is_complete) => {
-                let none = other?;
-                let taken = self.accept(headers, none.into_iter().enumerate(), routes, metrics, now).await?;
+                let identity = self.identify(headers).await?;
+                let none = other?.into_iter().enumerate();
+                let taken = self.accept(&identity, none, &stamp(headers, routes, now), routes, metrics).await?;
                 return Ok(json(StatusCode::ACCEPTED, &taken));
             }
             // Not of our contract, and so nobody's that we could know.
@@ -89,8 +90,10 @@ impl<L: DurableLog + 'static> Ingest<L> {
                 }
             }
         }
-        if others.is_empty() {
-            let taken = self.accept(headers, moved, routes, metrics, now).await?;
+        // Known before the legacy system is asked, so that a stranger's request is not accepted by one side.
+        let identity = if moved.is_empty() { None } else { Some(self.identify(headers).await?) };
+        if let Some(identity) = identity.as_ref().filter(|_| others.is_empty()) {
+            let taken = self.accept(identity, moved, &stamp(headers, routes, now), routes, metrics).await?;
             return Ok(json(StatusCode::ACCEPTED, &taken));
         }
         let body = if moved.is_empty() { whole() } else { body_of(&others) };
@@ -102,10 +105,9 @@ impl<L: DurableLog + 'static> Ingest<L> {
                 Either::Right(((), asked)) => asked.await?,
             }
         };
-        if moved.is_empty() || !answer.status().is_success() {
-            return Ok(answer);
-        }
-        let Accepted { accepted, rejected } = self.accept(headers, moved, routes, metrics, now).await?;
+        let Some(identity) = identity.filter(|_| answer.status().is_success()) else { return Ok(answer) };
+        let stamp = stamp(headers, routes, now);
+        let Accepted { accepted, rejected } = self.accept(&identity, moved, &stamp, routes, metrics).await?;
         Ok(json(StatusCode::ACCEPTED, &Accepted { accepted: accepted + others.len(), rejected }))
     }
 
