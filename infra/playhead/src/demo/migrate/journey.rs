@@ -13,7 +13,7 @@ use std::time::Duration;
 /// Within this time after it was written every function follows a routing document: the age of a copy, and what reading it takes.
 pub(super) const FOLLOWED_WITHIN: Duration = MAX_AGE.saturating_add(Duration::from_secs(2));
 
-/// How long POSTs are sent at each step, seconds. Where profiles change their live path, functions come to follow during the first of them.
+/// How long POSTs are sent at each step at least, seconds. Where profiles change their live path, functions come to follow during the first of them.
 const STEPS: [(&str, &str, &str, f64); 5] = [
     ("all legacy", "0%", "0%", 12.0),
     ("shadow 100%", "0%", "100%", 16.0),
@@ -25,6 +25,8 @@ const STEPS: [(&str, &str, &str, f64); 5] = [
 const STEPS_TO_A_BUG: usize = 3;
 /// How many times faster POSTs are sent then, since one step has them all.
 const HASTE_TO_A_BUG: f64 = 2.0;
+/// POSTs a second at most: a machine that cannot keep up would show its own delays. With more sessions the steps last longer.
+const MOST_PER_SECOND: f64 = 16.0;
 /// What lies between the sessions that are over before anything is shadowed and the others, of the viewers' time.
 const BREAK_MS: i64 = 60_000;
 
@@ -63,12 +65,12 @@ impl Journey {
         let Plan { posts: later, .. } = Plan::ending_at(&model, now)?;
         let begun = later.iter().flat_map(Post::sessions).filter_map(|id| id.parse::<SessionId>().ok());
         let begun = begun.map(|id| id.started_at()).min().context("nobody watches anything")?;
-        let mut per_second = later.len() as f64 / rest_s;
+        let haste = if to_a_bug { HASTE_TO_A_BUG } else { 1.0 };
+        let per_second = (later.len() as f64 / rest_s * haste).min(MOST_PER_SECOND);
         let Plan { mut posts, applied } = Plan::ending_at(&model, i64::try_from(begun)? - BREAK_MS)?;
         posts.truncate((first.3 * per_second).round() as usize);
         let mut cuts = vec![0, posts.len()];
         if to_a_bug {
-            per_second *= HASTE_TO_A_BUG;
             cuts.extend([posts.len() + later.len(); 2]);
         } else {
             let mut until = 0.0;

@@ -152,7 +152,7 @@ async fn migrate(args: &Args, endpoints: &Endpoints, legacy: &Legacy, progress: 
 
     progress.step("Following the pipeline until it has settled");
     let Settled { books, .. } = settled(endpoints, walk.accepted, progress).await?;
-    let expected = expect::expect(&journey.plan, &walk.answers.not_here());
+    let expected = expect::expect(&journey.plan, &walk.answers.not_here(&journey.plan));
     let faults = &mut walk.faults;
     for books in &books {
         let mut hold = |what: &str, left: u64, right: u64| {

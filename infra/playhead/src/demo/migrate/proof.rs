@@ -16,7 +16,6 @@ const TOLD: usize = 5;
 pub(super) struct Answers {
     pub(super) by_legacy: BTreeSet<usize>,
     pub(super) by_playhead: BTreeSet<usize>,
-    pub(super) failed: BTreeSet<usize>,
 }
 
 /// What a step showed.
@@ -98,7 +97,6 @@ impl Answers {
                 }
             }
         }
-        self.failed.extend(report.failed_posts.iter().map(|index| step.posts.start + index));
         let back =
             first_here.iter().filter(|(profile, first)| last_there.get(*profile).is_some_and(|last| last > first));
         seen.to_and_fro = back.count();
@@ -114,9 +112,9 @@ impl Answers {
         seen
     }
 
-    /// POSTs that Playhead did not accept.
-    pub(super) fn not_here(&self) -> BTreeSet<usize> {
-        self.by_legacy.union(&self.failed).copied().collect()
+    /// POSTs of the plan that Playhead did not accept: others did, or nobody, or they were not sent.
+    pub(super) fn not_here(&self, plan: &Plan) -> BTreeSet<usize> {
+        (0..plan.posts.len()).filter(|index| !self.by_playhead.contains(index)).collect()
     }
 
     /// Sessions of which Playhead has everything that was sent.
@@ -124,7 +122,7 @@ impl Answers {
         let sessions = |indexes: &BTreeSet<usize>| -> BTreeSet<&'a str> {
             indexes.iter().flat_map(|index| plan.posts[*index].sessions()).collect()
         };
-        let elsewhere = sessions(&self.not_here());
+        let elsewhere = sessions(&self.not_here(plan));
         sessions(&self.by_playhead).difference(&elsewhere).copied().collect()
     }
 }
