@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod functions;
+pub mod measure;
 pub mod proxy;
 
 use std::time::Duration;

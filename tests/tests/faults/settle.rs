@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use apply::DeadLetter;
-use aws_sdk_sqs::types::QueueAttributeName;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use playhead::books::{Books, Reader};
@@ -15,6 +14,7 @@ use playhead::simulate::histories;
 use playhead::simulate::plan::Plan;
 use playhead::simulate::send::SendReport;
 use playhead::token;
+use playhead_tests::measure::{lost_and_twice, queued};
 use tokio::time::Instant;
 
 use super::logs::Logs;
@@ -116,34 +116,6 @@ async fn read_histories(endpoints: &Endpoints, expected: &Expected) -> Result<BT
     let profiles: BTreeSet<&String> = expected.views.keys().map(|(profile, _)| profile).collect();
     let token = token::of_service(&endpoints.jwt_secret, TOKEN_LIFETIME)?;
     histories::read(&endpoints.api, &token, profiles).await
-}
-
-/// Events below and above what each view must hold.
-fn lost_and_twice(expected: &Expected, histories: &BTreeMap<String, Vec<SessionView>>) -> (u64, u64) {
-    let mut left: BTreeMap<(String, String), i64> =
-        expected.views.iter().map(|(key, view)| (key.clone(), view.events)).collect();
-    for (profile, sessions) in histories {
-        for session in sessions {
-            *left.entry((profile.clone(), session.session_id.clone())).or_default() -= session.events;
-        }
-    }
-    let lost = left.values().filter(|left| **left > 0).sum::<i64>();
-    let twice = -left.values().filter(|left| **left < 0).sum::<i64>();
-    (lost.unsigned_abs(), twice.unsigned_abs())
-}
-
-/// Messages on a queue, whoever has them.
-async fn queued(endpoints: &Endpoints, queue: &str) -> Result<u64> {
-    let client = aws_sdk_sqs::Client::new(&endpoints.sdk_config());
-    let names = [
-        QueueAttributeName::ApproximateNumberOfMessages,
-        QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
-        QueueAttributeName::ApproximateNumberOfMessagesDelayed,
-    ];
-    let request = client.get_queue_attributes().queue_url(queue);
-    let answer = request.set_attribute_names(Some(names.to_vec())).send().await?;
-    let attributes = answer.attributes.context("a queue without attributes")?;
-    names.iter().map(|name| Ok(attributes.get(name).context("an attribute is missing")?.parse::<u64>()?)).sum()
 }
 
 /// The bytes of every record on the dead-letter queue.

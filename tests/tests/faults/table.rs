@@ -9,6 +9,7 @@ use anyhow::Result;
 use playhead::books::Books;
 use playhead::local::workspace_root;
 use playhead::simulate::send::{Attempt, SendReport};
+use playhead_tests::measure::{at, seconds, share};
 use serde::Serialize;
 
 use super::Args;
@@ -296,16 +297,4 @@ impl Table {
         fs::write(folder.join("faults.md"), self.markdown())?;
         Ok(fs::write(folder.join("faults.json"), serde_json::to_vec_pretty(self)?)?)
     }
-}
-
-fn share(part: usize, of: usize) -> f64 {
-    part as f64 / of.max(1) as f64
-}
-
-fn seconds(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 10.0).round() / 10.0
-}
-
-fn at(sorted: &[u128], share: f64) -> u128 {
-    sorted.get(((sorted.len().max(1) - 1) as f64 * share) as usize).copied().unwrap_or_default()
 }

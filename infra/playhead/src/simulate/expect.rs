@@ -60,6 +60,8 @@ pub struct SessionView {
     pub country: Option<String>,
     pub events: i64,
     pub missing: i64,
+    /// Whether the member hid it.
+    pub hidden: bool,
 }
 
 /// One field of one session that is not what it must be.

@@ -16,7 +16,7 @@ struct Page {
     next_page_token: Option<String>,
 }
 
-/// The sessions of each profile, newest first, as the API at `api` gives them to the bearer of `token`.
+/// The sessions of each profile, newest first, as the API at `api` gives them to the bearer of `token`: without those that the member hid.
 ///
 /// # Errors
 /// When a page cannot be read.
@@ -25,6 +25,27 @@ pub async fn read(
     token: &str,
     profiles: impl IntoIterator<Item = &String>,
 ) -> Result<BTreeMap<String, Vec<SessionView>>> {
+    read_pages(api, token, profiles, "").await
+}
+
+/// As [`read`], with those that the member hid.
+///
+/// # Errors
+/// As [`read`].
+pub async fn read_with_hidden(
+    api: &str,
+    token: &str,
+    profiles: impl IntoIterator<Item = &String>,
+) -> Result<BTreeMap<String, Vec<SessionView>>> {
+    read_pages(api, token, profiles, "&include_hidden=true").await
+}
+
+async fn read_pages(
+    api: &str,
+    token: &str,
+    profiles: impl IntoIterator<Item = &String>,
+    options: &str,
+) -> Result<BTreeMap<String, Vec<SessionView>>> {
     let client = reqwest::Client::new();
     let read = profiles.into_iter().map(|profile| {
         let (client, url) = (client.clone(), format!("{api}/v1/profiles/{profile}/history"));
@@ -32,7 +53,7 @@ pub async fn read(
             let mut sessions = Vec::new();
             let mut page_token = String::new();
             loop {
-                let page = format!("{url}?limit={PAGE}&page_token={page_token}");
+                let page = format!("{url}?limit={PAGE}&page_token={page_token}{options}");
                 let answer = client.get(&page).bearer_auth(token).send().await?.error_for_status()?;
                 let page: Page = answer.json().await?;
                 sessions.extend(page.sessions);

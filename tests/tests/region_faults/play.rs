@@ -1,0 +1,197 @@
+//! One scenario from beginning to end: two crowds of devices send, the script does what it does, members hide and erase, all of it settles.
+//!
+//! One crowd falls silent the moment that everything is in order again, so that what its views must be is known from then on, to the
+//! event; the other goes on, so that the regions converge under load and sessions live through the repair.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use indicatif::ProgressBar;
+use lambda::clock::now_ms;
+use lambda::routing::MAX_AGE;
+use playback::session::Home;
+use playhead::simulate::expect::{Expected, expect};
+use playhead::simulate::plan::Plan;
+use playhead::simulate::send::{Auth, Pace, SendReport, Target, Valve, elsewhere, send_through};
+use playhead::simulate::{Faults, Model};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::Args;
+use super::members::{self, Said};
+use super::scenario::{Scenario, Script};
+use super::settle::{converge, settle};
+use super::table::Row;
+use super::world::{Action, Side, World};
+
+/// Attempts in flight at once, of each crowd. The emulator starts an environment for each that finds none idle, so this bounds their number too.
+const CONCURRENCY: usize = 12;
+/// Devices never give up within a scenario.
+const ATTEMPTS: u32 = 10_000;
+/// The simulator's sessions make some nine POSTs each, and a small crowd may draw short ones.
+const POSTS_A_SESSION: f64 = 5.0;
+const TRAVEL: f64 = 0.3;
+/// The share of the POSTs of the crowd that falls silent, and of the one that goes on.
+const CROWDS: [f64; 2] = [0.4, 0.6];
+const SAMPLED_EVERY: Duration = Duration::from_millis(200);
+
+/// Devices that send, and what came of it.
+pub(crate) struct Crowd {
+    pub(crate) plan: Plan,
+    pub(crate) report: SendReport,
+}
+
+/// What was seen on the way.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Sights {
+    /// The most records that waited for another region at once, as far as the pollers had read them.
+    pub(crate) waiting: u64,
+    /// The most items at once that were not the same in both regions.
+    pub(crate) open: u64,
+    /// Requests between the regions that did not get through.
+    pub(crate) cut_off: u64,
+    /// The home that was drained and its successor, and from when on no function follows that any more, Unix milliseconds.
+    pub(crate) drained: Option<(Home, Home, u64)>,
+    /// From when everything was in order again until the views of the crowd that fell silent were right in both regions.
+    pub(crate) converged: Option<Duration>,
+}
+
+/// Plays a scenario.
+///
+/// # Errors
+/// When it could not be played. What it showed to be wrong is in the row.
+pub(crate) async fn play(scenario: Scenario, world: &mut World, args: &Args) -> Result<Row> {
+    let before = world.books().await?;
+    let cut_off = world.cut_off();
+    let script = scenario.script(args.seed);
+    let lasts = scenario.healed(&script) + scenario.after();
+    let plans = [plan(scenario, 0, lasts, args)?, plan(scenario, 1, lasts, args)?];
+    let paces = CROWDS.map(|share| Pace {
+        concurrency: CONCURRENCY,
+        per_second: Some(share * args.rate),
+        attempts: ATTEMPTS,
+        ..Pace::default()
+    });
+    let valves = paces.map(Valve::new);
+    let endpoints = world.regions.endpoints();
+    let target =
+        Target { endpoint: endpoints.api.clone(), elsewhere: elsewhere(endpoints), auth: Auth::of(endpoints) };
+    let bar = ProgressBar::hidden();
+    let send = |crowd: usize| send_through(&valves[crowd], &plans[crowd], &target, paces[crowd], &bar);
+
+    let (over, stopped) = watch::channel(false);
+    let healed = watch::Sender::new(None);
+    let acts = async {
+        let drained = follow(&script, scenario, world).await;
+        healed.send_replace(Some(Instant::now()));
+        valves[0].stop();
+        if drained.is_ok() {
+            tokio::time::sleep(scenario.after()).await;
+        }
+        valves[1].stop();
+        over.send_replace(true);
+        drained
+    };
+    let falls_silent = async {
+        let report = send(0).await?;
+        let since = healed.borrow().unwrap_or_else(Instant::now);
+        let converged = converge(world, &expected(&plans[0], &report), since).await?;
+        anyhow::Ok((report, converged))
+    };
+    let speaks = members::speak(world, &plans[1], args.seed, stopped);
+    let mut sights = Sights::default();
+    let (drained, (first, converged), second, said): (_, _, _, Said) = tokio::select! {
+        done = async { tokio::try_join!(acts, falls_silent, send(1), speaks) } => done?,
+        never = watch_over(world, &mut sights) => never,
+    };
+    sights.cut_off = world.cut_off() - cut_off;
+    (sights.drained, sights.converged) = (drained, converged);
+    for report in [&first, &second] {
+        ensure!(!report.unsent.is_empty(), "the devices had nothing more to send before the scenario was over");
+    }
+    let [plan_of_first, plan_of_second] = plans;
+    let crowds = [
+        Crowd { plan: plan_of_first, report: first },
+        Crowd { plan: plan_of_second, report: second },
+    ];
+    let settled = settle(world, &crowds, &said, before).await?;
+    Ok(Row::of(scenario, &crowds, &said, &sights, &settled))
+}
+
+/// What a crowd sends. Its members are others than those of any other scenario, since the regions keep what they hold.
+fn plan(scenario: Scenario, crowd: usize, lasts: Duration, args: &Args) -> Result<Plan> {
+    let posts = CROWDS[crowd] * args.rate * lasts.as_secs_f64();
+    let faults = Faults { duplicates: 0.05, reorder: 0.1, late: 0.0, lost: 0.0, malformed: 0.01 };
+    let model = Model {
+        sessions: (posts / POSTS_A_SESSION).ceil() as usize,
+        viewers: None,
+        titles: 200,
+        homes: vec![Side::East.home()?, Side::West.home()?],
+        travel: Some(TRAVEL),
+        seed: 2 * args.seed + crowd as u64,
+        faults,
+    };
+    let mut plan = Plan::ending_at(&model, i64::try_from(now_ms())?)?;
+    for post in &mut plan.posts {
+        let profile = format!("{}-{crowd}-{}", scenario.name(), post.profile_id);
+        for planned in &mut post.events {
+            if planned.event.profile_id.as_ref() == Some(&post.profile_id) {
+                planned.event.profile_id = Some(profile.clone());
+            }
+        }
+        post.profile_id = profile;
+    }
+    Ok(plan)
+}
+
+/// What must have come of what a crowd was told is accepted.
+pub(crate) fn expected(plan: &Plan, report: &SendReport) -> Expected {
+    let left_out: BTreeSet<usize> = report.unsent.union(&report.failed_posts).copied().collect();
+    expect(plan, &left_out)
+}
+
+/// Does what the script says, until everything is in order again; says what was drained.
+async fn follow(script: &Script, scenario: Scenario, world: &World) -> Result<Option<(Home, Home, u64)>> {
+    let began = Instant::now();
+    let (mut draining, mut drained) = (None, None);
+    for (at, action) in script {
+        tokio::time::sleep_until(began + *at).await;
+        world.act(*action).await?;
+        match action {
+            Action::Drain(side) => draining = Some((side.home()?, side.other().home()?)),
+            Action::Restore => {
+                let until = now_ms() + MAX_AGE.as_millis() as u64;
+                drained = draining.take().map(|(home, to)| (home, to, until));
+            }
+            _ => {}
+        }
+    }
+    tokio::time::sleep_until(began + scenario.healed(script)).await;
+    Ok(drained)
+}
+
+/// Looks at what waits, until it is dropped.
+async fn watch_over<T>(world: &World, sights: &mut Sights) -> T {
+    loop {
+        sights.waiting = sights.waiting.max(world.waiting());
+        sights.open = sights.open.max(world.regions.replicator().stats().open);
+        tokio::time::sleep(SAMPLED_EVERY).await;
+    }
+}
+
+/// When each session was first and last sent something of, Unix milliseconds.
+pub(crate) fn lives(crowds: &[Crowd]) -> BTreeMap<&str, (u64, u64)> {
+    let mut lives: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    for crowd in crowds {
+        for attempt in &crowd.report.attempts {
+            let events = crowd.plan.posts.get(attempt.post).into_iter().flat_map(|post| &post.events);
+            for planned in events.filter(|planned| planned.rejected_as.is_none()) {
+                let (from, to) = (attempt.began_at, attempt.ended_at());
+                let life = lives.entry(&planned.event.session_id).or_insert((from, to));
+                *life = (life.0.min(from), life.1.max(to));
+            }
+        }
+    }
+    lives
+}
