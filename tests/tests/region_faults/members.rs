@@ -42,7 +42,7 @@ pub(crate) async fn speak(world: &World, plan: &Plan, seed: u64, stopped: watch:
     let sessions = sessions(plan);
     let (eraser, _) = sessions.choose(&mut chance).context("nobody watches")?;
     let others = sessions.iter().filter(|(profile, _)| profile != eraser).take(SESSIONS).collect::<Vec<_>>();
-    let first = if chance.random_bool(0.5) { Side::East } else { Side::West };
+    let first = Side::drawn(&mut chance);
     loop {
         tokio::time::sleep(PAUSE).await;
         if *stopped.borrow() {
@@ -54,7 +54,7 @@ pub(crate) async fn speak(world: &World, plan: &Plan, seed: u64, stopped: watch:
             said.erased.insert(eraser.clone());
         } else {
             let (profile, session) = others.choose(&mut chance).context("only one member watches")?;
-            let (side, hides) = (if chance.random_bool(0.5) { Side::East } else { Side::West }, chance.random_bool(0.6));
+            let (side, hides) = (Side::drawn(&mut chance), chance.random_bool(0.6));
             let method = if hides { Method::PUT } else { Method::DELETE };
             call(world, side, method, &format!("/v1/profiles/{profile}/history/{session}/hidden")).await?;
             said.hidden.insert((profile.clone(), session.clone()), hides);

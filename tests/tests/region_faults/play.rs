@@ -75,8 +75,7 @@ pub(crate) async fn play(scenario: Scenario, world: &mut World, args: &Args) -> 
     });
     let valves = paces.map(Valve::new);
     let endpoints = world.regions.endpoints();
-    let target =
-        Target { endpoint: endpoints.api.clone(), elsewhere: elsewhere(endpoints), auth: Auth::of(endpoints) };
+    let target = Target { endpoint: endpoints.api.clone(), elsewhere: elsewhere(endpoints), auth: Auth::of(endpoints) };
     let bar = ProgressBar::hidden();
     let send = |crowd: usize| send_through(&valves[crowd], &plans[crowd], &target, paces[crowd], &bar);
 
@@ -111,10 +110,7 @@ pub(crate) async fn play(scenario: Scenario, world: &mut World, args: &Args) -> 
         ensure!(!report.unsent.is_empty(), "the devices had nothing more to send before the scenario was over");
     }
     let [plan_of_first, plan_of_second] = plans;
-    let crowds = [
-        Crowd { plan: plan_of_first, report: first },
-        Crowd { plan: plan_of_second, report: second },
-    ];
+    let crowds = [Crowd { plan: plan_of_first, report: first }, Crowd { plan: plan_of_second, report: second }];
     let settled = settle(world, &crowds, &said, before).await?;
     Ok(Row::of(scenario, &crowds, &said, &sights, &settled))
 }

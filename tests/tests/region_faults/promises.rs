@@ -29,8 +29,8 @@ pub(crate) fn what_both_regions_accepted_has_ended_and_nothing_is_dead(
     };
     // A device that got no answer, or the gateway's after ingest's time-out, sends again what ingest may have counted.
     let mut attempts = crowds.iter().flat_map(|crowd| &crowd.report.attempts);
-    let unanswered = attempts
-        .any(|attempt| attempt.status.is_none() || (!attempt.succeeded() && attempt.took > INGEST_TIMEOUT));
+    let unanswered =
+        attempts.any(|attempt| attempt.status.is_none() || (!attempt.succeeded() && attempt.took > INGEST_TIMEOUT));
     at_most("accepted: devices ≤ ingest", accepted, books.accepted);
     if !unanswered {
         at_most("accepted: ingest ≤ devices", books.accepted, accepted);
@@ -113,7 +113,10 @@ pub(crate) fn seen(scenario: Scenario, said: &Said, sights: &Sights, settled: &S
     unless(sights.converged.is_some(), "the regions never converged");
     unless(settled.books.forwarded > 0, "nothing was forwarded");
     unless(!said.erased.is_empty() && said.hidden.values().any(|hidden| *hidden), "nobody hid or erased anything");
-    unless(!scenario.cuts_the_link() || (sights.cut_off > 0 && sights.waiting > 0), "the cut of the link cut nothing off");
+    unless(
+        !scenario.cuts_the_link() || (sights.cut_off > 0 && sights.waiting > 0),
+        "the cut of the link cut nothing off",
+    );
     unless(!scenario.cuts_replication() || sights.open > 0, "the cut of replication held nothing back");
     unless(!drains || was_written_elsewhere, "no successor wrote anything of a drained region");
     unless(

@@ -118,7 +118,7 @@ fn worst(seed: u64) -> Script {
     let (slow, _) = while_broken(0.4..0.6);
     let (drained, restored) = while_broken(0.8..1.0);
     let how = if chance.random_bool(0.5) { Cut::HangUp } else { Cut::Silence };
-    let side = if chance.random_bool(0.5) { Side::East } else { Side::West };
+    let side = Side::drawn(&mut chance);
     let delay = Duration::from_secs(1) + SLOW.mul_f64(chance.random_range(0.0..0.5));
     let mut script = vec![
         (cut, Action::CutLink(how)),

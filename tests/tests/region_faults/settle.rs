@@ -142,7 +142,8 @@ async fn look(
         // What a member sees who does not ask for what is hidden.
         let listed = histories::read(&endpoints.api, &world.token, profiles).await?;
         settled.unheeded.extend(unheeded(said, &all, &listed).map(|what| format!("{what} in {}", side.region())));
-        let of_scenario = |(profile, _): &(String, String)| profiles.contains(profile) && !said.erased.contains(profile);
+        let of_scenario =
+            |(profile, _): &(String, String)| profiles.contains(profile) && !said.erased.contains(profile);
         *keys = view_keys(endpoints).await?.into_iter().filter(of_scenario).collect();
     }
     let Settled { differences, unheeded, keys: [east, west], in_flight, .. } = settled;

@@ -9,6 +9,8 @@ use playback::session::Home;
 use playhead::books::{Minute, Reader};
 use playhead::local::{Cut, Endpoints, LocalOptions, LocalRegions, Progress};
 use playhead::{routing, token};
+use rand::RngExt as _;
+use rand_chacha::ChaCha8Rng;
 use reqwest::Client;
 
 const EAST: &str = "us-east-1";
@@ -26,6 +28,11 @@ pub(crate) enum Side {
 
 impl Side {
     pub(crate) const BOTH: [Self; 2] = [Self::East, Self::West];
+
+    /// One of them by chance.
+    pub(crate) fn drawn(chance: &mut ChaCha8Rng) -> Self {
+        if chance.random_bool(0.5) { Self::East } else { Self::West }
+    }
 
     pub(crate) fn region(self) -> &'static str {
         match self {
