@@ -1,10 +1,11 @@
 //! Members who change their minds: they hide sessions, show them again, and one erases everything, now in one region and now in the other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use playhead::simulate::plan::Plan;
+use lambda::clock::now_ms;
+use playhead::simulate::plan::Post;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -27,21 +28,20 @@ const ATTEMPTS: usize = 20;
 pub(crate) struct Said {
     /// By profile and session: whether it was hidden when they spoke of it last.
     pub(crate) hidden: BTreeMap<(String, String), bool>,
-    /// Profiles of which everything was erased.
-    pub(crate) erased: BTreeSet<String>,
+    /// Profiles of which everything was erased, and since when, Unix milliseconds.
+    pub(crate) erased: BTreeMap<String, u64>,
     /// How often they spoke.
     pub(crate) calls: usize,
 }
 
-/// Speaks for members of this plan, one call after the other, so that each is later than all before it; until it is stopped.
+/// Speaks for members of these POSTs, one call after the other, so that each is later than all before it; until it is stopped.
 ///
 /// # Errors
 /// When a call is refused for good.
-pub(crate) async fn speak(world: &World, plan: &Plan, seed: u64, stopped: watch::Receiver<bool>) -> Result<Said> {
+pub(crate) async fn speak(world: &World, posts: &[Post], seed: u64, stopped: watch::Receiver<bool>) -> Result<Said> {
     let (mut said, mut chance) = (Said::default(), ChaCha8Rng::seed_from_u64(seed));
-    let sessions = sessions(plan);
-    let (eraser, _) = sessions.choose(&mut chance).context("nobody watches")?;
-    let others = sessions.iter().filter(|(profile, _)| profile != eraser).take(SESSIONS).collect::<Vec<_>>();
+    let eraser = eraser(posts).context("nobody watches")?;
+    let sessions = sessions(posts, eraser);
     let first = Side::drawn(&mut chance);
     loop {
         tokio::time::sleep(PAUSE).await;
@@ -51,9 +51,9 @@ pub(crate) async fn speak(world: &World, plan: &Plan, seed: u64, stopped: watch:
         if let Some(time) = ERASURES.iter().position(|call| *call == said.calls) {
             let side = if time == 0 { first } else { first.other() };
             call(world, side, Method::DELETE, &format!("/v1/profiles/{eraser}/history")).await?;
-            said.erased.insert(eraser.clone());
+            said.erased.entry(eraser.to_owned()).or_insert_with(now_ms);
         } else {
-            let (profile, session) = others.choose(&mut chance).context("only one member watches")?;
+            let (profile, session) = sessions.choose(&mut chance).context("only one member watches")?;
             let (side, hides) = (Side::drawn(&mut chance), chance.random_bool(0.6));
             let method = if hides { Method::PUT } else { Method::DELETE };
             call(world, side, method, &format!("/v1/profiles/{profile}/history/{session}/hidden")).await?;
@@ -63,19 +63,25 @@ pub(crate) async fn speak(world: &World, plan: &Plan, seed: u64, stopped: watch:
     }
 }
 
-/// Sessions of the plan with their profiles, in the order in which they are first heard of.
-fn sessions(plan: &Plan) -> Vec<(String, String)> {
-    let mut seen = BTreeSet::new();
+/// The member who sends most in the second half, so that events go on coming of what is erased.
+fn eraser(posts: &[Post]) -> Option<&str> {
+    let mut busy: BTreeMap<&str, usize> = BTreeMap::new();
+    let second_half = posts.iter().skip(posts.len() / 2);
+    second_half.for_each(|post| *busy.entry(&post.profile_id).or_default() += 1);
+    busy.into_iter().max_by_key(|(_, posts)| *posts).map(|(profile, _)| profile)
+}
+
+/// Some sessions of the others, with their profiles: such as go on for a while.
+fn sessions(posts: &[Post], eraser: &str) -> Vec<(String, String)> {
     let mut sessions = Vec::new();
-    for post in &plan.posts {
+    for post in posts.iter().skip(posts.len() / 4).filter(|post| post.profile_id != eraser) {
         for planned in post.events.iter().filter(|planned| planned.rejected_as.is_none()) {
-            let session = &planned.event.session_id;
-            if seen.insert(session) {
-                sessions.push((post.profile_id.clone(), session.clone()));
+            let session = (post.profile_id.clone(), planned.event.session_id.clone());
+            if sessions.len() < SESSIONS && !sessions.contains(&session) {
+                sessions.push(session);
             }
         }
     }
-    sessions.truncate(2 * SESSIONS);
     sessions
 }
 

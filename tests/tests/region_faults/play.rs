@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use indicatif::ProgressBar;
 use lambda::clock::now_ms;
 use lambda::routing::MAX_AGE;
@@ -98,7 +98,9 @@ pub(crate) async fn play(scenario: Scenario, world: &mut World, args: &Args) -> 
         let converged = converge(world, &expected(&plans[0], &report), since).await?;
         anyhow::Ok((report, converged))
     };
-    let speaks = members::speak(world, &plans[1], args.seed, stopped);
+    let to_send = (CROWDS[1] * args.rate * lasts.as_secs_f64()) as usize;
+    let posts = plans[1].posts.get(..to_send).context("the devices have too little to send")?;
+    let speaks = members::speak(world, posts, args.seed, stopped);
     let mut sights = Sights::default();
     let (drained, (first, converged), second, said): (_, _, _, Said) = tokio::select! {
         done = async { tokio::try_join!(acts, falls_silent, send(1), speaks) } => done?,

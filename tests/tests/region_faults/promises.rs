@@ -80,7 +80,7 @@ pub(crate) fn what_is_hidden_or_erased_from_either_region_stays_so_in_both(
     settled: &Settled,
 ) -> Vec<String> {
     let mut wrong: Vec<String> = settled.unheeded.iter().take(TOLD).cloned().collect();
-    let back = settled.differences.iter().filter(|(_, difference)| said.erased.contains(&difference.profile_id));
+    let back = settled.differences.iter().filter(|(_, difference)| said.erased.contains_key(&difference.profile_id));
     wrong.extend(back.take(TOLD).map(|(side, difference)| format!("erased, in {}: {difference}", side.region())));
     wrong
 }
@@ -101,7 +101,13 @@ pub(crate) fn devices_notice_nothing_of_what_is_between_the_regions(crowds: &[Cr
 }
 
 /// What must be seen, or the scenario proved nothing.
-pub(crate) fn seen(scenario: Scenario, said: &Said, sights: &Sights, settled: &Settled) -> Vec<String> {
+pub(crate) fn seen(
+    scenario: Scenario,
+    crowds: &[Crowd],
+    said: &Said,
+    sights: &Sights,
+    settled: &Settled,
+) -> Vec<String> {
     let mut wrong = Vec::new();
     let mut unless = |seen: bool, what: &str| {
         if !seen {
@@ -112,7 +118,8 @@ pub(crate) fn seen(scenario: Scenario, said: &Said, sights: &Sights, settled: &S
     let drains = matches!(scenario, Scenario::Drained | Scenario::Worst);
     unless(sights.converged.is_some(), "the regions never converged");
     unless(settled.books.forwarded > 0, "nothing was forwarded");
-    unless(!said.erased.is_empty() && said.hidden.values().any(|hidden| *hidden), "nobody hid or erased anything");
+    unless(said.hidden.values().any(|hidden| *hidden), "nobody hid anything");
+    unless(crowds.iter().any(|crowd| sent_after_erasing(crowd, said)), "nothing was sent of what had been erased");
     unless(
         !scenario.cuts_the_link() || (sights.cut_off > 0 && sights.waiting > 0),
         "the cut of the link cut nothing off",
@@ -124,4 +131,12 @@ pub(crate) fn seen(scenario: Scenario, said: &Said, sights: &Sights, settled: &S
         "replication was not slow",
     );
     wrong
+}
+
+/// Whether anything was sent of a member who had erased everything by then.
+fn sent_after_erasing(crowd: &Crowd, said: &Said) -> bool {
+    crowd.report.attempts.iter().any(|attempt| {
+        let erased = crowd.plan.posts.get(attempt.post).and_then(|post| said.erased.get(&post.profile_id));
+        erased.is_some_and(|erased| attempt.began_at > *erased)
+    })
 }

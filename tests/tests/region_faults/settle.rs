@@ -74,7 +74,7 @@ pub(crate) async fn settle(world: &mut World, crowds: &[Crowd], said: &Said, bef
     crowds.iter().for_each(|crowd| views.views.extend(expected(&crowd.plan, &crowd.report).views));
     let profiles: BTreeSet<String> = views.views.keys().map(|(profile, _)| profile.clone()).collect();
     // The erased one's are read as well: none of them may come back.
-    views.views.retain(|(profile, _), _| !said.erased.contains(profile));
+    views.views.retain(|(profile, _), _| !said.erased.contains_key(profile));
     loop {
         let books = since(world.books().await?, before);
         let patient = began.elapsed() < PATIENCE;
@@ -143,7 +143,7 @@ async fn look(
         let listed = histories::read(&endpoints.api, &world.token, profiles).await?;
         settled.unheeded.extend(unheeded(said, &all, &listed).map(|what| format!("{what} in {}", side.region())));
         let of_scenario =
-            |(profile, _): &(String, String)| profiles.contains(profile) && !said.erased.contains(profile);
+            |(profile, _): &(String, String)| profiles.contains(profile) && !said.erased.contains_key(profile);
         *keys = view_keys(endpoints).await?.into_iter().filter(of_scenario).collect();
     }
     let Settled { differences, unheeded, keys: [east, west], in_flight, .. } = settled;

@@ -77,7 +77,7 @@ impl Row {
             ),
             promises::what_is_hidden_or_erased_from_either_region_stays_so_in_both(said, settled),
             promises::devices_notice_nothing_of_what_is_between_the_regions(crowds),
-            promises::seen(scenario, said, sights, settled),
+            promises::seen(scenario, crowds, said, sights, settled),
         ];
         Self {
             scenario: scenario.name(),
