@@ -62,11 +62,12 @@ pub(crate) struct Sights {
 /// # Errors
 /// When it could not be played. What it showed to be wrong is in the row.
 pub(crate) async fn play(scenario: Scenario, world: &mut World, args: &Args) -> Result<Row> {
+    world.played += 1;
     let before = world.books().await?;
     let cut_off = world.cut_off();
     let script = scenario.script(args.seed);
     let lasts = scenario.healed(&script) + scenario.after();
-    let plans = [plan(scenario, 0, lasts, args)?, plan(scenario, 1, lasts, args)?];
+    let plans = [plan(world.played, 0, lasts, args)?, plan(world.played, 1, lasts, args)?];
     let paces = CROWDS.map(|share| Pace {
         concurrency: CONCURRENCY,
         per_second: Some(share * args.rate),
@@ -117,8 +118,8 @@ pub(crate) async fn play(scenario: Scenario, world: &mut World, args: &Args) -> 
     Ok(Row::of(scenario, &crowds, &said, &sights, &settled))
 }
 
-/// What a crowd sends. Its members are others than those of any other scenario, since the regions keep what they hold.
-fn plan(scenario: Scenario, crowd: usize, lasts: Duration, args: &Args) -> Result<Plan> {
+/// What a crowd of a scenario sends. Its members are none of an earlier one's, since the regions keep what they hold.
+fn plan(played: usize, crowd: usize, lasts: Duration, args: &Args) -> Result<Plan> {
     let posts = CROWDS[crowd] * args.rate * lasts.as_secs_f64();
     let faults = Faults { duplicates: 0.05, reorder: 0.1, late: 0.0, lost: 0.0, malformed: 0.01 };
     let model = Model {
@@ -132,7 +133,7 @@ fn plan(scenario: Scenario, crowd: usize, lasts: Duration, args: &Args) -> Resul
     };
     let mut plan = Plan::ending_at(&model, i64::try_from(now_ms())?)?;
     for post in &mut plan.posts {
-        let profile = format!("{}-{crowd}-{}", scenario.name(), post.profile_id);
+        let profile = format!("{played}-{crowd}-{}", post.profile_id);
         for planned in &mut post.events {
             if planned.event.profile_id.as_ref() == Some(&post.profile_id) {
                 planned.event.profile_id = Some(profile.clone());

@@ -74,6 +74,8 @@ pub(crate) struct World {
     pub(crate) http: Client,
     /// A backend's, which may read and change every profile.
     pub(crate) token: String,
+    /// Scenarios that were played.
+    pub(crate) played: usize,
     readers: Vec<Reader>,
     /// What replication takes while nobody delays it.
     replication_delay: Duration,
@@ -88,7 +90,7 @@ impl World {
         let token = token::of_service(&regions.endpoints().jwt_secret, TOKEN_LIFETIME)?;
         let http = Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?;
         let readers = regions.endpoints().regions().map(Reader::new).collect();
-        Ok(Self { regions, http, token, readers, replication_delay })
+        Ok(Self { regions, http, token, played: 0, readers, replication_delay })
     }
 
     pub(crate) fn endpoints(&self, side: Side) -> Result<&Endpoints> {
