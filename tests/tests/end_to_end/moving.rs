@@ -184,6 +184,41 @@ fn live_traffic_goes_on_while_there_is_no_shadow_table_and_nothing_of_a_shadow_i
 }
 
 #[test]
+fn with_both_logs_down_who_is_on_trial_is_answered_as_ever() -> Result<()> {
+    run_moving(async |cloud, legacy| {
+        let [tried, moved] = ["logless-tried", "logless-moved"].map(|name| Member::new(cloud, name));
+        roll_out(cloud, &[&tried], &[&moved]).await?;
+        let ingest = &cloud.endpoints.ingest_function;
+        let bootstrap = cloud.endpoints.log_bootstrap.as_deref();
+        // Nobody listens there.
+        let away = [("KAFKA_BOOTSTRAP", Some("127.0.0.1:1")), ("AWS_ENDPOINT_URL_KINESIS", Some("http://127.0.0.1:1"))];
+        configure(&cloud.endpoints, ingest, &away).await?;
+        let (on_trial, of_moved) = (Viewing::begin(&tried, "t1"), Viewing::begin(&moved, "t1"));
+        let answered = async {
+            for stored in [3, 3] {
+                let answer = tried.send(&on_trial.events(3)).await?;
+                let as_ever = json!({"ok": true, "stored": stored, "refused": 0});
+                assert_eq!((answer.status, answer.body), (StatusCode::OK, as_ever));
+            }
+            // That the logs are down shows with those who are moved: their devices keep their events.
+            let refused = moved.send(&of_moved.events(3)).await?;
+            assert_eq!(
+                (refused.status, &refused.body["code"]),
+                (StatusCode::SERVICE_UNAVAILABLE, &json!("log_unavailable"))
+            );
+            anyhow::Ok(())
+        };
+        let answered = answered.await;
+        let back = [("KAFKA_BOOTSTRAP", bootstrap), ("AWS_ENDPOINT_URL_KINESIS", None)];
+        configure(&cloud.endpoints, ingest, &back).await?;
+        answered?;
+        assert_eq!(in_legacy(cloud, legacy, &on_trial).await?, Some(3));
+        moved.post(&of_moved.events(3)).await?;
+        moved.history_with(&[(&of_moved, 3)]).await.map(drop)
+    })
+}
+
+#[test]
 fn a_candidate_folds_its_sample_beside_the_live_code_and_agrees_with_it() -> Result<()> {
     run_without_msk(async |cloud| {
         let members: Vec<Member> = (0..20).map(|number| Member::new(cloud, &format!("sampled-{number}"))).collect();
