@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use std::io::Read;
 
 /// What gzip begins with (RFC 1952, 2.3.1), and what is left of it when it was taken for UTF-8 text.
-const MAGIC: [u8; 2] = [0x1f, 0x8b];
+pub(crate) const MAGIC: [u8; 2] = [0x1f, 0x8b];
 const SPOILT_MAGIC: &[u8] = "\u{1f}\u{fffd}".as_bytes();
 
 /// The JSON bytes of a request's body, decompressed where it is gzip. At no time are more than

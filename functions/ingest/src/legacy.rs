@@ -5,6 +5,7 @@
 //! does not answer is left alone for a while, so that its devices get their `503` at once instead of waiting for it. Redirects are not followed: they are
 //! the device's to follow.
 
+use crate::body::MAGIC;
 use bytes::BytesMut;
 use http::header::{
     CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
@@ -77,7 +78,7 @@ impl Legacy {
         if !self.may_ask(now) {
             return Err(unavailable("it did not answer the last requests"));
         }
-        let is_gzip = body.starts_with(&[0x1f, 0x8b]);
+        let is_gzip = body.starts_with(&MAGIC);
         let mut passed = passed_on(headers);
         if !is_gzip {
             // The gateway decompressed it on the way.

@@ -18,7 +18,7 @@ use cpu_time::ProcessTime;
 use lambda::batch::Batch;
 use lambda::metrics::{Emitter, Metric};
 use playback::edge::{SessionWindow, parse_request, validate};
-use playback::envelope::{Stamp, group};
+use playback::envelope::{Envelope, Stamp, group};
 use process::process;
 use serde::Serialize;
 use std::process::ExitCode;
@@ -227,6 +227,18 @@ pub fn msk_batches(seed: u64, batches: usize, records: u32) -> Result<(Plan, Vec
 
 /// What `ingest` does with each request but for HTTP and the log: gives the events and the bytes for the log.
 fn ingest_all(requests: &[Vec<u8>]) -> Result<(u64, usize)> {
+    let (mut count, mut bytes) = (0, 0);
+    for body in requests {
+        for envelope in envelopes(body)? {
+            count += envelope.events.len() as u64;
+            bytes += envelope.encode().len();
+        }
+    }
+    Ok((count, bytes))
+}
+
+/// The envelopes that `ingest` makes of a request.
+fn envelopes(body: &[u8]) -> Result<Vec<Envelope>> {
     // The trace plays at a fixed time in virtual days.
     let window = SessionWindow { max_age_ms: u64::MAX, max_ahead_ms: u64::MAX / 2 };
     let stamp = Stamp {
@@ -235,16 +247,11 @@ fn ingest_all(requests: &[Vec<u8>]) -> Result<(u64, usize)> {
         trace_id: None,
         shadow: false,
     };
-    let (mut count, mut bytes) = (0, 0);
-    for body in requests {
-        let mut events = Vec::new();
-        for raw in parse_request(body)? {
-            events.push(validate(raw, stamp.received_at, window)?);
-        }
-        count += events.len() as u64;
-        bytes += group(events, &stamp).iter().map(|envelope| envelope.encode().len()).sum::<usize>();
+    let mut events = Vec::new();
+    for raw in parse_request(body)? {
+        events.push(validate(raw, stamp.received_at, window)?);
     }
-    Ok((count, bytes))
+    Ok(group(events, &stamp))
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]

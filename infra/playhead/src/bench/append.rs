@@ -3,13 +3,12 @@
 //! The bare log and the same log behind [`Failover`] append the same requests in turn, so that whatever else the machine
 //! and the broker do falls on both. A log in memory that acknowledges at once shows what is left of it without them.
 
+use super::envelopes;
 use crate::local::{create_topic, delete_topic};
-use crate::simulate::plan::DEFAULT_START_AT;
 use anyhow::{Context as _, Result, ensure};
 use aws_config::{BehaviorVersion, SdkConfig};
 use futures::Stream;
-use playback::edge::{SessionWindow, parse_request, validate};
-use playback::envelope::{Stamp, group};
+use playback::envelope::Envelope;
 use playback::routing::Override;
 use serde::Serialize;
 use std::process::ExitCode;
@@ -112,18 +111,8 @@ fn latency(mut times: Vec<Duration>) -> Latency {
 
 /// The records that `ingest` makes of a request.
 fn records(body: &[u8]) -> Result<Vec<LogRecord>> {
-    let window = SessionWindow { max_age_ms: u64::MAX, max_ahead_ms: u64::MAX / 2 };
-    let stamp = Stamp {
-        received_at: DEFAULT_START_AT.unsigned_abs(),
-        ingest_region: "us-east-1".to_owned(),
-        trace_id: None,
-        shadow: false,
-    };
-    let events = parse_request(body)?.into_iter().map(|raw| validate(raw, stamp.received_at, window));
-    let events = events.collect::<Result<Vec<_>, _>>()?;
-    let record =
-        |envelope: playback::envelope::Envelope| LogRecord::new(envelope.session_id.to_string(), envelope.encode());
-    Ok(group(events, &stamp).into_iter().map(record).collect())
+    let record = |envelope: Envelope| LogRecord::new(envelope.session_id.to_string(), envelope.encode());
+    Ok(envelopes(body)?.into_iter().map(record).collect())
 }
 
 /// A log that is nowhere and acknowledges at once.

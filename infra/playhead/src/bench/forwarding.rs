@@ -1,5 +1,6 @@
 //! What it costs to bring a session's events to another region: requests and bytes of SQS, and CPU, by how many sessions share a batch.
 
+use super::envelopes;
 use crate::simulate::plan::{DEFAULT_START_AT, Plan};
 use crate::simulate::{Faults, Model};
 use anyhow::{Result, ensure};
@@ -11,8 +12,7 @@ use forward::Forward;
 use forward::testing::MemoryQueues;
 use lambda::batch::{Batch, Record, Source};
 use lambda::metrics::{Emitter, Metric};
-use playback::edge::{SessionWindow, parse_request, validate};
-use playback::envelope::{Envelope, Stamp, group};
+use playback::envelope::Envelope;
 use playback::routing::{Regions, Routes};
 use serde::Serialize;
 use std::collections::HashSet;
@@ -46,7 +46,7 @@ pub(super) struct Cost {
 /// # Errors
 /// When the trace makes too few records, or one is not sent.
 pub(super) async fn measure(seed: u64) -> Result<Vec<Cost>> {
-    let envelopes = envelopes(seed)?;
+    let envelopes = from_elsewhere(seed)?;
     let regions = Regions::parse("us-east-1", "us-east-1,us-west-2")?;
     let routes = Routes::undirected(regions);
     let emitter = Emitter::to("bench", "forward", |_| {});
@@ -100,24 +100,15 @@ pub(super) fn print(costs: &[Cost]) {
 }
 
 /// What `ingest` makes of the POSTs of viewers whose home is the other region.
-fn envelopes(seed: u64) -> Result<Vec<Envelope>> {
-    let window = SessionWindow { max_age_ms: u64::MAX, max_ahead_ms: u64::MAX / 2 };
-    let stamp = Stamp {
-        received_at: DEFAULT_START_AT.unsigned_abs(),
-        ingest_region: "us-east-1".to_owned(),
-        trace_id: None,
-        shadow: false,
-    };
+fn from_elsewhere(seed: u64) -> Result<Vec<Envelope>> {
     let (homes, faults) = (vec!["usw2".parse()?], Faults { duplicates: 0.05, reorder: 0.1, ..Faults::NONE });
     // Many viewers, so that their sessions run side by side.
     let model = Model { sessions: 2_000, viewers: Some(1_500), titles: 500, homes, travel: None, seed, faults };
-    let mut envelopes = Vec::new();
+    let mut all = Vec::new();
     for post in &Plan::new(&model, DEFAULT_START_AT)?.posts {
-        let body = post.body()?;
-        let events = parse_request(&body)?.into_iter().map(|raw| validate(raw, stamp.received_at, window));
-        envelopes.extend(group(events.collect::<Result<Vec<_>, _>>()?, &stamp));
+        all.extend(envelopes(&post.body()?)?);
     }
-    Ok(envelopes)
+    Ok(all)
 }
 
 /// Batches of one record of each of so many sessions, in the order of the log.
