@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use aws_sdk_lambda::types::{Environment, LastUpdateStatus};
-use playhead::local::Endpoints;
+use operate::Endpoints;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use aws_sdk_sqs::types::QueueAttributeName;
-use playhead::local::Endpoints;
-use playhead::simulate::expect::{Expected, SessionView};
+use operate::Endpoints;
+use simulate::expect::{Expected, SessionView};
 
 /// Events that views have less than they must, and events that they have more.
 #[must_use]

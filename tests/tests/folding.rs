@@ -6,8 +6,8 @@ use apply::testing::Letters;
 use apply::{DeadLetter, Letter};
 use lambda::batch::Batch;
 use lambda::metrics::{Emitter, Metric};
-use playhead::bench::msk_batches;
 use process::process;
+use simulate::encode::msk_batches;
 use std::collections::BTreeMap;
 use store::testing::{Effect, MemoryTable};
 

@@ -12,11 +12,11 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use legacy::{Behaviour, Bug, Legacy};
-use playhead::local::LocalDynamoDb;
-use playhead::simulate::expect::{Expected, ExpectedView, expect};
-use playhead::simulate::plan::Plan;
-use playhead::simulate::{Faults, Model};
+use local::LocalDynamoDb;
 use serde_json::Value;
+use simulate::expect::{Expected, ExpectedView, expect};
+use simulate::plan::Plan;
+use simulate::{Faults, Model};
 use std::io::Write as _;
 use tokio::runtime::Runtime;
 

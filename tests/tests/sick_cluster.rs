@@ -8,7 +8,7 @@
 
 use anyhow::{Result, ensure};
 use aws_config::SdkConfig;
-use playhead::local::ApacheKafka;
+use local::ApacheKafka;
 use std::env::VarError;
 use std::time::{Duration, Instant};
 use stream::{Ack, AppendError, DurableLog as _, KafkaConfig, KafkaLog, KafkaSecurity, LogRecord};

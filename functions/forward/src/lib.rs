@@ -26,9 +26,9 @@ use lambda::metrics::{Metric, Metrics};
 use playback::envelope::{Head, Poison, with_hop};
 use playback::outcome::{Cause, Outcome, Reason};
 use playback::routing::{Region, Routes};
+use queue::calls;
 use std::collections::BTreeMap;
 use store::Usage;
-use stream::queue::calls;
 
 /// Regions that an envelope may have been through. It is at one when all is well.
 const MAX_HOPS: usize = 4;

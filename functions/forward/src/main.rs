@@ -6,9 +6,9 @@ use lambda::config::Env;
 use lambda::metrics::Emitter;
 use lambda::routing::Routing;
 use lambda::warm_up::{BOUND, warm_up};
+use queue::Queue;
 use std::sync::Arc;
 use std::time::Instant;
-use stream::Queue;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {

@@ -6,11 +6,11 @@ use aws_sdk_sqs::config::retry::RetryConfig;
 use aws_sdk_sqs::config::timeout::TimeoutConfig;
 use aws_sdk_sqs::error::DisplayErrorContext;
 use playback::routing::{Region, Regions};
+use queue::{Queue, SendError};
 use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::time::Duration;
-use stream::{Queue, SendError};
 use tokio::sync::OnceCell;
 
 /// Where messages for a region go.

@@ -2,9 +2,9 @@
 
 use crate::queues::{Inbound, InboundError};
 use playback::routing::Region;
+use queue::SendError;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use stream::SendError;
 
 /// Queues of all regions. Clones share what they hold.
 #[derive(Clone, Debug, Default)]

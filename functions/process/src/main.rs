@@ -5,9 +5,9 @@ use lambda::config::Env;
 use lambda::metrics::Emitter;
 use lambda::warm_up::{BOUND, warm_up};
 use process::{Config, Part, Shadow, audition, process};
+use queue::Queue;
 use std::sync::Arc;
 use store::dynamodb::Views;
-use stream::Queue;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {

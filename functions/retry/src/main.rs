@@ -4,10 +4,10 @@ use lambda::clock::now_ms;
 use lambda::config::Env;
 use lambda::metrics::Emitter;
 use lambda::warm_up::{BOUND, warm_up};
+use queue::Queue;
 use retry::{Config, QueuePauses, Retry};
 use std::sync::Arc;
 use store::dynamodb::Views;
-use stream::Queue;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {

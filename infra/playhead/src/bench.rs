@@ -6,10 +6,6 @@
 mod append;
 mod forwarding;
 
-use crate::encode::{self, Trigger, encode};
-use crate::local::LocalDynamoDb;
-use crate::simulate::plan::{DEFAULT_START_AT, Plan};
-use crate::simulate::{Faults, Model};
 use anyhow::{Context as _, Result, bail};
 use apply::testing::Letters;
 use apply::{DeadLetter, Letter};
@@ -17,10 +13,14 @@ use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement
 use cpu_time::ProcessTime;
 use lambda::batch::Batch;
 use lambda::metrics::{Emitter, Metric};
+use local::LocalDynamoDb;
 use playback::edge::{SessionWindow, parse_request, validate};
 use playback::envelope::{Envelope, Stamp, group};
 use process::process;
 use serde::Serialize;
+use simulate::encode::msk_batches;
+use simulate::plan::DEFAULT_START_AT;
+
 use std::process::ExitCode;
 use std::time::Duration;
 use store::ViewTable;
@@ -182,7 +182,7 @@ fn print(figures: &Figures) {
 async fn in_release(args: &Args) -> Result<ExitCode> {
     eprintln!("This is a debug build: building in release mode, which takes some minutes the first time ...");
     let mut cargo = tokio::process::Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(crate::local::workspace_root()?);
+    cargo.current_dir(operate::workspace_root()?);
     cargo.args(["run", "--release", "--bin", "playhead", "--", "bench"]);
     cargo.args(["--batches", &args.batches.to_string(), "--records", &args.records.to_string()]);
     cargo.args(["--seed", &args.seed.to_string(), "--runs", &args.runs.to_string()]);
@@ -199,30 +199,6 @@ fn trace(args: &Args) -> Result<(Vec<Vec<u8>>, Vec<String>)> {
     let (plan, events) = msk_batches(args.seed, usize::from(args.batches), args.records)?;
     let bodies: Result<Vec<Vec<u8>>> = plan.posts.iter().map(|post| post.body()).collect();
     Ok((bodies?, events))
-}
-
-/// A simulated trace with duplicates and reordering, and so many Lambda events of it, of `records` records each.
-///
-/// # Errors
-/// When the trace makes fewer.
-pub fn msk_batches(seed: u64, batches: usize, records: u32) -> Result<(Plan, Vec<String>)> {
-    let faults = Faults { duplicates: 0.05, reorder: 0.1, ..Faults::NONE };
-    // A session makes some nine records.
-    let sessions = batches * records as usize / 8 + 10;
-    let model =
-        Model { sessions, viewers: None, titles: 500, homes: vec!["use1".parse()?], travel: None, seed, faults };
-    let plan = Plan::new(&model, DEFAULT_START_AT)?;
-    let mut lines = Vec::new();
-    plan.write_trace(&mut lines)?;
-    let region = "us-east-1".to_owned();
-    let options = encode::Args { trigger: Trigger::Msk, batch: records, topic: None, partitions: 8, region };
-    let mut output = Vec::new();
-    encode(&options, lines.as_slice(), &mut output)?;
-    let events: Vec<String> = String::from_utf8(output)?.lines().take(batches).map(str::to_owned).collect();
-    if events.len() < batches {
-        bail!("the trace made only {} batches", events.len());
-    }
-    Ok((plan, events))
 }
 
 /// What `ingest` does with each request but for HTTP and the log: gives the events and the bytes for the log.

@@ -1,8 +1,10 @@
 //! The commands: declared and dispatched here, each built in a file of its own.
 
-use crate::{bench, books, demo, dlq, encode, invoke, local, reports, rollout, routing, simulate, token};
+use crate::{bench, demo, invoke};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use operate::{books, comparison, dlq, rollout, routing, token};
+use simulate::encode;
 use std::process::ExitCode;
 
 /// Playhead's command line: a local cloud, a simulator of viewers, and operations
@@ -36,7 +38,7 @@ enum Command {
     Dlq(Box<dlq::Args>),
     Routing(Box<routing::Args>),
     Rollout(Box<rollout::Args>),
-    Compare(Box<reports::Args>),
+    Compare(Box<comparison::Args>),
 }
 
 impl Cli {
@@ -52,7 +54,7 @@ impl Cli {
             Command::Demo(args) => return demo::run(*args).await,
             Command::Routing(args) => return routing::run(*args).await,
             Command::Rollout(args) => return rollout::run(*args).await,
-            Command::Compare(args) => return reports::run(*args).await,
+            Command::Compare(args) => return comparison::run(*args).await,
             Command::Local(args) => return local::command::run(args).await,
             Command::Invoke(args) => invoke::run(args).await?,
             Command::Token(args) => token::run(args)?,
@@ -71,5 +73,22 @@ mod tests {
     #[test]
     fn the_declaration_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_stack_may_be_named_before_or_after_what_is_done_with_it() {
+        let parses = |line: &str| Cli::try_parse_from(line.split(' ')).map(drop).map_err(|error| error.to_string());
+        for line in [
+            "playhead routing --stack playhead-prod --region us-east-1 show",
+            "playhead routing set --from us-east-1 --stack playhead-prod --region us-east-1",
+            "playhead dlq list --stack playhead-prod --region us-east-1",
+            "playhead books --stack playhead-prod",
+            "playhead routing set --log standby --dry-run",
+        ] {
+            assert_eq!(parses(line), Ok(()), "{line}");
+        }
+        for line in ["playhead routing show --region us-east-1", "playhead routing set --log auto --version 3"] {
+            assert!(parses(line).is_err(), "{line}");
+        }
     }
 }

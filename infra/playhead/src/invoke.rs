@@ -1,8 +1,8 @@
 //! `playhead invoke`: calls one function of the running local cloud with an event, as a trigger would.
 
-use crate::local::command::running;
 use anyhow::{Context as _, Result, bail};
 use aws_sdk_lambda::primitives::Blob;
+use operate::run::running;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 

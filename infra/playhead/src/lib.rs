@@ -1,17 +1,9 @@
-//! The command line of Playhead: local cloud, simulator, operations.
+//! The command line of Playhead: declares the commands and runs the demo, the bench and single invocations.
+//!
+//! The rest is in the crates beside it: `operate` (books, dead letters, routing, rollout, comparison), `local` (the local
+//! cloud) and `simulate` (viewers and traces).
 
 pub mod bench;
-pub mod books;
 pub mod cli;
 pub mod demo;
-pub mod dlq;
-pub mod encode;
 pub mod invoke;
-pub mod local;
-pub mod reports;
-pub mod rollout;
-pub mod routing;
-pub mod simulate;
-pub mod stack;
-pub mod text;
-pub mod token;

@@ -6,7 +6,7 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use playhead::local::LocalOptions;
+use local::LocalOptions;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs;

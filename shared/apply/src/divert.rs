@@ -2,7 +2,7 @@
 
 use crate::apply::Verdict;
 use crate::letter::{DeadLetter, Letter};
-use crate::queue::LetterQueue;
+use crate::letter_queue::LetterQueue;
 use crate::unit::{Unapplied, Unit};
 use playback::outcome::{Cause, Counts, Outcome, Reason};
 

@@ -12,7 +12,7 @@ mod apply;
 mod count;
 mod divert;
 mod letter;
-mod queue;
+mod letter_queue;
 pub mod testing;
 mod unit;
 
@@ -20,5 +20,5 @@ pub use apply::{Unbalanced, Verdict, apply};
 pub use count::count;
 pub use divert::{Decision, carry_out, decide, is_flood};
 pub use letter::{DeadLetter, Failure, Letter, Redrive};
-pub use queue::LetterQueue;
+pub use letter_queue::LetterQueue;
 pub use unit::{Content, History, Unapplied, Unit, unpack, unpack_message};

@@ -1,6 +1,6 @@
 //! A queue of letters in memory, for tests of what is parked and buried. No function may be wired to it.
 
-use crate::queue::LetterQueue;
+use crate::letter_queue::LetterQueue;
 use std::sync::{Mutex, PoisonError};
 
 /// Decides whether a letter is refused; asked once for each.

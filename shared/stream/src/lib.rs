@@ -1,9 +1,8 @@
-//! The durable log that `ingest` appends to, and the queue that dead letters go to.
+//! The durable log that `ingest` appends to.
 //!
 //! [`DurableLog`] is the port: one call takes many records and answers one result per record. [`KafkaLog`]
 //! is its adapter for Kafka and Amazon MSK, [`KinesisLog`] the one for Kinesis, and [`Log`] is either, by
-//! configuration. [`Failover`] appends to a primary and a standby. [`bootstrap`] finds the brokers, [`Queue`] sends to
-//! SQS.
+//! configuration. [`Failover`] appends to a primary and a standby. [`bootstrap`] finds the brokers.
 //!
 //! This crate moves bytes and says what became of them. It must not decide which topic or stream a record goes to, look
 //! inside a value, read the environment, or call a record durable before a log has acknowledged it.
@@ -17,7 +16,6 @@ pub mod failover;
 pub mod kafka;
 pub mod kinesis;
 pub mod log;
-pub mod queue;
 pub mod testing;
 
 pub use choice::{Log, LogConfig, LogWarmUpError};
@@ -25,4 +23,3 @@ pub use failover::{Appended, Failover, Fate, Policy, Role};
 pub use kafka::{ConnectError, KafkaConfig, KafkaLog, KafkaSecurity, WarmUpError};
 pub use kinesis::{KinesisConfig, KinesisLog};
 pub use log::{Ack, AppendError, Attempt, DurableLog, Lane, LogRecord, Settled};
-pub use queue::{Queue, SendError};

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
-use playhead::local::poller::{Checkpoints, Poller, PollerConfig, Pollers};
-use playhead::simulate::expect::expect;
-use playhead::simulate::{Faults, Model};
+use local::poller::{Checkpoints, Poller, PollerConfig, Pollers};
 use playhead_tests::functions::{Environments, configure};
 use playhead_tests::proxy::{Fault, FaultProxy, Rule, When};
+use simulate::expect::expect;
+use simulate::{Faults, Model};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 

@@ -6,9 +6,9 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use clap::Parser;
 use lambda::batch::Source;
+use operate::dlq;
+use operate::stack::Stack;
 use playback::envelope::join_delimited;
-use playhead::dlq;
-use playhead::stack::Stack;
 use serde_json::Value;
 
 use super::cloud::{Cloud, eventually, now_ms, run_alone};

@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use jsonwebtoken::{EncodingKey, Header};
 use playback::session::SessionId;
-use playhead::simulate::expect::SessionView;
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use simulate::expect::SessionView;
 
 use super::cloud::{Cloud, eventually, now_ms, session_at};
 

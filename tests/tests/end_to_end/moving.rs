@@ -10,10 +10,10 @@ use clap::Parser;
 use compare::Report;
 use lambda::routing::MAX_AGE;
 use legacy::Legacy;
+use operate::comparison::{self, Sites};
+use operate::rollout;
+use operate::stack::Deployment;
 use playback::rollout::{Share, bucket};
-use playhead::reports::{self, Sites};
-use playhead::rollout;
-use playhead::stack::Deployment;
 use playhead_tests::functions::configure;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
@@ -67,9 +67,9 @@ async fn in_legacy(cloud: &Cloud, legacy: &Legacy, viewing: &Viewing) -> Result<
 async fn compared(cloud: &Cloud, sessions: u64) -> Result<Report> {
     let sites = Sites::find(&Deployment::local(&cloud.endpoints)?).await;
     eventually("the comparison", async || {
-        let run = reports::run_now(&sites).await;
+        let run = comparison::run_now(&sites).await;
         ensure!(run.missed.is_empty() && run.without.is_empty(), "compare failed: {run:?}");
-        let kept = reports::since(&sites, 0).await;
+        let kept = comparison::since(&sites, 0).await;
         ensure!(kept.missed.is_empty(), "{kept:?}");
         Ok((kept.total.compared >= sessions).then_some(kept.total))
     })

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use lambda::routing::MAX_AGE;
-use playhead::routing;
-use playhead::stack::Deployment;
+use operate::routing;
+use operate::stack::Deployment;
 use serde_json::Value;
 
 use super::cloud::{eventually, run_alone};

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, ensure};
 use indicatif::ProgressBar;
-use playhead::simulate::expect::{Expected, check, expect};
-use playhead::simulate::plan::Plan;
-use playhead::simulate::send::{Auth, Pace, SendReport, Target, send};
-use playhead::simulate::{Faults, Model};
+use simulate::expect::{Expected, check, expect};
+use simulate::plan::Plan;
+use simulate::send::{Auth, Pace, SendReport, Target, send};
+use simulate::{Faults, Model};
 
 use super::cloud::{Cloud, eventually, now_ms, run};
 use super::member::{Member, Viewing, read_all};

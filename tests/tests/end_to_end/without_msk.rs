@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use playhead::simulate::expect::expect;
-use playhead::simulate::{Faults, Model};
+use simulate::expect::expect;
+use simulate::{Faults, Model};
 
 use super::cloud::run_without_msk;
 use super::simulated::{agree, plan, send_all};

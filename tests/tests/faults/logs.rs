@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use aws_sdk_kinesis::types::ShardIteratorType;
+use operate::Endpoints;
 use playback::envelope::Envelope;
-use playhead::local::Endpoints;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 

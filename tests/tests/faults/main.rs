@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use playhead::local::ApacheKafka;
+use local::ApacheKafka;
 use tokio::runtime::Runtime;
 
 use self::scenario::Scenario;

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use indicatif::ProgressBar;
 use lambda::clock::now_ms;
-use playhead::local::{ApacheKafka, Brokers, LocalCloud, LocalOptions, Progress};
-use playhead::simulate::plan::Plan;
-use playhead::simulate::send::{Auth, Pace, Target, Valve, send_through};
-use playhead::simulate::{Faults, Model};
+use local::{ApacheKafka, Brokers, LocalCloud, LocalOptions, Progress};
 use playhead_tests::functions::configure;
 use playhead_tests::proxy::{ENDPOINTS, FaultProxy};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
+use simulate::plan::Plan;
+use simulate::send::{Auth, Pace, Target, Valve, send_through};
+use simulate::{Faults, Model};
 
 use super::Args;
 use super::scenario::Scenario;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use playhead::local::Standby;
+use local::Standby;
 use playhead_tests::functions::Environments;
 use playhead_tests::proxy::{Fault, Rule, When};
 use playhead_tests::within;

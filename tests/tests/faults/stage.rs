@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use lambda::clock::now_ms;
+use local::ApacheKafka;
+use operate::Endpoints;
 use playback::contract::{Device, Event, Kind};
 use playback::envelope::{Envelope, Stamp};
 use playback::session::SessionId;
-use playhead::local::{ApacheKafka, Endpoints};
-use playhead::simulate::send::Valve;
 use playhead_tests::functions::Environments;
 use playhead_tests::proxy::FaultProxy;
 use rand_chacha::ChaCha8Rng;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use simulate::send::Valve;
 
 /// How long brokers may take to be all there again.
 const READY_WITHIN: Duration = Duration::from_secs(90);

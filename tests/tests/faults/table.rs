@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
-use playhead::books::Books;
-use playhead::local::workspace_root;
-use playhead::simulate::send::{Attempt, SendReport};
+use operate::books::Books;
+use operate::workspace_root;
 use playhead_tests::measure::{at, seconds, share};
 use serde::Serialize;
+use simulate::send::{Attempt, SendReport};
 
 use super::Args;
 use super::scenario::Scenario;

@@ -3,7 +3,7 @@
 //! hide and erase in both. Then the books of both regions, every item's writer and every member's view in each region are held against what the
 //! devices were told, which the simulator computes apart from the code under test.
 //!
-//! Of the replication and the link between regions it must be said that they are ours: see `playhead::local`.
+//! Of the replication and the link between regions it must be said that they are ours: see the crate `local`.
 //!
 //! It is a program of its own rather than a set of tests, since its result is a table. It runs for some six minutes on two cores, so it must be
 //! asked for: `PLAYHEAD_TEST_REGIONS=1 cargo test --test region_faults [-- SCENARIO … --seed N --rate N]`. The table is printed, and

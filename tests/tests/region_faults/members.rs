@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use lambda::clock::now_ms;
-use playhead::simulate::plan::Post;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use reqwest::{Method, StatusCode};
+use simulate::plan::Post;
 use tokio::sync::watch;
 
 use super::world::{Side, World};

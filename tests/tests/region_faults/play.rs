@@ -11,10 +11,10 @@ use indicatif::ProgressBar;
 use lambda::clock::now_ms;
 use lambda::routing::MAX_AGE;
 use playback::session::Home;
-use playhead::simulate::expect::{Expected, expect};
-use playhead::simulate::plan::Plan;
-use playhead::simulate::send::{Auth, Pace, SendReport, Target, Valve, elsewhere, send_through};
-use playhead::simulate::{Faults, Model};
+use simulate::expect::{Expected, expect};
+use simulate::plan::Plan;
+use simulate::send::{Auth, Pace, SendReport, Target, Valve, elsewhere, send_through};
+use simulate::{Faults, Model};
 use tokio::sync::watch;
 use tokio::time::Instant;
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 use futures::future::try_join_all;
-use playhead::books::Minute;
-use playhead::simulate::expect::{Difference, Expected, SessionView, check};
-use playhead::simulate::histories;
-use playhead::simulate::writers::view_keys;
+use operate::books::Minute;
 use playhead_tests::measure::{lost_and_twice, queued};
+use simulate::expect::{Difference, Expected, SessionView, check};
+use simulate::histories;
+use simulate::writers::view_keys;
 use tokio::time::Instant;
 
 use super::members::Said;

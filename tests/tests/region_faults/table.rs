@@ -4,13 +4,13 @@ use std::fs;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use playhead::books::Minute;
-use playhead::local::workspace_root;
-use playhead::simulate::plan::Plan;
-use playhead::simulate::send::Attempt;
-use playhead::simulate::writers::Writers;
+use operate::books::Minute;
+use operate::workspace_root;
 use playhead_tests::measure::{at, seconds, share};
 use serde::Serialize;
+use simulate::plan::Plan;
+use simulate::send::Attempt;
+use simulate::writers::Writers;
 
 use super::Args;
 use super::members::Said;

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use futures::FutureExt as _;
+use local::{Cut, LocalOptions, LocalRegions, Progress};
+use operate::Endpoints;
+use operate::books::{Minute, Reader};
+use operate::{routing, token};
 use playback::routing::{Document, State};
 use playback::session::Home;
-use playhead::books::{Minute, Reader};
-use playhead::local::{Cut, Endpoints, LocalOptions, LocalRegions, Progress};
-use playhead::{routing, token};
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 use reqwest::Client;

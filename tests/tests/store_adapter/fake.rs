@@ -7,7 +7,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse as _;
-use playhead::local::sdk_config;
+use operate::sdk_config;
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use store::dynamodb::Views;

@@ -18,7 +18,7 @@ mod reading;
 mod writing;
 
 use case::{Case, Table};
-use playhead::local::LocalDynamoDb;
+use local::LocalDynamoDb;
 use std::env::VarError;
 use std::io::Write as _;
 use std::sync::LazyLock;

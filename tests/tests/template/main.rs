@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use choice::Choice;
 use lambda::config::Env;
-use playhead::local::{Progress, Tools};
+use local::{Progress, Tools};
 use serde_json::{Map, Value, json};
 use stream::{KafkaConfig, KafkaSecurity};
 

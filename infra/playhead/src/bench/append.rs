@@ -4,10 +4,10 @@
 //! and the broker do falls on both. A log in memory that acknowledges at once shows what is left of it without them.
 
 use super::envelopes;
-use crate::local::{create_topic, delete_topic};
 use anyhow::{Context as _, Result, ensure};
 use aws_config::{BehaviorVersion, SdkConfig};
 use futures::Stream;
+use local::{create_topic, delete_topic};
 use playback::envelope::Envelope;
 use playback::routing::Override;
 use serde::Serialize;

@@ -1,8 +1,6 @@
 //! What it costs to bring a session's events to another region: requests and bytes of SQS, and CPU, by how many sessions share a batch.
 
 use super::envelopes;
-use crate::simulate::plan::{DEFAULT_START_AT, Plan};
-use crate::simulate::{Faults, Model};
 use anyhow::{Result, ensure};
 use apply::DeadLetter;
 use apply::testing::Letters;
@@ -15,6 +13,8 @@ use lambda::metrics::{Emitter, Metric};
 use playback::envelope::Envelope;
 use playback::routing::{Regions, Routes};
 use serde::Serialize;
+use simulate::plan::{DEFAULT_START_AT, Plan};
+use simulate::{Faults, Model};
 use std::collections::HashSet;
 
 /// Sessions that share a batch.

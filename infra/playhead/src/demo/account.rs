@@ -1,11 +1,12 @@
 //! The books of a demo: waits until they are closed, and holds them against what the devices and the simulator know.
 
-use crate::books::{Books, Reader};
-use crate::local::{Endpoints, Progress};
-use crate::simulate::expect::Expected;
-use crate::simulate::send::SendReport;
 use anyhow::Result;
+use local::Progress;
+use operate::Endpoints;
+use operate::books::{Books, Reader};
 use serde::Serialize;
+use simulate::expect::Expected;
+use simulate::send::SendReport;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 

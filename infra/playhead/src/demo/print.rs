@@ -2,10 +2,10 @@
 
 use super::regions::{RegionBooks, Regions};
 use super::{Member, Outcome, TOKEN_LIFETIME};
-use crate::local::Endpoints;
-use crate::simulate::Model;
-use crate::token;
 use anyhow::Result;
+use operate::Endpoints;
+use operate::token;
+use simulate::Model;
 
 pub(super) fn print(outcome: &Outcome, model: &Model, member: &Member, endpoints: &Endpoints) {
     let Outcome { books, views, cost, .. } = outcome;

@@ -1,13 +1,13 @@
 //! What a demo with several regions has to show: that each region has every view, and that each session was written in its home only.
 
-use crate::books::Books;
-use crate::local::Endpoints;
-use crate::simulate::expect::{self, Difference, Expected, SessionView};
-use crate::simulate::histories;
-use crate::simulate::writers::{self, Writers};
 use anyhow::{Context as _, Result};
 use futures::future::try_join_all;
+use operate::Endpoints;
+use operate::books::Books;
 use serde::Serialize;
+use simulate::expect::{self, Difference, Expected, SessionView};
+use simulate::histories;
+use simulate::writers::{self, Writers};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 

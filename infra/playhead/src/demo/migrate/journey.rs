@@ -1,11 +1,11 @@
 //! The way from the legacy system to ours: its steps, and which POSTs are sent at which.
 
-use crate::simulate::plan::{Plan, Post};
-use crate::simulate::{Faults, Model};
 use anyhow::{Context as _, Result, ensure};
 use lambda::routing::MAX_AGE;
 use playback::rollout::{Lists, Path, Rollout};
 use playback::session::SessionId;
+use simulate::plan::{Plan, Post};
+use simulate::{Faults, Model};
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;

@@ -2,7 +2,7 @@
 
 use super::walk::Row;
 use super::{History, Outcome};
-use crate::local::Endpoints;
+use operate::Endpoints;
 
 pub(super) fn print(outcome: &Outcome, endpoints: &Endpoints) {
     let Outcome { sessions, profiles, per_second, steps, history, seconds, .. } = outcome;

@@ -2,10 +2,10 @@
 //! legacy system the device's answer, byte for byte.
 
 use super::journey::Step;
-use crate::simulate::plan::{Plan, Post};
-use crate::simulate::send::SendReport;
 use legacy::Answered;
 use playback::rollout::{Path, Rollout};
+use simulate::plan::{Plan, Post};
+use simulate::send::SendReport;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Faults that are told of one kind and step; all count.
@@ -136,11 +136,11 @@ pub(super) fn distinct_events<'a>(posts: impl Iterator<Item = &'a Post>) -> usiz
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simulate::Applied;
-    use crate::simulate::send::{Attempt, LegacyAnswer};
     use axum::body::Bytes;
     use axum::http::StatusCode;
     use playback::rollout::Lists;
+    use simulate::Applied;
+    use simulate::send::{Attempt, LegacyAnswer};
     use std::time::Duration;
 
     /// p1 is moved, p0 is not.

@@ -1,0 +1,207 @@
+//! The options that say what a local cloud is made of: the same for `playhead local up`, `playhead local serve` and `playhead demo`.
+
+use super::cloud::{
+    Brokers, DEFAULT_BROKERS, DEFAULT_REGION, DEFAULT_REPLICATION_DELAY, LocalOptions, Primary, Standby,
+};
+use anyhow::{Context as _, Result, ensure};
+use playback::routing::Regions;
+use playback::session::Home;
+use std::time::Duration;
+
+/// What a local cloud is made of.
+#[derive(Debug, clap::Args)]
+pub struct CloudArgs {
+    #[command(flatten)]
+    regions: RegionArgs,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+/// Where it is.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Regions")]
+struct RegionArgs {
+    /// The AWS regions to run side by side, each a whole local cloud; the first one is the one that other commands speak to
+    #[arg(long, value_name = "REGION[,…]", value_delimiter = ',', value_parser = region, default_value = DEFAULT_REGION)]
+    regions: Vec<String>,
+    /// What a change of a view takes to the other regions, milliseconds [default: 500]
+    #[arg(long, value_name = "MS")]
+    replication_delay: Option<u64>,
+}
+
+/// A name in the form of a region's: that the emulator runs it is enough.
+fn region(name: &str) -> Result<String, String> {
+    let mut parts = name.split('-');
+    let letters = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase());
+    let number = parts.next_back().is_some_and(|part| part.parse::<u8>().is_ok());
+    let well_formed = number && parts.clone().count() >= 2 && parts.all(letters) && Home::of_region(name).is_some();
+    if well_formed { Ok(name.to_owned()) } else { Err("not the name of a region, such as us-west-2".to_owned()) }
+}
+
+impl CloudArgs {
+    /// The options of the run with this name.
+    ///
+    /// # Errors
+    /// If an option asks for what another one excludes, or there is no workspace here.
+    pub fn options(&self, run: &str) -> Result<LocalOptions> {
+        let RegionArgs { regions, replication_delay } = &self.regions;
+        let here = regions.first().map_or(DEFAULT_REGION, String::as_str);
+        Regions::parse(here, &regions.join(",")).context("--regions")?;
+        ensure!(regions.len() > 1 || replication_delay.is_none(), "--replication-delay is between several --regions");
+        let options = self.log.options(run)?;
+        Ok(LocalOptions {
+            region: here.to_owned(),
+            regions: if regions.len() > 1 { regions.clone() } else { Vec::new() },
+            replication_delay: replication_delay.map_or(DEFAULT_REPLICATION_DELAY, Duration::from_millis),
+            ..options
+        })
+    }
+
+    /// The same, for another process.
+    pub(super) fn as_arguments(&self) -> Vec<String> {
+        let RegionArgs { regions, replication_delay } = &self.regions;
+        let mut arguments = vec!["--regions".to_owned(), regions.join(",")];
+        arguments.extend(replication_delay.iter().flat_map(|ms| ["--replication-delay".to_owned(), ms.to_string()]));
+        arguments.extend(self.log.as_arguments());
+        arguments
+    }
+}
+
+/// What the durable log is made of.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Durable log")]
+struct LogArgs {
+    /// Where the primary log is
+    #[arg(long, value_enum, default_value_t)]
+    primary: Primary,
+    /// Brokers of a primary log on Kafka [default: embedded]
+    ///
+    /// `embedded`: one small broker in memory, which is up at once. `apache`: a cluster of Apache Kafka, three copies of each record,
+    /// two of which must be in sync (needs Java 17; Maven for the first time). HOST:PORT[,…]: brokers of yours, without encryption; the run
+    /// makes a topic of its own there and deletes it at the end.
+    #[arg(long, value_name = "embedded|apache|HOST:PORT[,…]")]
+    kafka: Option<Brokers>,
+    /// Brokers of each cluster of Apache Kafka, 1 to 5 [default: 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=5))]
+    brokers: Option<u16>,
+    /// Where the standby log is, which takes what the primary cannot
+    #[arg(long, value_enum, default_value_t)]
+    standby: Standby,
+}
+
+impl LogArgs {
+    /// The options of the run with this name.
+    ///
+    /// # Errors
+    /// If an option asks for what another one excludes, or there is no workspace here.
+    fn options(&self, run: &str) -> Result<LocalOptions> {
+        let Self { primary, kafka, brokers, standby } = self;
+        ensure!(
+            kafka.is_none() || *primary == Primary::Kafka,
+            "--kafka says which brokers the primary log has: it does not go with --primary {}",
+            primary.name()
+        );
+        ensure!(
+            brokers.is_none() || *kafka == Some(Brokers::Apache) || *standby == Standby::Apache,
+            "--brokers is for clusters of Apache Kafka: ask for one with --kafka apache or --standby apache"
+        );
+        Ok(LocalOptions {
+            primary: *primary,
+            standby: *standby,
+            kafka: kafka.clone().unwrap_or_default(),
+            brokers: brokers.unwrap_or(DEFAULT_BROKERS),
+            ..LocalOptions::named(run)?
+        })
+    }
+
+    /// The same, for another process.
+    fn as_arguments(&self) -> Vec<String> {
+        let Self { primary, kafka, brokers, standby } = self;
+        let mut arguments = ["--primary", primary.name(), "--standby", standby.name()].map(str::to_owned).to_vec();
+        arguments.extend(kafka.iter().flat_map(|kafka| ["--kafka".to_owned(), kafka.to_string()]));
+        arguments.extend(brokers.iter().flat_map(|brokers| ["--brokers".to_owned(), brokers.to_string()]));
+        arguments
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::{Parser, ValueEnum as _};
+
+    #[derive(Debug, Parser)]
+    struct Serve {
+        #[command(flatten)]
+        cloud: CloudArgs,
+    }
+
+    fn parse(arguments: &[&str]) -> Result<LocalOptions, String> {
+        let all = std::iter::once(&"serve").chain(arguments);
+        let Serve { cloud } = Serve::try_parse_from(all).map_err(|error| error.to_string())?;
+        cloud.options("args-test").map_err(|error| error.to_string())
+    }
+
+    #[track_caller]
+    fn refused(arguments: &[&str], because: &str) {
+        let error = parse(arguments).unwrap_err();
+        assert!(error.contains(because), "{error}");
+    }
+
+    #[test]
+    fn the_background_process_is_started_with_the_same_arguments() {
+        for primary in Primary::value_variants() {
+            for standby in Standby::value_variants() {
+                for kafka in [None, Some("embedded"), Some("apache"), Some("b1:9092,b2:9092")] {
+                    for brokers in [None, Some(1)] {
+                        let kafka = kafka.map(|kafka| kafka.parse().unwrap());
+                        let regions = RegionArgs {
+                            regions: ["us-east-1", "us-west-2"].map(str::to_owned).to_vec(),
+                            replication_delay: brokers.map(u64::from),
+                        };
+                        let log = LogArgs { primary: *primary, kafka, brokers, standby: *standby };
+                        let given = CloudArgs { regions, log };
+                        let again = std::iter::once("serve".to_owned()).chain(given.as_arguments());
+                        let taken = Serve::parse_from(again).cloud;
+                        assert_eq!(format!("{taken:?}"), format!("{given:?}"));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn brokers_are_chosen_by_name_or_by_address() {
+        let chosen = |text: &str| parse(&["--kafka", text]).unwrap().kafka;
+        assert_eq!(chosen("embedded"), Brokers::Embedded);
+        assert_eq!(chosen("apache"), Brokers::Apache);
+        assert_eq!(chosen("b1:9092,[::1]:9093"), Brokers::At("b1:9092,[::1]:9093".to_owned()));
+        assert_eq!(parse(&[]).unwrap().kafka, Brokers::Embedded);
+        refused(&["--kafka", "apace"], "neither `embedded` nor `apache` nor brokers as HOST:PORT");
+        refused(&["--kafka", "b1:9092,b2"], "HOST:PORT");
+        refused(&["--kafka", "b1:99999"], "HOST:PORT");
+    }
+
+    #[test]
+    fn regions_are_named_as_aws_names_them_and_each_once() {
+        let one = parse(&["--regions", "eu-west-1"]).unwrap();
+        assert_eq!((one.region.as_str(), one.regions.len()), ("eu-west-1", 0));
+        let two = parse(&["--regions", "us-east-1,us-gov-west-1", "--replication-delay", "7"]).unwrap();
+        assert_eq!((two.region.as_str(), two.regions.join(" ")), ("us-east-1", "us-east-1 us-gov-west-1".to_owned()));
+        assert_eq!(two.replication_delay, Duration::from_millis(7));
+        assert_eq!(parse(&[]).unwrap().region, "us-east-1");
+        for wrong in ["us-east", "useast1", "us-1", "", "US-EAST-1", "us-east-1,,us-west-2", "us--1"] {
+            refused(&["--regions", wrong], "not the name of a region");
+        }
+        refused(&["--regions", "us-east-1,us-east-1"], "--regions");
+        refused(&["--replication-delay", "7"], "several --regions");
+    }
+
+    #[test]
+    fn options_that_exclude_each_other_are_refused() {
+        assert_eq!(parse(&["--kafka", "apache"]).unwrap().brokers, 3);
+        assert_eq!(parse(&["--standby", "apache", "--brokers", "1"]).unwrap().brokers, 1);
+        refused(&["--brokers", "3"], "--kafka apache or --standby apache");
+        refused(&["--kafka", "apache", "--brokers", "6"], "6 is not in 1..=5");
+        refused(&["--primary", "kinesis", "--kafka", "apache"], "does not go with --primary kinesis");
+    }
+}

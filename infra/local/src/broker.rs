@@ -1,0 +1,80 @@
+//! The durable log of the local cloud: the embedded broker, or one that the user has, and the run's topic on it.
+
+use super::child::{Guarded, Program};
+use super::tools::Tools;
+use anyhow::{Context as _, Result, bail};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::types::RDKafkaErrorCode;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+/// The embedded broker is ready in milliseconds; a machine may be busy.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+/// For one administrative request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Starts the embedded broker (tansu, in memory: what it holds ends with it) and waits until it takes connections.
+///
+/// # Errors
+/// If it does not come up.
+pub(super) async fn start_embedded(tools: &Tools, folder: &Path, log: PathBuf, port: u16) -> Result<Guarded> {
+    let url = format!("tcp://127.0.0.1:{port}");
+    let broker = tools.broker()?;
+    let storage = "--storage-engine=memory://tansu/";
+    let listener = [format!("--listener-url={url}"), format!("--advertised-listener-url={url}")];
+    let mut command = vec![broker.to_string_lossy().into_owned(), "broker".to_owned(), storage.to_owned()];
+    command.extend(listener);
+    let mut child = Guarded::start(Program {
+        name: "the broker",
+        python: &tools.emulator_python(),
+        command,
+        environment: vec![("RUST_LOG".to_owned(), "warn".to_owned())],
+        folder,
+        log,
+    })?;
+    child.ready(READY_WITHIN, async || TcpStream::connect(("127.0.0.1", port)).await.is_ok()).await?;
+    Ok(child)
+}
+
+/// Creates the topic. `replication` is the number of copies; `None` leaves it to the broker.
+///
+/// # Errors
+/// If the brokers do not answer or refuse.
+pub async fn create_topic(bootstrap: &str, topic: &str, partitions: i32, replication: Option<i32>) -> Result<()> {
+    let replication = TopicReplication::Fixed(replication.unwrap_or(-1));
+    let new = NewTopic::new(topic, partitions, replication);
+    let answers = admin(bootstrap)?.create_topics([&new], &options()).await;
+    let answers = answers.with_context(|| format!("creating the topic `{topic}` on {bootstrap}"))?;
+    one_answer(answers, &format!("creating the topic `{topic}` on {bootstrap}"))
+}
+
+/// Deletes the topic.
+///
+/// # Errors
+/// If the brokers do not answer or refuse.
+pub async fn delete_topic(bootstrap: &str, topic: &str) -> Result<()> {
+    let answers = admin(bootstrap)?.delete_topics(&[topic], &options()).await;
+    let answers = answers.with_context(|| format!("deleting the topic `{topic}` on {bootstrap}"))?;
+    one_answer(answers, &format!("deleting the topic `{topic}` on {bootstrap}"))
+}
+
+/// A client for requests to the brokers.
+pub(super) fn admin(bootstrap: &str) -> Result<AdminClient<DefaultClientContext>> {
+    let client = ClientConfig::new().set("bootstrap.servers", bootstrap).set("client.id", "playhead-local").create();
+    client.with_context(|| format!("a Kafka client for {bootstrap}"))
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().operation_timeout(Some(REQUEST_TIMEOUT)).request_timeout(Some(REQUEST_TIMEOUT))
+}
+
+fn one_answer(answers: Vec<Result<String, (String, RDKafkaErrorCode)>>, asked: &str) -> Result<()> {
+    match answers.into_iter().next() {
+        Some(Ok(_)) => Ok(()),
+        Some(Err((_, code))) => bail!("{asked}: {code}"),
+        None => bail!("{asked}: no answer"),
+    }
+}

@@ -1,0 +1,258 @@
+//! Child processes that can never outlive us.
+//!
+//! Each runs under `assets/guard.py`, whose standard input is a pipe that we hold open and never write to. When we let go, end, or
+//! are killed, the kernel closes our end, and the guard ends the child's whole process group: with ministack, the functions
+//! that it started. So neither a crash of ours nor SIGKILL leaves anything behind.
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process_group};
+use std::fs::{self, File};
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+const GUARD: &str = include_str!("../assets/guard.py");
+
+/// Between being told to end and being killed. Short: what they hold is in memory, and nobody will read it again.
+const GRACE: Duration = Duration::from_secs(1);
+/// How often a child is looked at while we wait for it.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+/// How much of a log an error shows.
+const TAIL_BYTES: u64 = 4_000;
+
+/// What to run, and where its output goes.
+#[derive(Debug)]
+pub(crate) struct Program<'a> {
+    /// What messages call it.
+    pub(crate) name: &'a str,
+    /// A Python for the guard.
+    pub(crate) python: &'a Path,
+    /// Program and arguments.
+    pub(crate) command: Vec<String>,
+    /// Its whole environment: nothing of ours is inherited, so that no proxy, profile or secret of the user's leaks into
+    /// the functions.
+    pub(crate) environment: Vec<(String, String)>,
+    /// Where it runs.
+    pub(crate) folder: &'a Path,
+    /// Standard output and error go here; an older file is replaced.
+    pub(crate) log: PathBuf,
+}
+
+/// A running child with its guard. Dropping it ends it and waits until it is gone.
+#[derive(Debug)]
+pub(crate) struct Guarded {
+    name: String,
+    guard: Child,
+    lifeline: Option<ChildStdin>,
+    log: PathBuf,
+}
+
+impl Guarded {
+    /// Starts the program.
+    ///
+    /// # Errors
+    /// If the guard could not be started. That the program itself could not is seen by [`Guarded::check`].
+    pub(crate) fn start(program: Program<'_>) -> Result<Self> {
+        if let Some(folder) = program.log.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let log = File::create(&program.log).with_context(|| format!("creating {}", program.log.display()))?;
+        let mut guard = Command::new(program.python)
+            .args(["-I", "-c", GUARD, &GRACE.as_secs_f32().to_string()])
+            .args(&program.command)
+            .env_clear()
+            .envs(program.environment)
+            .current_dir(program.folder)
+            // Not in our group: Ctrl-C on the terminal is for us, and we decide in which order things end.
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("starting {} with {}", program.name, program.python.display()))?;
+        let lifeline = guard.stdin.take();
+        Ok(Self { name: program.name.to_owned(), guard, lifeline, log: program.log })
+    }
+
+    /// Whether it still runs.
+    ///
+    /// # Errors
+    /// If it ended: with the end of its log.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        match self.guard.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!("{} ended ({status}); {}", self.name, self.tail()),
+        }
+    }
+
+    /// Waits until `ready` says so.
+    ///
+    /// # Errors
+    /// If the child ends before, or is not ready in time.
+    pub(crate) async fn ready(&mut self, within: Duration, mut ready: impl AsyncFnMut() -> bool) -> Result<()> {
+        let deadline = Instant::now() + within;
+        while !ready().await {
+            self.check()?;
+            if Instant::now() > deadline {
+                bail!("{} was not ready within {} s; {}", self.name, within.as_secs(), self.tail());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    /// Waits until it ends by itself.
+    ///
+    /// # Errors
+    /// If it cannot be waited for, or takes too long.
+    pub(crate) async fn finished(&mut self, within: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + within;
+        loop {
+            if let Some(status) = self.guard.try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                bail!("{} did not end within {} s; {}", self.name, within.as_secs(), self.tail());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// The command itself, under the guard: also the leader of the process group of all that it started.
+    ///
+    /// # Errors
+    /// If it does not run (any more), or the system does not tell (Linux does, in `/proc`).
+    pub(crate) fn command_id(&self) -> Result<Pid> {
+        let guard = self.guard.id();
+        let children = fs::read_to_string(format!("/proc/{guard}/task/{guard}/children")).unwrap_or_default();
+        let id = children.split_whitespace().next().and_then(|id| id.parse().ok()).and_then(Pid::from_raw);
+        id.with_context(|| format!("{} does not run; {}", self.name, self.tail()))
+    }
+
+    /// Sends a signal to the command and what it started; the guard gets none.
+    ///
+    /// # Errors
+    /// As [`Guarded::command_id`].
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        let group = self.command_id()?;
+        kill_process_group(group, signal).with_context(|| format!("sending {signal:?} to {}", self.name))
+    }
+
+    /// Lets go: it begins to end, while others may be told too.
+    pub(crate) fn let_go(&mut self) {
+        self.lifeline = None;
+    }
+
+    /// The end of its log, and where the rest is.
+    pub(crate) fn tail(&self) -> String {
+        match read_tail(&self.log) {
+            Ok(text) if text.trim().is_empty() => format!("its log {} is empty", self.log.display()),
+            Ok(text) => format!("the end of {}:\n{}", self.log.display(), text.trim_end()),
+            Err(error) => format!("its log {} cannot be read: {error}", self.log.display()),
+        }
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        self.let_go();
+        // The guard kills after the grace and ends then; a guard that does not is a bug worth a hang of a few seconds only.
+        let deadline = Instant::now() + GRACE + Duration::from_secs(5);
+        while matches!(self.guard.try_wait(), Ok(None)) && Instant::now() < deadline {
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+}
+
+fn read_tail(path: &Path) -> std::io::Result<String> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES)))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::test_kill_process;
+
+    /// A shell that starts one more process in the background, writes both ids and stays.
+    const FAMILY: &str = r#"sleep 600 & echo "$$ $!"; wait"#;
+
+    fn start(folder: &Path, script: &str) -> Guarded {
+        let command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
+        let environment = vec![("PATH".to_owned(), "/usr/bin:/bin".to_owned())];
+        let log = folder.join("log");
+        let python = which_python();
+        Guarded::start(Program { name: "family", python: &python, command, environment, folder, log }).unwrap()
+    }
+
+    fn which_python() -> PathBuf {
+        let path = std::env::var_os("PATH").unwrap();
+        std::env::split_paths(&path).map(|folder| folder.join("python3")).find(|file| file.is_file()).unwrap()
+    }
+
+    async fn family(child: &mut Guarded) -> Vec<Pid> {
+        let log = child.log.clone();
+        child.ready(Duration::from_secs(20), async || fs::read_to_string(&log).unwrap().ends_with('\n')).await.unwrap();
+        let text = fs::read_to_string(&log).unwrap();
+        text.split_whitespace().map(|id| Pid::from_raw(id.parse().unwrap()).unwrap()).collect()
+    }
+
+    async fn assert_all_end(family: &[Pid]) {
+        // The sleeper's exit status is collected by init, in its own time.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while family.iter().any(|id| test_kill_process(*id).is_ok()) {
+            assert!(Instant::now() < deadline, "still there: {family:?}");
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn letting_go_ends_the_child_and_what_it_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = start(folder.path(), FAMILY);
+        let family = family(&mut child).await;
+        assert_eq!(family.len(), 2);
+        assert!(family.iter().all(|id| test_kill_process(*id).is_ok()));
+        drop(child);
+        assert_all_end(&family).await;
+    }
+
+    #[tokio::test]
+    async fn a_stopped_child_ends_with_us_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = start(folder.path(), FAMILY);
+        let family = family(&mut child).await;
+        assert_eq!(child.command_id().unwrap(), family[0]);
+        child.signal(Signal::STOP).unwrap();
+        let state = || fs::read_to_string(format!("/proc/{}/stat", family[0])).unwrap();
+        child.ready(Duration::from_secs(20), async || state().contains(") T ")).await.unwrap();
+        drop(child);
+        assert_all_end(&family).await;
+    }
+
+    #[tokio::test]
+    async fn a_signal_reaches_the_command_and_the_guard_tells_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = start(folder.path(), FAMILY);
+        let family = family(&mut child).await;
+        child.signal(Signal::KILL).unwrap();
+        let status = child.finished(Duration::from_secs(20)).await.unwrap();
+        assert_eq!(status.code(), Some(128 + Signal::KILL.as_raw()));
+        assert_all_end(&family).await;
+        assert!(child.signal(Signal::KILL).unwrap_err().to_string().contains("does not run"));
+    }
+
+    #[tokio::test]
+    async fn a_child_that_dies_early_shows_the_end_of_its_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = start(folder.path(), "echo the port is taken; exit 3");
+        let error = child.ready(Duration::from_secs(20), async || false).await.unwrap_err().to_string();
+        assert!(error.contains("exit status: 3") && error.contains("the port is taken"), "{error}");
+    }
+}

@@ -1,0 +1,609 @@
+//! The local cloud itself: what it is made of, the order in which that starts, and that it ends as a whole.
+
+use super::broker;
+use super::build::{assemble, build};
+use super::child::Guarded;
+use super::deploy::{Deployment, STACK, create_cluster};
+use super::emulator::Emulator;
+use super::kafka_cluster::{self, ApacheKafka};
+use super::poller::{Checkpoints, Pollers, PollersConfig};
+use super::progress::Progress;
+use super::tools::{Tools, hex};
+use anyhow::{Context as _, Result, bail};
+use aws_config::SdkConfig;
+use operate::run::{RunFolder, run_dir};
+use operate::workspace_root;
+use operate::{Endpoints, sdk_config};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// The region of a local cloud, unless another is wanted.
+pub const DEFAULT_REGION: &str = "us-east-1";
+/// The topic on the embedded broker. On a broker of the user's, each run has one of its own: this name and a suffix.
+const TOPIC: &str = "playback-events";
+/// The topic of the sessions of other regions, likewise.
+const REMOTE_TOPIC: &str = "playback-remote";
+/// Below the ports that systems hand out by themselves, so that none is taken between our choice and its use.
+const PORTS: std::ops::Range<u16> = 20_000..30_000;
+/// What AWS says is usual: "within a second".
+pub(super) const DEFAULT_REPLICATION_DELAY: Duration = Duration::from_millis(500);
+const STOPPED_WITHIN: Duration = Duration::from_secs(20);
+
+/// Where the primary log is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Primary {
+    /// On Kafka.
+    #[default]
+    Kafka,
+    /// On Kinesis: no broker is started, and no MSK cluster is in the stack.
+    Kinesis,
+}
+
+impl Primary {
+    /// The name that the command line and the template have for it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Kafka => "kafka",
+            Self::Kinesis => "kinesis",
+        }
+    }
+}
+
+/// Where the standby log is, which takes what the primary cannot.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Standby {
+    /// Nowhere: what the primary cannot take is refused.
+    None,
+    /// On Kinesis.
+    #[default]
+    Kinesis,
+    /// On a cluster of Apache Kafka of its own. Needs Java 17, and Maven for the first time.
+    Apache,
+}
+
+impl Standby {
+    /// The name that the command line has for it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Kinesis => "kinesis",
+            Self::Apache => "apache",
+        }
+    }
+
+    /// The value of the template's parameter `StandbyLog`.
+    fn service(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Kinesis => "kinesis",
+            Self::Apache => "kafka",
+        }
+    }
+}
+
+/// The brokers of a primary log on Kafka.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Brokers {
+    /// One small broker that keeps everything in memory.
+    #[default]
+    Embedded,
+    /// A cluster of Apache Kafka.
+    Apache,
+    /// The user's, as `host:port,host:port`, plaintext. The run makes a topic of its own there, and deletes it when stopped.
+    At(String),
+}
+
+impl FromStr for Brokers {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let is_address = |address: &str| {
+            address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+        };
+        match text {
+            "embedded" => Ok(Self::Embedded),
+            "apache" => Ok(Self::Apache),
+            _ if text.split(',').all(is_address) => Ok(Self::At(text.to_owned())),
+            _ => bail!("neither `embedded` nor `apache` nor brokers as HOST:PORT, separated by commas"),
+        }
+    }
+}
+
+impl fmt::Display for Brokers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Embedded => f.write_str("embedded"),
+            Self::Apache => f.write_str("apache"),
+            Self::At(brokers) => f.write_str(brokers),
+        }
+    }
+}
+
+/// Brokers of a cluster of Apache Kafka, unless others are wanted: as many as there are copies of each record.
+pub(super) const DEFAULT_BROKERS: u16 = 3;
+
+/// What a local cloud is made from.
+#[derive(Debug, Clone)]
+pub struct LocalOptions {
+    /// Root of the workspace, see [`workspace_root`].
+    pub workspace: PathBuf,
+    /// Folder of the run: one local cloud at a time. Logs stay there.
+    pub run_dir: PathBuf,
+    /// The region that it is.
+    pub region: String,
+    /// All regions of the deployment, this one included, if there are several: [`super::LocalRegions`] starts them.
+    pub regions: Vec<String>,
+    /// What a write of a view takes to the other regions.
+    pub replication_delay: Duration,
+    /// Where the functions' SQS clients go, if not to this cloud itself.
+    pub sqs_endpoint: Option<String>,
+    /// Where the primary log is.
+    pub primary: Primary,
+    /// Where the standby log is.
+    pub standby: Standby,
+    /// Whose brokers a primary log on Kafka has.
+    pub kafka: Brokers,
+    /// How many brokers a cluster of Apache Kafka has, be it primary or standby.
+    pub brokers: u16,
+    /// Partitions of each topic.
+    pub partitions: i32,
+    /// Template parameters, over those that the local cloud sets itself.
+    pub parameters: BTreeMap<String, String>,
+}
+
+impl LocalOptions {
+    /// The embedded broker with four partitions and a standby on Kinesis, in `target/playhead/<run>` of the present workspace.
+    ///
+    /// # Errors
+    /// If there is no workspace here.
+    pub fn named(run: &str) -> Result<Self> {
+        let workspace = workspace_root()?;
+        Ok(Self {
+            workspace,
+            run_dir: run_dir(run)?,
+            region: DEFAULT_REGION.to_owned(),
+            regions: Vec::new(),
+            replication_delay: DEFAULT_REPLICATION_DELAY,
+            sqs_endpoint: None,
+            primary: Primary::default(),
+            standby: Standby::default(),
+            kafka: Brokers::default(),
+            brokers: DEFAULT_BROKERS,
+            partitions: 4,
+            parameters: BTreeMap::new(),
+        })
+    }
+
+    fn uses_apache_kafka(&self) -> bool {
+        self.standby == Standby::Apache || (self.primary == Primary::Kafka && self.kafka == Brokers::Apache)
+    }
+}
+
+/// What any number of local clouds start from.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    tools: Tools,
+    /// By function.
+    binaries: BTreeMap<String, PathBuf>,
+}
+
+impl Prepared {
+    /// Installs what is missing, and builds the functions.
+    ///
+    /// # Errors
+    /// If any of it fails.
+    pub(super) async fn new(options: &LocalOptions, progress: &Progress) -> Result<Self> {
+        progress.step("Preparing tools and building the functions");
+        let apache = async {
+            match options.uses_apache_kafka() {
+                true => kafka_cluster::PROGRAM.install(&options.workspace).await.map(|_| ()),
+                false => Ok(()),
+            }
+        };
+        let (tools, binaries, ()) = tokio::try_join!(
+            Tools::install(&options.workspace, progress),
+            build(&options.workspace, progress),
+            apache
+        )?;
+        Ok(Self { tools, binaries })
+    }
+}
+
+/// A running local cloud. Dropping it ends it, as does the end of our process, however that comes.
+#[derive(Debug)]
+pub struct LocalCloud {
+    // In the order in which they are dropped: readers first, the folder's lock last.
+    pollers: Option<Pollers>,
+    checkpoints: Checkpoints,
+    emulator: Guarded,
+    primary: Option<Kafka>,
+    standby: Option<Kafka>,
+    endpoints: Endpoints,
+    folder: RunFolder,
+}
+
+impl LocalCloud {
+    /// Installs what is missing, builds the functions, starts everything and deploys the template.
+    ///
+    /// # Errors
+    /// If any of it fails, or another process runs a local cloud in the same folder. What was started is ended again.
+    pub async fn start(options: LocalOptions, progress: &Progress) -> Result<Self> {
+        let folder = RunFolder::take(&options.run_dir).await?;
+        let prepared = Prepared::new(&options, progress).await?;
+        let cloud = Self::start_in(folder, options, &prepared, progress).await?;
+        cloud.publish(Vec::new())?;
+        Ok(cloud)
+    }
+
+    /// Starts everything in this folder and deploys the template. Nobody is told before [`LocalCloud::publish`].
+    ///
+    /// # Errors
+    /// If any of it fails. What was started is ended again.
+    pub(super) async fn start_in(
+        folder: RunFolder,
+        options: LocalOptions,
+        prepared: &Prepared,
+        progress: &Progress,
+    ) -> Result<Self> {
+        let Prepared { tools, binaries } = prepared;
+        let region = &options.region;
+        progress.step("Starting the emulator and the log");
+        let [aws_port, kafka_port] = free_ports()?;
+        let suffix = match (options.primary, &options.kafka) {
+            (Primary::Kafka, Brokers::At(_)) => format!("-{}", hex(&rand::random::<[u8; 4]>())),
+            _ => String::new(),
+        };
+        let topic = format!("{TOPIC}{suffix}");
+        let remote_topic = (!options.regions.is_empty()).then(|| format!("{REMOTE_TOPIC}{suffix}"));
+        let start =
+            Start { options: &options, tools, folder: &folder, topic: &topic, remote_topic: remote_topic.as_deref() };
+        let (primary, standby) = tokio::try_join!(start.primary(kafka_port), start.standby())?;
+        let emulator = Emulator {
+            port: aws_port,
+            region,
+            sqs_endpoint: options.sqs_endpoint.as_deref(),
+            bootstrap: primary.as_ref().map(|kafka| kafka.bootstrap.as_str()),
+            folder: folder.temporary("emulator")?,
+            log: folder.log("emulator"),
+        };
+        let aws_endpoint = emulator.endpoint();
+        let emulator = emulator.start(tools).await?;
+
+        progress.step("Deploying template.yaml");
+        let sdk = sdk_config(&aws_endpoint, region);
+        let app = folder.temporary("app")?;
+        assemble(&options.workspace, binaries, &app)?;
+        let mut parameters = parameters(&start, &sdk, primary.as_ref(), standby.as_ref()).await?;
+        parameters.extend(options.parameters.clone());
+        let jwt_secret = parameters.get("JwtSecret").cloned().unwrap_or_default();
+        let legacy_endpoint = parameters.get("LegacyEndpoint").filter(|endpoint| !endpoint.is_empty()).cloned();
+        let deployment = Deployment {
+            sdk: &sdk,
+            endpoint: &aws_endpoint,
+            region,
+            app: &app,
+            folder: &folder.temporary("deploy")?,
+            log: folder.log("deploy"),
+            parameters,
+        };
+        let outputs = deployment.run(tools).await?;
+        let output = |name: &str| outputs.get(name).cloned().with_context(|| format!("the stack has no output {name}"));
+        let bootstrap = |kafka: &Option<Kafka>| kafka.as_ref().map(|kafka| kafka.bootstrap.clone());
+        let endpoints = Endpoints {
+            api: format!("{aws_endpoint}/_aws/execute-api/{}/$default", output("ApiId")?),
+            aws_endpoint,
+            log_bootstrap: bootstrap(&primary),
+            standby_bootstrap: bootstrap(&standby),
+            region: options.region,
+            stack: STACK.to_owned(),
+            topic,
+            events_stream: outputs.get("EventsStreamName").cloned(),
+            standby_stream: outputs.get("StandbyStreamName").cloned(),
+            views_table: output("ViewsTableName")?,
+            remote_topic,
+            remote_stream: outputs.get("RemoteStreamName").cloned(),
+            remote_standby_stream: outputs.get("RemoteStandbyStreamName").cloned(),
+            inbound_queue_url: output("InboundQueueUrl")?,
+            retry_queue_url: output("RetryQueueUrl")?,
+            dead_letter_queue_url: output("DeadLetterQueueUrl")?,
+            failure_bucket: output("FailureBucketName")?,
+            ingest_function: output("IngestFunctionName")?,
+            process_function: output("ProcessFunctionName")?,
+            retry_function: output("RetryFunctionName")?,
+            query_function: output("QueryFunctionName")?,
+            forward_function: outputs.get("ForwardFunctionName").cloned(),
+            routing_parameter: output("RoutingParameterName")?,
+            shadow_table: outputs.get("ShadowTableName").cloned(),
+            reports_bucket: outputs.get("ReportsBucketName").cloned(),
+            compare_function: outputs.get("CompareFunctionName").cloned(),
+            candidate_function: outputs.get("ProcessCandidateFunctionName").cloned(),
+            legacy_endpoint,
+            jwt_secret,
+            run_dir: options.run_dir,
+            pid: std::process::id(),
+            peers: Vec::new(),
+        };
+
+        progress.step("Starting the pollers");
+        let mut cloud =
+            Self { pollers: None, checkpoints: Checkpoints::default(), emulator, primary, standby, endpoints, folder };
+        cloud.start_poller().await?;
+        progress.finish();
+        Ok(cloud)
+    }
+
+    /// Tells others that it is ready, and which other regions there are.
+    ///
+    /// # Errors
+    /// If that cannot be written down.
+    pub(super) fn publish(&self, peers: Vec<Endpoints>) -> Result<()> {
+        self.folder.publish(&Endpoints { peers, ..self.endpoints.clone() })
+    }
+
+    /// Starts the pollers of the stack's mappings, on the present runtime, unless they run. Each goes on where it was stopped.
+    ///
+    /// # Errors
+    /// If one cannot read its mapping.
+    pub async fn start_poller(&mut self) -> Result<()> {
+        if self.pollers.is_none() {
+            let pollers = Pollers::start(PollersConfig {
+                sdk: self.endpoints.sdk_config(),
+                stack: STACK.to_owned(),
+                bootstrap: self.endpoints.log_bootstrap.clone(),
+                standby_bootstrap: self.endpoints.standby_bootstrap.clone(),
+                checkpoints: self.checkpoints.clone(),
+            });
+            self.pollers = Some(pollers.await?);
+        }
+        Ok(())
+    }
+
+    /// Stops the pollers as [`Pollers::stop`] does, and leaves everything else as it is: the logs fill up until
+    /// [`LocalCloud::start_poller`].
+    ///
+    /// # Errors
+    /// As [`Pollers::stop`].
+    pub async fn stop_poller(&mut self) -> Result<()> {
+        match self.pollers.take() {
+            Some(pollers) => pollers.stop().await.map(|_| ()),
+            None => Ok(()),
+        }
+    }
+
+    /// How to speak to it.
+    #[must_use]
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
+    /// The pollers that stand in for Lambda's, unless they were stopped.
+    #[must_use]
+    pub fn poller(&self) -> Option<&Pollers> {
+        self.pollers.as_ref()
+    }
+
+    /// The cluster of Apache Kafka that has the primary log, if one has: to make its brokers fail.
+    pub fn primary_cluster_mut(&mut self) -> Option<&mut ApacheKafka> {
+        self.primary.as_mut().and_then(Kafka::cluster)
+    }
+
+    /// The cluster of Apache Kafka that has the standby log, if one has.
+    pub fn standby_cluster_mut(&mut self) -> Option<&mut ApacheKafka> {
+        self.standby.as_mut().and_then(Kafka::cluster)
+    }
+
+    /// Waits until a part of it ends by itself, and gives the reason. It does not return while all is well; a broker that was
+    /// made to fail through [`LocalCloud::primary_cluster_mut`] is no reason.
+    pub async fn failure(&mut self) -> anyhow::Error {
+        loop {
+            let mut logs = self.primary.iter_mut().chain(&mut self.standby);
+            let checked = self.emulator.check().and_then(|()| logs.try_for_each(Kafka::check));
+            if let Err(error) = checked {
+                return error;
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+    }
+
+    /// Ends it, and waits until all is gone.
+    ///
+    /// # Errors
+    /// If a part did not end in order. It is gone all the same.
+    pub async fn stop(mut self) -> Result<()> {
+        let polled = self.stop_poller().await;
+        let deleted = match &self.primary {
+            Some(Kafka { servers: Servers::Users, bootstrap }) => {
+                let topics = [Some(&self.endpoints.topic), self.endpoints.remote_topic.as_ref()];
+                let deleting = topics.into_iter().flatten().map(|topic| broker::delete_topic(bootstrap, topic));
+                futures::future::try_join_all(deleting).await.map(|_| ())
+            }
+            _ => Ok(()),
+        };
+        self.emulator.let_go();
+        let mut logs: Vec<Kafka> = self.primary.into_iter().chain(self.standby).collect();
+        logs.iter_mut().for_each(Kafka::let_go);
+        self.emulator.finished(STOPPED_WITHIN).await?;
+        for log in logs {
+            log.stop().await?;
+        }
+        drop(self.folder);
+        polled.and(deleted)
+    }
+}
+
+/// A log on Kafka, primary or standby.
+#[derive(Debug)]
+struct Kafka {
+    servers: Servers,
+    bootstrap: String,
+}
+
+/// What must end with us.
+#[derive(Debug)]
+enum Servers {
+    Embedded(Guarded),
+    Apache(ApacheKafka),
+    /// Not ours.
+    Users,
+}
+
+impl Kafka {
+    fn cluster(&mut self) -> Option<&mut ApacheKafka> {
+        match &mut self.servers {
+            Servers::Apache(cluster) => Some(cluster),
+            Servers::Embedded(_) | Servers::Users => None,
+        }
+    }
+
+    fn check(&mut self) -> Result<()> {
+        match &mut self.servers {
+            Servers::Embedded(broker) => broker.check(),
+            Servers::Apache(cluster) => cluster.check(),
+            Servers::Users => Ok(()),
+        }
+    }
+
+    fn let_go(&mut self) {
+        match &mut self.servers {
+            Servers::Embedded(broker) => broker.let_go(),
+            Servers::Apache(cluster) => cluster.let_go(),
+            Servers::Users => {}
+        }
+    }
+
+    async fn stop(self) -> Result<()> {
+        match self.servers {
+            Servers::Embedded(mut broker) => broker.finished(STOPPED_WITHIN).await.map(|_| ()),
+            Servers::Apache(cluster) => cluster.stop().await,
+            Servers::Users => Ok(()),
+        }
+    }
+
+    /// The least number of copies that an acknowledged record has, as `ingest` is told.
+    fn min_in_sync(&self, brokers: u16) -> u16 {
+        match self.servers {
+            Servers::Apache(_) => brokers.min(2),
+            // The embedded broker is one, and knows nothing of replicas; what brokers of the user's keep is for their topic to say.
+            Servers::Embedded(_) | Servers::Users => 1,
+        }
+    }
+}
+
+/// What the logs of a run are started with.
+struct Start<'a> {
+    options: &'a LocalOptions,
+    tools: &'a Tools,
+    folder: &'a RunFolder,
+    topic: &'a str,
+    /// The topic of the sessions of other regions, if there are any.
+    remote_topic: Option<&'a str>,
+}
+
+impl Start<'_> {
+    fn topics(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.topic).chain(self.remote_topic)
+    }
+
+    /// The primary log, if it is on Kafka, with the run's topics.
+    async fn primary(&self, port: u16) -> Result<Option<Kafka>> {
+        let Self { options, tools, folder, .. } = self;
+        let (kafka, replication) = match (options.primary, &options.kafka) {
+            (Primary::Kinesis, _) => return Ok(None),
+            (Primary::Kafka, Brokers::Apache) => return self.apache("kafka").await.map(Some),
+            (Primary::Kafka, Brokers::At(brokers)) => {
+                (Kafka { servers: Servers::Users, bootstrap: brokers.clone() }, None)
+            }
+            (Primary::Kafka, Brokers::Embedded) => {
+                let live = folder.temporary("broker")?;
+                let broker = broker::start_embedded(tools, &live, folder.log("broker"), port).await?;
+                (Kafka { servers: Servers::Embedded(broker), bootstrap: format!("127.0.0.1:{port}") }, Some(1))
+            }
+        };
+        for topic in self.topics() {
+            broker::create_topic(&kafka.bootstrap, topic, options.partitions, replication).await?;
+        }
+        Ok(Some(kafka))
+    }
+
+    /// The standby log, if it is on Kafka, with topics of the same names.
+    async fn standby(&self) -> Result<Option<Kafka>> {
+        match self.options.standby {
+            Standby::None | Standby::Kinesis => Ok(None),
+            Standby::Apache => self.apache("standby-kafka").await.map(Some),
+        }
+    }
+
+    async fn apache(&self, part: &str) -> Result<Kafka> {
+        let Self { options, tools, folder, .. } = self;
+        let cluster = ApacheKafka::start_in(&options.workspace, tools, folder, part, options.brokers).await?;
+        for topic in self.topics() {
+            cluster.create_topic(topic, options.partitions).await?;
+        }
+        let bootstrap = cluster.bootstrap().to_owned();
+        Ok(Kafka { servers: Servers::Apache(cluster), bootstrap })
+    }
+}
+
+/// The template's parameters for a local cloud, and what of MSK they name.
+async fn parameters(
+    start: &Start<'_>,
+    sdk: &SdkConfig,
+    primary: Option<&Kafka>,
+    standby: Option<&Kafka>,
+) -> Result<BTreeMap<String, String>> {
+    let options = start.options;
+    let secret = hex(&rand::random::<[u8; 32]>());
+    let mut parameters = vec![
+        ("Stage", "dev".to_owned()), // the only one that may have a shared secret
+        ("Architecture", architecture().to_owned()),
+        ("PrimaryLog", options.primary.name().to_owned()),
+        ("StandbyLog", options.standby.service().to_owned()),
+        ("JwtSecret", secret),
+    ];
+    if primary.is_some() {
+        parameters.push(("KafkaClusterArn", create_cluster(sdk, STACK).await?)); // its brokers are asked of MSK, as on AWS
+    }
+    if let Some(standby) = standby {
+        parameters.push(("StandbyKafkaClusterArn", create_cluster(sdk, &format!("{STACK}-standby")).await?));
+        // The emulator's MSK gives the same brokers for every cluster.
+        parameters.push(("StandbyKafkaBootstrap", standby.bootstrap.clone()));
+    }
+    // One parameter for both: the lesser, since avoiding a partition that would take a record is what does harm.
+    let min_in_sync = primary.into_iter().chain(standby).map(|kafka| kafka.min_in_sync(options.brokers)).min();
+    if let Some(copies) = min_in_sync {
+        parameters.push(("KafkaMinInsyncReplicas", copies.to_string()));
+        parameters.push(("KafkaSecurity", "plaintext".to_owned()));
+        parameters.push(("KafkaTopic", start.topic.to_owned()));
+        parameters.extend(start.remote_topic.map(|topic| ("KafkaRemoteTopic", topic.to_owned())));
+    }
+    if !options.regions.is_empty() {
+        parameters.push(("Regions", options.regions.join(",")));
+    }
+    Ok(parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
+/// Ports that nobody listens on.
+pub(super) fn free_ports<const N: usize>() -> Result<[u16; N]> {
+    let bind = || {
+        let mut tries = (0..100).map(|_| TcpListener::bind(("127.0.0.1", rand::random_range(PORTS))));
+        tries.find_map(Result::ok).context("no free port was found on the loopback interface")
+    };
+    let mut listeners = Vec::with_capacity(N); // all held until all are chosen
+    for _ in 0..N {
+        listeners.push(bind()?);
+    }
+    let mut ports = [0; N];
+    for (port, listener) in ports.iter_mut().zip(&listeners) {
+        *port = listener.local_addr()?.port();
+    }
+    Ok(ports)
+}
+
+/// The template's name for the processor that we run on.
+fn architecture() -> &'static str {
+    if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" }
+}

@@ -1,0 +1,117 @@
+//! Deploys the real template to the emulator with the real tool, `sam deploy`, and reads what came of it.
+
+use super::child::{Guarded, Program};
+use super::cloud::DEFAULT_REGION;
+use super::emulator::aws_environment;
+use super::tools::Tools;
+use anyhow::{Context as _, Result, bail};
+use aws_config::SdkConfig;
+use aws_sdk_s3::types::CreateBucketConfiguration;
+use operate::stack::Stack;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Name of the stack of every local cloud: each has an emulator of its own.
+pub(super) const STACK: &str = "playhead-local";
+/// Where `sam deploy` puts the functions' packages.
+const ARTIFACTS: &str = "playhead-local-artifacts";
+const DEPLOYED_WITHIN: Duration = Duration::from_secs(300);
+
+/// What to deploy, and where to.
+#[derive(Debug)]
+pub(super) struct Deployment<'a> {
+    pub(super) sdk: &'a SdkConfig,
+    pub(super) endpoint: &'a str,
+    pub(super) region: &'a str,
+    /// Holds `template.yaml` and the functions' binaries.
+    pub(super) app: &'a Path,
+    /// For what the tool writes beside its log.
+    pub(super) folder: &'a Path,
+    pub(super) log: PathBuf,
+    /// Template parameters.
+    pub(super) parameters: BTreeMap<String, String>,
+}
+
+/// Makes an MSK cluster, as far as an emulator has one: its ARN, and an answer to `GetBootstrapBrokers`.
+///
+/// # Errors
+/// If the emulator refuses.
+pub(super) async fn create_cluster(sdk: &SdkConfig, name: &str) -> Result<String> {
+    use aws_sdk_kafka::types::BrokerNodeGroupInfo;
+    let nodes = BrokerNodeGroupInfo::builder()
+        .client_subnets("subnet-00000001")
+        .client_subnets("subnet-00000002")
+        .instance_type("kafka.m7g.large")
+        .build();
+    // Version 1 of the call: the emulator lacks CreateClusterV2.
+    let made = aws_sdk_kafka::Client::new(sdk)
+        .create_cluster()
+        .cluster_name(name)
+        .kafka_version("3.9.x")
+        .number_of_broker_nodes(2)
+        .broker_node_group_info(nodes)
+        .send()
+        .await
+        .context("creating the MSK cluster in the emulator")?;
+    made.cluster_arn.context("the emulator gave the MSK cluster no ARN")
+}
+
+impl Deployment<'_> {
+    /// Deploys, and gives the stack's outputs by name.
+    ///
+    /// # Errors
+    /// If the tool fails: with the end of what it said.
+    pub(super) async fn run(self, tools: &Tools) -> Result<BTreeMap<String, String>> {
+        // `--resolve-s3` would deploy a stack of its own just for this.
+        let s3 = aws_sdk_s3::Client::new(self.sdk);
+        let mut create = s3.create_bucket().bucket(ARTIFACTS);
+        // The region that S3 began in is the one that must not be named.
+        if self.region != DEFAULT_REGION {
+            let place = CreateBucketConfiguration::builder().location_constraint(self.region.into()).build();
+            create = create.create_bucket_configuration(place);
+        }
+        create.send().await.context("creating the bucket for packages in the emulator")?;
+
+        self.skip_version_check()?;
+        // In a file, since anyone on the machine may read the arguments of a process, and one is a secret.
+        let parameters = self.folder.join("parameters.yaml");
+        fs::write(&parameters, serde_json::to_vec(&self.parameters)?)?;
+        let python = tools.deploy_python();
+        let mut command = vec![python.to_string_lossy().into_owned()];
+        let arguments = ["-I", "-m", "samcli", "deploy", "--template-file", "template.yaml", "--stack-name", STACK];
+        let options = ["--s3-bucket", ARTIFACTS, "--no-confirm-changeset", "--no-progressbar"];
+        let capabilities = ["--capabilities", "CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"];
+        command.extend(arguments.iter().chain(&options).chain(&capabilities).map(ToString::to_string));
+        command.extend(["--parameter-overrides".to_owned(), format!("file://{}", parameters.display())]);
+        let mut environment = aws_environment(self.endpoint, self.region, self.folder);
+        // Nothing is sent home, and the stack, which is ready in a second, is looked at more often than every five.
+        let settings = [("SAM_CLI_TELEMETRY", "0"), ("SAM_CLI_POLL_DELAY", "0.2")];
+        environment.extend(settings.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let name = "sam deploy";
+        let mut sam = Guarded::start(Program {
+            name,
+            python: &python,
+            command,
+            environment,
+            folder: self.app,
+            log: self.log.clone(),
+        })?;
+        let status = sam.finished(DEPLOYED_WITHIN).await?;
+        fs::remove_file(&parameters)?;
+        if !status.success() {
+            bail!("sam deploy failed ({status}); {}", sam.tail());
+        }
+        Ok(Stack::describe(STACK.to_owned(), self.sdk.clone(), None).await?.outputs)
+    }
+
+    /// The tool asks the package index for a newer version once a week, as far as it knows. Now it knows better.
+    fn skip_version_check(&self) -> Result<()> {
+        let settings = self.folder.join(".aws-sam");
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        fs::create_dir_all(&settings)?;
+        fs::write(settings.join("metadata.json"), format!(r#"{{"lastVersionCheck": {now}}}"#))?;
+        Ok(())
+    }
+}

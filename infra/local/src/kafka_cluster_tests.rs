@@ -1,0 +1,202 @@
+//! A cluster of Apache Kafka whose brokers are killed, stopped and filled up: what was acknowledged stays, and the cluster comes back.
+//!
+//! It needs Java and, for its installation, Maven, so one asks for it: `PLAYHEAD_TEST_APACHE_KAFKA=1`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use super::*;
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message as _;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::types::RDKafkaErrorCode;
+use rdkafka::{Offset, TopicPartitionList};
+use std::collections::BTreeSet;
+use std::env::VarError;
+use std::sync::LazyLock;
+use tokio::sync::{Mutex, MutexGuard};
+
+const OPT_IN: &str = "PLAYHEAD_TEST_APACHE_KAFKA";
+const TOPIC: &str = "events";
+/// More than a broker needs to miss another one, on a busy machine.
+const SOON: Duration = Duration::from_secs(60);
+/// Past the size at which a disk counts as full.
+const LARGE: usize = 100 * 1024;
+
+/// Held while a cluster runs: a machine of two processors is busy enough with one.
+static ONE_AT_A_TIME: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);
+
+/// None if Apache Kafka is not wanted.
+pub(crate) async fn opted_in() -> Option<MutexGuard<'static, ()>> {
+    match std::env::var(OPT_IN) {
+        Ok(value) if value == "1" => Some(ONE_AT_A_TIME.lock().await),
+        Err(VarError::NotPresent) => {
+            // Past the test harness, which keeps what passing tests print to itself.
+            let said =
+                format!("\n*** SKIPPED: to run Apache Kafka, install Java 17 and Maven, and set {OPT_IN}=1. ***\n");
+            eprintln!("{said}");
+            None
+        }
+        // A misspelt wish must not pass for a test.
+        other => panic!("{OPT_IN} is {other:?}: set it to 1, or leave it unset to skip Apache Kafka"),
+    }
+}
+
+/// A producer that waits for all copies. One attempt is short: a broker that stands still must not keep a record for long.
+pub(crate) fn producer(bootstrap: &str) -> FutureProducer {
+    ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("acks", "all")
+        .set("enable.idempotence", "true")
+        .set("message.timeout.ms", "60000")
+        .set("request.timeout.ms", "4000")
+        .set("socket.timeout.ms", "5000")
+        .create()
+        .unwrap()
+}
+
+/// A client that writes to one partition, and what was acknowledged to it.
+struct Writer {
+    producer: FutureProducer,
+    bootstrap: String,
+    acknowledged: BTreeSet<String>,
+    next: usize,
+}
+
+impl Writer {
+    fn new(bootstrap: &str) -> Self {
+        Self { producer: producer(bootstrap), bootstrap: bootstrap.to_owned(), acknowledged: BTreeSet::new(), next: 0 }
+    }
+
+    async fn write(&mut self, bytes: usize) -> Result<(), KafkaError> {
+        let (producer, id) = (self.producer.clone(), self.begin());
+        Self::send(&producer, &id, bytes).await?;
+        self.acknowledged.insert(id);
+        Ok(())
+    }
+
+    fn begin(&mut self) -> String {
+        self.next += 1;
+        format!("record-{}", self.next)
+    }
+
+    async fn send(producer: &FutureProducer, id: &str, bytes: usize) -> Result<(), KafkaError> {
+        let value = vec![b'x'; bytes];
+        let record = FutureRecord::to(TOPIC).partition(0).key(id).payload(&value);
+        producer.send(record, Duration::ZERO).await.map(|_| ()).map_err(|(error, _)| error)
+    }
+
+    /// Reads the partition from its beginning until all that was acknowledged was seen.
+    #[track_caller]
+    fn assert_all_are_there(&self) {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &self.bootstrap)
+            .set("group.id", "nobody")
+            .set("enable.auto.commit", "false")
+            .create()
+            .unwrap();
+        let mut from_the_beginning = TopicPartitionList::new();
+        from_the_beginning.add_partition_offset(TOPIC, 0, Offset::Beginning).unwrap();
+        consumer.assign(&from_the_beginning).unwrap();
+        let mut missing = self.acknowledged.clone();
+        let deadline = Instant::now() + SOON;
+        while !missing.is_empty() {
+            assert!(Instant::now() < deadline, "acknowledged and lost: {missing:?}");
+            if let Some(Ok(message)) = consumer.poll(Duration::from_millis(200)) {
+                missing.remove(std::str::from_utf8(message.key().unwrap()).unwrap());
+            }
+        }
+    }
+}
+
+/// Waits until the partition has these nodes in sync.
+async fn in_sync(cluster: &ApacheKafka, wanted: &[usize]) {
+    let deadline = Instant::now() + SOON;
+    loop {
+        let mut found = cluster.in_sync(TOPIC).await.map(|partitions| partitions[0].clone()).unwrap_or_default();
+        found.sort_unstable();
+        if found == wanted {
+            return;
+        }
+        assert!(Instant::now() < deadline, "in sync are {found:?}, not {wanted:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn leader(cluster: &ApacheKafka) -> usize {
+    cluster.leaders(TOPIC).await.unwrap()[0].unwrap()
+}
+
+fn all_but(gone: &[usize]) -> Vec<usize> {
+    (0..3).filter(|node| !gone.contains(node)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_acknowledged_outlives_its_leader_a_pause_a_full_disk_and_the_loss_of_the_quorum() {
+    let Some(_alone) = opted_in().await else { return };
+    let mut cluster = ApacheKafka::start("apache-kafka-test", 3).await.unwrap();
+    cluster.create_topic(TOPIC, 1).await.unwrap();
+    in_sync(&cluster, &[0, 1, 2]).await;
+    let mut writer = Writer::new(cluster.bootstrap());
+    writer.write(100).await.unwrap();
+
+    // The leader is lost: another one leads, and two copies are enough.
+    let first = leader(&cluster).await;
+    cluster.kill(first).await.unwrap();
+    cluster.check().expect("a broker that was killed on purpose is no failure");
+    writer.write(100).await.unwrap();
+    in_sync(&cluster, &all_but(&[first])).await;
+    assert_ne!(leader(&cluster).await, first);
+    cluster.restart(first).unwrap();
+    cluster.ready(SOON).await.unwrap();
+    in_sync(&cluster, &[0, 1, 2]).await;
+
+    // The leader stands still: it is missed, and goes on later as a follower.
+    let second = leader(&cluster).await;
+    cluster.pause(second).unwrap();
+    writer.write(100).await.unwrap();
+    in_sync(&cluster, &all_but(&[second])).await;
+    cluster.resume(second).unwrap();
+    cluster.ready(SOON).await.unwrap();
+    in_sync(&cluster, &[0, 1, 2]).await;
+
+    // The leader's disk is full: it halts rather than pretend, and catches up when there is room.
+    let third = leader(&cluster).await;
+    cluster.fill_disk(third).unwrap();
+    writer.write(LARGE).await.unwrap();
+    cluster.halted(third, SOON).await.unwrap();
+    cluster.check().expect("a broker that halted on a full disk is no failure");
+    writer.write(100).await.unwrap();
+    in_sync(&cluster, &all_but(&[third])).await;
+    cluster.restart(third).unwrap();
+    cluster.ready(SOON).await.unwrap();
+    in_sync(&cluster, &[0, 1, 2]).await;
+
+    // Two of three are lost: nothing is acknowledged until one of them is back, and then what was under way is.
+    let last = leader(&cluster).await;
+    let lost = all_but(&[last]);
+    for node in &lost {
+        cluster.kill(*node).await.unwrap();
+    }
+    let (producer, id) = (writer.producer.clone(), writer.begin());
+    let pending = tokio::spawn({
+        let id = id.clone();
+        async move { Writer::send(&producer, &id, 100).await }
+    });
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(!pending.is_finished(), "acknowledged by one copy of three: {:?}", pending.await);
+    cluster.restart(lost[0]).unwrap();
+    cluster.ready(SOON).await.unwrap();
+    match pending.await.unwrap() {
+        Ok(()) => drop(writer.acknowledged.insert(id)),
+        Err(error) => assert_eq!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::MessageTimedOut), "{error}"),
+    }
+    writer.write(100).await.unwrap();
+    cluster.restart(lost[1]).unwrap();
+    cluster.ready(SOON).await.unwrap();
+    in_sync(&cluster, &[0, 1, 2]).await;
+
+    tokio::task::block_in_place(|| writer.assert_all_are_there());
+    cluster.stop().await.unwrap();
+}

@@ -1,0 +1,180 @@
+//! The poller on real brokers that come and go. See `kafka_cluster_tests.rs` for how to ask for it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use super::super::PollerStats;
+use super::super::core::{Batching, Core};
+use super::super::record::{Source, Topic};
+use super::super::settle::Policy;
+use super::super::shell::Shell;
+use super::*;
+use crate::kafka_cluster::ApacheKafka;
+use crate::kafka_cluster::tests::{opted_in, producer};
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use operate::sdk_config;
+use rdkafka::producer::FutureRecord;
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use tokio::task::JoinHandle;
+
+const TOPIC: &str = "events";
+const GROUP: &str = "process";
+const PARTITIONS: i32 = 4;
+/// An outage that is longer than every time-out of the group.
+const OUTAGE: Duration = Duration::from_secs(16);
+const SOON: Duration = Duration::from_secs(90);
+
+/// Where each record was found, by its number. (Where it was written the producer does not know, if its first attempt was the one
+/// that succeeded.)
+type Places = Arc<Mutex<BTreeMap<u32, (i32, i64)>>>;
+
+/// What stands in for Lambda and the function: takes every batch.
+async fn take(State(taken): State<Places>, event: Bytes) -> Json<Value> {
+    let event: Value = serde_json::from_slice(&event).unwrap();
+    let batches = event["records"].as_object().unwrap().values();
+    let records = batches.flat_map(|records| records.as_array().unwrap());
+    let place = |record: &Value| {
+        let number = BASE64.decode(record["value"].as_str().unwrap()).unwrap();
+        let partition = i32::try_from(record["partition"].as_i64().unwrap()).unwrap();
+        (std::str::from_utf8(&number).unwrap().parse().unwrap(), (partition, record["offset"].as_i64().unwrap()))
+    };
+    taken.lock().unwrap().extend(records.map(place));
+    Json(Value::Null)
+}
+
+async fn lambda(taken: &Places) -> aws_sdk_lambda::Client {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let app = axum::Router::new().fallback(take).with_state(taken.clone());
+    tokio::spawn(async move { axum::serve(listener, app.layer(axum::extract::DefaultBodyLimit::disable())).await });
+    aws_sdk_lambda::Client::new(&sdk_config(&endpoint, "us-east-1"))
+}
+
+type Running = (watch::Sender<bool>, watch::Receiver<PollerStats>, JoinHandle<anyhow::Result<()>>);
+
+async fn poll(bootstrap: &str, taken: &Places) -> Running {
+    let log = KafkaLog::subscribe(bootstrap, TOPIC, GROUP, StartingPosition::TrimHorizon).unwrap();
+    let joined = log.joined();
+    let source = Source::Kafka(Topic {
+        event_source_arn: "arn:aws:kafka:us-east-1:000000000000:cluster/c/1".to_owned(),
+        bootstrap_servers: bootstrap.to_owned(),
+        topic: TOPIC.to_owned(),
+    });
+    let policy = Policy { max_retries: None, max_age_ms: None, bisect: true, partial_answers: true };
+    let batching = Batching { size: 100, window_ms: 100, payload_limit: 6_000_000, concurrency: 4 };
+    let (stats, stats_receiver) = watch::channel(PollerStats::default());
+    let (stop, stop_receiver) = watch::channel(false);
+    let shell = Shell {
+        core: Core::new(policy, batching, source.clone()),
+        log,
+        source,
+        function_arn: "process".to_owned(),
+        lambda: lambda(taken).await,
+        sink: None,
+        stats,
+    };
+    let running = tokio::spawn(shell.run(stop_receiver));
+    joined.await.unwrap();
+    (stop, stats_receiver, running)
+}
+
+/// Writes without a pause until told to end; gives back what was acknowledged.
+fn write(bootstrap: &str, mut stop: watch::Receiver<bool>) -> JoinHandle<BTreeSet<u32>> {
+    let producer = producer(bootstrap);
+    tokio::spawn(async move {
+        let mut acknowledged = BTreeSet::new();
+        let mut under_way = tokio::task::JoinSet::new();
+        for n in 0_u32.. {
+            if stop.has_changed().unwrap_or(true) {
+                break;
+            }
+            let producer = producer.clone();
+            under_way.spawn(async move {
+                let key = n.to_string();
+                let record = FutureRecord::to(TOPIC).key(&key).payload(&key);
+                producer.send(record, Duration::ZERO).await.ok().map(|_| n)
+            });
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        stop.mark_unchanged();
+        acknowledged.extend(under_way.join_all().await.into_iter().flatten());
+        acknowledged
+    })
+}
+
+/// What the group has committed, by partition.
+fn committed(bootstrap: &str) -> BTreeMap<i32, i64> {
+    let client: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", bootstrap).set("group.id", GROUP).create().unwrap();
+    let mut asked = TopicPartitionList::new();
+    asked.add_partition_range(TOPIC, 0, PARTITIONS - 1);
+    let told = client.committed_offsets(asked, Duration::from_secs(20)).unwrap();
+    told.elements().iter().filter_map(|e| Some((e.partition(), e.offset().to_raw()?))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_record_is_skipped_while_brokers_come_and_go() {
+    let Some(_alone) = opted_in().await else { return };
+    let mut cluster = ApacheKafka::start("poller-test", 3).await.unwrap();
+    cluster.create_topic(TOPIC, PARTITIONS).await.unwrap();
+    let bootstrap = cluster.bootstrap().to_owned();
+    let taken = Places::default();
+    let (stop, stats, running) = poll(&bootstrap, &taken).await;
+    let (stop_writing, told) = watch::channel(false);
+    let writing = write(&bootstrap, told);
+
+    // Each in turn, so that whichever leads a partition, coordinates the group or is the controller is hit.
+    for node in 0..3 {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        cluster.kill(node).await.unwrap();
+        tokio::time::sleep(OUTAGE / 2).await;
+        cluster.restart(node).unwrap();
+        cluster.ready(SOON).await.unwrap();
+        cluster.pause(node).unwrap();
+        tokio::time::sleep(OUTAGE / 2).await;
+        cluster.resume(node).unwrap();
+        cluster.ready(SOON).await.unwrap();
+    }
+    // All at once: neither records nor commits have anywhere to go.
+    for node in 0..3 {
+        cluster.kill(node).await.unwrap();
+    }
+    tokio::time::sleep(OUTAGE).await;
+    for node in 0..3 {
+        cluster.restart(node).unwrap();
+    }
+    cluster.ready(SOON).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+
+    stop_writing.send_replace(true);
+    let acknowledged = writing.await.unwrap();
+    let deadline = Instant::now() + SOON;
+    loop {
+        let missing: Vec<u32> = {
+            let taken = taken.lock().unwrap();
+            acknowledged.iter().filter(|number| !taken.contains_key(number)).copied().collect()
+        };
+        if missing.is_empty() {
+            break;
+        }
+        assert!(!running.is_finished(), "the poller ended: {:?}", running.await);
+        assert!(Instant::now() < deadline, "skipped {missing:?} of {}: {:?}", acknowledged.len(), *stats.borrow());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    stop.send_replace(true);
+    running.await.unwrap().unwrap();
+
+    let committed = tokio::task::spawn_blocking(move || committed(&bootstrap)).await.unwrap();
+    let places: BTreeSet<(i32, i64)> = taken.lock().unwrap().values().copied().collect();
+    for partition in 0..PARTITIONS {
+        let last = places.range(..(partition + 1, 0)).next_back().unwrap();
+        assert_eq!(committed.get(&partition), Some(&(last.1 + 1)), "what is committed of partition {partition}");
+    }
+    println!("{} acknowledged; {:?}", acknowledged.len(), *stats.borrow());
+    cluster.stop().await.unwrap();
+}

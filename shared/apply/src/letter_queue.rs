@@ -1,0 +1,28 @@
+//! The port to the queues `retry` and `dead-letter`.
+
+use queue::{Queue, SendError};
+use serde::Serialize;
+use std::fmt;
+use std::future::Future;
+
+/// Where letters of one kind go.
+pub trait LetterQueue<L>: Send + Sync {
+    /// Why a letter was not taken.
+    type Error: fmt::Display + Send;
+
+    /// Puts letters, one result each, in order; a letter counts as put only when it is durable.
+    fn put(&self, letters: Vec<L>) -> impl Future<Output = Vec<Result<(), Self::Error>>> + Send;
+}
+
+impl<L: Serialize + Send> LetterQueue<L> for Queue {
+    type Error = SendError;
+
+    /// A letter that is too large for SQS (a record of nearly a megabyte, which is none of ours) is not taken: its
+    /// record fails until Lambda gives up on it and sends it to the on-failure destination, whole.
+    async fn put(&self, letters: Vec<L>) -> Vec<Result<(), SendError>> {
+        // Strings and numbers only: serialising cannot fail, and an empty body would be refused by the queue.
+        let bodies = letters.iter().map(|letter| serde_json::to_string(letter).unwrap_or_default()).collect();
+        drop(letters);
+        self.send_all(bodies).await
+    }
+}

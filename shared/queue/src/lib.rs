@@ -1,0 +1,232 @@
+//! Sends messages to an SQS queue in batches, and says of each whether SQS took it.
+//!
+//! A batch call can succeed while some of its entries fail, so each entry is looked up in the answer, and
+//! one that the answer does not name counts as failed. The call itself is retried by the SDK; entries are
+//! not: a caller that gets an error keeps its record. A message whose call timed out may have arrived all
+//! the same, so that readers must bear duplicates.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+use std::collections::HashMap;
+
+use aws_sdk_sqs::Client;
+use aws_sdk_sqs::error::{DisplayErrorContext, ProvideErrorMetadata};
+use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchOutput;
+use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
+use futures::stream::{self, StreamExt};
+
+/// Messages in one `SendMessageBatch`, at most (SQS developer guide, message quotas).
+pub const MAX_BATCH_MESSAGES: usize = 10;
+
+/// Bytes of one message, and of all messages of one batch together: 1 MiB (API reference of
+/// `SendMessageBatch`; 256 KiB before August 2025). The queue's own `MaximumMessageSize` may be lower: SQS
+/// then fails the entries that exceed it.
+pub const MAX_BYTES: usize = 1024 * 1024;
+
+/// Batches under way at the same time, for one `send_all`.
+const CONCURRENCY: usize = 8;
+
+/// Why SQS does not have a message, as far as is known.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// The body exceeds [`MAX_BYTES`]; it was not sent.
+    #[error("message of {bytes} B for {queue} exceeds {MAX_BYTES} B")]
+    TooLarge {
+        /// The queue's URL.
+        queue: String,
+        /// Length of the body.
+        bytes: usize,
+    },
+    /// The body is empty or holds a character that SQS does not take; it was not sent.
+    #[error("message of {bytes} B for {queue} is empty or has a character outside of XML 1.0")]
+    Unsendable {
+        /// The queue's URL.
+        queue: String,
+        /// Length of the body.
+        bytes: usize,
+    },
+    /// SQS failed this entry of the batch.
+    #[error("message of {bytes} B refused by {queue}: {code} ({message})")]
+    Refused {
+        /// The queue's URL.
+        queue: String,
+        /// Length of the body.
+        bytes: usize,
+        /// SQS's error code.
+        code: String,
+        /// SQS's words.
+        message: String,
+        /// Whether the message itself is at fault, so that sending it again is useless.
+        sender_fault: bool,
+    },
+    /// SQS answered the batch without naming this entry.
+    #[error("message of {bytes} B for {queue} is missing in the answer")]
+    Unanswered {
+        /// The queue's URL.
+        queue: String,
+        /// Length of the body.
+        bytes: usize,
+    },
+    /// The call failed for the whole batch.
+    #[error("SendMessageBatch to {queue} failed: {code} ({message})")]
+    Call {
+        /// The queue's URL.
+        queue: String,
+        /// The service's error code, or `None` when there was no answer.
+        code: String,
+        /// The SDK's error with all its causes.
+        message: String,
+    },
+}
+
+impl SendError {
+    /// Whether SQS may have the message all the same.
+    #[must_use]
+    pub fn may_have_arrived(&self) -> bool {
+        matches!(self, Self::Call { .. } | Self::Unanswered { .. })
+    }
+}
+
+/// How many calls it takes to send these bodies.
+#[must_use]
+pub fn calls(bodies: &[String]) -> usize {
+    plan("", bodies).batches.len()
+}
+
+/// An SQS standard queue to send to.
+#[derive(Clone, Debug)]
+pub struct Queue {
+    client: Client,
+    url: String,
+}
+
+impl Queue {
+    /// The queue at `url`, spoken to through `client`.
+    #[must_use]
+    pub fn new(client: Client, url: impl Into<String>) -> Self {
+        Self { client, url: url.into() }
+    }
+
+    /// Sends the bodies and answers one result per body, in their order.
+    pub async fn send_all(&self, bodies: Vec<String>) -> Vec<Result<(), SendError>> {
+        let plan = plan(&self.url, &bodies);
+        let bodies = &bodies;
+        let settled: HashMap<usize, Result<(), SendError>> = stream::iter(plan.batches)
+            .map(|batch| async move { self.send_batch(&batch, bodies).await })
+            .buffer_unordered(CONCURRENCY)
+            .flat_map(stream::iter)
+            .chain(stream::iter(plan.refused))
+            .collect()
+            .await;
+        in_order(&self.url, bodies, settled)
+    }
+
+    async fn send_batch(&self, batch: &[usize], bodies: &[String]) -> Settled {
+        let mut call = self.client.send_message_batch().queue_url(&self.url);
+        for &index in batch {
+            let entry =
+                SendMessageBatchRequestEntry::builder().id(index.to_string()).message_body(&bodies[index]).build();
+            match entry {
+                Ok(entry) => call = call.entries(entry),
+                Err(error) => return self.failed(batch, "BuildError", &error.to_string()),
+            }
+        }
+        match call.send().await {
+            Ok(answer) => settle(&self.url, batch, bodies, &answer),
+            Err(error) => {
+                let code = error.code().unwrap_or("None").to_owned();
+                self.failed(batch, &code, &DisplayErrorContext(error).to_string())
+            }
+        }
+    }
+
+    fn failed(&self, batch: &[usize], code: &str, message: &str) -> Settled {
+        let error = SendError::Call { queue: self.url.clone(), code: code.to_owned(), message: message.to_owned() };
+        batch.iter().map(|&index| (index, Err(error.clone()))).collect()
+    }
+}
+
+/// Results by index of the body.
+type Settled = Vec<(usize, Result<(), SendError>)>;
+
+/// Which bodies go together, and which cannot go at all.
+struct Plan {
+    batches: Vec<Vec<usize>>,
+    refused: Settled,
+}
+
+/// Cuts the bodies into batches within SQS's limits, in their order, each as full as its followers allow.
+fn plan(queue: &str, bodies: &[String]) -> Plan {
+    let mut batches: Vec<Vec<usize>> = Vec::new();
+    let mut refused = Vec::new();
+    let mut room = 0;
+    for (index, body) in bodies.iter().enumerate() {
+        let (queue, bytes) = (queue.to_owned(), body.len());
+        if bytes > MAX_BYTES {
+            refused.push((index, Err(SendError::TooLarge { queue, bytes })));
+            continue;
+        }
+        if body.is_empty() || !body.chars().all(is_allowed) {
+            refused.push((index, Err(SendError::Unsendable { queue, bytes })));
+            continue;
+        }
+        match batches.last_mut() {
+            Some(batch) if batch.len() < MAX_BATCH_MESSAGES && bytes <= room => {
+                batch.push(index);
+                room -= bytes;
+            }
+            _ => {
+                batches.push(vec![index]);
+                room = MAX_BYTES - bytes;
+            }
+        }
+    }
+    Plan { batches, refused }
+}
+
+/// The characters that SQS takes (API reference of `SendMessageBatch`): those of XML 1.0. One other
+/// character would fail the whole batch.
+fn is_allowed(character: char) -> bool {
+    matches!(character, '\t' | '\n' | '\r' | ' '..='\u{FFFD}' | '\u{10000}'..)
+}
+
+/// What became of each entry of a batch that was answered. An entry named both ways counts as failed.
+fn settle(queue: &str, batch: &[usize], bodies: &[String], answer: &SendMessageBatchOutput) -> Settled {
+    let settle_one = |index: usize| {
+        let id = index.to_string();
+        let (queue, bytes) = (queue.to_owned(), bodies[index].len());
+        if let Some(entry) = answer.failed().iter().find(|entry| entry.id() == id) {
+            return Err(SendError::Refused {
+                queue,
+                bytes,
+                code: entry.code().to_owned(),
+                message: entry.message().unwrap_or_default().to_owned(),
+                sender_fault: entry.sender_fault(),
+            });
+        }
+        if answer.successful().iter().any(|entry| entry.id() == id) {
+            return Ok(());
+        }
+        Err(SendError::Unanswered { queue, bytes })
+    };
+    batch.iter().map(|&index| (index, settle_one(index))).collect()
+}
+
+fn in_order(
+    queue: &str,
+    bodies: &[String],
+    mut settled: HashMap<usize, Result<(), SendError>>,
+) -> Vec<Result<(), SendError>> {
+    bodies
+        .iter()
+        .enumerate()
+        .map(|(index, body)| {
+            settled
+                .remove(&index)
+                .unwrap_or_else(|| Err(SendError::Unanswered { queue: queue.to_owned(), bytes: body.len() }))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;
