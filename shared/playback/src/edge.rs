@@ -249,7 +249,7 @@ fn check(fields: Fields<'_>, now: u64, window: SessionWindow) -> Result<EdgeEven
     };
     let profile_id = id("profile_id", Code::ProfileIdMalformed, fields.profile_id)?;
     let title_id = id("title_id", Code::TitleIdMalformed, fields.title_id)?;
-    let seq = within("seq", Code::SeqOutOfRange, fields.seq, 0, MAX_SEQ, "65,535; begin a new session after it")?;
+    let seq = within("seq", Code::SeqOutOfRange, fields.seq, 0, MAX_SEQ, "65,535 (then begin a new session)")?;
     let kind = Kind::from_word(&fields.kind).ok_or_else(|| {
         let words = Kind::ALL.map(Kind::as_str).join(", ");
         reject(Code::KindUnknown, format!("`kind` must be one of {words}"))

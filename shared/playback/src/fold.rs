@@ -67,8 +67,8 @@ impl Delta {
     }
 
     /// For each record, how many of its events were new to the view and how many were duplicates.
-    /// `base` is the state that the delta was merged into. Records of one batch count in their
-    /// order.
+    /// `base` is the state that the delta was merged into. An event that comes twice in a batch is
+    /// new in its first record.
     pub fn attribute(&self, base: Option<&View>) -> Vec<(usize, Counts)> {
         let mut seen = base.map(|view| view.seen.clone()).unwrap_or_default();
         let mut count = |contribution: &Contribution| {
@@ -142,7 +142,7 @@ mod tests {
         }
 
         /// Compares the join with a model that keeps every event and computes each field by its
-        /// definition in DESIGN.
+        /// definition.
         #[test]
         fn fold_agrees_with_a_model_that_keeps_every_event((trace, batches) in traces()) {
             let mut views = Views::new();
