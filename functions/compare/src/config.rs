@@ -7,7 +7,7 @@ use lambda::config::{Common, Env};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// What `compare` is told.
+/// Configuration of `compare`.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Configuration of every function.

@@ -14,11 +14,11 @@
 //! - `scale`: multiplies a number to convert it to our unit, milliseconds: 1000 for seconds. The
 //!   product is rounded.
 //! - `default`: the value, in our unit, if the place is empty or `null`. Without a default the
-//!   field is absent, which matches only an absent field of ours.
+//!   field is absent, which matches only if ours is absent too.
 //!
 //! For a system that returns all sessions of a profile, also set `sessions`, a pointer from the
 //! answer to the list, and `session_id`, a pointer from a session's object to our session id.
-//! Entries without an id of ours are skipped: they never came here.
+//! Entries without one of our ids are skipped: they never came here.
 
 use crate::session::{Field, Session, Value};
 use playback::session::SessionId;

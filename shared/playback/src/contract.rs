@@ -120,7 +120,7 @@ pub struct Event {
     pub occurred_at: u64,
     /// Shared, because nearly all events of a request come from one device.
     pub device: Arc<Device>,
-    /// Where the device was, if the player says so.
+    /// Where the device was, if known.
     pub country: Option<Country>,
 }
 

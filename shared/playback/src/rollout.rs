@@ -16,7 +16,8 @@
 //! In the routing document it is the field `rollout`:
 //!
 //! ```json
-//! {"salt": "2026-11", "async": "25%", "shadow": "100%", "always": {"legacy": ["p00000007"], "async": ["p00000054"]}}
+//! {"salt": "2026-11", "async": "25%", "shadow": "100%",
+//!  "always": {"legacy": ["p00000007"], "async": ["p00000054"]}}
 //! ```
 //!
 //! - `salt`: required. 1 to 64 letters, digits, `_`, `-`, `.` or `:`, starting with a letter or

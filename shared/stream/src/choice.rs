@@ -65,7 +65,7 @@ impl Log {
         }
     }
 
-    /// Connects, so that the first request need not wait for connections, handshakes and tokens.
+    /// Connects, so the first request need not wait for connections, handshakes and tokens.
     ///
     /// # Errors
     /// When the log is unavailable. It keeps trying, so the caller may log this and start.

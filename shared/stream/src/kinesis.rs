@@ -51,7 +51,7 @@ pub struct KinesisConfig {
     pub stream: String,
     /// How long opening a connection may take, TLS included. Default: 0.7 s.
     pub connect_timeout: Duration,
-    /// How long one attempt may take. Default: 1.1 s, so that two fit into the budget.
+    /// How long one attempt may take. Default: 1.1 s; two fit into the budget.
     pub attempt_timeout: Duration,
     /// How long a record may take to be acknowledged, retries included. Default: 2.3 s.
     pub budget: Duration,

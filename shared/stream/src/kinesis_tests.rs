@@ -260,7 +260,7 @@ async fn freezing(stale: u32, hang: bool) -> (KinesisLog, Arc<AtomicU32>) {
                         return;
                     }
                     if requests == 1 && number < stale {
-                        // so that concurrent requests put several connections into the pool
+                        // let concurrent requests put several connections into the pool
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                     socket.write_all(answer.as_bytes()).await.unwrap();

@@ -257,8 +257,8 @@ async fn it_recovers_and_counts_each_opening_and_closing_once() {
     }
 }
 
-/// In a frozen environment, a probe may end only during the next request. So that request waits for
-/// it a little.
+/// In a frozen environment, a probe may end only during the next request, so that request waits
+/// for it a little.
 #[tokio::test]
 async fn probes_succeed_in_an_environment_frozen_between_requests() {
     let (failover, primary, _) = pair(Act::Unavailable(0), Act::Ack(0));

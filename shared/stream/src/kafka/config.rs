@@ -122,7 +122,7 @@ fn guarantee(client: &mut ClientConfig) {
         .set("max.in.flight.requests.per.connection", "5")
         // A misspelt topic must fail, not be created with one replica.
         .set("allow.auto.create.topics", "false")
-        // Java producers use the same: a session lands on the same partition, whoever writes it.
+        // Like Java producers, so any writer sends a session to the same partition.
         .set("partitioner", "murmur2_random")
         // Bundled with librdkafka; zstd would need another library.
         .set("compression.type", "lz4");

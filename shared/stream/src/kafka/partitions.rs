@@ -6,9 +6,9 @@
 //!
 //! There are two signs of sickness. Metadata names leaders and in-sync replicas, but only once the
 //! cluster has noticed. A broker that hangs stays in sync until its session ends
-//! (`broker.session.timeout.ms`, 9 s). Until then, every partition that it replicates is silent,
-//! whoever leads it, because `acks=all` waits for it. So we also learn from what we send. An
-//! acknowledgement vouches for the leader and every in-sync replica. Silence makes those suspect
+//! (`broker.session.timeout.ms`, 9 s). Until then, every partition that it replicates is silent, no
+//! matter which broker leads, because `acks=all` waits for it. So we also learn from what we send.
+//! An acknowledgement vouches for the leader and every in-sync replica. Silence makes those suspect
 //! that have not been heard from since.
 
 use std::collections::{BTreeMap, HashMap};
