@@ -3,12 +3,12 @@
 //!
 //! A schedule wakes it. It walks through the shadow table from where it stopped, page by page,
 //! until time runs short. Sessions that settled since the last walk are due ([`judge`]). The live
-//! side is asked for them ([`live`]), the fields are compared ([`session`]), and the result
-//! ([`report`]) becomes metrics and, with a few redacted examples, an object in the bucket of
-//! reports.
+//! side is asked for them ([`live`]) and the fields are compared ([`session`]). The result
+//! ([`report`]) becomes metrics and an object in the bucket of reports, with a few redacted
+//! examples.
 //!
 //! It writes to no view and delays no one. If most of a page cannot be asked for, the run stops
-//! there and fails, and the next run retries the page: an outage must not let sessions pass as
+//! there and fails. The next run retries the page: an outage must not let sessions pass as
 //! compared. A few failed profiles are counted as such and skipped.
 
 mod archive;

@@ -16,9 +16,9 @@
 //! - `default`: the value, in our unit, if the place is empty or `null`. Without a default the
 //!   field is absent, which matches only if ours is absent too.
 //!
-//! For a system that returns all sessions of a profile, also set `sessions`, a pointer from the
-//! answer to the list, and `session_id`, a pointer from a session's object to our session id.
-//! Entries without one of our ids are skipped: they never came here.
+//! For a system that returns all sessions of a profile, also set two pointers: `sessions` from the
+//! answer to the list, and `session_id` from a session's object to our session id. Entries without
+//! one of our ids are skipped: they never came here.
 
 use crate::session::{Field, Session, Value};
 use playback::session::SessionId;

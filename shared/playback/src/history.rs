@@ -60,8 +60,8 @@ pub fn assemble(rows: impl IntoIterator<Item = (Ulid, Row)>) -> Vec<Entry> {
 
 impl Entry {
     /// Whether an erasure up to `erased_at` (Unix milliseconds) covers this session. It does if the
-    /// session began before that by the time in its id or by the server's clock, because a device
-    /// may mint an id ahead of time.
+    /// session began before that, by the time in its id or by the server's clock. Both count,
+    /// because a device may mint an id ahead of time.
     pub fn is_erased(&self, erased_at: Option<u64>) -> bool {
         erased_at.is_some_and(|erased_at| self.session_id.started_at().min(self.view.started_at) <= erased_at)
     }
