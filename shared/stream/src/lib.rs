@@ -6,9 +6,9 @@
 //! [`bootstrap`] finds the brokers. [`Queue`] sends to SQS.
 //!
 //! This crate moves bytes and reports the result. It must not decide which topic or stream a record
-//! goes to, look inside a value, read the environment, or call a record durable before a log has
-//! acknowledged it. Policy (which logs, which region, what to tell the device) belongs to the
-//! callers.
+//! goes to, look inside a value, or read the environment. It must not call a record durable before
+//! a log has acknowledged it. Policy (which logs, which region, what to tell the device) belongs to
+//! the callers.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
