@@ -1,44 +1,44 @@
-//! The bucket of reports: one object a run that looked at something, under a key that sorts by time.
+//! The bucket of reports: one object per run that compared anything. Keys sort by time.
 
 use crate::report::Report;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::error::DisplayErrorContext;
 
-/// What the keys of reports begin with.
+/// The prefix of report keys.
 pub const PREFIX: &str = "reports/";
 
-/// The bucket.
+/// The bucket of reports.
 #[derive(Debug, Clone)]
 pub struct Archive {
     client: Client,
     bucket: String,
 }
 
-/// A report that could not be kept.
+/// Why a report could not be stored.
 #[derive(Debug, thiserror::Error)]
-#[error("PutObject of s3://{bucket}/{key}: {detail}")]
+#[error("PutObject to s3://{bucket}/{key} failed: {detail}")]
 pub struct ArchiveError {
     bucket: String,
     key: String,
     detail: String,
 }
 
-/// The key of the report of a run at `at` (Unix milliseconds) that began at a checkpoint of this revision. Keys sort by time, so that the
-/// reports since some time are those after `key(time, 0)`.
+/// The key of the report of a run at `at` (Unix milliseconds) that started from this revision of
+/// the checkpoint. Keys sort by time: the reports since some time are those after `key(time, 0)`.
 pub fn key(at: u64, revision: u64) -> String {
     format!("{PREFIX}{at:013}-{revision:010}.json")
 }
 
 impl Archive {
-    /// The bucket of this name.
+    /// The bucket with this name.
     pub fn new(client: Client, bucket: impl Into<String>) -> Self {
         Self { client, bucket: bucket.into() }
     }
 
-    /// Keeps a report.
+    /// Stores a report.
     ///
     /// # Errors
-    /// When the bucket does not take it.
+    /// When S3 does not accept it.
     pub async fn keep(&self, report: &Report, at: u64, revision: u64) -> Result<(), ArchiveError> {
         let key = key(at, revision);
         let failed = |detail: String| ArchiveError { bucket: self.bucket.clone(), key: key.clone(), detail };

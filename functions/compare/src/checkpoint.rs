@@ -1,6 +1,7 @@
-//! How far the walk through the shadow table has come: one item of that table, which no walk meets, since no profile is called that.
+//! How far the walk through the shadow table has come. The checkpoint is one item of that table,
+//! under a profile id that no profile can have, so walks skip it.
 //!
-//! It is written on the condition that nobody else has written it since it was read: of two runs at once, one counts.
+//! A write is conditional on the revision that was read: of two concurrent runs, one counts.
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{DisplayErrorContext, SdkError};
@@ -12,36 +13,37 @@ use store::dynamodb::Place;
 const PK: &str = "~compare";
 const SK: &str = "~checkpoint";
 
-/// Where a walk stands.
+/// The state of the walks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Checkpoint {
-    /// When the walk before it began, Unix milliseconds; 0 for the first walk.
+    /// When the previous walk began, Unix milliseconds; 0 for the first walk.
     pub since: u64,
-    /// When it began, and after which place it goes on; `None` when it has come to the end, and the next one is to begin.
+    /// When the current walk began, and the place it continues after. `None` after the last walk
+    /// ended: the next run starts a new one.
     pub under_way: Option<(u64, Place)>,
-    /// How often it was written.
+    /// How often the checkpoint was written.
     pub revision: u64,
 }
 
-/// A checkpoint that could not be read or written.
+/// Why the checkpoint could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// The table did not answer.
-    #[error("{operation} of the checkpoint in {table}: {detail}")]
+    #[error("{operation} of the checkpoint in {table} failed: {detail}")]
     Unavailable {
-        /// What was asked.
+        /// The operation.
         operation: &'static str,
-        /// Of which table.
+        /// The table.
         table: String,
-        /// What was answered.
+        /// The SDK's error.
         detail: String,
     },
-    /// Another run has written it since it was read.
-    #[error("another run has gone on from the same checkpoint in {0}: what this one found does not count")]
+    /// Another run wrote the checkpoint since it was read.
+    #[error("another run continued from the same checkpoint in {0}: this run's result does not count")]
     Overtaken(String),
 }
 
-/// The item.
+/// The checkpoint's item.
 #[derive(Debug, Clone)]
 pub struct Checkpoints {
     client: Client,
@@ -54,7 +56,7 @@ impl Checkpoints {
         Self { client, table: table.into() }
     }
 
-    /// Reads it; where there is none, the first walk is to begin.
+    /// Reads the checkpoint. If there is none, the first walk starts.
     ///
     /// # Errors
     /// When the table cannot be read.
@@ -64,7 +66,7 @@ impl Checkpoints {
         Ok(answer.item.as_ref().map(checkpoint).unwrap_or_default())
     }
 
-    /// Writes it, if it is still of the revision that `checkpoint` has.
+    /// Writes the checkpoint, if the stored revision is still that of `checkpoint`.
     ///
     /// # Errors
     /// When another run was faster, or the table cannot be written.

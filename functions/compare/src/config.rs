@@ -1,4 +1,4 @@
-//! What `compare` is told.
+//! Configuration of `compare`.
 
 use crate::legacy::UrlTemplate;
 use crate::mapping::Mapping;
@@ -7,35 +7,37 @@ use lambda::config::{Common, Env};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// What `compare` is told.
+/// Configuration of `compare`.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// What every function is told.
+    /// Configuration of every function.
     pub common: Common,
-    /// The table of the shadow's views (`SHADOW_TABLE`), in which the checkpoint is, too.
+    /// The table of shadow views (`SHADOW_TABLE`), which also holds the checkpoint.
     pub shadow_table: String,
-    /// The table of the live views (`VIEWS_TABLE`).
+    /// The table of live views (`VIEWS_TABLE`).
     pub views_table: String,
-    /// The bucket of the reports (`REPORTS_BUCKET`).
+    /// The bucket of reports (`REPORTS_BUCKET`).
     pub reports_bucket: String,
-    /// For how long nothing must have been heard of a session before it is compared (`SETTLED_AFTER_S`, default 600).
+    /// A session is compared after this time without events (`SETTLED_AFTER_S`, default 600).
     pub settled_after: Duration,
-    /// By how much numbers may differ (`TOLERANCES`): JSON, see [`Tolerances`]. Default: for views not at all, for a legacy system, which
-    /// has a clock of its own, 5 s for times.
+    /// How much numbers may differ (`TOLERANCES`): JSON, see [`Tolerances`]. Default: not at all
+    /// for live views. For a legacy system, which has another clock, 5 s for times.
     pub tolerances: Tolerances,
-    /// The legacy system that the shadow is compared with; if there is none, it is compared with the live views.
+    /// The legacy system to compare shadow views with; if none, they are compared with the live
+    /// views.
     pub legacy: Option<LegacyConfig>,
 }
 
-/// How a legacy system is asked.
+/// Configuration of the legacy system's API.
 #[derive(Debug, Clone)]
 pub struct LegacyConfig {
-    /// Where (`LEGACY_SESSIONS_URL`): see [`UrlTemplate`].
+    /// Its URL (`LEGACY_SESSIONS_URL`): see [`UrlTemplate`].
     pub url: UrlTemplate,
-    /// Where in its answers what stands (`LEGACY_MAPPING`): JSON, see [`Mapping`].
+    /// Where its answers hold which field (`LEGACY_MAPPING`): JSON, see [`Mapping`].
     pub mapping: Mapping,
-    /// The SSM parameter with what to send as the header `authorization` (`LEGACY_AUTHORIZATION_PARAMETER`), if anything: a secret, which
-    /// must not stand where whoever may see the function's configuration can read it.
+    /// The SSM parameter with the value of the `authorization` header, if any
+    /// (`LEGACY_AUTHORIZATION_PARAMETER`). It is a secret, so it must not be in the function's
+    /// configuration, where others can read it.
     pub authorization_parameter: Option<String>,
     /// How long to wait for one answer (`LEGACY_TIMEOUT_MS`, default 2,000).
     pub time_out: Duration,
@@ -64,7 +66,7 @@ impl Config {
         })
     }
 
-    /// The variables that the template has to set.
+    /// The variables that the template must set.
     pub fn variables() -> BTreeSet<&'static str> {
         lambda::config::variables_of(Self::read)
     }
@@ -80,16 +82,13 @@ impl LegacyConfig {
         match (url, mapping) {
             (None, _) => Some(None),
             (Some(_), None) => {
-                env.problem(
-                    "LEGACY_MAPPING",
-                    "is not set: with LEGACY_SESSIONS_URL, say where in the answers what stands",
-                );
+                env.problem("LEGACY_MAPPING", "is not set: LEGACY_SESSIONS_URL needs a mapping of the answers' fields");
                 None
             }
             (Some(url), Some(mapping)) if !url.names_a_session() && !mapping.reads_lists() => {
                 env.problem(
                     "LEGACY_MAPPING",
-                    "has no `sessions`, and LEGACY_SESSIONS_URL no {session_id}: give one of them",
+                    "has no `sessions`, and LEGACY_SESSIONS_URL has no {session_id}: set one of them",
                 );
                 None
             }
@@ -132,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_legacy_system_has_a_clock_of_its_own() {
+    fn a_legacy_system_has_another_clock() {
         let set = [("LEGACY_SESSIONS_URL", ONE), ("LEGACY_MAPPING", FIELDS)];
         assert_eq!(config(&set).unwrap().tolerances, Tolerances::of_another_clock());
         let exact = config(&[set[0], set[1], ("TOLERANCES", "{}")]).unwrap();
@@ -141,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_together_is_refused() {
+    fn an_inconsistent_configuration_is_rejected() {
         let check = |more: &[(&str, &str)], expected: &str| {
             let errors = config(more).unwrap_err();
             assert!(errors.contains(expected), "{errors}");

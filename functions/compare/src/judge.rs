@@ -1,12 +1,14 @@
-//! Which sessions are due, what to ask the live system for, and what its answer means.
+//! Decides which sessions are due, what to ask the live system for, and what its answer means.
 //!
-//! A walk goes through the shadow table again and again. In each walk a session is due if it settled since the walk before began: when
-//! nothing was heard of it for a while. So each session is compared once each time that it settles, and a late event makes it due
-//! again; a session that changes during a walk belongs to the next one.
+//! Each walk goes through the whole shadow table. A session is due if it settled since the previous
+//! walk began. It settles when no event has arrived for a while. So each session is compared once
+//! each time it settles, and a late event makes it due again. A session that changes during a walk
+//! is due in the next one.
 //!
-//! What the shadow lacks is looked for between its sessions: a live session that began between two of a profile's in the shadow
-//! should be there too. It is counted when the later one of the two is due. What began before the profile's first one is not looked for, since the
-//! profile may not have been on the shadow path then.
+//! Sessions missing in the shadow are looked for between its sessions. If a live session began
+//! between two shadow sessions of a profile, the shadow should have it too. It is counted when the
+//! later one of the two is due. Sessions before a profile's first shadow session are ignored,
+//! because the profile may not have been on the shadow path then.
 
 use crate::report::{Cause, Verdict};
 use crate::session::{Session, Tolerances, diff};
@@ -14,25 +16,25 @@ use playback::session::SessionId;
 use std::collections::BTreeMap;
 use store::dynamodb::{Place, PlacedView};
 
-/// Which sessions a walk is for: those that settled after `since` and not after `until`.
+/// The sessions that are due in a walk: those that settled after `since` and at or before `until`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
-    /// When the walk before this one began, Unix milliseconds; 0 for the first.
+    /// When the previous walk began, Unix milliseconds; 0 for the first walk.
     pub since: u64,
-    /// When this one began, Unix milliseconds.
+    /// When this walk began, Unix milliseconds.
     pub until: u64,
-    /// For how long nothing must have been heard of a session, milliseconds.
+    /// A session settles after this time without events, milliseconds.
     pub settle_ms: u64,
 }
 
 impl Window {
-    /// Whether a session that was last heard of then is due.
+    /// Whether a session that was last received then is due.
     fn is_due(&self, last_received_at: u64) -> bool {
         let settled_at = last_received_at.saturating_add(self.settle_ms);
         self.since < settled_at && settled_at <= self.until
     }
 
-    /// Whether a session that was last heard of then has settled, in this walk or an earlier one.
+    /// Whether a session that was last received then has settled, in this walk or before.
     fn has_settled(&self, last_received_at: u64) -> bool {
         last_received_at.saturating_add(self.settle_ms) <= self.until
     }
@@ -41,41 +43,43 @@ impl Window {
 /// A shadow session and whether it is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
-    /// Where it is in the shadow table; the live table has it there, too.
+    /// Its sort key, in the shadow table and the live table.
     pub sk: String,
-    /// Which session.
+    /// The session.
     pub session_id: SessionId,
-    /// What the shadow says.
+    /// The shadow's fields.
     pub ours: Session,
-    /// Whether it has a beginning and is of the home region alone.
+    /// Whether it has its first event and only its home region folded it.
     pub is_whole: bool,
-    /// When the session began, by its id or the server's clock, whichever is less: what erasures go by. Unix milliseconds.
+    /// When the session began, by its id or by the server's clock, whichever is earlier, Unix
+    /// milliseconds. Erasures use it.
     pub began_at: u64,
-    /// Whether it is to be compared now.
+    /// Whether to compare it now.
     pub is_due: bool,
 }
 
-/// What to ask the live system for: sessions of one profile.
+/// A question to the live system: sessions of one profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ask {
-    /// Whose.
+    /// The profile.
     pub profile_id: String,
-    /// The shadow's session before these, if it has one.
+    /// The sort key of the shadow session before these, if any.
     pub after: Option<String>,
-    /// Sessions in the order of their sort keys, the first and the last of which are due.
+    /// Sessions in the order of their sort keys. The first and the last one are due.
     pub rows: Vec<Row>,
 }
 
-/// What the live system has of a profile.
+/// The live system's sessions of a profile.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Answer {
-    /// Its sessions by sort key. It may hold more than was asked for.
+    /// Sessions by sort key. There may be more than were asked for.
     pub sessions: BTreeMap<String, (SessionId, Session)>,
-    /// Until when the member erased the history, Unix milliseconds.
+    /// The time up to which the member erased the history, Unix milliseconds.
     pub erased_at: Option<u64>,
 }
 
-/// What to ask for a page of the shadow table that comes after `before`; nothing for profiles of which nothing is due.
+/// The questions for a page of the shadow table that follows `before`. Profiles without due
+/// sessions are skipped.
 pub fn asks(page: &[PlacedView], before: Option<&Place>, window: Window) -> Vec<Ask> {
     let of_profile = |views: &[PlacedView]| {
         let profile_id = &views.first()?.place.profile_id;
@@ -103,12 +107,12 @@ pub fn asks(page: &[PlacedView], before: Option<&Place>, window: Window) -> Vec<
 }
 
 impl Ask {
-    /// Its sessions that are due.
+    /// The sessions that are due.
     pub fn due(&self) -> impl Iterator<Item = &Row> {
         self.rows.iter().filter(|row| row.is_due)
     }
 
-    /// What the live system's answer means.
+    /// The verdicts that follow from the live system's answer.
     pub fn judge(&self, answer: &Answer, window: Window, tolerances: &Tolerances) -> Vec<(SessionId, Verdict)> {
         let compared = self.due().filter_map(|row| {
             let verdict = match answer.sessions.get(&row.sk) {
@@ -127,12 +131,13 @@ impl Ask {
         compared.chain(missing).collect()
     }
 
-    /// What it means when the live system did not answer, or not so that it can be read.
+    /// The verdicts if the live system did not answer, or its answer is unreadable.
     pub fn unanswered(&self, cause: Cause) -> Vec<(SessionId, Verdict)> {
         self.due().map(|row| (row.session_id.clone(), Verdict::Unanswered(cause))).collect()
     }
 
-    /// Whether the shadow should have a session that the live system has, and has not: see the module.
+    /// Whether the shadow lacks a session of the live system that it should have: see the module's
+    /// documentation.
     fn lacks(&self, sk: &str, theirs: &Session, window: Window) -> bool {
         let next = self.rows.partition_point(|row| row.sk.as_str() < sk);
         let follows_one = next > 0 || self.after.as_deref().is_some_and(|after| after < sk);
@@ -168,17 +173,17 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_due_when_nothing_was_heard_of_it_for_a_while_and_then_not_again() {
+    fn a_session_is_due_once_after_it_settles() {
         let page = [placed("p1", 1, 100)];
         let is_due = |since, until| !asks(&page, None, window(since, until)).is_empty();
         assert!(!is_due(0, 109), "it has not settled");
         assert!(is_due(0, 110));
         assert!(is_due(109, 200));
-        assert!(!is_due(110, 200), "it was due in the walk before");
+        assert!(!is_due(110, 200), "it was due in the previous walk");
     }
 
     proptest! {
-        /// Walks follow each other; whatever their times are, each is for what settled between them.
+        /// Whatever the times of consecutive walks, each covers what settled between them.
         #[test]
         fn over_any_walks_each_session_is_due_once(
             heard in prop::collection::vec(0u64..1000, 1..20),
@@ -198,7 +203,7 @@ mod tests {
             prop_assert_eq!(due, expected);
         }
 
-        /// However the table is cut into pages, the verdicts are the same. (Of a gap between two pages, too.)
+        /// The verdicts do not depend on the page size, nor does a gap between two pages matter.
         #[test]
         fn pages_of_any_size_give_the_same_verdicts(
             in_shadow in prop::collection::vec(any::<bool>(), 1..20),
@@ -221,7 +226,7 @@ mod tests {
             pieces.sort_by_key(|one| one.0);
             prop_assert_eq!(&pieces, &whole);
 
-            // And they are what a look at both sides says.
+            // And they agree with a direct comparison of both sides.
             let expected = all.iter().filter_map(|&n| {
                 let next = (n..in_shadow.len()).find(|&later| in_shadow[later])?;
                 let follows_one = (0..n).any(|earlier| in_shadow[earlier]);
@@ -237,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn profiles_are_asked_for_apart_and_only_if_something_is_due() {
+    fn each_profile_with_due_sessions_is_asked_for() {
         let page = [placed("p1", 1, 10), placed("p1", 2, 100), placed("p2", 1, 10), placed("p3", 1, 100)];
         let asks = asks(&page, Some(&placed("p3", 0, 10).place), window(50, 200));
         let asked: Vec<(&str, Option<&str>, usize)> =
@@ -249,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_is_named() {
+    fn differences_name_their_field() {
         let page = [placed("p1", 1, 100)];
         let mut other = page[0].clone();
         other.view.latest.position_ms += 1;
@@ -264,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_that_was_under_way_or_is_split_is_not_compared() {
+    fn partial_sessions_are_not_compared() {
         let mut under_way = placed("p1", 1, 100);
         under_way.view.first.seq = 3;
         let mut part = placed("p1", 2, 100);
@@ -276,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_member_erased_is_not_missing() {
+    fn erased_sessions_are_not_missing() {
         let page = [placed("p1", 1, 100), placed("p1", 2, 100)];
         let erased_at = Some(page[0].session_id.started_at());
         assert_eq!(judged(&page, None, window(0, 200), &Answer { erased_at, ..Answer::default() }), []);
@@ -285,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_settled_on_the_live_side_is_not_missing_yet() {
+    fn unsettled_live_sessions_are_not_missing_yet() {
         let shadow = [placed("p1", 1, 100), placed("p1", 3, 100)];
         let heard = |at| live(&[shadow[0].clone(), placed("p1", 2, at), shadow[1].clone()]);
         let found = |at| judged(&shadow, None, window(0, 200), &heard(at)).len();

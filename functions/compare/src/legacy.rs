@@ -1,8 +1,9 @@
-//! The legacy system's own account of sessions, over HTTP.
+//! Asks a legacy system for its sessions, over HTTP.
 //!
-//! It is asked at one URL, which names the profile and, if the system answers one session at a time, the session:
-//! `https://history.example/v1/profiles/{profile_id}/sessions/{session_id}`. Without `{session_id}` the answer lists all sessions of the profile, so that also
-//! those are found that the shadow lacks. `404` means that there is none. Anything else but `200` is no answer.
+//! The URL names the profile and, if the system returns one session at a time, the session:
+//! `https://history.example/v1/profiles/{profile_id}/sessions/{session_id}`. Without
+//! `{session_id}`, the answer lists all sessions of the profile, so sessions that the shadow lacks
+//! are found too. `404` means that there is none. Any other status but `200` is an error.
 
 use crate::judge::{Answer, Ask, Row};
 use crate::mapping::{Mapping, Unmapped};
@@ -17,18 +18,18 @@ use std::time::Duration;
 use store::dynamodb::Place;
 use tokio::sync::Semaphore;
 
-/// Bytes of one answer: far more than a profile's sessions need.
+/// Maximum size of an answer, bytes: far more than a profile's sessions need.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
-/// Calls under way at once.
+/// Concurrent calls.
 const CONCURRENT_CALLS: usize = 16;
 const PROFILE: &str = "{profile_id}";
 const SESSION: &str = "{session_id}";
 
-/// Where a legacy system answers for a profile or a session.
+/// The URL of a profile's sessions, or of one session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UrlTemplate(String);
 
-/// A text that is no such URL.
+/// Not such a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be an http or https URL with {{profile_id}} in it")]
 pub struct MalformedUrlTemplate;
@@ -45,29 +46,30 @@ impl FromStr for UrlTemplate {
 }
 
 impl UrlTemplate {
-    /// Whether it is about one session.
+    /// Whether it names one session.
     pub fn names_a_session(&self) -> bool {
         self.0.contains(SESSION)
     }
 
-    /// Ids need no escaping: the contract allows them nothing that means something in a URL's path.
+    /// Ids need no escaping: they have no characters with a meaning in a URL's path.
     fn of(&self, profile_id: &str, session_id: &str) -> Option<Url> {
         self.0.replace(PROFILE, profile_id).replace(SESSION, session_id).parse().ok()
     }
 }
 
-/// An authorization that could not be had.
+/// Why the authorization could not be read.
 #[derive(Debug, thiserror::Error)]
-#[error("GetParameter of {name}: {detail}")]
+#[error("GetParameter of {name} failed: {detail}")]
 pub struct AuthorizationError {
     name: String,
     detail: String,
 }
 
-/// Reads what to send as the header `authorization` from the SSM parameter of this name, a SecureString.
+/// Reads the value of the `authorization` header from the SSM parameter with this name, a
+/// SecureString.
 ///
 /// # Errors
-/// When SSM does not give it.
+/// When SSM does not return it.
 pub async fn authorization(ssm: &aws_sdk_ssm::Client, name: &str) -> Result<Secret, AuthorizationError> {
     let failed = |detail: String| AuthorizationError { name: name.to_owned(), detail };
     let got = ssm.get_parameter().name(name).with_decryption(true).send().await;
@@ -84,39 +86,39 @@ pub struct Legacy {
     url: UrlTemplate,
     mapping: Mapping,
     authorization: Option<Secret>,
-    /// Calls that may be under way: the system has members to serve.
-    places: Arc<Semaphore>,
+    /// Limits concurrent calls: the system also serves members.
+    permits: Arc<Semaphore>,
 }
 
-/// Why the legacy system's account of a session could not be had. It names no id.
+/// Why a session could not be read from the legacy system. It names no id.
 #[derive(Debug, thiserror::Error)]
 pub enum LegacyError {
     /// No answer in time, or none at all.
-    #[error("it does not answer: {0}")]
+    #[error("it did not answer: {0}")]
     Silent(#[source] reqwest::Error),
-    /// An answer that is neither the session nor that there is none.
-    #[error("it answers {0}")]
+    /// A status other than `200` and `404`.
+    #[error("it answered {0}")]
     Status(StatusCode),
-    /// Ids with which the template makes no URL.
-    #[error("the template of its URL makes none of an id")]
+    /// Ids that do not give a valid URL.
+    #[error("its URL template does not give a valid URL for an id")]
     NoUrl,
-    /// An answer longer than is read.
+    /// An answer that is too long.
     #[error("its answer has more than {MAX_ANSWER_BYTES} bytes")]
     TooLarge,
-    /// An answer that is no JSON.
-    #[error("its answer is no JSON: {0}")]
-    NoJson(#[from] serde_json::Error),
-    /// An answer of another form.
+    /// An answer that is not JSON.
+    #[error("its answer is not JSON: {0}")]
+    NotJson(#[from] serde_json::Error),
+    /// An answer that does not fit the mapping.
     #[error("its answer does not fit the mapping: {0}")]
     Unmapped(#[from] Unmapped),
 }
 
 impl LegacyError {
-    /// What it means for the sessions that were asked for.
+    /// Why the sessions that were asked for could not be compared.
     pub fn cause(&self) -> Cause {
         match self {
             LegacyError::Silent(_) | LegacyError::Status(_) => Cause::Unavailable,
-            LegacyError::NoUrl | LegacyError::TooLarge | LegacyError::NoJson(_) | LegacyError::Unmapped(_) => {
+            LegacyError::NoUrl | LegacyError::TooLarge | LegacyError::NotJson(_) | LegacyError::Unmapped(_) => {
                 Cause::Unreadable
             }
         }
@@ -124,10 +126,11 @@ impl LegacyError {
 }
 
 impl Legacy {
-    /// The system that answers at `url`, within `time_out` or not at all. `authorization` is sent as the header of that name.
+    /// The legacy system at `url`. Each call takes at most `time_out` and sends `authorization` as
+    /// that header.
     ///
     /// # Errors
-    /// When no HTTP client can be made.
+    /// When the HTTP client cannot be created.
     pub fn new(
         url: UrlTemplate,
         mapping: Mapping,
@@ -136,10 +139,10 @@ impl Legacy {
     ) -> Result<Self, reqwest::Error> {
         // A redirect could carry the authorization elsewhere.
         let http = Client::builder().timeout(time_out).redirect(redirect::Policy::none()).build()?;
-        Ok(Self { http, url, mapping, authorization, places: Arc::new(Semaphore::new(CONCURRENT_CALLS)) })
+        Ok(Self { http, url, mapping, authorization, permits: Arc::new(Semaphore::new(CONCURRENT_CALLS)) })
     }
 
-    /// What it has of a profile: all, or the sessions that are due.
+    /// Its sessions of a profile: all, or those that are due.
     ///
     /// # Errors
     /// When one call fails.
@@ -161,13 +164,13 @@ impl Legacy {
         Ok(Answer { sessions: sessions.into_iter().map(placed).collect(), erased_at: None })
     }
 
-    /// The JSON that it answers; `None` if there is nothing.
+    /// The JSON of its answer; `None` for `404`.
     async fn get(&self, profile_id: &str, session_id: &str) -> Result<Option<serde_json::Value>, LegacyError> {
-        // The URL names whose history it is: it must not get into a log.
+        // The URL names the profile, so it must not be logged.
         let silent = |error: reqwest::Error| LegacyError::Silent(error.without_url());
         let url = self.url.of(profile_id, session_id).ok_or(LegacyError::NoUrl)?;
-        // Never closed; a place is given back at the end of the call.
-        let _place = self.places.acquire().await;
+        // The semaphore is never closed. The permit is returned at the end of the call.
+        let _permit = self.permits.acquire().await;
         let mut get = self.http.get(url).header(header::ACCEPT, "application/json");
         if let Some(authorization) = &self.authorization {
             get = get.header(header::AUTHORIZATION, authorization.expose());
@@ -178,7 +181,7 @@ impl Legacy {
             StatusCode::NOT_FOUND => return Ok(None),
             status => return Err(LegacyError::Status(status)),
         }
-        // Read as it comes, so that the length that is promised need not be believed.
+        // Read in chunks, without trusting the announced length.
         let mut body = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(silent)? {
             if body.len() + chunk.len() > MAX_ANSWER_BYTES {
@@ -202,7 +205,7 @@ mod tests {
 
     const PER_SESSION: &str = "/v1/profiles/{profile_id}/sessions/{session_id}";
 
-    /// A system that answers as `answer` says, given the path and the header `authorization`.
+    /// A system that answers with `answer` of the path and the `authorization` header.
     async fn system(
         template: &str,
         answer: impl Fn(&str, &str) -> (Status, String) + Clone + Send + Sync + 'static,
@@ -226,7 +229,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sessions_are_asked_for_one_by_one_and_one_that_is_not_found_is_absent() {
+    async fn sessions_are_asked_for_one_by_one_and_404_means_absent() {
         let first = format!("/v1/profiles/p1/sessions/{}", session_id(1));
         let legacy = system(PER_SESSION, move |path, authorization| match (path == first, authorization) {
             (true, "Bearer secret") => (Status::OK, json!({"at": 7}).to_string()),
@@ -239,7 +242,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_list_is_asked_for_once_and_holds_what_was_not_asked_for() {
+    async fn a_list_is_read_once_and_may_hold_more_sessions() {
         let legacy = system("/v1/profiles/{profile_id}/sessions", |path, _| {
             assert_eq!(path, "/v1/profiles/p1/sessions");
             let one = |number| json!({"id": session_id(number).to_string(), "at": 7});
@@ -251,7 +254,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_answer_is_told_from_one_that_cannot_be_read_and_neither_names_anyone() {
+    async fn silent_and_unreadable_answers_differ_and_name_no_id() {
         let check = async |status: u16, body: String, expected: Cause| {
             let status = Status::from_u16(status).unwrap();
             let legacy = system(PER_SESSION, move |_, _| (status, body.clone())).await;
@@ -267,17 +270,17 @@ mod tests {
         check(200, "{}".to_owned(), Cause::Unreadable).await;
         check(200, format!("{{\"at\": 7, \"x\": \"{}\"}}", "y".repeat(MAX_ANSWER_BYTES)), Cause::Unreadable).await;
 
-        let away = Legacy {
+        let down = Legacy {
             url: format!("http://127.0.0.1:1{PER_SESSION}").parse().unwrap(),
             ..system("/{profile_id}", |_, _| (Status::OK, String::new())).await
         };
-        let error = away.answer(&ask()).await.unwrap_err();
+        let error = down.answer(&ask()).await.unwrap_err();
         assert_eq!(error.cause(), Cause::Unavailable);
         assert!(!format!("{error:?}").contains("profiles"), "{error:?}");
     }
 
     #[test]
-    fn a_url_names_the_profile_and_perhaps_the_session() {
+    fn a_url_names_the_profile_and_optionally_the_session() {
         let names_a_session = |text: &str| text.parse::<UrlTemplate>().map(|template| template.names_a_session());
         assert_eq!(names_a_session("https://a.example/{profile_id}/{session_id}"), Ok(true));
         assert_eq!(names_a_session("http://a.example/sessions?of={profile_id}"), Ok(false));

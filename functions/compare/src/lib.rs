@@ -1,11 +1,15 @@
-//! Compares shadow views with live ones, or with what a legacy system says, and reports how many sessions match and where the others differ.
+//! Compares shadow views with live views, or with a legacy system, and reports how many sessions
+//! match and where the others differ.
 //!
-//! Woken by a schedule. It walks through the shadow table from where it stopped, page by page until time is short: what has settled since the
-//! last walk is due ([`judge`]), the live side is asked for it ([`live`]), the fields are compared ([`session`]), and the tally ([`report`])
-//! becomes metrics and, with a few redacted examples, an object in the bucket of reports.
+//! A schedule wakes it. It walks through the shadow table from where it stopped, page by page,
+//! until time runs short. Sessions that settled since the last walk are due ([`judge`]). The live
+//! side is asked for them ([`live`]) and the fields are compared ([`session`]). The result
+//! ([`report`]) becomes metrics and an object in the bucket of reports, with a few redacted
+//! examples.
 //!
-//! It writes to no view and delays nobody. When most of a page cannot be asked for, it stops there and fails, and comes back to that page:
-//! an outage is no reason to call sessions compared. A few that cannot be had are counted as that, and passed by.
+//! It writes to no view and delays no one. If most of a page cannot be asked for, the run stops
+//! there and fails. The next run retries the page: an outage must not let sessions pass as
+//! compared. A few failed profiles are counted as such and skipped.
 
 mod archive;
 mod checkpoint;
@@ -38,64 +42,68 @@ use store::StoreError;
 use store::dynamodb::{Views, ViewsPage};
 use tokio::time::Instant;
 
-/// Items looked at at once: if each is a call that takes its time, they are through before [`TIME_TO_FINISH`] is.
+/// Items per page. Even if every item needs a slow call, a page ends within [`TIME_TO_FINISH`].
 const PAGE: u16 = 100;
-/// So many profiles of a page may fail without its being an outage: what fails for ever must not hold up the walk.
-const PASSED_BY: usize = 3;
-/// Profiles asked for at once.
+/// This many profiles of a page may fail without counting as an outage: a permanent failure must
+/// not stop the walk.
+const TOLERATED_FAILURES: usize = 3;
+/// Concurrent questions to the live side.
 const CONCURRENT_ASKS: usize = 16;
 
-/// Kept back at the end of an invocation: a page under way (a call of each kind may take 5 s), the report and the checkpoint.
+/// Time reserved at the end of an invocation: for the current page (a call of each kind may take 5
+/// s), the report and the checkpoint.
 const TIME_TO_FINISH: Duration = Duration::from_secs(20);
 
-/// When a run of an invocation must have looked at its last page.
+/// When a run must stop reading pages.
 pub fn stop_at(context: &Context) -> Instant {
     let left = context.deadline().duration_since(SystemTime::now()).unwrap_or_default();
     Instant::now() + left.saturating_sub(TIME_TO_FINISH)
 }
 
-/// What `compare` works with.
+/// The function and its ports.
 pub struct Compare {
-    /// The shadow's views.
+    /// The shadow views.
     pub shadow: Views,
-    /// What they are compared with.
+    /// The side they are compared with.
     pub live: Live,
-    /// Where the walk stands.
+    /// The checkpoint of the walk.
     pub checkpoints: Checkpoints,
-    /// Where reports go.
+    /// The bucket of reports.
     pub archive: Archive,
-    /// By how much numbers may differ.
+    /// How much numbers may differ.
     pub tolerances: Tolerances,
-    /// For how long nothing must have been heard of a session.
+    /// A session settles after this time without events.
     pub settled_after: Duration,
 }
 
-/// Why a run failed. What it had found before it had to stop is reported all the same, except where another run was faster.
+/// Why a run failed. What it found before it stopped is reported anyway, unless another run was
+/// faster.
 #[derive(Debug, thiserror::Error)]
 pub enum CompareError {
     /// The shadow table cannot be read.
     #[error(transparent)]
     Shadow(#[from] StoreError),
-    /// Most of a page could not be asked for.
-    #[error("{failed} of {asked} profiles of a page could not be asked for, the last one since {last}")]
+    /// The live side failed for most of a page.
+    #[error("could not ask for {failed} of {asked} profiles of a page; the last error: {last}")]
     Live {
-        /// How many profiles.
+        /// How many profiles failed.
         failed: usize,
-        /// Of how many.
+        /// How many were asked for.
         asked: usize,
-        /// Why the last one failed.
+        /// The last error.
         last: LiveError,
     },
-    /// The checkpoint.
+    /// The checkpoint could not be read or written.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The report could not be kept.
+    /// The report could not be stored.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
 }
 
 impl Compare {
-    /// Goes on with the walk until `stop_at`, or to its end. `now` is the clock, Unix milliseconds.
+    /// Continues the walk until `stop_at` or the end of the table. `now` is the clock, Unix
+    /// milliseconds.
     ///
     /// # Errors
     /// [`CompareError`].
@@ -103,7 +111,7 @@ impl Compare {
         let begun = self.checkpoints.read().await?;
         let (report, reached, stopped) = self.walk(&begun, now, stop_at).await;
         if reached != begun {
-            // First, so that whatever happens next no session is counted twice.
+            // Written first: then no session is counted twice, whatever happens next.
             self.checkpoints.write(&reached).await?;
             count(metrics, &report);
             if !report.is_empty() {
@@ -116,7 +124,8 @@ impl Compare {
         }
     }
 
-    /// Walks from a checkpoint. Answers what was found, how far it came, and what stopped it if that was neither the time nor the end.
+    /// Walks from a checkpoint. Returns what it found, how far it came, and the error that stopped
+    /// it, if any.
     async fn walk(&self, begun: &Checkpoint, now: u64, stop_at: Instant) -> (Report, Checkpoint, Option<CompareError>) {
         let mut report = Report::default();
         let (until, mut after) = match begun.under_way.clone() {
@@ -143,7 +152,8 @@ impl Compare {
         (report, reached(after.map(|after| (until, after))), None)
     }
 
-    /// Compares what is due of a page; fails as a whole when most of it could not be asked for.
+    /// Compares the due sessions of a page. Fails as a whole if the live side failed for most of
+    /// it.
     async fn compare(&self, page: &ViewsPage, asks: Vec<Ask>, window: Window) -> Result<Report, CompareError> {
         let asked = asks.len();
         let mut answers = stream::iter(asks)
@@ -166,7 +176,9 @@ impl Compare {
             add_all(&mut report, verdicts);
         }
         match last {
-            Some(last) if failed > PASSED_BY && failed * 2 > asked => Err(CompareError::Live { failed, asked, last }),
+            Some(last) if failed > TOLERATED_FAILURES && failed * 2 > asked => {
+                Err(CompareError::Live { failed, asked, last })
+            }
             _ => Ok(report),
         }
     }

@@ -1,4 +1,4 @@
-//! The live side: what the shadow is compared with.
+//! The live side: what shadow views are compared with.
 
 use crate::judge::{Answer, Ask};
 use crate::legacy::{Legacy, LegacyError};
@@ -7,28 +7,28 @@ use crate::session::Session;
 use store::StoreError;
 use store::dynamodb::Views;
 
-/// What the shadow is compared with.
+/// What shadow views are compared with.
 #[derive(Debug, Clone)]
 pub enum Live {
-    /// The live views: the shadow was folded by code that is a candidate to take the place of the live one.
+    /// The live views; a candidate for `process` folded the shadow views.
     Views(Views),
-    /// What a legacy system says, which a team is moving from.
+    /// The legacy system that a team is moving away from.
     Legacy(Legacy),
 }
 
-/// Why the live side's account could not be had.
+/// Why the live side could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub enum LiveError {
-    /// The table of the live views.
+    /// The live views could not be read.
     #[error(transparent)]
     Views(#[from] StoreError),
-    /// The legacy system.
-    #[error("the legacy system: {0}")]
+    /// The legacy system failed.
+    #[error("the legacy system failed: {0}")]
     Legacy(#[from] LegacyError),
 }
 
 impl LiveError {
-    /// What it means for the sessions that were asked for.
+    /// Why the sessions that were asked for could not be compared.
     pub fn cause(&self) -> Cause {
         match self {
             LiveError::Views(_) => Cause::Unavailable,
@@ -38,10 +38,10 @@ impl LiveError {
 }
 
 impl Live {
-    /// What it has of a profile.
+    /// Its sessions of a profile.
     ///
     /// # Errors
-    /// When it does not answer, or not so that it can be read.
+    /// When it does not answer, or its answer is unreadable.
     pub async fn answer(&self, ask: &Ask) -> Result<Answer, LiveError> {
         match self {
             Live::Views(views) => Ok(answer_of_views(views, ask).await?),
@@ -54,7 +54,7 @@ async fn answer_of_views(views: &Views, ask: &Ask) -> Result<Answer, StoreError>
     let (Some(first), Some(last)) = (ask.rows.first(), ask.rows.last()) else { return Ok(Answer::default()) };
     let first = ask.after.as_deref().unwrap_or(&first.sk);
     let found = views.between(&ask.profile_id, first, &last.sk).await?;
-    // A part of a session, which another region folded, is not compared.
+    // Parts, which other regions folded, are not compared.
     let whole = found.views.into_iter().filter(|one| !one.place.is_part());
     let sessions = whole.map(|one| (one.place.sk, (one.session_id, Session::of(&one.view)))).collect();
     let mut answer = Answer { sessions, erased_at: None };

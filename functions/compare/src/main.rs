@@ -1,4 +1,4 @@
-//! Wiring only: configuration, clients, and the loop that Lambda drives.
+//! Wiring only: configuration, clients, and Lambda's loop.
 
 use compare::{Archive, Checkpoints, Compare, Config, Legacy, LegacyConfig, Live, authorization};
 use lambda::clock::now_ms;

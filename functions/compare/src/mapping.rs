@@ -1,6 +1,6 @@
-//! From what a legacy system answers to the fields that are compared.
+//! Maps a legacy system's answers to the fields that are compared.
 //!
-//! The mapping is a JSON document. For a system that answers one session:
+//! The mapping is a JSON document. For a system that returns one session:
 //!
 //! ```json
 //! {"fields": {"title_id":    {"pointer": "/movie/id"},
@@ -8,14 +8,17 @@
 //!             "completed":   {"pointer": "/progress/finished", "default": false}}}
 //! ```
 //!
-//! - `fields`: from our names ([`Field`]) to where the value stands. A field that is not named is not compared.
-//! - `pointer`: a JSON pointer (RFC 6901), from the session's object.
-//! - `scale`: what to multiply a number by to come to our unit, milliseconds: 1000 for seconds. The product is rounded.
-//! - `default`: what it means when nothing stands there, or `null`, in our unit. Without one it means that there is none, which is equal
-//!   to ours only where we have none either.
+//! - `fields`: from our names ([`Field`]) to the place of the value. Fields that are not named are
+//!   not compared.
+//! - `pointer`: a JSON pointer (RFC 6901) from the session's object.
+//! - `scale`: multiplies a number to convert it to our unit, milliseconds: 1000 for seconds. The
+//!   product is rounded.
+//! - `default`: the value, in our unit, if the place is empty or `null`. Without a default the
+//!   field is absent, which matches only if ours is absent too.
 //!
-//! For a system that answers all sessions of a profile at once, also `sessions`, a pointer from the answer to the list, and `session_id`, a pointer from a
-//! session's object to our session id. Entries whose id is none of ours are left out: they were never here.
+//! For a system that returns all sessions of a profile, also set two pointers: `sessions` from the
+//! answer to the list, and `session_id` from a session's object to our session id. Entries without
+//! one of our ids are skipped: they never came here.
 
 use crate::session::{Field, Session, Value};
 use playback::session::SessionId;
@@ -24,7 +27,7 @@ use serde_json::Value as Json;
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-/// Where a legacy system's answer says what.
+/// Where a legacy system's answer holds which field.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mapping {
     fields: BTreeMap<Field, Source>,
@@ -57,38 +60,39 @@ struct Document {
     session_id: Option<String>,
 }
 
-/// A mapping that is none.
+/// Why a mapping is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum MalformedMapping {
-    /// No JSON of that form.
+    /// Not JSON of this form.
     #[error("must be a JSON object with an object `fields`: {0}")]
     Malformed(#[from] serde_json::Error),
-    /// Nothing would be compared.
+    /// No fields, so nothing would be compared.
     #[error("`fields` is empty: name at least one field")]
     Empty,
-    /// A pointer that points nowhere.
-    #[error("`{0}` must be a JSON pointer: empty, or beginning with a slash")]
+    /// Not a JSON pointer.
+    #[error("`{0}` must be a JSON pointer: empty, or starting with a slash")]
     Pointer(String),
-    /// Only one half of what a list needs.
-    #[error("`sessions` and `session_id` go together: give both or neither")]
+    /// Only one of the two pointers that a list needs.
+    #[error("`sessions` and `session_id` go together: set both or neither")]
     HalfAList,
-    /// A scale for what is no number, or one that is none.
-    #[error("`fields.{}.scale` must be a number above 0, and only a number can be scaled", .0.as_str())]
+    /// An invalid scale, or a scale for a field that is not a number.
+    #[error("`fields.{}.scale` must be a number above 0, and only numeric fields can have one", .0.as_str())]
     Scale(Field),
 }
 
-/// An answer to which a mapping does not fit.
+/// Why an answer does not fit the mapping.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unmapped {
-    /// There is no session's object.
-    #[error("a session is no JSON object")]
-    NoObject,
+    /// A session is not an object.
+    #[error("a session is not a JSON object")]
+    NotAnObject,
     /// There is no list.
-    #[error("no list stands where the mapping says")]
+    #[error("there is no list at the pointer `sessions`")]
     NoList,
-    /// An object in which no mapped field stands: rather another form than a session without any.
-    #[error("not one mapped field stands in a session")]
-    NothingThere,
+    /// No mapped field is in the object. More likely an answer of another form than an empty
+    /// session.
+    #[error("a session has none of the mapped fields")]
+    NoFields,
 }
 
 impl FromStr for Mapping {
@@ -126,22 +130,22 @@ impl FromStr for Mapping {
 }
 
 impl Mapping {
-    /// Whether it says how to read a list of sessions.
+    /// Whether it can read a list of sessions.
     pub fn reads_lists(&self) -> bool {
         self.list.is_some()
     }
 
-    /// What a session's object says.
+    /// Reads a session's object.
     ///
     /// # Errors
-    /// When it is no object, or none of the mapped fields stands in it.
+    /// When it is not an object, or has none of the mapped fields.
     pub fn session(&self, object: &Json) -> Result<Session, Unmapped> {
         if !object.is_object() {
-            return Err(Unmapped::NoObject);
+            return Err(Unmapped::NotAnObject);
         }
         let found = |source: &Source| object.pointer(&source.pointer).filter(|value| !value.is_null()).cloned();
         if self.fields.values().all(|source| found(source).is_none()) {
-            return Err(Unmapped::NothingThere);
+            return Err(Unmapped::NoFields);
         }
         let value = |source: &Source| match found(source) {
             Some(value) => read(&value, source.scale.unwrap_or(1.0)),
@@ -150,10 +154,10 @@ impl Mapping {
         Ok(self.fields.iter().map(|(field, source)| (*field, value(source))).collect())
     }
 
-    /// What an answer says that lists the sessions of a profile.
+    /// Reads an answer that lists a profile's sessions.
     ///
     /// # Errors
-    /// When there is no list, or one of its sessions of ours cannot be read.
+    /// When there is no list, or one of our sessions in it cannot be read.
     pub fn sessions(&self, answer: &Json) -> Result<Vec<(SessionId, Session)>, Unmapped> {
         let list = self.list.as_ref().ok_or(Unmapped::NoList)?;
         let objects = answer.pointer(&list.sessions).and_then(Json::as_array).ok_or(Unmapped::NoList)?;
@@ -169,13 +173,14 @@ fn read(value: &Json, scale: f64) -> Value {
     match value {
         Json::Null => Value::Absent,
         Json::Bool(flag) => Value::Flag(*flag),
-        // A whole number is not taken through floating point where it need not be. A product that is too large is the largest.
+        // Keep whole numbers exact if there is no scale. A product that is too large becomes the
+        // maximum.
         Json::Number(number) => match number.as_i64() {
             Some(number) if scale == 1.0 => Value::Number(number),
             _ => Value::Number((number.as_f64().unwrap_or(f64::MAX) * scale).round() as i64),
         },
         Json::String(text) => Value::Text(text.clone()),
-        // No field of ours is a list or an object: as text it differs, and an example shows why.
+        // None of our fields is a list or an object. As text it differs, and an example shows why.
         Json::Array(_) | Json::Object(_) => Value::Text(value.to_string()),
     }
 }
@@ -205,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_another_form_becomes_our_fields() {
+    fn answers_are_mapped_to_our_fields() {
         let answer =
             json!({"movie": {"id": "t1"}, "progress": {"resume": 12.345}, "first": 1_790_000_010.122, "country": null});
         let expected = [
@@ -220,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_holds_the_sessions_that_have_an_id_of_ours() {
+    fn a_list_keeps_only_sessions_with_our_ids() {
         let id = "use1-01M3250V3TW3KG5DD5CEVSMJCC";
         let one = |id: &str| json!({"viewing": id, "movie": {"id": "t1"}});
         let answer = json!({"viewings": [one(id), one("4711"), {"movie": {"id": "t1"}}]});
@@ -234,9 +239,9 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_to_which_it_does_not_fit_is_told_from_one_that_differs() {
-        assert_eq!(example().session(&json!([])), Err(Unmapped::NoObject));
-        assert_eq!(example().session(&json!({"error": "no such viewing"})), Err(Unmapped::NothingThere));
+    fn answers_that_do_not_fit_the_mapping_are_errors() {
+        assert_eq!(example().session(&json!([])), Err(Unmapped::NotAnObject));
+        assert_eq!(example().session(&json!({"error": "no such viewing"})), Err(Unmapped::NoFields));
         assert_eq!(example().sessions(&json!({"error": "no such viewer"})), Err(Unmapped::NoList));
         let of_another_type = example().session(&json!({"movie": {"id": [1]}, "country": 7})).unwrap();
         assert_eq!(of_another_type.get(Field::TitleId), Some(&Value::Text("[1]".to_owned())));
@@ -244,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mapping_that_means_nothing_is_refused_and_names_the_place() {
+    fn an_invalid_mapping_names_its_field() {
         let check = |document: Json, expected: &str| {
             let error = document.to_string().parse::<Mapping>().unwrap_err().to_string();
             assert!(error.contains(expected), "{document}: {error}");
@@ -261,9 +266,9 @@ mod tests {
     }
 
     proptest! {
-        /// What another system keeps in seconds with decimals comes back to the millisecond.
+        /// Times in seconds with decimals convert back to the exact millisecond.
         #[test]
-        fn seconds_become_the_milliseconds_that_they_were(ms in 0i64..=253_402_300_799_999) {
+        fn seconds_convert_to_exact_milliseconds(ms in 0i64..=253_402_300_799_999) {
             let answer: Json = serde_json::from_str(&json!({"first": ms as f64 / 1000.0}).to_string()).unwrap();
             let session = example().session(&answer).unwrap();
             prop_assert_eq!(session.get(Field::StartedAt), Some(&Value::Number(ms)));

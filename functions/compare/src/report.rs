@@ -1,7 +1,9 @@
-//! The tally of a run: how many sessions were compared, how many matched, and where the others differ, with a few examples.
+//! The result of a run: how many sessions were compared, how many matched, and where the others
+//! differ, with a few examples.
 //!
-//! **Invariant:** a report holds no id in clear. Session ids are hashed, and an id within a session is hashed together with the session's, whose 80
-//! random bits cannot be guessed. Who has a session's id can find its example ([`redact`]); who has only the report learns none.
+//! **Invariant:** a report holds no id in clear text. Session ids are hashed. An id inside a
+//! session is hashed together with the session's id, whose 80 random bits cannot be guessed. Anyone
+//! who has a session id can find its example ([`redact`]); the report alone reveals none.
 
 use crate::session::{Field, FieldDifference, Value};
 use playback::contract::is_device_kind;
@@ -10,23 +12,25 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
-/// Examples in one report.
+/// Maximum number of examples in a report.
 pub const MAX_EXAMPLES: usize = 20;
-/// Examples of one kind (a field, or missing on one side), so that one frequent difference does not crowd out the others.
+/// Maximum number of examples of one kind (a field, or missing on one side), so a frequent
+/// difference does not crowd out rare ones.
 const MAX_EXAMPLES_OF_A_KIND: usize = 3;
 
-/// What became of one session.
+/// The result of comparing one session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// Both say the same.
+    /// Both sides agree.
     Matched,
-    /// They do not.
+    /// They differ in these fields.
     Differs(Vec<FieldDifference>),
-    /// The shadow has it, the live system does not.
+    /// Only the shadow has it.
     MissingLive,
-    /// The live system has it, the shadow does not.
+    /// Only the live system has it.
     MissingShadow,
-    /// The shadow has only a part of it: it was under way when its profile came on the shadow path, or its home was being drained.
+    /// The shadow has only a part of it: its profile joined the shadow path during the session, or
+    /// its home was draining.
     Partial,
     /// It could not be compared.
     Unanswered(Cause),
@@ -38,7 +42,7 @@ pub enum Verdict {
 pub enum Cause {
     /// The live system did not answer, or refused to.
     Unavailable,
-    /// What it answered cannot be read, or what is stored cannot.
+    /// The live system's answer, or the stored view, cannot be read.
     Unreadable,
 }
 
@@ -52,26 +56,26 @@ impl Cause {
     }
 }
 
-/// What a run found. Reports add up.
+/// The result of a run. Reports can be added up.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
-    /// Sessions for which there is a verdict: matched, differing and missing on either side.
+    /// Sessions that were compared: matched, differing, or missing on one side.
     pub compared: u64,
-    /// Sessions on which both agree.
+    /// Sessions on which both sides agree.
     pub matched: u64,
-    /// Sessions that both have and that differ in at least one field.
+    /// Sessions that both sides have and that differ in at least one field.
     pub differing: u64,
-    /// Of these, how many differ in which field.
+    /// How many of these differ, by field.
     pub fields: BTreeMap<Field, u64>,
     /// Sessions that only the shadow has.
     pub missing_live: u64,
     /// Sessions that only the live system has.
     pub missing_shadow: u64,
-    /// Sessions of which the shadow has only a part, which are not compared.
+    /// Sessions of which the shadow has only a part. They are not compared.
     pub partial: u64,
     /// Sessions that could not be compared, by cause.
     pub unanswered: BTreeMap<Cause, u64>,
-    /// Some that do not match.
+    /// Examples of sessions that do not match.
     pub examples: Vec<Example>,
 }
 
@@ -80,10 +84,10 @@ pub struct Report {
 pub struct Example {
     /// The session's id, hashed: see [`redact`].
     pub session: String,
-    /// Which side has it not, `live` or `shadow`, if one has it not.
+    /// The side that lacks the session, `live` or `shadow`, if one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<String>,
-    /// Where the two differ; ids are hashed.
+    /// The fields that differ; ids are hashed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub differences: Vec<FieldDifference>,
 }
@@ -121,7 +125,7 @@ impl Report {
         }
     }
 
-    /// Adds another report. Of examples, this one's come first.
+    /// Adds another report. This report's examples come first.
     pub fn merge(&mut self, other: Report) {
         let Report {
             compared,
@@ -151,17 +155,17 @@ impl Report {
         }
     }
 
-    /// The share of compared sessions that matched, 0 to 1; `None` when none were compared.
+    /// The share of compared sessions that matched, 0 to 1; `None` if none were compared.
     pub fn match_rate(&self) -> Option<f64> {
         (self.compared > 0).then(|| self.matched as f64 / self.compared as f64)
     }
 
-    /// Whether nothing was looked at.
+    /// Whether no session was looked at.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Keeps an example if it shows what few others do.
+    /// Keeps an example if few others show the same.
     fn keep(&mut self, example: Example) {
         let is_rare = |shows: &dyn Fn(&Example) -> bool| {
             self.examples.iter().filter(|kept| shows(kept)).count() < MAX_EXAMPLES_OF_A_KIND
@@ -190,17 +194,19 @@ impl Example {
     }
 }
 
-/// Only short words of fields that name nobody stay: what another system has in their place may be anything.
+/// Keeps only short words of fields that identify nobody. Another system may store anything in
+/// their place.
 fn redact_value(session_id: &SessionId, field: Field, value: &mut Value) {
-    let names_nobody = matches!(field, Field::Country | Field::DeviceKind);
+    let identifies_nobody = matches!(field, Field::Country | Field::DeviceKind);
     if let Value::Text(text) = value
-        && !(names_nobody && text.len() <= 16 && is_device_kind(text))
+        && !(identifies_nobody && text.len() <= 16 && is_device_kind(text))
     {
         *text = redact(&format!("{session_id}\0{text}"));
     }
 }
 
-/// What stands for a text in a report: the first 16 hexadecimal digits of its SHA-256. (`printf '%s' use1-01… | sha256sum`)
+/// Replaces a text in a report by the first 16 hexadecimal digits of its SHA-256, as
+/// `printf '%s' use1-01… | sha256sum` prints them.
 pub fn redact(text: &str) -> String {
     Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
@@ -262,14 +268,14 @@ mod tests {
         }
 
         #[test]
-        fn a_report_is_read_back_as_it_is_written(verdicts in prop::collection::vec(verdicts(), 0..60)) {
+        fn report_round_trips(verdicts in prop::collection::vec(verdicts(), 0..60)) {
             let report = report(&verdicts);
             prop_assert_eq!(serde_json::from_str::<Report>(&serde_json::to_string(&report).unwrap()).unwrap(), report);
         }
     }
 
     #[test]
-    fn a_frequent_difference_crowds_out_no_rare_one() {
+    fn a_frequent_difference_does_not_crowd_out_rare_ones() {
         let frequent = differs(Field::PositionMs, Value::Number(1), Value::Number(2));
         let rare = differs(Field::Country, Value::Absent, Value::Text("US".to_owned()));
         let report = report(&[vec![frequent; 100], vec![rare, Verdict::MissingShadow]].concat());
@@ -279,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn no_id_stands_in_a_report() {
+    fn a_report_holds_no_id() {
         let text = |text: &str| Value::Text(text.to_owned());
         let report = report(&[
             differs(Field::DeviceId, text("d00000308"), text("serial-4711")),
@@ -296,7 +302,7 @@ mod tests {
         for secret in secret {
             assert!(!written.contains(secret), "{secret} in {written}");
         }
-        assert!(written.contains(r#""US""#) && written.contains(r#""tv""#), "what names nobody stays: {written}");
+        assert!(written.contains(r#""US""#) && written.contains(r#""tv""#), "what identifies nobody stays: {written}");
         assert_eq!(report.examples[0].session, redact(&ids[0]));
     }
 

@@ -1,11 +1,11 @@
-//! A session as two systems can be compared on it, and where two of them differ.
+//! The fields of a session on which two systems are compared, and their differences.
 
 use playback::view::View;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-/// What two systems are compared on; the names are those of the member's API.
+/// The fields that are compared; the names are those of the member's API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Field {
@@ -13,21 +13,21 @@ pub enum Field {
     TitleId,
     /// Its length, milliseconds.
     TitleDurationMs,
-    /// Where it began.
+    /// The country where it began.
     Country,
     /// The least time of receipt, Unix milliseconds.
     StartedAt,
     /// The greatest time of receipt, Unix milliseconds.
     LastReceivedAt,
-    /// Where the player stands, milliseconds.
+    /// Position in the title, milliseconds.
     PositionMs,
     /// How much of the title was played, milliseconds.
     PlayedMs,
-    /// Whether it was watched to 95% or beyond.
+    /// Whether the position is at or beyond 95% of the title.
     Completed,
-    /// On which device it was watched last.
+    /// The device on which it was watched last.
     DeviceId,
-    /// Of which kind that is.
+    /// The kind of that device.
     DeviceKind,
     /// How many distinct events there were.
     Events,
@@ -70,7 +70,7 @@ impl Field {
         }
     }
 
-    /// Whether it is a number, which can be scaled and differ by little.
+    /// Whether it is a number, which can have a scale and a tolerance.
     pub const fn is_number(self) -> bool {
         match self {
             Field::TitleDurationMs
@@ -85,13 +85,13 @@ impl Field {
     }
 }
 
-/// What a system says of one field. Values of different types are different.
+/// The value of a field in one system. Values of different types differ.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Value {
-    /// It knows of none.
+    /// It has no value.
     Absent,
-    /// Yes or no.
+    /// True or false.
     Flag(bool),
     /// Milliseconds, Unix milliseconds or a count.
     Number(i64),
@@ -105,12 +105,12 @@ impl From<u64> for Value {
     }
 }
 
-/// What a system says of one session: the fields that it knows.
+/// A session in one system: the fields that the system knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Session(BTreeMap<Field, Value>);
 
 impl Session {
-    /// What Playhead says: every field.
+    /// A session in Playhead, which knows every field.
     pub fn of(view: &View) -> Self {
         let text = |text: &str| Value::Text(text.to_owned());
         Self(BTreeMap::from([
@@ -129,12 +129,12 @@ impl Session {
         ]))
     }
 
-    /// What it says of a field; `None` if the system does not know the field.
+    /// The value of a field; `None` if the system does not know the field.
     pub fn get(&self, field: Field) -> Option<&Value> {
         self.0.get(&field)
     }
 
-    /// When it was last heard of, Unix milliseconds, if the system says so.
+    /// When it was last received, Unix milliseconds, if the system says so.
     pub fn last_received_at(&self) -> Option<u64> {
         match self.get(Field::LastReceivedAt) {
             Some(Value::Number(at)) => u64::try_from(*at).ok(),
@@ -149,24 +149,24 @@ impl FromIterator<(Field, Value)> for Session {
     }
 }
 
-/// By how much numbers may differ and still be the same, by field; those that are not named must be equal. As JSON
+/// How much numbers may differ and still match, by field. Other fields must be equal. In JSON:
 /// `{"position_ms": 500, "started_at": 5000}`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tolerances(BTreeMap<Field, u32>);
 
-/// Tolerances that are none.
+/// Why tolerances are invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum MalformedTolerances {
-    /// No JSON of that form.
+    /// Not JSON of this form.
     #[error("must be a JSON object from fields to whole numbers, such as {{\"position_ms\": 500}}: {0}")]
     Malformed(#[from] serde_json::Error),
-    /// A field that differs or does not.
-    #[error("`{}` cannot differ by little: it is no number", .0.as_str())]
-    NoNumber(Field),
+    /// A field that is not a number.
+    #[error("`{}` cannot have a tolerance: it is not a number", .0.as_str())]
+    NotANumber(Field),
 }
 
 impl Tolerances {
-    /// For a system that stamps events with its own clock: times may differ by 5 s, and nothing else may.
+    /// For a system with another clock: times may differ by 5 s, and other fields must be equal.
     pub fn of_another_clock() -> Self {
         Self(BTreeMap::from([(Field::StartedAt, 5_000), (Field::LastReceivedAt, 5_000)]))
     }
@@ -178,24 +178,24 @@ impl FromStr for Tolerances {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let by_field: BTreeMap<Field, u32> = serde_json::from_str(text)?;
         match by_field.keys().find(|field| !field.is_number()) {
-            Some(field) => Err(MalformedTolerances::NoNumber(*field)),
+            Some(field) => Err(MalformedTolerances::NotANumber(*field)),
             None => Ok(Self(by_field)),
         }
     }
 }
 
-/// A field on which two systems do not agree.
+/// A field in which two systems differ.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldDifference {
-    /// Which.
+    /// The field.
     pub field: Field,
-    /// What the shadow says.
+    /// The shadow's value.
     pub ours: Value,
-    /// What the live system says.
+    /// The live system's value.
     pub theirs: Value,
 }
 
-/// Where two systems differ, of the fields that both know.
+/// The fields that both systems know and in which they differ.
 pub fn diff(ours: &Session, theirs: &Session, tolerances: &Tolerances) -> Vec<FieldDifference> {
     let both = ours.0.iter().filter_map(|(field, ours)| Some((*field, ours, theirs.get(*field)?)));
     both.filter(|(field, ours, theirs)| !agree(ours, theirs, tolerances.0.get(field).copied().unwrap_or_default()))
@@ -223,23 +223,24 @@ mod tests {
         }
 
         #[test]
-        fn differences_are_the_same_seen_from_either_side(a in sessions(), b in sessions(), tolerance in 0u32..20) {
+        fn differences_are_the_same_from_either_side(a in sessions(), b in sessions(), tolerance in 0u32..20) {
             let tolerances = Tolerances(BTreeMap::from([(Field::PositionMs, tolerance)]));
             let turned = |one: FieldDifference| FieldDifference { field: one.field, ours: one.theirs, theirs: one.ours };
-            let there: Vec<_> = diff(&a, &b, &tolerances);
-            prop_assert_eq!(there, diff(&b, &a, &tolerances).into_iter().map(turned).collect::<Vec<_>>());
+            let found: Vec<_> = diff(&a, &b, &tolerances);
+            prop_assert_eq!(found, diff(&b, &a, &tolerances).into_iter().map(turned).collect::<Vec<_>>());
         }
 
-        /// Also that every difference is one, and that nothing is compared that one of the two does not know.
+        /// Also shows that every difference is real, and that fields unknown to one system are not
+        /// compared.
         #[test]
-        fn without_tolerances_exactly_the_unequal_fields_that_both_know_differ(a in sessions(), b in sessions()) {
+        fn exactly_the_unequal_fields_that_both_know_differ(a in sessions(), b in sessions()) {
             let found: Vec<Field> = diff(&a, &b, &Tolerances::default()).iter().map(|one| one.field).collect();
             let unequal = |field: &Field| a.get(*field).zip(b.get(*field)).is_some_and(|(a, b)| a != b);
             prop_assert_eq!(found, Field::ALL.into_iter().filter(unequal).collect::<Vec<_>>());
         }
 
         #[test]
-        fn more_tolerance_never_finds_more(a in sessions(), b in sessions(), less in 0u32..20, more in 0u32..20) {
+        fn more_tolerance_never_finds_more_differences(a in sessions(), b in sessions(), less in 0u32..20, more in 0u32..20) {
             let found = |tolerance| {
                 let all = Field::ALL.into_iter().filter(|field| field.is_number()).map(|field| (field, tolerance));
                 diff(&a, &b, &Tolerances(all.collect()))
@@ -259,27 +260,31 @@ mod tests {
     }
 
     #[test]
-    fn what_is_absent_is_no_number_and_no_word() {
+    fn an_absent_value_equals_only_another_absent_value() {
         let country = |value| Session::from_iter([(Field::Country, value)]);
         let (none, there) = (country(Value::Absent), country(Value::Text("US".to_owned())));
         assert_eq!(diff(&none, &none, &Tolerances::default()), []);
         assert_eq!(diff(&there, &none, &Tolerances::default()).len(), 1);
-        assert_eq!(diff(&there, &Session::default(), &Tolerances::default()), [], "the other does not know the field");
+        assert_eq!(
+            diff(&there, &Session::default(), &Tolerances::default()),
+            [],
+            "the other system does not know the field"
+        );
     }
 
     #[test]
-    fn fields_are_called_the_same_everywhere() {
+    fn fields_have_one_name_everywhere() {
         for field in Field::ALL {
             assert_eq!(serde_json::to_value(field).unwrap(), field.as_str());
         }
     }
 
     #[test]
-    fn tolerances_that_mean_nothing_are_refused() {
+    fn invalid_tolerances_are_rejected() {
         for text in ["", "[]", r#"{"position": 1}"#, r#"{"position_ms": -1}"#, r#"{"position_ms": 0.5}"#] {
             assert!(matches!(text.parse::<Tolerances>(), Err(MalformedTolerances::Malformed(_))), "{text}");
         }
         let error = r#"{"title_id": 1}"#.parse::<Tolerances>().unwrap_err();
-        assert_eq!(error.to_string(), "`title_id` cannot differ by little: it is no number");
+        assert_eq!(error.to_string(), "`title_id` cannot have a tolerance: it is not a number");
     }
 }

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use std::sync::Arc;
 use store::dynamodb::{Place, PlacedView};
 
-/// A session by its number, which began that many seconds after session 0.
+/// Session `number`, which began that many seconds after session 0.
 pub(crate) fn session_id(number: u64) -> SessionId {
     SessionId::mint("use1".parse().unwrap(), 1_790_000_000_000 + number * 1000, u128::from(number))
 }
@@ -44,7 +44,7 @@ fn fields() -> impl Strategy<Value = Field> {
     (0..Field::ALL.len()).prop_map(|index| Field::ALL[index])
 }
 
-/// What any system might say of a session.
+/// Any session that a system might return.
 pub(crate) fn sessions() -> impl Strategy<Value = Session> {
     prop::collection::btree_map(fields(), values(), 0..12).prop_map(Session::from_iter)
 }

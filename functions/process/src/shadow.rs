@@ -44,7 +44,7 @@ impl<T: ViewTable> Shadow<T> {
                 Ok(records) => verdicts.extend(records.into_iter().map(|(at, counts)| (at, Ok(counts)))),
                 Err(error) => {
                     tracing::warn!(%error, "a shadow could not be folded: its events are dropped");
-                    if error.fault.verdict().is_ok() {
+                    if error.fault.class().is_ok() {
                         self.rest(now);
                     }
                 }

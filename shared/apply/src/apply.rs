@@ -46,7 +46,7 @@ pub async fn apply<T: ViewTable>(table: &T, contents: Vec<Content>) -> Result<(V
             Ok(records) => records.into_iter().for_each(|(at, counts)| set(at, Ok(counts))),
             Err(error) => {
                 let detail = error.to_string();
-                let why = match error.fault.verdict() {
+                let why = match error.fault.class() {
                     Ok(cause) => {
                         tracing::warn!(%error, cause = cause.as_str(), "a session could not be settled");
                         Unapplied::Transient { cause, detail }

@@ -1,25 +1,25 @@
-//! The words and limits of the contract with players: what an event is, and how large anything may be.
+//! The contract with players: what an event is, and how large anything may be.
 
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// Events in one request.
+/// Maximum number of events in one request.
 pub const MAX_EVENTS: usize = 500;
-/// Bytes of a request's body as sent.
+/// Maximum size of a request body as sent, bytes.
 pub const MAX_BODY_BYTES: usize = 256 * 1024;
-/// Bytes of a request's body after decompression: as many times the plain limit as 500 events with
-/// fields we do not know could need, and far below what a gzip bomb wants.
+/// Maximum size of a request body after decompression, bytes. It leaves ample room for 500 events
+/// with fields we do not know, and stops a gzip bomb early.
 pub const MAX_DECOMPRESSED_BYTES: usize = 1024 * 1024;
 /// The greatest sequence number; it bounds a session's item well below DynamoDB's 400 KB.
 pub const MAX_SEQ: u64 = 65_535;
 /// The longest title: seven days, in milliseconds.
 pub const MAX_TITLE_DURATION_MS: u64 = 7 * 24 * 60 * 60 * 1000;
-/// The greatest instant that any clock may claim: the end of the year 9999, Unix milliseconds.
+/// The latest time that any clock may claim: the end of the year 9999, Unix milliseconds.
 pub const MAX_INSTANT: u64 = 253_402_300_799_999;
-/// Bytes of a profile, title or device id.
+/// Maximum length of a profile, title or device id, bytes.
 pub const MAX_ID_BYTES: usize = 64;
-/// Bytes of a device kind.
+/// Maximum length of a device kind, bytes.
 pub const MAX_DEVICE_KIND_BYTES: usize = 32;
 
 /// What happened in the player.
@@ -31,7 +31,7 @@ pub enum Kind {
     Progressed,
     /// Playback was paused.
     Paused,
-    /// Playback went on after a pause.
+    /// Playback continued after a pause.
     Resumed,
     /// The member jumped to another position.
     Seeked,
@@ -44,7 +44,7 @@ impl Kind {
     pub const ALL: [Kind; 6] =
         [Kind::Started, Kind::Progressed, Kind::Paused, Kind::Resumed, Kind::Seeked, Kind::Stopped];
 
-    /// The word of the contract.
+    /// The word used in the contract.
     pub const fn as_str(self) -> &'static str {
         match self {
             Kind::Started => "started",
@@ -56,7 +56,7 @@ impl Kind {
         }
     }
 
-    /// The kind that `word` names, if it is one of the contract's.
+    /// Parses a word of the contract.
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == word)
     }
@@ -65,9 +65,9 @@ impl Kind {
 /// The device that sent an event.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Device {
-    /// The player's own id of the device.
+    /// The player's id for the device.
     pub id: String,
-    /// `tv`, `phone`, `tablet`, … : the player's word.
+    /// The player's word: `tv`, `phone`, `tablet`, …
     pub kind: String,
 }
 
@@ -75,7 +75,7 @@ pub struct Device {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Country([u8; 2]);
 
-/// A text that is no country code.
+/// Not a country code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be an ISO 3166-1 alpha-2 code, two upper-case letters")]
 pub struct MalformedCountry;
@@ -103,34 +103,35 @@ impl fmt::Debug for Country {
     }
 }
 
-/// One validated event of a session; which session, profile and title it belongs to is said by what holds it.
+/// One validated event. Its container says which session, profile and title it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// Counts from 0 inside the session.
     pub seq: u16,
     /// What happened.
     pub kind: Kind,
-    /// Where the player stands in the title, milliseconds; at most `title_duration_ms`.
+    /// Position in the title, milliseconds; at most `title_duration_ms`.
     pub position_ms: u64,
-    /// Played without a break up to `position_ms`, milliseconds; at most `position_ms`.
+    /// Time played without a break up to `position_ms`, milliseconds; at most `position_ms`.
     pub played_ms: u64,
     /// The title's length, milliseconds, 1 to [`MAX_TITLE_DURATION_MS`].
     pub title_duration_ms: u64,
     /// The device's clock, Unix milliseconds; kept, never trusted.
     pub occurred_at: u64,
-    /// Shared, since nearly all events of a request come from one device.
+    /// Shared, because nearly all events of a request come from one device.
     pub device: Arc<Device>,
-    /// Where the device was, if the player says so.
+    /// Where the device was, if known.
     pub country: Option<Country>,
 }
 
-/// Whether `text` can be a profile, title or device id: 1 to [`MAX_ID_BYTES`] letters, digits, `_`, `-`, `.` or `:`,
-/// a letter or digit first, so that it is safe in a path, a key and a log.
+/// Whether `text` is a valid profile, title or device id: 1 to [`MAX_ID_BYTES`] letters, digits,
+/// `_`, `-`, `.` or `:`, starting with a letter or digit. Such an id is safe in a path, a key and a
+/// log.
 pub fn is_id(text: &str) -> bool {
     is_token(text, MAX_ID_BYTES)
 }
 
-/// Whether `text` can be a device kind: as [`is_id`], up to [`MAX_DEVICE_KIND_BYTES`].
+/// Whether `text` is a valid device kind: the rules of [`is_id`], up to [`MAX_DEVICE_KIND_BYTES`].
 pub fn is_device_kind(text: &str) -> bool {
     is_token(text, MAX_DEVICE_KIND_BYTES)
 }

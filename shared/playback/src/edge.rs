@@ -1,8 +1,8 @@
-//! The edge contract: from the bytes of a request to validated events. Every rule has a stable code and a
-//! message that names the field, and a bad event rejects only itself.
+//! The edge contract: turns the bytes of a request into validated events. Every rule has a stable
+//! code and a message that names the field. A bad event rejects only itself.
 //!
-//! A well-formed event is parsed once into borrowed fields. Only when that fails is it parsed again as
-//! loose JSON, to find out which field is to blame: good events do not pay for the diagnosis of bad ones.
+//! A well-formed event is parsed once, into borrowed fields. Only if that fails is it parsed again
+//! as loose JSON, to find the field at fault. So good events do not pay for diagnosing bad ones.
 
 use crate::contract::{
     Country, Device, Event, Kind, MAX_DEVICE_KIND_BYTES, MAX_EVENTS, MAX_ID_BYTES, MAX_INSTANT, MAX_SEQ,
@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::sync::Arc;
 
-/// A validated event with what it belongs to.
+/// A validated event with its session, profile and title.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EdgeEvent {
     /// The viewing session.
@@ -27,23 +27,23 @@ pub struct EdgeEvent {
     pub event: Event,
 }
 
-/// A body that is no request of the contract's form.
+/// Why a request body cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
     /// Not JSON, or not an object with a list `events`.
     #[error("the body must be a JSON object with a list `events`: {0}")]
     Malformed(#[from] serde_json::Error),
     /// More events than one request may carry.
-    #[error("`events` has {0} events, at most {MAX_EVENTS} are allowed in a request")]
+    #[error("`events` has {0} events; a request may have at most {MAX_EVENTS}")]
     TooManyEvents(usize),
 }
 
-/// How old and how far ahead a session's start may be, in milliseconds, as seen from the server's clock.
+/// How old, and how far in the future, a session's start may be by the server's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionWindow {
-    /// Downloads may be watched offline and reported this much later.
+    /// Greatest age, milliseconds. Downloads may be watched offline and reported this much later.
     pub max_age_ms: u64,
-    /// A device's clock may be this much ahead.
+    /// How far a device's clock may be ahead, milliseconds.
     pub max_ahead_ms: u64,
 }
 
@@ -62,21 +62,21 @@ pub enum Code {
     FieldMissing,
     /// A field has the wrong JSON type.
     FieldType,
-    /// `session_id` has not the form `<home>-<ULID>`.
+    /// `session_id` does not have the form `<home>-<ULID>`.
     SessionIdMalformed,
     /// The session began longer ago than allowed.
     SessionTooOld,
-    /// The session would begin further in the future than allowed.
+    /// The session begins further in the future than allowed.
     SessionTooFarAhead,
-    /// `profile_id` is no id.
+    /// `profile_id` is not a valid id.
     ProfileIdMalformed,
     /// The token does not cover this profile.
     ProfileForbidden,
-    /// `title_id` is no id.
+    /// `title_id` is not a valid id.
     TitleIdMalformed,
     /// `seq` is not between 0 and 65,535.
     SeqOutOfRange,
-    /// `kind` is none of the contract's.
+    /// `kind` is not one of the contract's kinds.
     KindUnknown,
     /// `title_duration_ms` is not between 1 and seven days.
     TitleDurationOutOfRange,
@@ -84,11 +84,11 @@ pub enum Code {
     PositionOutOfRange,
     /// `played_ms` is not between 0 and `position_ms`.
     PlayedOutOfRange,
-    /// `occurred_at` is no instant before the year 10000.
+    /// `occurred_at` is not a time before the year 10000.
     OccurredAtOutOfRange,
     /// `device.id` or `device.kind` is malformed.
     DeviceMalformed,
-    /// `country` is no ISO 3166-1 alpha-2 code.
+    /// `country` is not an ISO 3166-1 alpha-2 code.
     CountryMalformed,
 }
 
@@ -144,18 +144,18 @@ impl Serialize for Code {
     }
 }
 
-/// Why one event was rejected, for the device that sent it.
+/// Why an event was rejected; returned to the device that sent it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Rejection {
-    /// The rule that was broken.
+    /// The broken rule.
     pub code: Code,
-    /// Names the field, what it must be, and the mend.
+    /// Names the field, the rule and the fix.
     pub message: String,
 }
 
 impl Rejection {
-    /// The rejection of an event whose profile the bearer's token does not cover.
+    /// Rejects an event whose profile the token does not cover.
     pub fn profile_forbidden(profile_id: &str) -> Self {
         reject(Code::ProfileForbidden, format!("`profile_id` {profile_id} is not among the token's profiles"))
     }
@@ -165,10 +165,11 @@ fn reject(code: Code, message: impl Into<String>) -> Rejection {
     Rejection { code, message: message.into() }
 }
 
-/// Splits a request's body into its events, each still unparsed.
+/// Splits a request body into its events, still unparsed.
 ///
 /// # Errors
-/// [`RequestError`] when the body as a whole is not of the contract's form; a single bad event is no such error.
+/// [`RequestError`] when the body as a whole does not follow the contract. A bad event is not such
+/// an error.
 pub fn parse_request(body: &[u8]) -> Result<Vec<&RawValue>, RequestError> {
     #[derive(Deserialize)]
     struct Request<'a> {
@@ -182,7 +183,8 @@ pub fn parse_request(body: &[u8]) -> Result<Vec<&RawValue>, RequestError> {
     Ok(request.events)
 }
 
-/// The fields of an event as they stand in the JSON; unknown ones are ignored, so that players may be ahead of us.
+/// The fields of an event in JSON. Unknown fields are ignored, so players may be newer than this
+/// code.
 #[derive(Deserialize)]
 struct Fields<'a> {
     #[serde(borrow)]
@@ -247,7 +249,7 @@ fn check(fields: Fields<'_>, now: u64, window: SessionWindow) -> Result<EdgeEven
     };
     let profile_id = id("profile_id", Code::ProfileIdMalformed, fields.profile_id)?;
     let title_id = id("title_id", Code::TitleIdMalformed, fields.title_id)?;
-    let seq = within("seq", Code::SeqOutOfRange, fields.seq, 0, MAX_SEQ, "65,535; begin a new session after it")?;
+    let seq = within("seq", Code::SeqOutOfRange, fields.seq, 0, MAX_SEQ, "65,535 (then begin a new session)")?;
     let kind = Kind::from_word(&fields.kind).ok_or_else(|| {
         let words = Kind::ALL.map(Kind::as_str).join(", ");
         reject(Code::KindUnknown, format!("`kind` must be one of {words}"))
@@ -319,10 +321,10 @@ fn within(field: &str, code: Code, value: i64, min: u64, max: u64, max_name: &st
 }
 
 fn range_rule(field: &str, value: impl std::fmt::Display, min: u64, max_name: &str) -> String {
-    format!("`{field}` is {value}, it must be between {min} and {max_name}")
+    format!("`{field}` is {value}; it must be between {min} and {max_name}")
 }
 
-/// Finds the field that keeps an event from being parsed. `None` when no rule here explains it.
+/// Finds the field that makes parsing fail. `None` when no rule here explains it.
 fn diagnose(raw: &RawValue) -> Option<Rejection> {
     use serde_json::Value;
     let Ok(Value::Object(event)) = serde_json::from_str(raw.get()) else {
@@ -337,7 +339,7 @@ fn diagnose(raw: &RawValue) -> Option<Rejection> {
             Some(_) => return Some(wrong(field, "a string")),
         }
     }
-    // Integers beyond 64 bits with a sign are of the right type and out of any range.
+    // An integer that does not fit into an `i64` has the right type but is out of every range.
     let integers = [
         ("seq", Code::SeqOutOfRange, true),
         ("title_duration_ms", Code::TitleDurationOutOfRange, true),
@@ -353,7 +355,7 @@ fn diagnose(raw: &RawValue) -> Option<Rejection> {
             Some(Value::Number(number)) if number.as_f64().is_some_and(|value| value.fract() == 0.0) => {
                 return Some(reject(
                     out_of_range,
-                    format!("`{field}` is {number}, which must be written as an integer within its range"),
+                    format!("`{field}` is {number}; it must be an integer within its range"),
                 ));
             }
             Some(_) => return Some(wrong(field, "an integer")),
@@ -397,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn the_example_of_the_contract_is_valid() {
+    fn contract_example_is_valid() {
         let event = validated(&good()).unwrap();
         assert_eq!(event.session_id.to_string(), "use1-01M3250V3TW3KG5DD5CEVSMJCC");
         assert_eq!((event.event.seq, event.event.position_ms, event.event.played_ms), (1, 10_000, 10_000));
@@ -405,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn optional_and_unknown_fields() {
+    fn optional_fields_have_defaults_and_unknown_ones_are_ignored() {
         let mut event = good();
         let fields = event.as_object_mut().unwrap();
         fields.remove("played_ms");
@@ -415,7 +417,8 @@ mod tests {
         assert_eq!((event.event.played_ms, event.event.country), (0, None));
     }
 
-    /// Replaces the value at a JSON pointer (`null` removes the field) and expects a code and a field name in the message.
+    /// Replaces the value at a JSON pointer (`null` removes the field), and expects this code and
+    /// field name in the rejection.
     fn check(pointer: &str, value: Value, code: &str, names: &str) {
         let mut event = good();
         let (parent, field) = pointer.rsplit_once('/').unwrap();
@@ -486,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_is_no_object_rejects_only_itself() {
+    fn event_that_is_not_an_object_rejects_only_itself() {
         let body = br#"{"events":[7,null,"x",[{}]],"client":"new"}"#;
         let events = parse_request(body).unwrap();
         assert_eq!(events.len(), 4);
@@ -496,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_of_another_form_is_refused_as_a_whole() {
+    fn malformed_body_is_refused_as_a_whole() {
         for body in ["", "[]", "{}", r#"{"events":{}}"#, r#"{"events":[}"#, r#"{"events":[]} x"#, "\u{feff}{}"] {
             assert!(matches!(parse_request(body.as_bytes()), Err(RequestError::Malformed(_))), "{body}");
         }
@@ -505,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn the_edges_of_the_session_window_are_inside_it() {
+    fn session_window_includes_its_edges() {
         let window = SessionWindow { max_age_ms: 1000, max_ahead_ms: 500 };
         let at = |began: u64| {
             let mut event = good();

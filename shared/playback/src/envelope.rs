@@ -1,8 +1,8 @@
-//! The envelope: one request's events of one session, as it travels on the durable log.
+//! The envelope: one request's events of one session, as a record on the durable log.
 //!
-//! Fields that nearly all events of a request share are written once and again only when they change, which
-//! makes some 70 bytes an event where the JSON takes 330. Whoever passes an envelope on passes its bytes,
-//! so that fields unknown to this code survive.
+//! Fields that nearly all events of a request share are written once, and again only when they
+//! change. That makes some 70 bytes per event where JSON takes 330. Code that forwards an envelope
+//! copies its bytes, so fields unknown to this version survive.
 
 use crate::contract::{
     Country, Device, Event, Kind, MAX_EVENTS, MAX_SEQ, MAX_TITLE_DURATION_MS, is_device_kind, is_id,
@@ -18,9 +18,10 @@ use std::sync::Arc;
 
 /// The greatest schema version that this code reads.
 pub const SCHEMA_VERSION: u32 = 2;
-/// The version of what every reader may apply.
+/// The version of envelopes that every reader may apply.
 const LIVE_VERSION: u32 = 1;
-/// The version of shadows: a reader that does not know of them must set them aside, rather than show them to members.
+/// The version of shadows. A reader that does not know shadows must set them aside, or members
+/// would see them.
 const SHADOW_VERSION: u32 = 2;
 
 /// One request's events of one session.
@@ -32,61 +33,62 @@ pub struct Envelope {
     pub profile_id: String,
     /// What was watched.
     pub title_id: String,
-    /// What ingest stamped on the request.
+    /// What `ingest` added to the request.
     pub stamp: Stamp,
     /// At least one.
     pub events: Vec<Event>,
 }
 
-/// What ingest adds to a request.
+/// What `ingest` adds to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stamp {
     /// When the request was received, Unix milliseconds.
     pub received_at: u64,
     /// The AWS region that received it.
     pub ingest_region: String,
-    /// W3C trace id, if the request had one.
+    /// The W3C trace id, if the request had one.
     pub trace_id: Option<[u8; 16]>,
-    /// Whether another system has the events for good, and these are a copy to try ours with: they go into shadow views, which no
-    /// member sees, and into no books.
+    /// Whether this is a shadow: a copy of events that a legacy system keeps. Shadows go into
+    /// shadow views, which no member sees, and into no books.
     pub shadow: bool,
 }
 
-/// A record that can never be applied.
+/// Why a record can never be applied.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}: {detail}", reason.as_str())]
 pub struct Poison {
-    /// The class of the fault.
+    /// The kind of fault.
     pub reason: Reason,
-    /// What exactly is wrong, naming the field.
+    /// What is wrong, naming the field.
     pub detail: String,
-    /// Events that the record seems to hold; 0 when it cannot be told.
+    /// Number of events the record seems to hold; 0 when unknown.
     pub events: u64,
-    /// When it seems to have been received, Unix milliseconds.
+    /// When it seems to have been received, Unix milliseconds; `None` when unknown.
     pub received_at: Option<u64>,
 }
 
-/// What can be told of a record without reading its events, whatever the version that wrote it: enough to send it on.
+/// What every schema version of an envelope has in common: enough to forward it without reading its
+/// events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     /// The viewing session.
     pub session_id: SessionId,
     /// How many events it holds.
     pub events: u64,
-    /// When it was received, Unix milliseconds; `None` when it does not say.
+    /// When it was received, Unix milliseconds; `None` when not stated.
     pub received_at: Option<u64>,
-    /// The AWS regions that sent it on so far.
+    /// The AWS regions that have forwarded it so far.
     pub hops: Vec<String>,
-    /// Whether it is a shadow, see [`Stamp::shadow`].
+    /// Whether it is a shadow; see [`Stamp::shadow`].
     pub shadow: bool,
 }
 
 impl Head {
-    /// Reads what every version of an envelope has in common. The events are counted and not looked into: whether they can be
-    /// applied is for the region that folds them to say.
+    /// Reads the fields that all schema versions share. Events are counted, not read: the region
+    /// that folds them decides whether they can be applied.
     ///
     /// # Errors
-    /// [`Poison`] when the bytes are no envelope, or name no session.
+    /// [`Poison`] when the bytes are not an envelope or name no session.
     pub fn peek(bytes: Bytes) -> Result<Self, Poison> {
         let head = proto::EnvelopeHead::decode(bytes).map_err(|error| Poison {
             reason: Reason::NotAnEnvelope,
@@ -107,8 +109,8 @@ impl Head {
     }
 }
 
-/// The same envelope with `region` as its last hop. A repeated field may stand anywhere in a message, so that the bytes
-/// are kept as they are, unknown fields and all.
+/// Appends `region` to an envelope's hops. A repeated field may stand anywhere in a message, so the
+/// existing bytes stay unchanged, unknown fields included.
 pub fn with_hop(envelope: &[u8], region: &str) -> Vec<u8> {
     const HOPS: u32 = 9;
     let region = region.to_owned();
@@ -118,13 +120,13 @@ pub fn with_hop(envelope: &[u8], region: &str) -> Vec<u8> {
     bytes
 }
 
-/// Groups the events of one request into envelopes: one a session (and another only where a session's events
-/// name several profiles or titles), in the order in which they first appear.
+/// Groups the events of one request into envelopes, in order of first appearance. There is one
+/// envelope per session, or several if the session's events name several profiles or titles.
 pub fn group(events: Vec<EdgeEvent>, stamp: &Stamp) -> Vec<Envelope> {
     let mut envelopes: Vec<Envelope> = Vec::new();
     let mut index: HashMap<(SessionId, String, String), usize> = HashMap::new();
     for EdgeEvent { session_id, profile_id, title_id, event } in events {
-        // A player sends one session at a time: mostly the last envelope is the right one.
+        // A player sends one session at a time, so the last envelope is usually the right one.
         if let Some(last) = envelopes.last_mut()
             && last.session_id == session_id
             && last.profile_id == profile_id
@@ -145,7 +147,7 @@ pub fn group(events: Vec<EdgeEvent>, stamp: &Stamp) -> Vec<Envelope> {
 }
 
 impl Envelope {
-    /// The record's value on the log.
+    /// Encodes the envelope as a record's value.
     pub fn encode(&self) -> Vec<u8> {
         let mut before: Option<&Event> = None;
         let events = self
@@ -183,7 +185,8 @@ impl Envelope {
         .encode_to_vec()
     }
 
-    /// Reads a record's value, holding it to the same rules as the edge does: other producers may write to the topic.
+    /// Decodes a record's value. It applies the rules of the edge again, because other producers
+    /// may write to the topic.
     ///
     /// # Errors
     /// [`Poison`] with the reason, the field, and the number of events.
@@ -198,7 +201,8 @@ impl Envelope {
         let received_at = (envelope.received_at > 0).then_some(envelope.received_at);
         let poison = |reason, detail: String| Poison { reason, detail, events, received_at };
         match envelope.schema_version {
-            // Protobuf reads nearly any short text as a message with unknown fields only; without a version it is none of ours.
+            // Protobuf parses nearly any short text as a message of unknown fields. Without a
+            // version it is not ours.
             0 => return Err(poison(Reason::NotAnEnvelope, "`schema_version` is absent".to_owned())),
             LIVE_VERSION if !envelope.shadow => {}
             SHADOW_VERSION => {}
@@ -206,7 +210,7 @@ impl Envelope {
             version => {
                 return Err(poison(
                     Reason::UnknownSchemaVersion,
-                    format!("`schema_version` is {version}, this code knows {SCHEMA_VERSION}"),
+                    format!("`schema_version` is {version}; this code reads up to {SCHEMA_VERSION}"),
                 ));
             }
         }
@@ -280,7 +284,7 @@ fn ensure(holds: bool, field: &'static str) -> Result<(), &'static str> {
     if holds { Ok(()) } else { Err(field) }
 }
 
-/// The value, when the event before has another one, or there is none before.
+/// The event's value, if it differs from the previous event's or there is no previous event.
 fn changed<'a, T: PartialEq>(
     before: Option<&'a Event>,
     event: &'a Event,
@@ -290,17 +294,17 @@ fn changed<'a, T: PartialEq>(
     (before.map(value) != Some(own)).then_some(own)
 }
 
-/// A country as protobuf text; empty = unknown.
+/// Encodes a country as text; empty means unknown.
 pub(crate) fn country_text(country: Option<Country>) -> String {
     country.map(|country| country.to_string()).unwrap_or_default()
 }
 
-/// Reads [`country_text`].
+/// Parses the output of [`country_text`].
 pub(crate) fn parse_country(text: &str) -> Result<Option<Country>, crate::contract::MalformedCountry> {
     if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
 }
 
-/// The kind of a protobuf enum value; `None` for a value that this code does not know.
+/// Converts a protobuf enum value; `None` if this code does not know it.
 pub(crate) fn kind_of(value: i32) -> Option<Kind> {
     match proto::Kind::try_from(value).ok()? {
         proto::Kind::Unspecified => None,
@@ -326,7 +330,7 @@ impl From<Kind> for proto::Kind {
     }
 }
 
-/// Several envelopes as one message body: length-delimited, one after the other. What travels between regions on SQS.
+/// Joins envelopes into one length-delimited message body, for SQS between regions.
 pub fn join_delimited<'a>(envelopes: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
     let mut joined = Vec::new();
     for envelope in envelopes {
@@ -336,10 +340,11 @@ pub fn join_delimited<'a>(envelopes: impl IntoIterator<Item = &'a [u8]>) -> Vec<
     joined
 }
 
-/// Splits what [`join_delimited`] made.
+/// Splits the output of [`join_delimited`].
 ///
 /// # Errors
-/// [`Poison`] when a length does not fit or nothing is there; then none of the message is trusted.
+/// [`Poison`] when a length does not fit or the message is empty. Then nothing in the message is
+/// trusted.
 pub fn split_delimited(mut bytes: &[u8]) -> Result<Vec<&[u8]>, Poison> {
     let broken = |detail: &str| Poison {
         reason: Reason::NotAnEnvelope,
@@ -350,9 +355,9 @@ pub fn split_delimited(mut bytes: &[u8]) -> Result<Vec<&[u8]>, Poison> {
     let mut envelopes = Vec::new();
     while !bytes.is_empty() {
         let length = prost::encoding::decode_varint(&mut bytes).map_err(|error| broken(&error.to_string()))?;
-        let length = usize::try_from(length).map_err(|_| broken("a length is beyond memory"))?;
+        let length = usize::try_from(length).map_err(|_| broken("a length does not fit into memory"))?;
         let (envelope, rest) =
-            bytes.split_at_checked(length).ok_or_else(|| broken("a length is beyond the end of the message"))?;
+            bytes.split_at_checked(length).ok_or_else(|| broken("a length points past the end of the message"))?;
         envelopes.push(envelope);
         bytes = rest;
     }
@@ -372,13 +377,13 @@ mod tests {
         }
 
         #[test]
-        fn decoding_anything_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn decoding_random_bytes_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = Envelope::decode(&bytes);
             let _ = split_delimited(&bytes);
         }
 
         #[test]
-        fn a_cut_or_changed_envelope_never_panics(envelope in testing::envelopes(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        fn decoding_a_damaged_envelope_never_panics(envelope in testing::envelopes(), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
             let mut bytes = envelope.encode();
             let at = at.index(bytes.len());
             let _ = Envelope::decode(&bytes[..at]);
@@ -440,7 +445,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_head_says_what_the_envelope_holds_and_hops_add_up(envelope in testing::envelopes(), hops in prop::collection::vec("[a-z0-9-]{1,12}", 0..4)) {
+        fn head_matches_its_envelope_and_hops_accumulate(envelope in testing::envelopes(), hops in prop::collection::vec("[a-z0-9-]{1,12}", 0..4)) {
             let mut bytes = envelope.encode();
             for hop in &hops {
                 bytes = with_hop(&bytes, hop);
@@ -453,14 +458,14 @@ mod tests {
         }
 
         #[test]
-        fn peeking_at_anything_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn peeking_at_random_bytes_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = Head::peek(Bytes::from(bytes));
         }
     }
 
-    /// Newer code may have written it, and newer code may read it: what is between them passes it on.
+    /// Newer code may have written it and newer code may read it; this code only forwards it.
     #[test]
-    fn a_head_is_read_whatever_the_version_and_names_what_is_not_there() {
+    fn head_of_any_version_is_read_and_errors_name_the_field() {
         let peek = |schema_version, session_id: &str| {
             let mut envelope = proto::Envelope::decode(testing::example().encode().as_slice()).unwrap();
             (envelope.schema_version, envelope.session_id) = (schema_version, session_id.to_owned());
@@ -473,14 +478,14 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_newer_writers_are_ignored_by_the_reader() {
+    fn fields_of_newer_writers_are_ignored() {
         let mut bytes = testing::example().encode();
         prost::encoding::string::encode(999, &"from the future".to_owned(), &mut bytes);
         assert_eq!(Envelope::decode(&bytes), Ok(testing::example()));
     }
 
     #[test]
-    fn an_event_takes_some_seventy_bytes_at_the_most() {
+    fn an_event_takes_at_most_seventy_bytes() {
         let one = testing::example();
         let mut six = one.clone();
         for seq in 2..7u16 {

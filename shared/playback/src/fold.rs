@@ -1,5 +1,5 @@
-//! The fold: a batch's envelopes become one delta a session, and once a delta is in the store, each record is
-//! told which of its events were new.
+//! The fold: turns a batch of envelopes into one delta per session. Once a delta is stored, it
+//! tells each record which of its events were new.
 
 use crate::envelope::Envelope;
 use crate::outcome::Counts;
@@ -7,7 +7,7 @@ use crate::session::SessionId;
 use crate::view::View;
 use std::collections::HashMap;
 
-/// Which view: a profile's session.
+/// The key of a view: a session of a profile.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ViewKey {
     /// Whose history.
@@ -16,39 +16,39 @@ pub struct ViewKey {
     pub session_id: SessionId,
 }
 
-/// What a batch adds to one view.
+/// What a batch adds to a view.
 #[derive(Debug, Clone)]
 pub struct Delta {
-    /// Which view.
+    /// The view.
     pub key: ViewKey,
     /// The join of all its events in the batch.
     pub view: View,
-    /// The records it came from, in the batch's order.
-    parts: Vec<Part>,
+    /// What each record adds, in the order of the batch.
+    contributions: Vec<Contribution>,
 }
 
 #[derive(Debug, Clone)]
-struct Part {
+struct Contribution {
     record: usize,
     seqs: Vec<u16>,
 }
 
-/// Folds envelopes, each with the index of the record that it came in, into one delta a session.
+/// Folds envelopes into one delta per session. Each envelope comes with the index of its record.
 pub fn fold(envelopes: impl IntoIterator<Item = (usize, Envelope)>) -> Vec<Delta> {
     let mut deltas: Vec<Delta> = Vec::new();
     let mut index: HashMap<ViewKey, usize> = HashMap::new();
     for (record, envelope) in envelopes {
         let Some(view) = View::of_envelope(&envelope) else { continue };
-        let part = Part { record, seqs: envelope.events.iter().map(|event| event.seq).collect() };
+        let contribution = Contribution { record, seqs: envelope.events.iter().map(|event| event.seq).collect() };
         let key = ViewKey { profile_id: envelope.profile_id, session_id: envelope.session_id };
         match index.get(&key).and_then(|&at| deltas.get_mut(at)) {
             Some(delta) => {
                 delta.view.merge(&view);
-                delta.parts.push(part);
+                delta.contributions.push(contribution);
             }
             None => {
                 index.insert(key.clone(), deltas.len());
-                deltas.push(Delta { key, view, parts: vec![part] });
+                deltas.push(Delta { key, view, contributions: vec![contribution] });
             }
         }
     }
@@ -56,23 +56,24 @@ pub fn fold(envelopes: impl IntoIterator<Item = (usize, Envelope)>) -> Vec<Delta
 }
 
 impl Delta {
-    /// The indexes of the records it came from.
+    /// Indexes of the records that contributed to it.
     pub fn records(&self) -> impl Iterator<Item = usize> + '_ {
-        self.parts.iter().map(|part| part.record)
+        self.contributions.iter().map(|contribution| contribution.record)
     }
 
-    /// How many events it came from, duplicates included.
+    /// How many events it folds, duplicates included.
     pub fn events(&self) -> u64 {
-        self.parts.iter().map(|part| part.seqs.len() as u64).sum()
+        self.contributions.iter().map(|contribution| contribution.seqs.len() as u64).sum()
     }
 
-    /// For each record, how many of its events were new to the view and how many it had: `base` is the state that the
-    /// delta was merged into, and records of one batch count in their order.
+    /// For each record, how many of its events were new to the view and how many were duplicates.
+    /// `base` is the state that the delta was merged into. An event that comes twice in a batch is
+    /// new in its first record.
     pub fn attribute(&self, base: Option<&View>) -> Vec<(usize, Counts)> {
         let mut seen = base.map(|view| view.seen.clone()).unwrap_or_default();
-        let mut count = |part: &Part| {
+        let mut count = |contribution: &Contribution| {
             let mut counts = Counts::default();
-            for seq in part.seqs.iter().copied().map(u64::from) {
+            for seq in contribution.seqs.iter().copied().map(u64::from) {
                 if seen.contains(seq) {
                     counts.duplicate += 1;
                 } else {
@@ -80,9 +81,9 @@ impl Delta {
                     seen.insert(seq..seq + 1);
                 }
             }
-            (part.record, counts)
+            (contribution.record, counts)
         };
-        self.parts.iter().map(&mut count).collect()
+        self.contributions.iter().map(&mut count).collect()
     }
 }
 
@@ -95,7 +96,7 @@ mod tests {
 
     type Views = BTreeMap<ViewKey, View>;
 
-    /// Folds `batches` one after the other into `views`, as `process` would with no one else writing.
+    /// Folds `batches` into `views` one by one, as `process` would if nobody else wrote.
     fn run(views: &mut Views, batches: &[Vec<Envelope>]) -> Counts {
         let mut total = Counts::default();
         for batch in batches {
@@ -114,7 +115,7 @@ mod tests {
         total
     }
 
-    /// A trace, and the same trace permuted, with duplicates, cut into batches.
+    /// A trace, and the same trace shuffled, with duplicates, cut into batches.
     fn traces() -> impl Strategy<Value = (Vec<Envelope>, Vec<Vec<Envelope>>)> {
         prop::collection::vec(testing::envelopes(), 1..20).prop_flat_map(|trace| {
             let again = prop::collection::vec(prop::sample::select(trace.clone()), 0..10);
@@ -140,9 +141,10 @@ mod tests {
             prop_assert_eq!(counts.applied, straight.values().map(View::events).sum::<u64>());
         }
 
-        /// The join against a model that keeps every event and computes each field as DESIGN's table words it.
+        /// Compares the join with a model that keeps every event and computes each field by its
+        /// definition.
         #[test]
-        fn the_fold_agrees_with_a_model_that_forgets_nothing((trace, batches) in traces()) {
+        fn fold_agrees_with_a_model_that_keeps_every_event((trace, batches) in traces()) {
             let mut views = Views::new();
             run(&mut views, &batches);
             for (key, view) in views {

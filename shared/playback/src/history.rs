@@ -1,39 +1,39 @@
-//! What a member sees: stored rows of one profile become the entries of the history, newest first.
+//! What a member sees: turns the stored rows of a profile into history entries, newest first.
 //!
-//! Continue watching and completion are folded here on read; they cost no write.
+//! Continue watching and completion are computed here on read, so they cost no write.
 
 use crate::session::{Home, SessionId};
 use crate::view::View;
 use std::collections::HashSet;
 use ulid::Ulid;
 
-/// One row of a profile's part of the table that belongs to a session.
+/// A row of a profile that belongs to a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Row {
-    /// The view that one region folded.
+    /// The part of the session's view that one region folded.
     Part {
         /// The session's home region.
         home: Home,
-        /// What was folded.
+        /// The part's state.
         view: View,
     },
-    /// Whether the member hid the session: a register, the later time wins.
+    /// Whether the member hid the session. A register: the later time wins.
     Hidden(bool),
 }
 
-/// One session of the history: what all regions folded of it, and whether it is hidden.
+/// One session of the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Which session.
+    /// The session.
     pub session_id: SessionId,
-    /// The join of its parts.
+    /// The join of the parts that all regions folded.
     pub view: View,
     /// Whether the member hid it.
     pub hidden: bool,
 }
 
-/// Joins rows, which must come grouped by session, into entries in the same order. A session with no part (only
-/// hidden) makes no entry.
+/// Joins rows into entries in the same order. The rows must be grouped by session. A session
+/// without parts, which was only hidden, makes no entry.
 pub fn assemble(rows: impl IntoIterator<Item = (Ulid, Row)>) -> Vec<Entry> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut hidden: Option<(Ulid, bool)> = None;
@@ -59,15 +59,16 @@ pub fn assemble(rows: impl IntoIterator<Item = (Ulid, Row)>) -> Vec<Entry> {
 }
 
 impl Entry {
-    /// Whether an erasure of everything up to `erased_at` (Unix milliseconds) covers this session: it began before it by
-    /// the time in its id, or by the server's clock (an id may be minted ahead of time).
+    /// Whether an erasure up to `erased_at` (Unix milliseconds) covers this session. It does if the
+    /// session began before that, by the time in its id or by the server's clock. Both count,
+    /// because a device may mint an id ahead of time.
     pub fn is_erased(&self, erased_at: Option<u64>) -> bool {
         erased_at.is_some_and(|erased_at| self.session_id.started_at().min(self.view.started_at) <= erased_at)
     }
 }
 
-/// Continue watching, from entries newest first: the newest session of each title, unless it is hidden or completed.
-/// An older session of a title does not come forward because the newer one was finished or hidden.
+/// Continue watching, from entries newest first: the newest session of each title, unless it is
+/// hidden or completed. Hiding or finishing it does not bring an older session of the title back.
 pub fn continue_watching(entries: impl IntoIterator<Item = Entry>) -> Vec<Entry> {
     let mut titles = HashSet::new();
     entries
@@ -77,7 +78,8 @@ pub fn continue_watching(entries: impl IntoIterator<Item = Entry>) -> Vec<Entry>
         .collect()
 }
 
-/// A title's bookmark: the session with the newest `last_received_at` (the newer session where two are equal).
+/// A title's bookmark: the session with the newest `last_received_at`; of two equal ones, the newer
+/// session.
 pub fn bookmark(entries: impl IntoIterator<Item = Entry>) -> Option<Entry> {
     entries
         .into_iter()
@@ -106,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_a_session_join_and_hiding_is_found_on_either_side() {
+    fn parts_join_and_hiding_applies_to_rows_on_both_sides() {
         let entries = assemble([
             hidden(9, true),
             part(3, "t1", 5, 30),
@@ -123,9 +125,9 @@ mod tests {
         );
     }
 
-    /// Two sessions whose ids differ by their home alone: no player makes them by accident.
+    /// Two sessions whose ids differ only in their home. No player creates such ids by accident.
     #[test]
-    fn a_session_is_its_home_too() {
+    fn sessions_with_one_ulid_and_different_homes_are_two() {
         let (ulid, Row::Part { view, .. }) = part(1, "t1", 5, 10) else { panic!("a part") };
         let west = Row::Part { home: "usw2".parse().unwrap(), view };
         let entries = assemble([hidden(1, true), (ulid, west), part(1, "t1", 9, 11)]);
@@ -134,10 +136,10 @@ mod tests {
     }
 
     proptest! {
-        /// Whichever region folds which of a session's envelopes, in whatever order and however often, readers see what one
-        /// writer would have folded.
+        /// Regions may fold a session's envelopes in any split, in any order, any number of times.
+        /// Readers see what one writer would have folded.
         #[test]
-        fn any_split_over_writers_joined_by_readers_is_one_writers_fold(
+        fn any_split_over_writers_reads_like_one_writer(
             trace in prop::collection::vec((testing::envelopes(), 0usize..4, 1usize..3), 1..24),
             order in any::<prop::sample::Index>(),
         ) {
@@ -195,19 +197,19 @@ mod tests {
     }
 
     #[test]
-    fn the_bookmark_is_of_the_session_heard_of_last() {
+    fn bookmark_is_of_the_session_received_last() {
         let rows = assemble([part(3, "a", 30, 5), part(2, "a", 20, 9), part(1, "a", 10, 7)]);
         assert_eq!(bookmark(rows).unwrap().view.latest.position_ms, 20);
         assert_eq!(bookmark([]), None);
     }
 
     #[test]
-    fn an_erasure_covers_sessions_that_began_before_it_by_either_clock() {
+    fn erasure_covers_sessions_begun_before_it_by_either_clock() {
         let entry = assemble([part(5, "a", 1, 7)]).remove(0);
         let began = entry.session_id.started_at();
         assert!(!entry.is_erased(None));
         assert!(!entry.is_erased(Some(6)));
-        assert!(entry.is_erased(Some(7)), "received before the erasure although the id is ahead of it");
+        assert!(entry.is_erased(Some(7)), "received before the erasure, although its id is later");
         assert!(entry.is_erased(Some(began)));
     }
 }

@@ -1,11 +1,11 @@
-//! The domain of Playhead, pure: no I/O, no clock, no async, no AWS type. It takes values and
-//! returns decisions, so that everything that must be right can be tested by calling it.
+//! The domain of Playhead, pure: no I/O, no clock, no async, no AWS types. It takes values and
+//! returns decisions, so a test of what must be right is a function call.
 //!
-//! The life of an event, module by module: [`edge`] parses and validates what a player sent,
-//! [`envelope`] groups it by session and packs it for the log, [`fold`] turns a batch of envelopes
-//! into one delta a session, [`view`] joins a delta with what is stored, [`history`] turns stored
-//! views into what a member sees. [`routing`] says in which region a session's events are folded, [`rollout`] which path a profile is
-//! on, [`outcome`] how each record ends.
+//! The life of an event, module by module. [`edge`] parses and validates what a player sent.
+//! [`envelope`] groups it by session and packs it for the log. [`fold`] turns a batch of envelopes
+//! into one delta per session. [`view`] joins a delta with what is stored. [`history`] turns stored
+//! views into what a member sees. [`routing`] decides which region folds a session's events,
+//! [`rollout`] which path a profile is on, and [`outcome`] names how each record ends.
 
 pub mod contract;
 pub mod edge;

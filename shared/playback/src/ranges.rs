@@ -1,28 +1,29 @@
-//! A set of `u64` as sorted, disjoint, non-adjacent half-open ranges: the sequence numbers received
-//! and the position intervals played are both one of these. Its union is the join that makes views
+//! A set of `u64`, stored as sorted, disjoint, non-adjacent half-open ranges. It holds the sequence
+//! numbers received and the position intervals played. Its union is the join that makes views
 //! independent of order and duplication.
 
 use std::ops::Range;
 
-/// A set of integers held as ranges. Equal sets have equal representations.
+/// A set of integers as ranges. Equal sets have equal representations.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RangeSet {
     /// Sorted, disjoint, non-adjacent, none empty.
     ranges: Vec<Range<u64>>,
 }
 
-/// Packed ranges that no [`RangeSet::pack`] can have written.
+/// Packed ranges that [`RangeSet::pack`] cannot have written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("packed ranges are corrupt")]
 pub struct CorruptRanges;
 
 impl RangeSet {
-    /// Adds every integer of `range`; an empty range adds nothing.
+    /// Adds every integer in `range`.
     pub fn insert(&mut self, range: Range<u64>) {
         if range.is_empty() {
             return;
         }
-        // Events mostly arrive in order: extending or following the last range is the common case.
+        // Events mostly arrive in order, so extending or following the last range is the common
+        // case.
         match self.ranges.last_mut() {
             None => return self.ranges.push(range),
             Some(last) if range.start > last.end => return self.ranges.push(range),
@@ -32,7 +33,7 @@ impl RangeSet {
             }
             Some(_) => {}
         }
-        // All ranges that overlap or touch the new one are replaced by their hull.
+        // Replace all ranges that overlap or touch the new one by their hull.
         let from = self.ranges.partition_point(|r| r.end < range.start);
         let to = self.ranges.partition_point(|r| r.start <= range.end);
         let hull = match self.ranges.get(from..to) {
@@ -55,7 +56,7 @@ impl RangeSet {
             }
             return;
         }
-        // Both large: one linear merge instead of a splice for each range.
+        // Both are large: one linear merge instead of a splice per range.
         let left = std::mem::take(&mut self.ranges);
         let mut left = left.into_iter().peekable();
         let mut right = other.ranges.iter().cloned().peekable();
@@ -98,8 +99,8 @@ impl RangeSet {
         &self.ranges
     }
 
-    /// Packs the set as pairs (gap since the end of the range before, length), so that as varints
-    /// most numbers take one to three bytes.
+    /// Packs the set as pairs (gap since the end of the previous range, length). As varints, most
+    /// of these numbers take one to three bytes.
     pub fn pack(&self) -> Vec<u64> {
         let mut packed = Vec::with_capacity(self.ranges.len() * 2);
         let mut end = 0;
@@ -111,10 +112,11 @@ impl RangeSet {
         packed
     }
 
-    /// Unpacks what [`RangeSet::pack`] made.
+    /// Unpacks the output of [`RangeSet::pack`].
     ///
     /// # Errors
-    /// [`CorruptRanges`] when a number is missing, a range is empty, two ranges touch, or the sum overflows.
+    /// [`CorruptRanges`] when a number is missing, a range is empty, two ranges touch, or the sum
+    /// overflows.
     pub fn unpack(packed: &[u64]) -> Result<Self, CorruptRanges> {
         let (pairs, rest) = packed.as_chunks::<2>();
         if !rest.is_empty() {
@@ -201,7 +203,7 @@ mod tests {
         }
 
         #[test]
-        fn unpack_never_panics_and_is_canonical(packed in prop::collection::vec(any::<u64>(), 0..9)) {
+        fn unpack_never_panics_and_gives_a_canonical_set(packed in prop::collection::vec(any::<u64>(), 0..9)) {
             if let Ok(set) = RangeSet::unpack(&packed) {
                 prop_assert!(is_canonical(&set));
                 prop_assert_eq!(set.pack(), packed);

@@ -1,30 +1,37 @@
-//! The rollout: which live path each profile is on while a team moves from its own system to this one.
+//! The rollout: which path each profile is on while a team moves from its legacy system to
+//! Playhead.
 //!
-//! A profile's bucket is a number below 10,000, from a salted hash of its id. Two nested shares say what becomes of it:
+//! A profile's bucket is a number below 10,000, from a salted hash of its id. Two nested shares map
+//! buckets to paths:
 //!
 //! ```text
 //!   bucket   0 ──────────── async ──────────── shadow ──────────── 10,000
 //!            │     Async     │      Shadow      │      Legacy       │
 //! ```
 //!
-//! Both are counted from 0, so that raising either moves profiles forward only, and a profile that was on trial as `Shadow` is the
-//! next to become `Async`. Another salt deals all buckets anew. Lists of profiles win over buckets.
+//! Both shares count from 0, so raising either one moves profiles forward only. A profile in
+//! `Shadow` is the next to become `Async`. Another salt reshuffles all buckets. Lists of profiles
+//! win over buckets.
 //!
-//! As a person writes it, in the routing document's field `rollout`:
+//! In the routing document it is the field `rollout`:
 //!
 //! ```json
-//! {"salt": "2026-11", "async": "25%", "shadow": "100%", "always": {"legacy": ["p00000007"], "async": ["p00000054"]}}
+//! {"salt": "2026-11", "async": "25%", "shadow": "100%",
+//!  "always": {"legacy": ["p00000007"], "async": ["p00000054"]}}
 //! ```
 //!
-//! - `salt`: required, 1 to 64 letters, digits, `_`, `-`, `.` or `:`, a letter or digit first.
-//! - `async`, `shadow`: text like `"25%"` or `"0.01%"`, with two decimals at most: one bucket is 0.01%. A bare number is refused, since 0.5 might
-//!   mean a half or half a percent. `async` defaults to 0% and `shadow` to `async`. `shadow` counts the profiles that are shadowed *or beyond*, so one below
-//!   `async` is refused rather than guessed at.
-//! - `always`: lists of profile ids by path, each absent if empty. A profile in two of them is refused.
-//! - A field of another name is refused: a misspelt share must not count as 0%.
+//! - `salt`: required. 1 to 64 letters, digits, `_`, `-`, `.` or `:`, starting with a letter or
+//!   digit.
+//! - `async`, `shadow`: text such as `"25%"` or `"0.01%"`, with at most two decimals, since one
+//!   bucket is 0.01%. A bare number is rejected: 0.5 might mean a half or half a percent. `async`
+//!   defaults to 0% and `shadow` to `async`. `shadow` counts the profiles that are shadowed *or
+//!   async*, so a value below `async` is rejected.
+//! - `always`: lists of profile ids by path; a path may be absent. A profile in two lists is
+//!   rejected.
+//! - Any other field is rejected: a misspelt share must not count as 0%.
 //!
-//! It decides and nothing more: what is sent where is up to the function that asks. `events/rollout/vectors.json` holds golden
-//! values for who implements it in another language.
+//! This module decides and sends nothing. `events/rollout/vectors.json` holds golden values for
+//! implementations in other languages.
 
 use crate::contract::is_id;
 use serde::de::Error as _;
@@ -34,17 +41,17 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
-/// How many buckets there are: one is 0.01% of all profiles.
+/// The number of buckets; one bucket is 0.01% of all profiles.
 pub const BUCKETS: u16 = 10_000;
 
-/// A profile's live path. The order is that of a migration.
+/// A profile's live path, in the order of a migration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Path {
-    /// The legacy system alone.
+    /// The legacy system only.
     Legacy,
-    /// The legacy system answers, and a copy of the events goes to the log, marked.
+    /// The legacy system answers, and a shadow of the events goes to the log.
     Shadow,
-    /// The log; the legacy system hears nothing.
+    /// The log only.
     Async,
 }
 
@@ -52,7 +59,7 @@ impl Path {
     /// All paths, in the order of a migration.
     pub const ALL: [Path; 3] = [Path::Legacy, Path::Shadow, Path::Async];
 
-    /// The stable name, a field of the routing document and a metric dimension.
+    /// The stable name: a field of the routing document and a metric dimension.
     pub const fn as_str(self) -> &'static str {
         match self {
             Path::Legacy => "legacy",
@@ -68,7 +75,8 @@ impl fmt::Display for Path {
     }
 }
 
-/// A share of all profiles, in whole buckets: 0 to [`BUCKETS`]. As text a percentage, `25%` or `0.01%`.
+/// A share of all profiles, in whole buckets: 0 to [`BUCKETS`]. As text it is a percentage: `25%`
+/// or `0.01%`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Share(u16);
@@ -79,16 +87,16 @@ impl Share {
     /// Everybody.
     pub const ALL: Share = Share(BUCKETS);
 
-    /// How many buckets, from 0 up.
+    /// How many buckets it covers, counted from 0.
     pub const fn buckets(self) -> u16 {
         self.0
     }
 }
 
-/// A text that is no share.
+/// Not a share.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "is {0:?} and must be a percentage from \"0%\" to \"100%\", with two decimals at most, such as \"25%\" or \"0.01%\""
+    "is {0:?}; it must be a percentage from \"0%\" to \"100%\" with at most two decimals, such as \"25%\" or \"0.01%\""
 )]
 pub struct MalformedShare(String);
 
@@ -137,7 +145,7 @@ impl fmt::Display for Share {
     }
 }
 
-/// Profiles whose path no bucket decides.
+/// Profiles whose path is listed, not decided by a bucket.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Lists {
@@ -147,7 +155,7 @@ pub struct Lists {
     /// Always shadowed.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub shadow: BTreeSet<String>,
-    /// Always on the log.
+    /// Always async.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub r#async: BTreeSet<String>,
 }
@@ -171,28 +179,28 @@ impl Lists {
     }
 }
 
-/// Why a rollout is refused. The message names the field as it stands in the routing document.
+/// Why a rollout is invalid. The message names the field of the routing document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RolloutError {
-    /// The salt is no word.
-    #[error("`rollout.salt` must be 1 to 64 letters, digits, `_`, `-`, `.` or `:`, a letter or digit first")]
+    /// The salt has a wrong character or length.
+    #[error("`rollout.salt` must be 1 to 64 letters, digits, `_`, `-`, `.` or `:`, starting with a letter or digit")]
     Salt,
     /// The shares are not nested.
     #[error(
-        "`rollout.shadow` is {shadow}, below `rollout.async`, which is {asynchronous}: it counts who is async, too"
+        "`rollout.shadow` is {shadow}, less than `rollout.async`, which is {asynchronous}; it must include the async profiles"
     )]
     ShadowBelowAsync {
-        /// The share that is shadowed or beyond.
+        /// The share that is shadowed or async.
         shadow: Share,
         /// The share that is async.
         asynchronous: Share,
     },
-    /// A list holds what is no profile id.
-    #[error("`rollout.always.{path}` holds {profile_id:?}, which is no profile id")]
+    /// A list holds an invalid profile id.
+    #[error("`rollout.always.{path}` holds {profile_id:?}, which is not a profile id")]
     ProfileId {
-        /// Of which path.
+        /// The list's path.
         path: Path,
-        /// What it holds.
+        /// The invalid id.
         profile_id: String,
     },
     /// A profile is in two lists.
@@ -207,7 +215,7 @@ pub enum RolloutError {
     },
 }
 
-/// Which path each profile is on. What this type holds is valid.
+/// Which path each profile is on. A value of this type is always valid.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Form", into = "Form")]
 pub struct Rollout {
@@ -217,22 +225,22 @@ pub struct Rollout {
     always: Lists,
 }
 
-/// A profile that another rollout puts on another path.
+/// A profile that a new rollout puts on another path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Move<'a> {
-    /// Who moves.
+    /// The profile.
     pub profile_id: &'a str,
-    /// The path until now.
+    /// Its path now.
     pub from: Path,
-    /// The path from then on.
+    /// Its path under the new rollout.
     pub to: Path,
 }
 
 impl Rollout {
-    /// A rollout; `shadow` is the share that is shadowed or async.
+    /// Creates a rollout; `shadow` is the share that is shadowed or async.
     ///
     /// # Errors
-    /// The first rule that is broken.
+    /// The first broken rule.
     pub fn new(
         salt: impl Into<String>,
         asynchronous: Share,
@@ -274,7 +282,7 @@ impl Rollout {
         }
     }
 
-    /// Who of `profiles` moves when `new` takes the place of this one, in their order.
+    /// The profiles, of these, that move when `new` replaces this rollout; in their order.
     pub fn moves<'a>(
         &'a self,
         new: &'a Rollout,
@@ -286,27 +294,27 @@ impl Rollout {
             .filter(|a_move| a_move.from != a_move.to)
     }
 
-    /// Whether everybody is async, so that there is nothing left to migrate.
+    /// Whether every profile is async, so nothing is left to migrate.
     pub fn is_complete(&self) -> bool {
         self.asynchronous == Share::ALL && self.always.legacy.is_empty() && self.always.shadow.is_empty()
     }
 
-    /// What deals the buckets.
+    /// The salt of the buckets.
     pub fn salt(&self) -> &str {
         &self.salt
     }
 
-    /// The share that is async, lists apart.
+    /// The share that is async, ignoring lists.
     pub fn async_share(&self) -> Share {
         self.asynchronous
     }
 
-    /// The share that is shadowed or async, lists apart.
+    /// The share that is shadowed or async, ignoring lists.
     pub fn shadow_share(&self) -> Share {
         self.shadow
     }
 
-    /// The share that is on a path, lists apart.
+    /// The share that is on a path, ignoring lists.
     pub fn share_of(&self, path: Path) -> Share {
         match path {
             Path::Legacy => Share(BUCKETS - self.shadow.0),
@@ -315,14 +323,15 @@ impl Rollout {
         }
     }
 
-    /// The profiles that no bucket decides on.
+    /// The listed profiles.
     pub fn always(&self) -> &Lists {
         &self.always
     }
 }
 
-/// A profile's bucket, 0 to 9,999: the first eight bytes, big endian, of SHA-256(`salt`, a zero byte, `profile_id`), modulo [`BUCKETS`].
-/// (That 2^64 is no multiple of it favours some buckets by less than one part in 10^15.)
+/// A profile's bucket, 0 to 9,999: the first eight bytes, big endian, of SHA-256(`salt`, a zero
+/// byte, `profile_id`), modulo [`BUCKETS`]. (2^64 is not a multiple of it, which favours some
+/// buckets by less than one part in 10^15.)
 pub fn bucket(salt: &str, profile_id: &str) -> u16 {
     let hash = Sha256::new().chain_update(salt).chain_update([0]).chain_update(profile_id).finalize();
     let head = hash.iter().take(8).fold(0, |head: u64, &byte| head << 8 | u64::from(byte));
@@ -357,7 +366,7 @@ impl From<Rollout> for Form {
     }
 }
 
-/// Serde says what is wrong with a value, but not in which field it stands.
+/// Adds the field's name to an error. Serde says only what is wrong with the value.
 fn named<'de, D: Deserializer<'de>, T: Deserialize<'de>>(field: &str, deserializer: D) -> Result<T, D::Error> {
     T::deserialize(deserializer).map_err(|error| D::Error::custom(format_args!("`rollout.{field}` {error}")))
 }

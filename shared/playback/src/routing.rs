@@ -1,11 +1,13 @@
-//! Where the events of a session go: the regions of a deployment, the routing document by which an operator changes that, and
-//! the decision for one session.
+//! Where a session's events go: the regions of a deployment, the routing document with which an
+//! operator changes that, and the decision for one session.
 //!
-//! All events of a session are folded in its home region, which its id names; while that region is draining, in its
-//! successor. Whatever this decides, views end the same, since readers join what each region folded: an old document costs
-//! a detour, never an event. So a document may be cached, and each region may have another one for a while.
+//! A session's events are folded in its home region, which its id names. While that region is
+//! draining, they are folded in its successor. Views end the same whatever this module decides,
+//! because readers join what each region folded. An outdated document costs a detour but loses no
+//! event, so it may be cached, and regions may differ for a while.
 //!
-//! It must not fetch anything: who has the document, and how old it may be, is the caller's business.
+//! This module must not fetch anything: the caller loads the document and decides how old it may
+//! be.
 
 use crate::rollout::Rollout;
 use crate::session::Home;
@@ -15,10 +17,10 @@ use std::str::FromStr;
 
 /// The version of the document that this code reads and writes.
 pub const DOCUMENT_VERSION: u32 = 1;
-/// The longest document, bytes: what SSM Parameter Store takes in its advanced tier.
+/// Maximum size of a document, bytes: the limit of SSM Parameter Store's advanced tier.
 pub const MAX_DOCUMENT_BYTES: usize = 8 * 1024;
 
-/// An AWS region, and the code by which session ids name it.
+/// An AWS region, and its code in session ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Region {
     /// Such as `us-east-1`.
@@ -28,39 +30,40 @@ pub struct Region {
 }
 
 impl Region {
-    /// The region of this name; `None` when the name has not the form of one.
+    /// The region of this name; `None` when it is not a region's name.
     pub fn named(name: &str) -> Option<Self> {
         Some(Self { name: name.to_owned(), home: Home::of_region(name)? })
     }
 }
 
-/// The regions that a deployment is in.
+/// The regions of a deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Regions {
     here: Region,
-    /// Without this one, by name.
+    /// All but this one, sorted by name.
     others: Vec<Region>,
 }
 
-/// Why a list of regions is none.
+/// Why a list of regions is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MalformedRegions {
-    /// A word that is no region's name.
+    /// Not the name of a region.
     #[error("{0:?} is not the name of a region, such as us-east-1")]
     Name(String),
-    /// One that is there twice, or two that session ids could not tell apart.
+    /// A region that is listed twice, or two regions that session ids cannot tell apart.
     #[error("{0} and {1} have the same code in session ids")]
     Twice(String, String),
-    /// The list leaves out the region that it is read in.
-    #[error("{0} is missing: the list names this region too")]
+    /// The list lacks the region that reads it.
+    #[error("{0} is missing: the list must name this region too")]
     WithoutHere(String),
 }
 
 impl Regions {
-    /// The regions of `list`, names with commas between them, as seen from the region `here`. An empty list is `here` alone.
+    /// Parses a comma-separated `list` of region names, as seen from the region `here`. An empty
+    /// list means `here` alone.
     ///
     /// # Errors
-    /// [`MalformedRegions`].
+    /// [`MalformedRegions`] names the bad entry.
     pub fn parse(here: &str, list: &str) -> Result<Self, MalformedRegions> {
         let named = |name: &str| Region::named(name).ok_or_else(|| MalformedRegions::Name(name.to_owned()));
         let here = named(here)?;
@@ -85,12 +88,12 @@ impl Regions {
         &self.here
     }
 
-    /// All others, by name.
+    /// All other regions, sorted by name.
     pub fn others(&self) -> &[Region] {
         &self.others
     }
 
-    /// All of them, this one first.
+    /// All regions, this one first.
     pub fn all(&self) -> impl Iterator<Item = &Region> {
         std::iter::once(&self.here).chain(&self.others)
     }
@@ -100,44 +103,45 @@ impl Regions {
     }
 }
 
-/// What an operator says about the choice between the primary log and its standby.
+/// The operator's choice between the primary log and its standby.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Override {
-    /// How the primary is decides.
+    /// The primary's health decides.
     #[default]
     Auto,
-    /// The primary only, however it is.
+    /// Always the primary.
     Primary,
-    /// The standby only, however it is.
+    /// Always the standby.
     Standby,
 }
 
-/// What an operator says about a region.
+/// The state an operator gives a region.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "lowercase", deny_unknown_fields)]
 pub enum State {
-    /// It folds its own sessions.
+    /// It folds its sessions.
     Active,
-    /// Another region folds the new events of its sessions.
+    /// Its successor folds the new events of its sessions.
     Draining {
-        /// That region's name.
+        /// The successor's name.
         to: String,
     },
 }
 
-/// The routing document. What it leaves out is as if nobody had said anything: all regions active, the log chosen by how it is.
+/// The routing document. What it omits has a default: all regions active, the log chosen by its
+/// health.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Document {
     /// [`DOCUMENT_VERSION`].
     pub version: u32,
-    /// By name; a region that is not here is active.
+    /// By region name; a region that is not listed is active.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub regions: BTreeMap<String, State>,
     /// Where `ingest` appends.
     #[serde(default, skip_serializing_if = "is_auto")]
     pub log: Override,
-    /// Which live path each profile is on, while a team moves from a legacy system to this one.
+    /// Which path each profile is on, while a team moves from a legacy system to Playhead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Rollout>,
 }
@@ -152,30 +156,32 @@ impl Default for Document {
     }
 }
 
-/// Why a document cannot be followed.
+/// Why a document is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidDocument {
     /// Longer than [`MAX_DOCUMENT_BYTES`].
-    #[error("the document has {0} bytes, at most {MAX_DOCUMENT_BYTES} are taken")]
+    #[error("the document has {0} bytes; at most {MAX_DOCUMENT_BYTES} are allowed")]
     TooLong(usize),
-    /// Not JSON of the form of a document.
+    /// Not JSON, or not a routing document.
     #[error("not a routing document: {0}")]
     Malformed(String),
-    /// Of another version.
-    #[error("`version` is {0}, this code knows {DOCUMENT_VERSION}")]
+    /// A version that this code does not know.
+    #[error("`version` is {0}; this code knows only {DOCUMENT_VERSION}")]
     Version(u32),
-    /// A region that the deployment is not in.
-    #[error("`{field}` names {region}, which is none of the deployment's regions")]
+    /// A region outside the deployment.
+    #[error("`{field}` names {region}, which is not a region of this deployment")]
     UnknownRegion {
-        /// Where in the document.
+        /// The field.
         field: String,
-        /// The name.
+        /// The region's name.
         region: String,
     },
-    /// A successor that is drained itself, or that is the region itself.
-    #[error("`regions.{region}.to` is {to}, which is not active: a successor must be another region that is")]
+    /// A successor that is draining itself, or is the region itself.
+    #[error(
+        "`regions.{region}.to` is {to}, which is not an active region: choose another region, one that is not draining"
+    )]
     SuccessorNotActive {
-        /// The region that is drained.
+        /// The draining region.
         region: String,
         /// Its successor.
         to: String,
@@ -185,7 +191,7 @@ pub enum InvalidDocument {
 impl FromStr for Document {
     type Err = InvalidDocument;
 
-    /// Reads a document. Fields that this code does not know are ignored, so that a newer tool may write them.
+    /// Parses a document. Unknown fields are ignored, so newer tools may write them.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text.len() > MAX_DOCUMENT_BYTES {
             return Err(InvalidDocument::TooLong(text.len()));
@@ -200,10 +206,10 @@ impl FromStr for Document {
 }
 
 impl Document {
-    /// Holds the document against the regions that there are.
+    /// Checks the document against the deployment's regions.
     ///
     /// # Errors
-    /// [`InvalidDocument`], naming the first field at fault.
+    /// [`InvalidDocument`] names the first field at fault.
     pub fn validate(&self, regions: &Regions) -> Result<(), InvalidDocument> {
         let known = |field: String, region: &str| match regions.named(region) {
             Some(_) => Ok(()),
@@ -221,7 +227,7 @@ impl Document {
         Ok(())
     }
 
-    /// Where the new events of a region's sessions go while it is drained.
+    /// The successor of a draining region; `None` for an active one.
     fn successor(&self, region: &str) -> Option<&str> {
         match self.regions.get(region)? {
             State::Active => None,
@@ -230,7 +236,7 @@ impl Document {
     }
 }
 
-/// A valid document, and the regions that it was held against: what decisions are made by.
+/// A valid document with its regions: the basis of every routing decision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Routes {
     regions: Regions,
@@ -238,16 +244,16 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Takes a document for the regions.
+    /// Validates a document against the regions.
     ///
     /// # Errors
-    /// [`InvalidDocument`].
+    /// [`InvalidDocument`] names the first field at fault.
     pub fn new(regions: Regions, document: Document) -> Result<Self, InvalidDocument> {
         document.validate(&regions)?;
         Ok(Self { regions, document })
     }
 
-    /// What holds while nobody has said anything.
+    /// Routes with the default document: no operator has changed anything.
     pub fn undirected(regions: Regions) -> Self {
         Self { regions, document: Document::default() }
     }
@@ -257,18 +263,19 @@ impl Routes {
         &self.regions
     }
 
-    /// The operator's hand on the choice of the log.
+    /// The operator's choice of the log.
     pub fn log(&self) -> Override {
         self.document.log
     }
 
-    /// Which live path each profile is on; `None` while nobody has said anything.
+    /// Which path each profile is on; `None` if there is no rollout.
     pub fn rollout(&self) -> Option<&Rollout> {
         self.document.rollout.as_ref()
     }
 
-    /// The region that folds the new events of sessions of this home: the home, while it is drained its successor. A home
-    /// that is none of the deployment's regions is folded where its events come in, rather than sent about.
+    /// The region that folds new events of sessions with this home: the home region, or its
+    /// successor while it drains. A home outside the deployment is folded here, where its events
+    /// arrive.
     pub fn target(&self, home: &Home) -> &Region {
         match self.regions.all().find(|region| region.home == *home) {
             None => &self.regions.here,
@@ -279,15 +286,15 @@ impl Routes {
         }
     }
 
-    /// Which of the other regions `target` is, and how many there are: what waits for one of them need not hold up what
-    /// is for another.
+    /// The index of `target` among the other regions, and how many there are. Records for one
+    /// destination need not wait for records for another.
     pub fn lane(&self, target: &Region) -> (usize, usize) {
         let others = &self.regions.others;
         (others.iter().position(|region| region == target).unwrap_or(0), others.len())
     }
 
-    /// The home of sessions that begin here: this region's, or while it is drained its successor's, so that nothing of
-    /// them needs this region.
+    /// The home of sessions that begin here: this region, or its successor while it drains. Then
+    /// new sessions do not need this region.
     pub fn home_of_new_sessions(&self) -> &Home {
         &self.target(&self.regions.here.home).home
     }
@@ -312,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn regions_are_read_from_a_list_that_names_this_one_too() {
+    fn region_list_must_name_this_region_too() {
         let regions = Regions::parse("us-east-1", " us-west-2 , us-east-1,eu-west-1,").unwrap();
         assert_eq!(regions.here().home.as_str(), "use1");
         let others: Vec<&str> = regions.others().iter().map(|region| region.name.as_str()).collect();
@@ -328,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_is_folded_at_home_while_that_drains_at_its_successor_and_unknown_ones_here() {
+    fn sessions_fold_at_home_or_successor_and_unknown_homes_here() {
         let all_active = routes(r#"{"version":1}"#).unwrap();
         let drained = routes(r#"{"version":1,"regions":{"us-west-2":{"state":"draining","to":"eu-west-1"}}}"#).unwrap();
         let check = |routes: &Routes, code: &str, target: &str| assert_eq!(routes.target(&home(code)).name, target);
@@ -341,14 +348,14 @@ mod tests {
     }
 
     #[test]
-    fn sessions_that_begin_in_a_drained_region_are_at_home_in_its_successor() {
+    fn new_sessions_of_a_draining_region_live_at_its_successor() {
         assert_eq!(routes(r#"{"version":1}"#).unwrap().home_of_new_sessions().as_str(), "use1");
         let drained = routes(r#"{"version":1,"regions":{"us-east-1":{"state":"draining","to":"us-west-2"}}}"#);
         assert_eq!(drained.unwrap().home_of_new_sessions().as_str(), "usw2");
     }
 
     #[test]
-    fn a_document_that_cannot_be_followed_says_which_field_is_at_fault() {
+    fn an_invalid_document_names_the_field_at_fault() {
         let check = |text: &str, because: &str| {
             let error = routes(text).unwrap_err().to_string();
             assert!(error.contains(because), "{error}");
@@ -356,7 +363,7 @@ mod tests {
         check("", "not a routing document");
         check("[]", "not a routing document");
         check(r#"{"regions":{}}"#, "missing field `version`");
-        check(r#"{"version":2}"#, "`version` is 2, this code knows 1");
+        check(r#"{"version":2}"#, "`version` is 2; this code knows only 1");
         check(r#"{"version":1,"log":"both"}"#, "both");
         check(r#"{"version":1,"regions":{"us-east-1":{"state":"asleep"}}}"#, "asleep");
         check(r#"{"version":1,"regions":{"us-east-1":{"state":"draining"}}}"#, "to");
@@ -364,15 +371,15 @@ mod tests {
         let draining = |region: &str, to: &str| format!(r#""{region}":{{"state":"draining","to":"{to}"}}"#);
         let document = |regions: &[String]| format!(r#"{{"version":1,"regions":{{{}}}}}"#, regions.join(","));
         check(&document(&[draining("us-east-1", "mars-1")]), "`regions.us-east-1.to` names mars-1");
-        check(&document(&[draining("us-east-1", "us-east-1")]), "which is not active");
+        check(&document(&[draining("us-east-1", "us-east-1")]), "which is not an active region");
         let both = [draining("us-east-1", "us-west-2"), draining("us-west-2", "eu-west-1")];
-        check(&document(&both), "`regions.us-east-1.to` is us-west-2, which is not active");
+        check(&document(&both), "`regions.us-east-1.to` is us-west-2, which is not an active region");
         check(r#"{"version":1,"rollout":{"salt":"s","async":"25"}}"#, "`rollout.async`");
         check(&format!("{{\"version\":1,\"x\":\"{}\"}}", "y".repeat(MAX_DOCUMENT_BYTES)), "bytes");
     }
 
     #[test]
-    fn fields_of_newer_documents_are_ignored_and_defaults_are_left_out_when_written() {
+    fn unknown_fields_are_ignored_and_defaults_are_not_written() {
         let text = r#"{"version":1,"regions":{"us-west-2":{"state":"draining","to":"eu-west-1"}},"log":"standby","rollout":{"salt":"s","async":"1%","shadow":"2%"}}"#;
         let document: Document = text.replacen('{', r#"{"of_tomorrow":{"a":1},"#, 1).parse().unwrap();
         assert_eq!(serde_json::to_string(&document).unwrap(), text);

@@ -1,13 +1,13 @@
-//! Session ids: `<home>-<ULID>`, e.g. `use1-01JD7X9K3M4N5P6Q7R8S9T0V1W`. The home is the short code of
-//! the region where the session began; the ULID carries its start time, so that the home region and
-//! the history's sort order need no look-up.
+//! Session ids: `<home>-<ULID>`, e.g. `use1-01JD7X9K3M4N5P6Q7R8S9T0V1W`. The home is the short code
+//! of the region where the session began. The ULID carries its start time. So neither the home
+//! region nor the history's order needs a look-up.
 
 use std::fmt;
 use std::str::FromStr;
 use ulid::Ulid;
 
-/// The short code of a session's home region, e.g. `use1`: two to eight lower-case letters and digits,
-/// a letter first and a digit last.
+/// The short code of a session's home region, e.g. `use1`: two to eight lower-case letters and
+/// digits, starting with a letter and ending with a digit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Home(String);
 
@@ -16,18 +16,18 @@ pub struct Home(String);
 pub struct SessionId {
     /// Carries the start time, and sorts the history.
     pub ulid: Ulid,
-    /// The region in which all its events are folded.
+    /// The region that folds its events.
     pub home: Home,
 }
 
-/// A text that is no session id.
+/// Not a session id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be <home>-<ULID>, for example use1-01JD7X9K3M4N5P6Q7R8S9T0V1W")]
 pub struct MalformedSessionId;
 
 impl Home {
-    /// The home code of an AWS region: `us-east-1` → `use1`, `ap-southeast-2` → `apse2`, `us-gov-west-1` → `usgw1`.
-    /// `None` when the name has not the form of a region.
+    /// The home code of an AWS region: `us-east-1` → `use1`, `ap-southeast-2` → `apse2`,
+    /// `us-gov-west-1` → `usgw1`. `None` when the name is not a region's.
     pub fn of_region(region: &str) -> Option<Self> {
         let mut code = String::with_capacity(8);
         let mut parts = region.split('-').peekable();
@@ -71,8 +71,8 @@ impl fmt::Display for Home {
 }
 
 impl SessionId {
-    /// Mints the id of a session that begins at `started_at` (Unix milliseconds; the low 48 bits count)
-    /// from 80 bits of randomness (the low bits of `random`).
+    /// Mints the id of a session that begins at `started_at` (Unix milliseconds, low 48 bits), with
+    /// 80 bits of randomness (the low bits of `random`).
     pub fn mint(home: Home, started_at: u64, random: u128) -> Self {
         Self { ulid: Ulid::from_parts(started_at, random), home }
     }
@@ -94,8 +94,8 @@ impl FromStr for SessionId {
     }
 }
 
-/// Parses the canonical text of a ULID only: the `ulid` crate also takes lower case and the letters that
-/// Crockford's base 32 reads as digits, and one session must not have two spellings.
+/// Parses only the canonical text of a ULID. The `ulid` crate also accepts lower case and the
+/// letters that Crockford's base 32 reads as digits, but a session must have one spelling.
 pub fn parse_ulid(text: &str) -> Option<Ulid> {
     let ulid = Ulid::from_string(text).ok()?;
     let mut canonical = [0; ulid::ULID_LEN];
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_ids_are_refused() {
+    fn malformed_ids_are_rejected() {
         for text in [
             "",
             "use1",

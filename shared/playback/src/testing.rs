@@ -1,5 +1,5 @@
-//! Generators and examples for this crate's tests. Small ranges on purpose: sessions, sequence numbers and
-//! times must collide, for conflicts are what the join has to survive.
+//! Generators and examples for this crate's tests. Ranges are small on purpose: sessions, sequence
+//! numbers and times must collide, because the join has to survive conflicts.
 
 use crate::contract::{Device, Event, Kind};
 use crate::edge::EdgeEvent;
@@ -53,7 +53,7 @@ fn events() -> impl Strategy<Value = Event> {
         })
 }
 
-/// Envelopes of two profiles, three sessions, two titles and four instants.
+/// Envelopes of two profiles, three sessions, two titles and four receipt times.
 pub(crate) fn envelopes() -> impl Strategy<Value = Envelope> {
     (0u128..3, 0u8..2, 0u8..2, 0u64..4, any::<(Option<[u8; 16]>, bool)>(), prop::collection::vec(events(), 1..8))
         .prop_map(|(number, profile, title, received_at, (trace_id, shadow), events)| Envelope {

@@ -1,8 +1,8 @@
 //! The state of one viewing session, as a join-semilattice: merging is commutative, associative and
-//! idempotent, so that views end the same in whatever order events arrive, and however often.
+//! idempotent. So a view does not depend on the order of its events, nor on how often each arrives.
 //!
-//! The sequence numbers seen are part of the view, so that "seen" and "applied" are one conditional write:
-//! there is no second table of processed ids that could disagree with it.
+//! The sequence numbers seen are part of the view, so "seen" and "applied" are one conditional
+//! write. There is no second table of processed ids that could disagree.
 
 use crate::contract::{Country, Device, Event, Kind, is_completed};
 use crate::envelope::{Envelope, country_text, kind_of, parse_country};
@@ -11,7 +11,7 @@ use crate::ranges::RangeSet;
 use prost::Message;
 use std::sync::Arc;
 
-/// The packed form's version that this code writes, and the greatest it reads.
+/// The version of the packed form that this code writes, and the newest it reads.
 pub const VIEW_SCHEMA_VERSION: u32 = 1;
 
 /// The state of one viewing session. It always holds at least one event.
@@ -31,9 +31,9 @@ pub struct View {
     pub last_received_at: u64,
 }
 
-/// What the event with the lowest `seq` said. The derived order compares `seq` and `received_at` first; the other
-/// fields only decide between events that contradict each other under one key, so that even then the order of
-/// arrival does not matter.
+/// What the event with the lowest `seq` said. The derived order compares `seq` and `received_at`
+/// first. The other fields only decide between events that contradict each other under one key, so
+/// even then the order of arrival does not matter.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct First {
     /// The lowest sequence number.
@@ -44,32 +44,33 @@ pub struct First {
     pub title_id: String,
     /// Its length, milliseconds.
     pub title_duration_ms: u64,
-    /// Where it began.
+    /// Where the session began.
     pub country: Option<Country>,
 }
 
-/// What the event with the greatest key said; ordered as [`First`] is.
+/// What the event with the greatest key said. Ordered like [`First`].
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Latest {
     /// The greatest sequence number.
     pub seq: u16,
-    /// When it was received, Unix milliseconds; decides between two events of one `seq`.
+    /// When it was received, Unix milliseconds. It decides between two events of one `seq`.
     pub received_at: u64,
-    /// Where the player stood, milliseconds.
+    /// Position in the title, milliseconds.
     pub position_ms: u64,
     /// What happened.
     pub kind: Kind,
-    /// On which device.
+    /// The device.
     pub device: Arc<Device>,
 }
 
-/// Sequence numbers missing in ended sessions, as one change of a view opens and closes them. Over all changes, opened less closed
-/// are the holes that there are. A session that goes on after `stopped` has not ended any more, and closes its holes until it ends again.
+/// How one change of a view opens and closes holes: sequence numbers missing in ended sessions.
+/// Over all changes, opened minus closed is the number of holes. A session that continues after
+/// `stopped` is no longer ended and closes its holes until it ends again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Holes {
-    /// Missing now, and not before.
+    /// Missing now but not before.
     pub opened: u64,
-    /// Missing before, and not any more.
+    /// Missing before but not now.
     pub closed: u64,
 }
 
@@ -80,19 +81,20 @@ impl std::ops::AddAssign for Holes {
     }
 }
 
-/// A packed view that cannot be read.
+/// Why a packed view cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnreadableView {
-    /// Written by newer code.
-    #[error("the view has schema version {0}, this code knows {VIEW_SCHEMA_VERSION}")]
+    /// Newer code wrote it.
+    #[error("the view has schema version {0}; this code reads up to {VIEW_SCHEMA_VERSION}")]
     Newer(u32),
-    /// Written by no code of ours.
+    /// The bytes are corrupt.
     #[error("the view is corrupt: {0}")]
     Corrupt(String),
 }
 
 impl View {
-    /// The state of a session of which only this event is known. `title_id` and `received_at` come from its envelope.
+    /// The state of a session after only this event. `title_id` and `received_at` come from its
+    /// envelope.
     pub fn of(event: &Event, title_id: &str, received_at: u64) -> Self {
         let seq = u64::from(event.seq);
         Self {
@@ -117,7 +119,7 @@ impl View {
         }
     }
 
-    /// The state after all events of an envelope; `None` when it has none.
+    /// The state after all events of an envelope; `None` if it has no events.
     pub fn of_envelope(envelope: &Envelope) -> Option<Self> {
         let (first, rest) = envelope.events.split_first()?;
         let mut view = Self::of(first, &envelope.title_id, envelope.stamp.received_at);
@@ -127,7 +129,7 @@ impl View {
         Some(view)
     }
 
-    /// Joins one more event: the same as merging [`View::of`] it, without building that.
+    /// Joins one more event. The same as merging its [`View::of`], without building it.
     pub fn absorb(&mut self, event: &Event, title_id: &str, received_at: u64) {
         let seq = u64::from(event.seq);
         self.seen.insert(seq..seq + 1);
@@ -182,13 +184,13 @@ impl View {
         (u64::from(self.latest.seq) + 1).saturating_sub(self.events())
     }
 
-    /// One past the greatest sequence number once the session has ended (its latest event is `stopped`), and 0 before that: below
-    /// it nothing should be missing.
+    /// Below this number, nothing should be missing. It is the greatest sequence number plus one if
+    /// the session has ended (its latest event is `stopped`), else 0.
     fn complete_below(&self) -> u64 {
         if self.latest.kind == Kind::Stopped { u64::from(self.latest.seq) + 1 } else { 0 }
     }
 
-    /// What this state changes in the holes of ended sessions, when it takes the place of `before`, which it contains.
+    /// The holes that open and close when this state replaces `before`, which it contains.
     pub fn holes_since(&self, before: Option<&View>) -> Holes {
         let missing_below = |view: &View, bound: u64| bound - view.seen.len_below(bound);
         let (bound_before, bound) = (before.map_or(0, View::complete_below), self.complete_below());
@@ -197,17 +199,17 @@ impl View {
         Holes { opened: missing_below(self, bound) - kept, closed: holes_before.saturating_sub(kept) }
     }
 
-    /// How much of the title was played, milliseconds; what was played twice counts once.
+    /// How much of the title was played, milliseconds. Replayed intervals count once.
     pub fn played_ms(&self) -> u64 {
         self.played.len()
     }
 
-    /// Whether the member stands at 95% of the title or beyond.
+    /// Whether the position is at or beyond 95% of the title.
     pub fn completed(&self) -> bool {
         is_completed(self.latest.position_ms, self.first.title_duration_ms)
     }
 
-    /// The packed form that the item holds.
+    /// Packs the view for its item.
     pub fn pack(&self) -> Vec<u8> {
         proto::View {
             schema_version: VIEW_SCHEMA_VERSION,
@@ -230,10 +232,11 @@ impl View {
         .encode_to_vec()
     }
 
-    /// Reads the packed form.
+    /// Unpacks a view.
     ///
     /// # Errors
-    /// [`UnreadableView`]: newer code's work, which may pass, or corruption, which does not.
+    /// [`UnreadableView`]: a newer version, which may pass once this code is updated, or
+    /// corruption, which will not.
     pub fn unpack(bytes: &[u8]) -> Result<Self, UnreadableView> {
         let corrupt = |what: &str| UnreadableView::Corrupt(what.to_owned());
         let packed = proto::View::decode(bytes).map_err(|error| UnreadableView::Corrupt(error.to_string()))?;
@@ -269,7 +272,7 @@ impl View {
     }
 }
 
-/// The positions that an event says were played: `played_ms` up to `position_ms`.
+/// The interval an event played: `played_ms` up to `position_ms`.
 fn played_interval(event: &Event) -> std::ops::Range<u64> {
     event.position_ms.saturating_sub(event.played_ms)..event.position_ms
 }
@@ -300,7 +303,7 @@ mod tests {
         }
 
         #[test]
-        fn absorbing_an_event_is_merging_its_view(a in views(), envelope in testing::envelopes()) {
+        fn absorbing_an_event_equals_merging_its_view(a in views(), envelope in testing::envelopes()) {
             let mut absorbed = a.clone();
             let mut merged = a;
             for event in &envelope.events {
@@ -310,9 +313,10 @@ mod tests {
             prop_assert_eq!(absorbed, merged);
         }
 
-        /// However a session's events arrive, the changes add up to what is missing in the end, and each is the difference of two sets.
+        /// In any order of arrival, the changes add up to what is missing at the end. Each change
+        /// is the difference of two sets.
         #[test]
-        fn holes_opened_less_closed_are_what_is_missing_in_the_end(states in prop::collection::vec(views(), 1..8)) {
+        fn holes_opened_minus_closed_is_what_is_missing(states in prop::collection::vec(views(), 1..8)) {
             let holes = |view: &View| -> std::collections::BTreeSet<u64> {
                 let ended = view.latest.kind == Kind::Stopped;
                 (0..=u64::from(view.latest.seq)).filter(|&seq| ended && !view.seen.contains(seq)).collect()
@@ -338,13 +342,13 @@ mod tests {
         }
 
         #[test]
-        fn unpacking_anything_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn unpacking_random_bytes_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = View::unpack(&bytes);
         }
     }
 
     #[test]
-    fn a_view_of_newer_code_is_told_from_a_corrupt_one() {
+    fn newer_and_corrupt_views_are_told_apart() {
         let view = View::of_envelope(&testing::example()).unwrap();
         let mut packed = proto::View::decode(view.pack().as_slice()).unwrap();
         packed.schema_version = 2;
@@ -355,16 +359,17 @@ mod tests {
         assert!(matches!(View::unpack(b""), Err(UnreadableView::Corrupt(_))));
     }
 
-    /// Every second sequence number missing and every event an interval of its own: the largest item a session can make.
+    /// Every second sequence number is missing and every event is a separate interval: the largest
+    /// possible item.
     #[test]
-    fn the_largest_view_fits_an_item() {
+    fn largest_view_fits_an_item() {
         let mut view = View::of_envelope(&testing::example()).unwrap();
         view.seen = (0..=MAX_SEQ).step_by(2).map(|seq| seq..seq + 1).collect();
         let step = MAX_TITLE_DURATION_MS / (MAX_SEQ + 1);
         view.played = (0..=MAX_SEQ).map(|at| at * step..at * step + step / 2).collect();
         assert_eq!(view.played.ranges().len(), 65_536);
         let bytes = view.pack().len();
-        assert!(bytes < 350_000, "{bytes} bytes, and DynamoDB's limit is 409,600 for the whole item");
+        assert!(bytes < 350_000, "{bytes} bytes; DynamoDB's limit for the whole item is 409,600");
         assert_eq!(View::unpack(&view.pack()), Ok(view));
     }
 }

@@ -1,9 +1,9 @@
-//! Sends messages to an SQS queue in batches, and says of each whether SQS took it.
+//! Sends messages to an SQS queue in batches, and returns for each whether SQS accepted it.
 //!
-//! A batch call can succeed while some of its entries fail, so each entry is looked up in the answer, and
-//! one that the answer does not name counts as failed. The call itself is retried by the SDK; entries are
-//! not: a caller that gets an error keeps its record. A message whose call timed out may have arrived all
-//! the same, so that readers must bear duplicates.
+//! A batch call can succeed while some of its entries fail. So each entry is looked up in the
+//! answer, and an entry that is missing there counts as failed. The SDK retries calls; nobody
+//! retries entries: a caller that gets an error keeps its record. A message whose call timed out
+//! may have arrived anyway, so readers must tolerate duplicates.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -15,18 +15,18 @@ use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchOutput;
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
 use futures::stream::{self, StreamExt};
 
-/// Messages in one `SendMessageBatch`, at most (SQS developer guide, message quotas).
+/// Maximum number of messages in one `SendMessageBatch` (SQS developer guide, message quotas).
 pub const MAX_BATCH_MESSAGES: usize = 10;
 
-/// Bytes of one message, and of all messages of one batch together: 1 MiB (API reference of
-/// `SendMessageBatch`; 256 KiB before August 2025). The queue's own `MaximumMessageSize` may be lower: SQS
-/// then fails the entries that exceed it.
+/// Maximum size of one message, and of all messages of one batch together: 1 MiB (API reference of
+/// `SendMessageBatch`; 256 KiB before August 2025). The queue's `MaximumMessageSize` may be lower;
+/// then SQS fails the entries that exceed it.
 pub const MAX_BYTES: usize = 1024 * 1024;
 
-/// Batches under way at the same time, for one `send_all`.
+/// Concurrent batches of one `send_all`.
 const CONCURRENCY: usize = 8;
 
-/// Why SQS does not have a message, as far as is known.
+/// Why SQS did not accept a message, as far as we know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {
     /// The body exceeds [`MAX_BYTES`]; it was not sent.
@@ -37,8 +37,8 @@ pub enum SendError {
         /// Length of the body.
         bytes: usize,
     },
-    /// The body is empty or holds a character that SQS does not take; it was not sent.
-    #[error("message of {bytes} B for {queue} is empty or has a character outside of XML 1.0")]
+    /// The body is empty or has a character that SQS does not accept; it was not sent.
+    #[error("message of {bytes} B for {queue} is empty or has a character that XML 1.0 does not allow")]
     Unsendable {
         /// The queue's URL.
         queue: String,
@@ -54,13 +54,13 @@ pub enum SendError {
         bytes: usize,
         /// SQS's error code.
         code: String,
-        /// SQS's words.
+        /// SQS's message.
         message: String,
-        /// Whether the message itself is at fault, so that sending it again is useless.
+        /// Whether the message itself is at fault, so a retry is useless.
         sender_fault: bool,
     },
     /// SQS answered the batch without naming this entry.
-    #[error("message of {bytes} B for {queue} is missing in the answer")]
+    #[error("message of {bytes} B for {queue} is missing from the answer")]
     Unanswered {
         /// The queue's URL.
         queue: String,
@@ -80,20 +80,20 @@ pub enum SendError {
 }
 
 impl SendError {
-    /// Whether SQS may have the message all the same.
+    /// Whether SQS may have the message anyway.
     #[must_use]
     pub fn may_have_arrived(&self) -> bool {
         matches!(self, Self::Call { .. } | Self::Unanswered { .. })
     }
 }
 
-/// How many calls it takes to send these bodies.
+/// The number of calls needed to send these bodies.
 #[must_use]
 pub fn calls(bodies: &[String]) -> usize {
     plan("", bodies).batches.len()
 }
 
-/// An SQS standard queue to send to.
+/// An SQS standard queue.
 #[derive(Clone, Debug)]
 pub struct Queue {
     client: Client,
@@ -101,13 +101,13 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// The queue at `url`, spoken to through `client`.
+    /// The queue at `url`.
     #[must_use]
     pub fn new(client: Client, url: impl Into<String>) -> Self {
         Self { client, url: url.into() }
     }
 
-    /// Sends the bodies and answers one result per body, in their order.
+    /// Sends the bodies and returns one result per body, in their order.
     pub async fn send_all(&self, bodies: Vec<String>) -> Vec<Result<(), SendError>> {
         let plan = plan(&self.url, &bodies);
         let bodies = &bodies;
@@ -121,7 +121,7 @@ impl Queue {
         in_order(&self.url, bodies, settled)
     }
 
-    async fn send_batch(&self, batch: &[usize], bodies: &[String]) -> Settled {
+    async fn send_batch(&self, batch: &[usize], bodies: &[String]) -> EntryResults {
         let mut call = self.client.send_message_batch().queue_url(&self.url);
         for &index in batch {
             let entry =
@@ -140,22 +140,23 @@ impl Queue {
         }
     }
 
-    fn failed(&self, batch: &[usize], code: &str, message: &str) -> Settled {
+    fn failed(&self, batch: &[usize], code: &str, message: &str) -> EntryResults {
         let error = SendError::Call { queue: self.url.clone(), code: code.to_owned(), message: message.to_owned() };
         batch.iter().map(|&index| (index, Err(error.clone()))).collect()
     }
 }
 
-/// Results by index of the body.
-type Settled = Vec<(usize, Result<(), SendError>)>;
+/// Results, each with the index of its body.
+type EntryResults = Vec<(usize, Result<(), SendError>)>;
 
-/// Which bodies go together, and which cannot go at all.
+/// Which bodies share a batch, and which cannot be sent.
 struct Plan {
     batches: Vec<Vec<usize>>,
-    refused: Settled,
+    refused: EntryResults,
 }
 
-/// Cuts the bodies into batches within SQS's limits, in their order, each as full as its followers allow.
+/// Splits the bodies into batches within SQS's limits, in order. Each batch is as full as the next
+/// body allows.
 fn plan(queue: &str, bodies: &[String]) -> Plan {
     let mut batches: Vec<Vec<usize>> = Vec::new();
     let mut refused = Vec::new();
@@ -184,14 +185,15 @@ fn plan(queue: &str, bodies: &[String]) -> Plan {
     Plan { batches, refused }
 }
 
-/// The characters that SQS takes (API reference of `SendMessageBatch`): those of XML 1.0. One other
-/// character would fail the whole batch.
+/// The characters that SQS accepts: those of XML 1.0 (API reference of `SendMessageBatch`). Any
+/// other character would fail the whole batch.
 fn is_allowed(character: char) -> bool {
     matches!(character, '\t' | '\n' | '\r' | ' '..='\u{FFFD}' | '\u{10000}'..)
 }
 
-/// What became of each entry of a batch that was answered. An entry named both ways counts as failed.
-fn settle(queue: &str, batch: &[usize], bodies: &[String], answer: &SendMessageBatchOutput) -> Settled {
+/// The result of each entry, from the answer. An entry listed as both sent and failed counts as
+/// failed.
+fn settle(queue: &str, batch: &[usize], bodies: &[String], answer: &SendMessageBatchOutput) -> EntryResults {
     let settle_one = |index: usize| {
         let id = index.to_string();
         let (queue, bytes) = (queue.to_owned(), bodies[index].len());

@@ -1,4 +1,5 @@
-//! Batches as a property, answers entry by entry, and the whole against a small SQS on loopback.
+//! Property tests of batches, tests of answers entry by entry, and the queue against a small fake
+//! SQS on loopback.
 
 use super::*;
 
@@ -28,7 +29,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn batches_hold_every_sendable_body_once_in_order_within_limits_and_full(sizes in sizes()) {
+    fn batches_are_full_ordered_and_within_limits(sizes in sizes()) {
         let bodies: Vec<String> = sizes.iter().map(|&size| "x".repeat(size)).collect();
         let plan = plan(QUEUE, &bodies);
         let bytes = |batch: &[usize]| batch.iter().map(|&index| sizes[index]).sum::<usize>();
@@ -76,7 +77,7 @@ fn refused(id: usize) -> BatchResultErrorEntry {
 }
 
 #[test]
-fn an_entry_is_sent_only_if_the_answer_says_so_and_nothing_else() {
+fn only_an_entry_named_as_sent_alone_counts_as_sent() {
     let bodies = vec!["a".to_owned(); 4];
     let answer = SendMessageBatchOutput::builder()
         .successful(sent(0))
@@ -99,8 +100,8 @@ fn an_entry_is_sent_only_if_the_answer_says_so_and_nothing_else() {
     assert_eq!(words, ["sent", "refused", "refused", "unanswered"]);
 }
 
-/// An SQS that takes every message, except those whose body begins with `refuse` or `forget`, and fails
-/// every call that holds one beginning with `crash`. It keeps the batches it took.
+/// A fake SQS. It accepts messages whose body begins with `take`, refuses `refuse`, omits `forget`
+/// from its answer, and fails every call with a `crash`. It records the batches it received.
 async fn small_sqs() -> (Queue, Arc<Mutex<Vec<Vec<String>>>>) {
     let taken = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&taken);
@@ -174,7 +175,7 @@ async fn results_keep_the_order_of_the_bodies_across_batches() {
 }
 
 #[tokio::test]
-async fn nothing_to_send_is_no_call() {
+async fn nothing_to_send_makes_no_call() {
     let (queue, taken) = small_sqs().await;
     assert!(queue.send_all(Vec::new()).await.is_empty());
     assert!(queue.send_all(vec![String::new()]).await[0].is_err());
@@ -182,7 +183,7 @@ async fn nothing_to_send_is_no_call() {
 }
 
 #[tokio::test]
-async fn unreachable_queue_fails_every_message_and_says_so() {
+async fn unreachable_queue_fails_every_message() {
     let (queue, _) = small_sqs().await;
     let config = queue.client.config().to_builder();
     let lost = config.endpoint_url("http://127.0.0.1:1").build();

@@ -1,8 +1,9 @@
-//! The views table. [`settle`] brings a batch's deltas into it by conditional writes; [`dynamodb`] is the table
-//! itself, and what a member asks of it.
+//! The views table. [`settle()`] brings a batch's deltas into it with conditional writes.
+//! [`dynamodb`] is the table itself, and the member's queries.
 //!
-//! The port [`ViewTable`] is all that settling knows of a store: read some views, write one if it is still as it
-//! was read. It takes no lock, keeps no record of work in progress, and needs no second table.
+//! Settling knows a store only through the port [`ViewTable`]: read some views, write one if it has
+//! not changed since. It takes no lock, keeps no record of work in progress, and needs no second
+//! table.
 
 pub mod dynamodb;
 mod settle;

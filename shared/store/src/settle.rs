@@ -1,4 +1,4 @@
-//! Settling: from a batch's deltas to stored views.
+//! Settling: brings a batch's deltas into the stored views.
 //!
 //! ```text
 //!   read all views of the batch ──▶ merge ──▶ unchanged? ──▶ done, no write
@@ -7,8 +7,8 @@
 //!                                    └── what is there ◀┘ (came with the failure)
 //! ```
 //!
-//! A crash anywhere in between is harmless: nothing but the views remembers what was applied, and merging again
-//! what is already there changes nothing.
+//! A crash at any point is harmless: only the views remember what was applied, and merging a delta
+//! twice changes nothing.
 
 use crate::table::{Fault, StoreError, Stored, ViewTable, WriteError};
 use futures::stream::{self, StreamExt};
@@ -16,38 +16,41 @@ use playback::fold::{Delta, ViewKey};
 use playback::outcome::Counts;
 use playback::view::Holes;
 
-/// Writes under way at once: enough to hide the store's latency, and below the connections one environment keeps.
+/// Concurrent writes: enough to hide the store's latency, and below the connections one environment
+/// keeps.
 const CONCURRENT_WRITES: usize = 64;
 
-/// Each lost race means that another writer succeeded; so many in a row are a fault and not contention.
+/// Each lost race means that another writer succeeded. This many in a row are a fault, not
+/// contention.
 const MAX_LOST_RACES: u32 = 32;
 
-/// A delta and what became of it.
+/// A delta and its result.
 #[derive(Debug)]
 pub struct Settled {
     /// The delta.
     pub delta: Delta,
-    /// For each record how many of its events were applied and how many were duplicates, once they are in the store.
+    /// For each record, how many of its events were applied and how many were duplicates, once
+    /// stored.
     pub result: Result<Vec<(usize, Counts)>, StoreError>,
 }
 
-/// What settling asked of the store.
+/// How much settling used the store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Views read.
     pub reads: u64,
-    /// Conditional writes sent, those that lost a race included.
+    /// Conditional writes sent, including those that lost a race.
     pub writes: u64,
     /// Conditional writes that lost a race.
     pub lost_races: u64,
-    /// Deltas that failed because the store asked for less.
+    /// Deltas that failed because the store throttled.
     pub throttles: u64,
-    /// What the writes that won changed in the holes of ended sessions that are at home here. A write whose answer was lost is
-    /// not in it, nor is a view that was deleted.
+    /// The holes that successful writes opened and closed in ended sessions at home here. It misses
+    /// writes whose answer was lost, and views that were deleted.
     pub holes: Holes,
 }
 
-/// Brings every delta into the table, or says of each why not; one that fails stops no other.
+/// Brings every delta into the table. One result per delta: a failure does not stop the others.
 pub async fn settle<T: ViewTable>(table: &T, deltas: Vec<Delta>) -> (Vec<Settled>, Usage) {
     let keys: Vec<ViewKey> = deltas.iter().map(|delta| delta.key.clone()).collect();
     let bases = table.read(&keys).await;
@@ -57,7 +60,7 @@ pub async fn settle<T: ViewTable>(table: &T, deltas: Vec<Delta>) -> (Vec<Settled
         .map(|(delta, base)| async move {
             let mut own = Usage::default();
             let result = match base {
-                Ok(base) => write_until_it_holds(table, &delta, base, &mut own).await,
+                Ok(base) => write_until_stored(table, &delta, base, &mut own).await,
                 Err(error) => Err(error),
             };
             if matches!(&result, Err(StoreError { fault: Fault::Throttled(_), .. })) {
@@ -78,7 +81,7 @@ pub async fn settle<T: ViewTable>(table: &T, deltas: Vec<Delta>) -> (Vec<Settled
     (settled, usage)
 }
 
-async fn write_until_it_holds<T: ViewTable>(
+async fn write_until_stored<T: ViewTable>(
     table: &T,
     delta: &Delta,
     mut base: Option<Stored>,

@@ -5,22 +5,22 @@ use playback::outcome::{Cause, Reason};
 use playback::view::{UnreadableView, View};
 use std::future::Future;
 
-/// A view as it is stored.
+/// A stored view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stored {
     /// The state.
     pub view: View,
-    /// Counts the writes of the item; a write is conditional on it.
+    /// Counts the writes of the item. Each write is conditional on it.
     pub version: u64,
 }
 
 /// A store of views.
 pub trait ViewTable: Send + Sync {
-    /// Reads views, one result a key, in order; `None` where there is none. It may be a little behind the last write:
-    /// that only loses a race.
+    /// Reads views, one result per key, in order; `None` if there is no view. The result may lag
+    /// behind the last write: that only loses a race.
     fn read(&self, keys: &[ViewKey]) -> impl Future<Output = Vec<Result<Option<Stored>, StoreError>>> + Send;
 
-    /// Writes a view if the stored version is still `expected` (`None`: if there is none).
+    /// Writes a view if the stored version is still `expected` (`None`: if there is no view).
     fn write(
         &self,
         key: &ViewKey,
@@ -28,8 +28,8 @@ pub trait ViewTable: Send + Sync {
         expected: Option<u64>,
     ) -> impl Future<Output = Result<(), WriteError>> + Send;
 
-    /// Whether this is where all of the session is folded unless its home is drained: what is missing in a part that another
-    /// region folds is most likely in the home's, and no hole.
+    /// Whether this region is the session's home. Elsewhere only a part is folded while the home
+    /// drains: what is missing there is most likely at home, and not a hole.
     fn is_home_of(&self, _key: &ViewKey) -> bool {
         true
     }
@@ -38,7 +38,7 @@ pub trait ViewTable: Send + Sync {
 /// Why a conditional write did not happen.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// Another writer was faster; this is what is there now (`None`: it was deleted).
+    /// Another writer was faster. Holds the view stored now (`None`: it was deleted).
     #[error("another writer was faster")]
     Lost(Option<Box<Stored>>),
     /// The store failed.
@@ -46,7 +46,7 @@ pub enum WriteError {
     Failed(#[from] StoreError),
 }
 
-/// A failure of the store, with what was asked of it.
+/// A failed operation of the store.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{operation} on {subject}: {fault}")]
 pub struct StoreError {
@@ -54,30 +54,30 @@ pub struct StoreError {
     pub operation: &'static str,
     /// The table and the key.
     pub subject: String,
-    /// What kind of failure.
+    /// The kind of failure.
     pub fault: Fault,
 }
 
-/// What kind of failure, and so what to do about it.
+/// The kind of failure, which decides what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// The store asks for less: try later.
+    /// The store throttled the call: try later.
     #[error("throttled: {0}")]
     Throttled(String),
-    /// No answer, or an error of the store's or of our right to use it: try later.
+    /// No answer, an internal error of the store, or no permission to use it: try later.
     #[error("unavailable: {0}")]
     Unavailable(String),
-    /// Lost as many races as we are ready to run.
+    /// Lost the maximum number of races.
     #[error("lost {0} races in a row")]
     LostRaces(u32),
-    /// What is stored cannot be read.
+    /// The stored view cannot be read.
     #[error(transparent)]
     Unreadable(#[from] UnreadableView),
 }
 
 impl Fault {
-    /// What the failure means for a record: worth another try for a cause, or dead for a reason.
-    pub fn verdict(&self) -> Result<Cause, Reason> {
+    /// What the failure means for a record: retry for a cause, or dead-letter for a reason.
+    pub fn class(&self) -> Result<Cause, Reason> {
         match self {
             Fault::Throttled(_) => Ok(Cause::StoreThrottled),
             Fault::Unavailable(_) => Ok(Cause::StoreUnavailable),

@@ -1,5 +1,6 @@
-//! A table in memory, for tests of what settles into one: it keeps the port's promises, counts what was asked, fails
-//! where it is told to, and gives other tasks a turn between any two effects, so that writers really interleave.
+//! An in-memory table for tests. It keeps the port's promises, records its calls in order, and
+//! fails on request. It yields to other tasks between any two effects, so writers really
+//! interleave.
 
 use crate::table::{StoreError, Stored, ViewTable, WriteError};
 use playback::fold::ViewKey;
@@ -7,23 +8,23 @@ use playback::view::View;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// One effect on the table, in the order in which they happened.
+/// An effect on the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// A view was read.
     Read(ViewKey),
-    /// A view was written; the version it has now.
+    /// A view was written; holds its new version.
     Written(ViewKey, u64),
     /// A conditional write found another version.
     Lost(ViewKey),
-    /// The call failed because the test said so.
+    /// The test made the call fail.
     Failed(ViewKey),
 }
 
-/// Decides whether a write fails; asked once before each.
+/// Decides whether a write fails; called once before each write.
 pub type FailWrites = Box<dyn FnMut(&ViewKey) -> Option<StoreError> + Send>;
 
-/// A table in memory.
+/// An in-memory table.
 #[derive(Default)]
 pub struct MemoryTable {
     state: Mutex<State>,
@@ -31,26 +32,26 @@ pub struct MemoryTable {
 
 #[derive(Default)]
 struct State {
-    /// The packed form, as a real table keeps it.
+    /// Packed, as in a real table.
     items: BTreeMap<ViewKey, (Vec<u8>, u64)>,
     effects: Vec<Effect>,
     fail_writes: Option<FailWrites>,
-    /// A linear congruential generator that decides how often a call gives way.
+    /// A linear congruential generator that decides how often a call yields.
     turns: u64,
 }
 
 impl MemoryTable {
-    /// An empty table, whose calls give way to other tasks as `seed` decides.
+    /// An empty table. `seed` decides how often its calls yield to other tasks.
     pub fn new(seed: u64) -> Self {
         Self { state: Mutex::new(State { turns: seed, ..State::default() }) }
     }
 
-    /// Makes writes fail as `decide` says.
+    /// Makes the writes fail that `decide` chooses.
     pub fn fail_writes(&self, decide: FailWrites) {
         self.lock().fail_writes = Some(decide);
     }
 
-    /// Puts bytes in a view's place, readable or not.
+    /// Stores bytes as a view, readable or not.
     pub fn put_raw(&self, key: ViewKey, packed: Vec<u8>) {
         self.lock().items.insert(key, (packed, 1));
     }
@@ -66,12 +67,12 @@ impl MemoryTable {
         state.items.iter().filter_map(|(key, (packed, _))| Some((key.clone(), View::unpack(packed).ok()?))).collect()
     }
 
-    /// Bytes of each packed view.
+    /// The size of each packed view, bytes.
     pub fn packed_sizes(&self) -> Vec<usize> {
         self.lock().items.values().map(|(packed, _)| packed.len()).collect()
     }
 
-    /// What happened since this was last asked.
+    /// Returns and clears the effects so far.
     pub fn take_effects(&self) -> Vec<Effect> {
         std::mem::take(&mut self.lock().effects)
     }
@@ -80,7 +81,7 @@ impl MemoryTable {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn give_way(&self) {
+    async fn yield_randomly(&self) {
         let turns = {
             let mut state = self.lock();
             state.turns = state.turns.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -106,18 +107,18 @@ impl State {
 
 impl ViewTable for MemoryTable {
     async fn read(&self, keys: &[ViewKey]) -> Vec<Result<Option<Stored>, StoreError>> {
-        self.give_way().await;
+        self.yield_randomly().await;
         let results = {
             let mut state = self.lock();
             state.effects.extend(keys.iter().cloned().map(Effect::Read));
             keys.iter().map(|key| state.get(key)).collect()
         };
-        self.give_way().await;
+        self.yield_randomly().await;
         results
     }
 
     async fn write(&self, key: &ViewKey, view: &View, expected: Option<u64>) -> Result<(), WriteError> {
-        self.give_way().await;
+        self.yield_randomly().await;
         let result = {
             let mut state = self.lock();
             if let Some(error) = state.fail_writes.as_mut().and_then(|decide| decide(key)) {
@@ -136,7 +137,7 @@ impl ViewTable for MemoryTable {
                 }
             }
         };
-        self.give_way().await;
+        self.yield_randomly().await;
         result
     }
 }

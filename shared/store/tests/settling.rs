@@ -1,4 +1,5 @@
-//! Any order, any duplication, any batches, any interleaving of concurrent writers: the views end the same.
+//! Events in any order, with any duplication, in any batches, from any interleaving of concurrent
+//! writers: the views end the same.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -41,12 +42,12 @@ fn envelopes() -> impl Strategy<Value = Envelope> {
         .prop_map(|(session, received_at, events)| envelope(session, received_at, events))
 }
 
-/// What one writer makes of the whole trace in one batch.
+/// The views that one writer makes of the whole trace in one batch.
 fn expected(trace: &[Envelope]) -> BTreeMap<ViewKey, View> {
     fold(trace.iter().cloned().enumerate()).into_iter().map(|delta| (delta.key, delta.view)).collect()
 }
 
-/// Shuffles, duplicates and deals a trace out to writers, each with its batches.
+/// Shuffles and duplicates a trace, and deals it out to writers in batches.
 fn plans() -> impl Strategy<Value = (Vec<Envelope>, Vec<Vec<Vec<Envelope>>>)> {
     prop::collection::vec(envelopes(), 1..24).prop_flat_map(|trace| {
         let again = prop::collection::vec(prop::sample::select(trace.clone()), 0..12);
@@ -71,7 +72,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 
 proptest! {
     #[test]
-    fn concurrent_writers_in_any_interleaving_end_with_the_same_views((trace, writers) in plans(), seed in any::<u64>()) {
+    fn concurrent_writers_always_end_with_the_same_views((trace, writers) in plans(), seed in any::<u64>()) {
         let table = MemoryTable::new(seed);
         let sent: u64 = writers.iter().flatten().flatten().map(|e| e.events.len() as u64).sum();
         let total = block_on(async {
@@ -94,12 +95,13 @@ proptest! {
             })
         });
         prop_assert_eq!(table.views(), expected(&trace));
-        // Every event is counted once, and as applied exactly once, whoever won which race.
+        // Every event is counted once, and applied exactly once, no matter who won which race.
         prop_assert_eq!(total.applied + total.duplicate, sent);
         prop_assert_eq!(total.applied, expected(&trace).values().map(View::events).sum::<u64>());
     }
 
-    /// A writer that dies before a write, or whose answer is lost so that its whole batch comes again, changes nothing.
+    /// A writer that dies before a write, or whose answer is lost so its batch comes again, changes
+    /// nothing.
     #[test]
     fn failures_and_redelivery_end_with_the_same_views((trace, writers) in plans(), seed in any::<u64>(), every in 2u64..5) {
         let table = MemoryTable::new(seed);
@@ -108,7 +110,7 @@ proptest! {
             calls.fetch_add(1, Ordering::Relaxed).is_multiple_of(every).then(|| StoreError {
                 operation: "write",
                 subject: key.session_id.to_string(),
-                fault: Fault::Unavailable("the test says so".to_owned()),
+                fault: Fault::Unavailable("the test made it fail".to_owned()),
             })
         }));
         block_on(async {
@@ -126,7 +128,7 @@ proptest! {
 }
 
 #[test]
-fn lost_races_do_happen_and_are_settled_with_what_came_back() {
+fn lost_races_happen_and_need_no_second_read() {
     let mut lost = 0;
     for seed in 0..50 {
         let table = MemoryTable::new(seed);
@@ -136,15 +138,15 @@ fn lost_races_do_happen_and_are_settled_with_what_came_back() {
         });
         let effects = table.take_effects();
         lost += effects.iter().filter(|effect| matches!(effect, Effect::Lost(_))).count();
-        // One read a writer: what is merged after a lost race came with the failure.
+        // One read per writer: after a lost race, the view to merge came with the failure.
         assert_eq!(effects.iter().filter(|effect| matches!(effect, Effect::Read(_))).count(), 8);
         assert_eq!(table.views().values().next().unwrap().events(), 8);
     }
-    assert!(lost > 100, "only {lost} lost races in 50 runs of 8 writers: the interleaving is none");
+    assert!(lost > 100, "only {lost} lost races in 50 runs of 8 writers: they do not interleave");
 }
 
 #[test]
-fn what_is_already_there_is_not_written_again() {
+fn an_unchanged_view_is_not_written_again() {
     let table = MemoryTable::new(0);
     let batch = || fold([(0, envelope(1, 5, vec![(0, 10), (1, 20)]))]);
     let (first, again) = block_on(async { (settle(&table, batch()).await, settle(&table, batch()).await) });
@@ -153,7 +155,7 @@ fn what_is_already_there_is_not_written_again() {
 }
 
 #[test]
-fn a_corrupt_view_fails_only_its_own_delta() {
+fn corrupt_view_fails_only_its_own_delta() {
     let table = MemoryTable::new(0);
     let corrupt = envelope(1, 1, vec![(0, 1)]);
     table.put_raw(
@@ -170,7 +172,7 @@ fn a_corrupt_view_fails_only_its_own_delta() {
 }
 
 #[test]
-fn a_view_deleted_under_a_writer_is_begun_anew() {
+fn a_view_deleted_during_a_write_starts_anew() {
     let table = MemoryTable::new(0);
     let first = envelope(1, 1, vec![(0, 1)]);
     let key = ViewKey { profile_id: first.profile_id.clone(), session_id: first.session_id.clone() };

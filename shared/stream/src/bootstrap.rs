@@ -1,7 +1,8 @@
-//! Finds the brokers to connect to: what the configuration says, else what Amazon MSK says of the cluster.
+//! Finds the brokers to connect to: the configured ones, else those that Amazon MSK reports for the
+//! cluster.
 //!
-//! It must not fall back to a listener of another security than the one configured: a string of the wrong
-//! port would connect to nothing, or worse, to something without the protection that was asked for.
+//! It must not fall back to a listener with another security than the configured one. A wrong port
+//! would connect to nothing, or worse, without the protection that was asked for.
 
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use aws_sdk_kafka::operation::get_bootstrap_brokers::GetBootstrapBrokersOutput;
 
 use crate::kafka::{KafkaConfig, KafkaSecurity};
 
-/// Why no broker is known.
+/// Why no brokers were found.
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
     /// Neither brokers nor a cluster are configured.
@@ -30,17 +31,17 @@ pub enum BootstrapError {
     TimedOut {
         /// The cluster asked for.
         cluster_arn: String,
-        /// How long it was waited for.
+        /// How long we waited.
         after: Duration,
     },
-    /// The cluster has no listener of the configured security.
+    /// The cluster has no listener with the configured security.
     #[error("cluster {cluster_arn} has no {security} listener; it has: {offered:?}")]
     NoListener {
         /// The cluster asked for.
         cluster_arn: String,
         /// The configured security.
         security: KafkaSecurity,
-        /// The names of the broker strings in the answer.
+        /// The listeners in the answer.
         offered: Vec<&'static str>,
     },
 }
@@ -48,7 +49,7 @@ pub enum BootstrapError {
 /// The `bootstrap.servers` of the configured cluster.
 ///
 /// # Errors
-/// See [`BootstrapError`]; the look-up is bounded by `config.connect_timeout`.
+/// See [`BootstrapError`]. The look-up takes at most `config.connect_timeout`.
 pub async fn resolve(config: &KafkaConfig, sdk: &SdkConfig) -> Result<String, BootstrapError> {
     if let Some(brokers) = given(config.bootstrap.as_deref()) {
         return Ok(brokers.to_owned());
@@ -69,7 +70,8 @@ pub async fn resolve(config: &KafkaConfig, sdk: &SdkConfig) -> Result<String, Bo
     })
 }
 
-/// The nearest listener of this security: inside the VPC, through multi-VPC connectivity, public, IPv6.
+/// The nearest listener with this security: in the VPC, through multi-VPC connectivity, public,
+/// IPv6.
 fn choose<'a>(security: &KafkaSecurity, answer: &'a GetBootstrapBrokersOutput) -> Option<&'a str> {
     let candidates: &[Option<&'a str>] = match security {
         KafkaSecurity::Iam { .. } => &[
@@ -83,7 +85,7 @@ fn choose<'a>(security: &KafkaSecurity, answer: &'a GetBootstrapBrokersOutput) -
     candidates.iter().copied().find_map(given)
 }
 
-/// The names of the broker strings that the answer holds.
+/// The names of the listeners in the answer.
 fn offered(answer: &GetBootstrapBrokersOutput) -> Vec<&'static str> {
     [
         ("plaintext", answer.bootstrap_broker_string()),
@@ -106,7 +108,7 @@ fn offered(answer: &GetBootstrapBrokersOutput) -> Vec<&'static str> {
     .collect()
 }
 
-/// An empty string is no value: template parameters default to it.
+/// Treats an empty string as absent, because template parameters default to it.
 fn given(value: Option<&str>) -> Option<&str> {
     value.map(str::trim).filter(|text| !text.is_empty())
 }
@@ -120,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn nearest_listener_of_the_configured_security_is_chosen() {
+    fn nearest_listener_with_the_configured_security_is_chosen() {
         let answer = GetBootstrapBrokersOutput::builder;
         let all = answer()
             .bootstrap_broker_string("plain")
@@ -149,7 +151,7 @@ mod tests {
             ),
             (iam(), answer().bootstrap_broker_string_sasl_iam_ipv6("iam6"), Some("iam6")),
             (KafkaSecurity::Plaintext, answer().bootstrap_broker_string_ipv6("plain6"), Some("plain6")),
-            // never another security than the one asked for
+            // never another security than the configured one
             (iam(), answer().bootstrap_broker_string("plain"), None),
             (iam(), answer().bootstrap_broker_string_tls("tls").bootstrap_broker_string_sasl_scram("scram"), None),
             (
@@ -165,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn offered_names_every_string_that_is_there() {
+    fn offered_lists_every_listener_in_the_answer() {
         let answer = GetBootstrapBrokersOutput::builder()
             .bootstrap_broker_string("")
             .bootstrap_broker_string_tls("tls")

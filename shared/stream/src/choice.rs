@@ -1,8 +1,8 @@
-//! Either log, by configuration.
+//! Either kind of log, by configuration.
 //!
-//! To make one does no I/O and cannot fail: the brokers of a Kafka cluster are looked up when they are first needed, and
-//! again for as long as they cannot be found. A function whose primary cannot be found must still start, since its
-//! standby may serve.
+//! Creating one does no I/O and cannot fail. The brokers of a Kafka cluster are looked up on first
+//! use, and again until they are found. A function must start even if its primary log is
+//! unreachable, because its standby may serve.
 
 use std::sync::Arc;
 
@@ -12,9 +12,9 @@ use tokio::sync::OnceCell;
 
 use crate::kafka::{self, ConnectError, KafkaConfig, KafkaLog, WarmUpError};
 use crate::kinesis::{KinesisConfig, KinesisLog, KinesisWarmUpError};
-use crate::log::{AppendError, Attempt, DurableLog, LogRecord, Settled};
+use crate::log::{AppendError, Attempt, DurableLog, LogRecord, RecordResult};
 
-/// Which log, and where it is.
+/// The kind of a log, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LogConfig {
     /// Kafka or Amazon MSK.
@@ -32,10 +32,10 @@ pub enum Log {
     Kinesis(KinesisLog),
 }
 
-/// Why a log could not be reached. It may still recover: appends will say.
+/// Why a log could not be reached. It may recover: appends will tell.
 #[derive(Debug, thiserror::Error)]
 pub enum LogWarmUpError {
-    /// The brokers are not known.
+    /// The brokers were not found.
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The topic could not be reached.
@@ -47,7 +47,7 @@ pub enum LogWarmUpError {
 }
 
 impl Log {
-    /// The log of `config`, with credentials and endpoint of `sdk`.
+    /// The log of `config`, with the credentials and endpoint of `sdk`.
     #[must_use]
     pub fn new(config: LogConfig, sdk: &SdkConfig) -> Self {
         match config {
@@ -56,7 +56,7 @@ impl Log {
         }
     }
 
-    /// Another topic or stream in the same place, through the same connections.
+    /// Another topic or stream of the same cluster or account, over the same connections.
     #[must_use]
     pub fn beside(&self, name: &str) -> Self {
         match self {
@@ -65,10 +65,10 @@ impl Log {
         }
     }
 
-    /// Connects, so that connections, handshakes and tokens are paid for before the first request.
+    /// Connects, so the first request need not wait for connections, handshakes and tokens.
     ///
     /// # Errors
-    /// When the log cannot be used yet. It goes on trying: the caller may log this and begin.
+    /// When the log is unavailable. It keeps trying, so the caller may log this and start.
     pub async fn warm_up(&self) -> Result<(), LogWarmUpError> {
         match self {
             Self::Kafka(kafka) => Ok(kafka.connected().await?.warm_up().await?),
@@ -78,7 +78,7 @@ impl Log {
 }
 
 impl DurableLog for Log {
-    fn append_each<'a>(&'a self, records: &'a [LogRecord]) -> impl Stream<Item = Settled> + Send + 'a {
+    fn append_each<'a>(&'a self, records: &'a [LogRecord]) -> impl Stream<Item = RecordResult> + Send + 'a {
         match self {
             Self::Kafka(kafka) => kafka.append_each(records).left_stream(),
             Self::Kinesis(kinesis) => kinesis.append_each(records).right_stream(),
@@ -93,7 +93,7 @@ impl DurableLog for Log {
     }
 }
 
-/// A Kafka log that finds its brokers when it is first used.
+/// A Kafka log that looks up its brokers on first use.
 #[derive(Clone)]
 pub struct LazyKafka {
     inner: Arc<Inner>,
@@ -101,59 +101,61 @@ pub struct LazyKafka {
 
 struct Inner {
     config: KafkaConfig,
-    reached: Reached,
+    connection: Connection,
     log: OnceCell<KafkaLog>,
 }
 
 /// How a log gets its client.
-enum Reached {
-    /// It makes one.
-    By(Box<SdkConfig>),
-    /// It shares that of another topic.
-    Beside(LazyKafka),
+enum Connection {
+    /// It creates one.
+    New(Box<SdkConfig>),
+    /// It shares the client of another topic's log.
+    Shared(LazyKafka),
 }
 
 impl LazyKafka {
     fn new(config: KafkaConfig, sdk: &SdkConfig) -> Self {
-        Self { inner: Arc::new(Inner { config, reached: Reached::By(Box::new(sdk.clone())), log: OnceCell::new() }) }
+        Self {
+            inner: Arc::new(Inner { config, connection: Connection::New(Box::new(sdk.clone())), log: OnceCell::new() }),
+        }
     }
 
     fn beside(&self, topic: &str) -> Self {
         let config = KafkaConfig { topic: topic.to_owned(), ..self.inner.config.clone() };
-        Self { inner: Arc::new(Inner { config, reached: Reached::Beside(self.clone()), log: OnceCell::new() }) }
+        Self { inner: Arc::new(Inner { config, connection: Connection::Shared(self.clone()), log: OnceCell::new() }) }
     }
 
-    /// The log itself. One call at a time looks for the brokers; the others wait for what it finds.
+    /// The connected log. One call at a time looks up the brokers; the others wait for its result.
     async fn connected(&self) -> Result<&KafkaLog, ConnectError> {
-        let Inner { config, reached, log } = &*self.inner;
-        let connect = async || match reached {
-            Reached::By(sdk) => KafkaLog::connect(config, sdk).await,
-            Reached::Beside(other) => Ok(Box::pin(other.connected()).await?.beside(&config.topic)),
+        let Inner { config, connection, log } = &*self.inner;
+        let connect = async || match connection {
+            Connection::New(sdk) => KafkaLog::connect(config, sdk).await,
+            Connection::Shared(other) => Ok(Box::pin(other.connected()).await?.beside(&config.topic)),
         };
         log.get_or_try_init(connect).await
     }
 
-    /// No broker is known, so that nothing was sent.
-    fn unknown(&self, record: &LogRecord, error: &ConnectError) -> AppendError {
+    /// The error of a record that was not sent, because no broker was found.
+    fn no_brokers(&self, record: &LogRecord, error: &ConnectError) -> AppendError {
         let attempt = Attempt::new(self.inner.config.topic.as_str(), record, "NoBrokers", error.to_string());
         AppendError::Unavailable(Attempt { copies: 0, ..attempt })
     }
 }
 
 impl DurableLog for LazyKafka {
-    fn append_each<'a>(&'a self, records: &'a [LogRecord]) -> impl Stream<Item = Settled> + Send + 'a {
+    fn append_each<'a>(&'a self, records: &'a [LogRecord]) -> impl Stream<Item = RecordResult> + Send + 'a {
         if let Some(log) = self.inner.log.get() {
             return log.append_each(records).left_stream();
         }
-        let settled = stream::once(self.connected()).flat_map(move |connected| match connected {
+        let results = stream::once(self.connected()).flat_map(move |connected| match connected {
             Ok(log) => log.append_each(records).left_stream(),
             Err(error) => {
                 let failed =
-                    records.iter().enumerate().map(|(index, record)| (index, Err(self.unknown(record, &error))));
+                    records.iter().enumerate().map(|(index, record)| (index, Err(self.no_brokers(record, &error))));
                 stream::iter(failed.collect::<Vec<_>>()).right_stream()
             }
         });
-        settled.right_stream()
+        results.right_stream()
     }
 
     fn max_copies(&self) -> u32 {
@@ -175,9 +177,9 @@ mod tests {
         ["a", "b"].map(|key| LogRecord::new(key, bytes::Bytes::from_static(b"v")))
     }
 
-    /// No cluster is named, so that no broker is found.
+    /// The configuration names no cluster, so no broker is found.
     #[tokio::test]
-    async fn a_log_whose_brokers_cannot_be_found_is_unavailable_and_looked_for_again() {
+    async fn a_log_without_brokers_is_unavailable_and_looks_again() {
         let log = Log::new(LogConfig::Kafka(config(None)), &SdkConfig::builder().build());
         assert!(matches!(log.warm_up().await, Err(LogWarmUpError::Connect(_))));
         for _ in ["at first", "and again"] {
@@ -190,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn brokers_are_looked_up_by_the_first_append_and_then_kept() {
+    async fn brokers_are_looked_up_once_by_the_first_append() {
         let mock = rdkafka::mocking::MockCluster::new(1).unwrap();
         mock.create_topic("t", 1, 1).unwrap();
         let config = config(Some(&mock.bootstrap_servers()));
@@ -200,8 +202,8 @@ mod tests {
             assert!(log.inner.log.get().is_some());
         }
         mock.create_topic("u", 1, 1).unwrap();
-        assert!(log.beside("u").append(&records()).await.iter().all(Result::is_ok), "another topic beside it");
-        let beside_nothing = log.beside("absent").append(&records()).await;
-        assert!(beside_nothing.iter().all(Result::is_err), "{beside_nothing:?}");
+        assert!(log.beside("u").append(&records()).await.iter().all(Result::is_ok), "another topic of the cluster");
+        let of_no_topic = log.beside("absent").append(&records()).await;
+        assert!(of_no_topic.iter().all(Result::is_err), "{of_no_topic:?}");
     }
 }

@@ -1,12 +1,13 @@
 //! The durable log on a Kinesis data stream, through `PutRecords`.
 //!
-//! A call can succeed while some of its records fail, so each entry of the answer is looked at, and only failed ones
-//! are sent again, for a bounded time. Kinesis keeps what it acknowledges in three availability zones. The adapter
-//! chooses no shard (the key does), creates no stream and keeps no record after its answer.
+//! A call can succeed while some of its records fail. So every entry of the answer is checked, and
+//! only failed ones are sent again, for a limited time. Kinesis stores what it acknowledges in
+//! three availability zones. The adapter chooses no shard (the key does), creates no stream and
+//! keeps no record after its answer.
 //!
-//! The SDK's own retries are off: they would repeat whole calls, and they would take connections from the same pool.
-//! In an environment that was frozen, a whole pool of connections may be dead without anyone having heard of it. So an
-//! attempt after one that was not answered takes a new connection.
+//! The SDK's retries are off: they would repeat whole calls, over connections from the same pool.
+//! In an environment that was frozen, every connection in the pool may be dead without anyone
+//! noticing. So after an attempt without an answer, the next attempt opens a new connection.
 
 use std::time::Duration;
 
@@ -24,36 +25,37 @@ use futures::stream::{self, Stream, StreamExt};
 use md5::Digest as _;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::log::{Ack, AppendError, Attempt, DurableLog, Lane, LogRecord, Settled};
+use crate::log::{Ack, AppendError, Attempt, DurableLog, Lane, LogRecord, RecordResult};
 
-/// Records in one `PutRecords`, at most (API reference of `PutRecords`).
+/// Maximum number of records in one `PutRecords` (API reference of `PutRecords`).
 pub const MAX_REQUEST_RECORDS: usize = 500;
 
-/// Bytes of one `PutRecords`, keys included: 10 MiB (API reference of `PutRecords`; 5 MiB before October 2025).
+/// Maximum size of one `PutRecords`, keys included: 10 MiB (API reference of `PutRecords`; 5 MiB
+/// before October 2025).
 pub const MAX_REQUEST_BYTES: usize = 10 * 1024 * 1024;
 
-/// Bytes of one record, key included: 1 MiB, which is what a stream takes unless its `MaxRecordSizeInKiB` was raised
-/// (API reference of `CreateStream`).
+/// Maximum size of one record, key included: 1 MiB. That is a stream's limit unless its
+/// `MaxRecordSizeInKiB` was raised (API reference of `CreateStream`).
 pub const MAX_RECORD_BYTES: usize = 1024 * 1024;
 
-/// Characters of a partition key, at most (API reference of `PutRecordsRequestEntry`).
+/// Maximum length of a partition key, characters (API reference of `PutRecordsRequestEntry`).
 const MAX_KEY_CHARS: usize = 256;
 
-/// Attempts at one record, at most.
+/// Maximum number of attempts per record.
 const MAX_ATTEMPTS: u32 = 4;
 
-/// What the adapter needs to know. [`KinesisConfig::new`] sets the defaults named here.
+/// Configuration of the adapter. [`KinesisConfig::new`] sets the defaults named here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KinesisConfig {
     /// The stream's name. It must exist.
     pub stream: String,
-    /// How long a connection may take to be made, TLS included. Default: 0.7 s.
+    /// How long opening a connection may take, TLS included. Default: 0.7 s.
     pub connect_timeout: Duration,
-    /// How long one attempt may take. Default: 1.1 s, so that two fit into the budget.
+    /// How long one attempt may take. Default: 1.1 s; two fit into the budget.
     pub attempt_timeout: Duration,
     /// How long a record may take to be acknowledged, retries included. Default: 2.3 s.
     pub budget: Duration,
-    /// The wait before the second attempt, at the most; it doubles with each. Default: 100 ms.
+    /// Maximum wait before the second attempt. It doubles with each attempt. Default: 100 ms.
     pub backoff: Duration,
 }
 
@@ -71,9 +73,9 @@ impl KinesisConfig {
     }
 }
 
-/// Why the stream could not be reached. The log may still recover: appends will say.
+/// Why the stream could not be reached. The log may recover: appends will tell.
 #[derive(Debug, thiserror::Error)]
-#[error("stream {stream} was not reached: {message}")]
+#[error("could not reach stream {stream}: {message}")]
 pub struct KinesisWarmUpError {
     /// The stream asked for.
     pub stream: String,
@@ -86,12 +88,13 @@ pub struct KinesisWarmUpError {
 pub struct KinesisLog {
     config: KinesisConfig,
     client: Client,
-    /// Makes a new connection for each call.
+    /// Opens a new connection for each call.
     fresh: Client,
 }
 
 impl KinesisLog {
-    /// The stream, with credentials and endpoint of `sdk`. It connects when it is first used: see [`Self::warm_up`].
+    /// The stream, with the credentials and endpoint of `sdk`. It connects on first use: see
+    /// [`Self::warm_up`].
     #[must_use]
     pub fn new(config: KinesisConfig, sdk: &SdkConfig) -> Self {
         let timeouts = TimeoutConfig::builder()
@@ -109,18 +112,18 @@ impl KinesisLog {
         Self { config, client: Client::from_conf(settings.build()), fresh }
     }
 
-    /// Another stream of the same account, through the same connections.
+    /// Another stream of the same account, over the same connections.
     #[must_use]
     pub fn beside(&self, stream: &str) -> Self {
         Self { config: KinesisConfig { stream: stream.to_owned(), ..self.config.clone() }, ..self.clone() }
     }
 
-    /// Calls `PutRecords` without a record, so that a connection is there and credentials are known before the first
-    /// request. Kinesis refuses that as invalid, once it knows who asks; unlike describing the stream, it needs no
-    /// permission but the one to append.
+    /// Calls `PutRecords` without a record, to open a connection and load credentials before the
+    /// first request. Kinesis rejects that as invalid after it authenticated us. Unlike describing
+    /// the stream, this needs no permission besides appending.
     ///
     /// # Errors
-    /// When the stream cannot be used yet. The caller may log this and begin.
+    /// When the stream is unavailable. The caller may log this and start.
     pub async fn warm_up(&self) -> Result<(), KinesisWarmUpError> {
         let call = self.client.put_records().stream_name(&self.config.stream).set_records(Some(Vec::new()));
         match call.send().await {
@@ -133,20 +136,21 @@ impl KinesisLog {
         }
     }
 
-    /// Sends the records of one request until each is acknowledged, has failed for good, or time is up.
+    /// Sends the records of one request until each is acknowledged or has failed permanently, or
+    /// time is up.
     fn append_request<'a>(
         &'a self,
         records: &'a [LogRecord],
         request: Vec<usize>,
-    ) -> impl Stream<Item = Settled> + Send + 'a {
+    ) -> impl Stream<Item = RecordResult> + Send + 'a {
         let pending = request.into_iter().map(|index| Pending { index, copies: 0 }).collect();
         let deadline = Instant::now() + self.config.budget;
         let first = Round { pending, attempts: 0, backoff: Duration::ZERO, deadline, is_connection_sound: true };
-        stream::unfold(first, move |round| self.play(records, round)).flat_map(stream::iter)
+        stream::unfold(first, move |round| self.call(records, round)).flat_map(stream::iter)
     }
 
-    /// One call; gives what it settled and what is left.
-    async fn play(&self, records: &[LogRecord], mut round: Round) -> Option<(Vec<Settled>, Round)> {
+    /// Makes one call. Returns the final results and the next round.
+    async fn call(&self, records: &[LogRecord], mut round: Round) -> Option<(Vec<RecordResult>, Round)> {
         if round.pending.is_empty() {
             return None;
         }
@@ -176,7 +180,7 @@ impl KinesisLog {
         Some((settled, Round { pending: left, ..round }))
     }
 
-    /// Calls `PutRecords` for what is pending: one result each, in that order.
+    /// Calls `PutRecords` for the pending records. Returns one result per record, in order.
     async fn put(&self, records: &[LogRecord], round: &mut Round) -> Vec<Result<(), AppendError>> {
         let client = if round.is_connection_sound { &self.client } else { &self.fresh };
         let mut call = client.put_records().stream_name(&self.config.stream);
@@ -207,7 +211,7 @@ impl KinesisLog {
 }
 
 impl DurableLog for KinesisLog {
-    fn append_each<'a>(&'a self, records: &'a [LogRecord]) -> impl Stream<Item = Settled> + Send + 'a {
+    fn append_each<'a>(&'a self, records: &'a [LogRecord]) -> impl Stream<Item = RecordResult> + Send + 'a {
         let Plan { requests, refused } = plan(&self.config.stream, records);
         let requests = requests.into_iter().map(|request| Box::pin(self.append_request(records, request)));
         stream::select(stream::iter(refused), stream::select_all(requests))
@@ -218,7 +222,7 @@ impl DurableLog for KinesisLog {
     }
 }
 
-/// What is left of a request.
+/// The rest of a request.
 struct Round {
     pending: Vec<Pending>,
     attempts: u32,
@@ -232,18 +236,19 @@ struct Round {
 /// A record that is not acknowledged yet.
 struct Pending {
     index: usize,
-    /// Failed attempts that may have arrived.
+    /// How many failed attempts may have arrived.
     copies: u32,
 }
 
-/// Which records go together, and which cannot go at all.
+/// Which records share a request, and which cannot be sent.
 struct Plan {
     requests: Vec<Vec<usize>>,
-    refused: Vec<Settled>,
+    refused: Vec<RecordResult>,
 }
 
-/// Where a record of a lane goes: Kinesis gives each shard a range of 128-bit hashes, which by itself are MD5 of the key, and a lane has its part
-/// of them. `None` leaves it to Kinesis.
+/// The explicit hash key of a record in a lane. Kinesis assigns each shard a range of 128-bit
+/// hashes, by default MD5 of the key; each lane gets its share of them. `None` leaves the hash to
+/// Kinesis.
 fn hash_key(record: &LogRecord) -> Option<u128> {
     let Lane { index, of } = record.lane;
     if of < 2 {
@@ -253,7 +258,8 @@ fn hash_key(record: &LogRecord) -> Option<u128> {
     Some(u128::MAX / u128::from(of) * u128::from(index) + hash / u128::from(of))
 }
 
-/// Cuts the records into requests within the API's limits, in their order, each as full as its followers allow.
+/// Splits the records into requests within the API's limits, in order. Each request is as full as
+/// the next record allows.
 fn plan(stream: &str, records: &[LogRecord]) -> Plan {
     let mut requests: Vec<Vec<usize>> = Vec::new();
     let mut refused = Vec::new();
@@ -261,7 +267,7 @@ fn plan(stream: &str, records: &[LogRecord]) -> Plan {
     for (index, record) in records.iter().enumerate() {
         let bytes = record.key.len() + record.value.len();
         if bytes > MAX_RECORD_BYTES || record.key.chars().count() > MAX_KEY_CHARS {
-            let message = format!("over {MAX_RECORD_BYTES} B with its key, or its key over {MAX_KEY_CHARS} characters");
+            let message = format!("over {MAX_RECORD_BYTES} B with its key, or a key over {MAX_KEY_CHARS} characters");
             let attempt = Attempt::new(stream, record, "RecordTooLarge", message);
             refused.push((index, Err(AppendError::TooLarge(Attempt { copies: 0, ..attempt }))));
             continue;
@@ -280,8 +286,9 @@ fn plan(stream: &str, records: &[LogRecord]) -> Plan {
     Plan { requests, refused }
 }
 
-/// What the answer says of each record. An entry is acknowledged if it has a sequence number and no error. The entries
-/// correspond to the records by their place alone, so that an answer of another length acknowledges nothing.
+/// The result of each record, from the answer. An entry is acknowledged if it has a sequence number
+/// and no error. Entries match records only by their position, so an answer of another length
+/// acknowledges nothing.
 fn settle<'a>(
     stream: &str,
     records: impl ExactSizeIterator<Item = &'a LogRecord>,
@@ -289,7 +296,7 @@ fn settle<'a>(
 ) -> Vec<Result<(), AppendError>> {
     let (asked, answered) = (records.len(), answer.records().len());
     if asked != answered {
-        let message = format!("{asked} records were sent and {answered} answered");
+        let message = format!("{asked} records were sent, but the answer has {answered}");
         let failure = Failure::new(Class::Unavailable, 1, "Unanswered", message);
         return records.map(|record| Err(failure.of(stream, record))).collect();
     }
@@ -306,7 +313,8 @@ fn settle<'a>(
     records.zip(answer.records()).map(settle_one).collect()
 }
 
-/// What a failed call means to each of its records. Whatever is not known to be lasting counts as unavailable.
+/// What a failed call means for each of its records. Any error that is not known to be permanent
+/// counts as unavailable.
 fn classify(error: SdkError<PutRecordsError>) -> Failure {
     let code = error.code().map(str::to_owned);
     let is_refused = error.raw_response().is_some_and(|response| response.status().is_client_error());
@@ -323,13 +331,13 @@ fn classify(error: SdkError<PutRecordsError>) -> Failure {
         Some(code) if DENIALS.contains(&code) => Class::Denied,
         _ => Class::Unavailable,
     };
-    // What was refused with a 4xx, or never sent, is not there.
+    // Records refused with a 4xx, or never sent, are not in the stream.
     let copies = u32::from(!(is_refused || is_unsent));
     Failure::new(class, copies, code.as_deref().unwrap_or(kind), message)
 }
 
-/// By record or by call: the shard's or stream's rate, KMS's rate, the API's rate (API reference of `PutRecords`, and
-/// "Common errors").
+/// Per record or per call: the rate limit of the shard, the stream, KMS or the API (API reference
+/// of `PutRecords`, and "Common errors").
 fn is_throttling(code: &str) -> bool {
     let codes = [
         "ProvisionedThroughputExceededException",
@@ -342,7 +350,8 @@ fn is_throttling(code: &str) -> bool {
     codes.contains(&code)
 }
 
-/// We may not, or who we are cannot be told (API reference of `PutRecords`, and "Common errors").
+/// Access is denied, or our identity is unknown (API reference of `PutRecords`, and "Common
+/// errors").
 const DENIALS: [&str; 12] = [
     "AccessDeniedException",
     "KMSAccessDeniedException",
@@ -358,10 +367,10 @@ const DENIALS: [&str; 12] = [
     "UnrecognizedClientException",
 ];
 
-/// Why one or several records were not acknowledged.
+/// Why one or more records were not acknowledged.
 struct Failure {
     class: Class,
-    /// How many copies may be there all the same.
+    /// How many copies may exist anyway.
     copies: u32,
     code: String,
     message: String,

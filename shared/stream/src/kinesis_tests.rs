@@ -1,4 +1,5 @@
-//! Requests as a property, answers entry by entry, and the whole against a small Kinesis on loopback.
+//! Property tests of requests, tests of answers entry by entry, and the adapter against a small
+//! fake Kinesis on loopback.
 
 use super::*;
 
@@ -37,7 +38,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn requests_hold_every_fitting_record_once_in_order_within_limits_and_full(sizes in sizes()) {
+    fn requests_are_full_ordered_and_within_limits(sizes in sizes()) {
         let bytes = Bytes::from(vec![0; MAX_RECORD_BYTES]);
         let of = |&size: &usize| LogRecord::new("k", bytes.slice(..size));
         let records: Vec<LogRecord> = sizes.iter().map(of).collect();
@@ -67,7 +68,7 @@ fn failed(code: &str) -> PutRecordsResultEntry {
 }
 
 #[test]
-fn an_entry_is_acknowledged_only_with_a_sequence_number_and_no_error() {
+fn only_a_sequence_number_without_error_acknowledges() {
     let both = PutRecordsResultEntry::builder().sequence_number("1").error_code("InternalFailure").build();
     let neither = PutRecordsResultEntry::builder().shard_id("shardId-0").build();
     let entries = [done(), failed("ProvisionedThroughputExceededException"), failed("InternalFailure"), both, neither];
@@ -93,7 +94,7 @@ fn an_answer_of_another_length_acknowledges_nothing() {
     }
 }
 
-/// A log at `address` with short times.
+/// A log at `address` with a short backoff.
 fn log_at(address: std::net::SocketAddr) -> KinesisLog {
     let sdk = SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -107,7 +108,8 @@ fn log_at(address: std::net::SocketAddr) -> KinesisLog {
 
 type Calls = Arc<Mutex<Vec<Vec<String>>>>;
 
-/// A Kinesis that answers each call by what `answer` makes of its number and keys. It keeps the keys of each call.
+/// A fake Kinesis that answers each call with `answer` of its number and keys. It records the keys
+/// of each call.
 async fn small_kinesis(
     answer: impl Fn(usize, &[String]) -> Response + Clone + Send + Sync + 'static,
 ) -> (KinesisLog, Calls) {
@@ -130,7 +132,7 @@ async fn small_kinesis(
     (log_at(address), calls)
 }
 
-/// An answer with an error code for each key for which there is one.
+/// An answer with these error codes by key.
 fn entries(keys: &[String], code: impl Fn(&str) -> Option<&'static str>) -> Response {
     let entry = |key: &String| match code(key) {
         None => json!({"SequenceNumber": "1", "ShardId": "shardId-0"}),
@@ -148,7 +150,7 @@ fn refusal(status: StatusCode, code: &str) -> Response {
 const THROTTLED: &str = "ProvisionedThroughputExceededException";
 
 #[tokio::test]
-async fn only_the_entries_that_failed_are_sent_again_and_each_result_keeps_its_place() {
+async fn only_failed_entries_are_sent_again() {
     let (log, calls) = small_kinesis(|call, keys| {
         entries(keys, |key| match key {
             "b" if call < 3 => Some(THROTTLED),
@@ -158,13 +160,13 @@ async fn only_the_entries_that_failed_are_sent_again_and_each_result_keeps_its_p
     })
     .await;
     let results = log.append(&records(&["a", "b", "c", "d"])).await;
-    // what failed inside Kinesis may be there all the same; what was throttled is not
+    // a record that failed inside Kinesis may be there anyway; a throttled one is not
     assert_eq!(results, [Ok(Ack::ONCE), Ok(Ack::ONCE), Ok(Ack::ONCE), Ok(Ack { copies: 2 })]);
     assert_eq!(*calls.lock().unwrap(), [vec!["a", "b", "c", "d"], vec!["b", "d"], vec!["b"]]);
 }
 
 #[tokio::test]
-async fn lasting_throttling_by_entry_or_by_call_ends_as_throttled_in_time() {
+async fn lasting_throttling_ends_as_throttled_in_time() {
     for by_call in [false, true] {
         let (log, calls) = small_kinesis(move |_, keys| match by_call {
             false => entries(keys, |key| (key == "b").then_some(THROTTLED)),
@@ -182,7 +184,7 @@ async fn lasting_throttling_by_entry_or_by_call_ends_as_throttled_in_time() {
 }
 
 #[tokio::test]
-async fn what_a_failed_call_means() {
+async fn failed_calls_are_classified_by_code() {
     for (status, code, reason, copies, retried) in [
         (StatusCode::BAD_REQUEST, "AccessDeniedException", "denied", 0, false),
         (StatusCode::BAD_REQUEST, "KMSAccessDeniedException", "denied", 0, false),
@@ -197,7 +199,7 @@ async fn what_a_failed_call_means() {
         assert_eq!((error.reason(), error.attempt().code.as_str()), (reason, code), "{error}");
         let calls = calls.lock().unwrap().len();
         assert_eq!(calls > 1, retried, "{code}: {calls} calls");
-        // on a slow machine the budget may end before the attempts do
+        // on a slow machine, the budget may run out before the attempts do
         assert!(error.attempt().copies <= copies && (error.attempt().copies > 0) == (copies > 0), "{error:?}");
     }
 }
@@ -216,14 +218,14 @@ async fn an_oversize_record_fails_alone() {
 }
 
 #[tokio::test]
-async fn nothing_to_append_is_no_call() {
+async fn an_empty_append_makes_no_call() {
     let (log, calls) = small_kinesis(|_, keys| entries(keys, |_| None)).await;
     assert!(log.append(&[]).await.is_empty());
     assert!(calls.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
-async fn nobody_there_is_unavailable() {
+async fn a_refused_connection_is_unavailable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let log = log_at(listener.local_addr().unwrap());
     drop(listener);
@@ -232,8 +234,9 @@ async fn nobody_there_is_unavailable() {
     assert!(log.warm_up().await.is_err());
 }
 
-/// A server of raw connections: the first answer of each is good; of a connection that is `stale` every later request
-/// gets no answer (`hang`), or the end of the connection. The second number counts connections.
+/// A server that answers the first request of each connection. The first `stale` connections then
+/// go dead: a later request gets no answer (`hang`) or a closed connection. Also returns the number
+/// of connections.
 async fn freezing(stale: u32, hang: bool) -> (KinesisLog, Arc<AtomicU32>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let log = log_at(listener.local_addr().unwrap());
@@ -257,7 +260,7 @@ async fn freezing(stale: u32, hang: bool) -> (KinesisLog, Arc<AtomicU32>) {
                         return;
                     }
                     if requests == 1 && number < stale {
-                        // so that as many connections as there are requests at a time come into the pool
+                        // let concurrent requests put several connections into the pool
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                     socket.write_all(answer.as_bytes()).await.unwrap();
@@ -276,10 +279,10 @@ async fn a_pool_of_dead_connections_costs_one_attempt() {
         let warm = futures::future::join_all((0..3).map(|_| log.append(&one))).await;
         assert!(warm.iter().flatten().all(Result::is_ok), "{warm:?}");
         let pooled = connections.load(Ordering::SeqCst);
-        // as after a thaw: all that are in the pool are dead
+        // as after a thaw: every connection in the pool is dead
         let results = log.append(&one).await;
         assert_eq!(results, [Ok(Ack { copies: 2 })], "hang {hang}, {pooled} connections before");
-        assert_eq!(connections.load(Ordering::SeqCst), pooled + 1, "the second attempt took a new connection");
+        assert_eq!(connections.load(Ordering::SeqCst), pooled + 1, "the second attempt opened a new connection");
     }
 }
 
@@ -288,7 +291,7 @@ async fn a_service_that_hangs_is_unavailable_within_the_budget() {
     let (log, _) = freezing(u32::MAX, true).await;
     let one = records(&["a"]);
     assert!(log.append(&one).await[0].is_ok());
-    // no connection answers any more, not even a new one
+    // no connection answers any longer, not even a new one
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let log = log_at(listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -305,7 +308,7 @@ async fn a_service_that_hangs_is_unavailable_within_the_budget() {
 }
 
 #[tokio::test]
-async fn warming_up_appends_nothing_and_says_what_is_wrong() {
+async fn warm_up_appends_nothing_and_reports_the_error() {
     let (log, calls) = small_kinesis(|_, _| refusal(StatusCode::BAD_REQUEST, "ValidationException")).await;
     log.warm_up().await.unwrap();
     assert_eq!(*calls.lock().unwrap(), [Vec::<String>::new()]);
@@ -315,7 +318,7 @@ async fn warming_up_appends_nothing_and_says_what_is_wrong() {
 }
 
 #[test]
-fn the_default_times_leave_room_for_a_second_attempt_within_the_patience_of_the_failover() {
+fn default_times_leave_room_for_a_second_attempt() {
     let config = KinesisConfig::new("s");
     assert!(config.connect_timeout < config.attempt_timeout);
     assert!(config.attempt_timeout * 2 <= config.budget);
@@ -324,7 +327,7 @@ fn the_default_times_leave_room_for_a_second_attempt_within_the_patience_of_the_
 
 proptest! {
     #[test]
-    fn a_lane_has_its_own_part_of_the_hashes(keys in proptest::collection::vec("[a-z0-9]{1,30}", 1..20), lanes in 2..6u16) {
+    fn each_lane_has_its_share_of_the_hashes(keys in proptest::collection::vec("[a-z0-9]{1,30}", 1..20), lanes in 2..6u16) {
         for (key, index) in keys.iter().zip((0..lanes).cycle()) {
             let hash = hash_key(&LogRecord { lane: Lane::new(index, lanes), ..record(key) }).unwrap();
             prop_assert_eq!(hash / (u128::MAX / u128::from(lanes)), u128::from(index));

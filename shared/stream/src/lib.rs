@@ -1,12 +1,14 @@
 //! The durable log that `ingest` appends to.
 //!
-//! [`DurableLog`] is the port: one call takes many records and answers one result per record. [`KafkaLog`]
-//! is its adapter for Kafka and Amazon MSK, [`KinesisLog`] the one for Kinesis, and [`Log`] is either, by
-//! configuration. [`Failover`] appends to a primary and a standby. [`bootstrap`] finds the brokers.
+//! [`DurableLog`] is the port: one call takes many records and returns one result per record.
+//! [`KafkaLog`] is the adapter for Kafka and Amazon MSK, [`KinesisLog`] the one for Kinesis, and
+//! [`Log`] is either one, by configuration. [`Failover`] appends to a primary and a standby.
+//! [`bootstrap`] finds the brokers.
 //!
-//! This crate moves bytes and says what became of them. It must not decide which topic or stream a record goes to, look
-//! inside a value, read the environment, or call a record durable before a log has acknowledged it.
-//! Policy (which logs, which region, what to tell the device) belongs to its callers.
+//! This crate moves bytes and reports the result. It must not decide which topic or stream a record
+//! goes to, look inside a value, or read the environment. It must not call a record durable before
+//! a log has acknowledged it. Policy (which logs, which region, what to tell the device) belongs to
+//! the callers.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -22,4 +24,4 @@ pub use choice::{Log, LogConfig, LogWarmUpError};
 pub use failover::{Appended, Failover, Fate, Policy, Role};
 pub use kafka::{ConnectError, KafkaConfig, KafkaLog, KafkaSecurity, WarmUpError};
 pub use kinesis::{KinesisConfig, KinesisLog};
-pub use log::{Ack, AppendError, Attempt, DurableLog, Lane, LogRecord, Settled};
+pub use log::{Ack, AppendError, Attempt, DurableLog, Lane, LogRecord, RecordResult};

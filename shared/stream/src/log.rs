@@ -1,7 +1,7 @@
-//! The port of the durable log: what a record is, how it is appended, how an append can fail.
+//! The port of the durable log: what a record is, how it is appended, and how an append can fail.
 //!
-//! An append never fails as a call: it answers one result per record, since some may be durable while others
-//! are not. The port makes no routing decision and chooses no partition.
+//! An append never fails as a call. It returns one result per record, because some may be durable
+//! while others are not. The port makes no routing decision and chooses no partition.
 
 use std::fmt;
 use std::future::Future;
@@ -10,24 +10,25 @@ use std::pin::pin;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 
-/// One record of the log.
+/// A record of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogRecord {
-    /// The session id. Records of one key keep their order on a healthy log.
+    /// The session id. Records with one key keep their order on a healthy log.
     pub key: String,
-    /// The encoded envelope, passed on unread.
+    /// The encoded envelope. Never read here.
     pub value: Bytes,
-    /// Which part of the log it goes to, if that is well.
+    /// Where it goes while that part of the log is healthy.
     pub lane: Lane,
 }
 
-/// A part of a log's partitions (of a stream's hash keys): records that may wait for different things go to different lanes,
-/// so that one that waits holds up none of another lane. A log that has fewer partitions than lanes has one lane.
+/// A share of a log's partitions, or of a stream's hash keys. Records that may wait for different
+/// destinations use different lanes, so one that waits does not block another lane. A log with
+/// fewer partitions than lanes has one lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lane {
-    /// Which one, less than `of`.
+    /// The lane's index, less than `of`.
     pub index: u16,
-    /// How many there are, at least 1.
+    /// The number of lanes, at least 1.
     pub of: u16,
 }
 
@@ -35,7 +36,7 @@ impl Lane {
     /// The whole log.
     pub const WHOLE: Self = Self { index: 0, of: 1 };
 
-    /// Lane `index` of `of`; with less than two there is just one.
+    /// Lane `index` of `of`; the whole log if `of` is less than 2.
     #[must_use]
     pub fn new(index: u16, of: u16) -> Self {
         if of < 2 { Self::WHOLE } else { Self { index: index % of, of } }
@@ -43,30 +44,31 @@ impl Lane {
 }
 
 impl LogRecord {
-    /// A record that may go anywhere.
+    /// A record that may go to any lane.
     #[must_use]
     pub fn new(key: impl Into<String>, value: impl Into<Bytes>) -> Self {
         Self { key: key.into(), value: value.into(), lane: Lane::WHOLE }
     }
 }
 
-/// A log that has a record safely once it has acknowledged it.
+/// A log that stores a record durably before it acknowledges it.
 pub trait DurableLog: Send + Sync {
-    /// Appends the records, all at once, and answers each one's index and result as soon as it is known, in any
-    /// order, once. A record that the stream ends without naming is not acknowledged.
+    /// Appends all records at once. Yields each record's index and result once, as soon as it is
+    /// known, in any order. A record that the stream never yields is not acknowledged.
     ///
-    /// `Ok` means that the log acknowledged the record as durable. An error means that it *may* not be
-    /// there: a record whose acknowledgement was lost is reported as failed, so appending it again must
-    /// be harmless to the reader. To drop the stream is to wait no longer; records may still arrive.
-    fn append_each<'a>(&'a self, records: &'a [LogRecord]) -> impl Stream<Item = Settled> + Send + 'a;
+    /// `Ok` means that the log acknowledged the record as durable. An error means that the record
+    /// *may* not be there: one whose acknowledgement was lost is reported as failed. So appending
+    /// it again must be harmless to readers. Dropping the stream stops waiting; records may still
+    /// arrive.
+    fn append_each<'a>(&'a self, records: &'a [LogRecord]) -> impl Stream<Item = RecordResult> + Send + 'a;
 
-    /// How many copies of a record one append can leave in the log, at the most: the attempts that it makes by
-    /// itself and that may each arrive.
+    /// The maximum number of copies that one append can leave in the log: each attempt that the
+    /// adapter makes by itself may arrive.
     fn max_copies(&self) -> u32 {
         1
     }
 
-    /// Appends the records, waits for all results and answers them in the order of the records.
+    /// Appends the records, waits for all results and returns them in the order of the records.
     fn append(&self, records: &[LogRecord]) -> impl Future<Output = Vec<Result<Ack, AppendError>>> + Send {
         async move {
             let mut results: Vec<_> =
@@ -80,35 +82,37 @@ pub trait DurableLog: Send + Sync {
     }
 }
 
-/// A record's index among those of its append, and what became of it.
-pub type Settled = (usize, Result<Ack, AppendError>);
+/// The index of a record in its append, and its result.
+pub type RecordResult = (usize, Result<Ack, AppendError>);
 
-/// A record is durable.
+/// An acknowledgement: the record is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ack {
-    /// How many copies of the record the log may hold: 1, and one more for each failed attempt before that may
-    /// have arrived all the same.
+    /// How many copies of the record the log may hold: 1, plus one for each earlier failed attempt
+    /// that may have arrived anyway.
     pub copies: u32,
 }
 
 impl Ack {
-    /// Acknowledged at the first attempt.
+    /// Acknowledged on the first attempt.
     pub const ONCE: Self = Self { copies: 1 };
 }
 
-/// Why a record was not acknowledged, by what the caller can do about it.
+/// Why a record was not acknowledged, grouped by what the caller can do about it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// The record can never fit; sending it again is useless.
+    /// The record can never fit. Do not retry.
     #[error("record too large: {0}")]
     TooLarge(Attempt),
-    /// Backpressure: the local queue is full or the log limits our rate. Not an outage; try later.
+    /// Backpressure: the local queue is full, or the log limits our rate. Not an outage; retry
+    /// later.
     #[error("log throttled: {0}")]
     Throttled(Attempt),
-    /// No acknowledgement in time: broker or leader lost, too few replicas, time-out. Try again or elsewhere.
+    /// No acknowledgement in time: broker or leader lost, too few replicas, time-out. Retry, here
+    /// or elsewhere.
     #[error("log unavailable: {0}")]
     Unavailable(Attempt),
-    /// The log knows us and refuses, or cannot establish who we are. An operator is needed.
+    /// The log denies us access, or cannot tell who we are. An operator must act.
     #[error("log denied: {0}")]
     Denied(Attempt),
 }
@@ -121,7 +125,7 @@ impl AppendError {
         Self::Unavailable(Attempt { copies, ..Attempt::new("log", record, "Unanswered", message) })
     }
 
-    /// What was asked and answered.
+    /// The failed attempt.
     #[must_use]
     pub fn attempt(&self) -> &Attempt {
         match self {
@@ -131,7 +135,7 @@ impl AppendError {
         }
     }
 
-    /// The same, with another number of copies that may be there all the same.
+    /// The same error with another number of copies that may exist anyway.
     #[must_use]
     pub fn with_copies(mut self, copies: u32) -> Self {
         match &mut self {
@@ -142,7 +146,7 @@ impl AppendError {
         self
     }
 
-    /// The class as a bounded word, fit for a metric's dimension.
+    /// The kind of error as one of a few words, for a metric's dimension.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
@@ -154,27 +158,27 @@ impl AppendError {
     }
 }
 
-/// One append that was not acknowledged: what was asked, and what the log answered.
+/// An append that was not acknowledged: the request, and the log's answer.
 ///
-/// It holds sizes instead of the bytes: a session id in an error text would spread members' traces.
+/// It holds sizes, not bytes: a session id in an error text would leak what members watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// The topic or stream.
     pub log: String,
-    /// Length of the key, bytes.
+    /// Size of the key, bytes.
     pub key_bytes: usize,
-    /// Length of the value, bytes.
+    /// Size of the value, bytes.
     pub value_bytes: usize,
-    /// The log's own name for the error, such as `NotEnoughReplicas`.
+    /// The log's name for the error, such as `NotEnoughReplicas`.
     pub code: String,
-    /// The log's own words.
+    /// The log's message.
     pub message: String,
-    /// How many copies of the record the log may hold all the same.
+    /// How many copies of the record the log may hold anyway.
     pub copies: u32,
 }
 
 impl Attempt {
-    /// Describes a failed append of `record` to `log`, which may have arrived once.
+    /// A failed append of `record` to `log` that may have arrived once.
     #[must_use]
     pub fn new(
         log: impl Into<String>,

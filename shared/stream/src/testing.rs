@@ -1,28 +1,29 @@
-//! A log in memory for the tests of callers: it keeps the order of effects and refuses what it is told to.
+//! An in-memory log for the tests of callers. It records effects in order and refuses what a test
+//! tells it to.
 //!
-//! A test notes its own steps in the same order ([`RecordingLog::note`]), so that "durable before
-//! acknowledged" becomes an assertion on one list. No function may be wired to it.
+//! A test can add its own steps to the same list ([`RecordingLog::note`]). Then "durable before
+//! acknowledged" is an assertion on one list. No function may use it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::stream::{self, Stream, StreamExt};
 
-use crate::log::{Ack, AppendError, DurableLog, LogRecord, Settled};
+use crate::log::{Ack, AppendError, DurableLog, LogRecord, RecordResult};
 
-/// One thing that happened, in order.
+/// One effect.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// The record was acknowledged.
     Appended(LogRecord),
     /// The record was refused with this error.
     Refused(LogRecord, AppendError),
-    /// Something the test noted, such as the answer to a request.
+    /// A step the test noted, such as the answer to a request.
     Noted(String),
 }
 
 type Choice = dyn Fn(&LogRecord) -> Option<AppendError> + Send + Sync;
 
-/// A [`DurableLog`] that records what it is given. Clones share one list of effects.
+/// A [`DurableLog`] that records its calls. Clones share one list of effects.
 #[derive(Clone)]
 pub struct RecordingLog {
     effects: Arc<Mutex<Vec<Effect>>>,
@@ -42,12 +43,12 @@ impl RecordingLog {
         Self { effects: Arc::default(), refuse: Arc::new(refuse) }
     }
 
-    /// Notes a step of the test among the effects.
+    /// Adds a step of the test to the effects.
     pub fn note(&self, what: impl Into<String>) {
         self.push(Effect::Noted(what.into()));
     }
 
-    /// Everything that happened so far, in order.
+    /// All effects so far, in order.
     #[must_use]
     pub fn effects(&self) -> Vec<Effect> {
         self.effects.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -77,7 +78,7 @@ impl Default for RecordingLog {
 }
 
 impl DurableLog for RecordingLog {
-    fn append_each<'a>(&'a self, records: &'a [LogRecord]) -> impl Stream<Item = Settled> + Send + 'a {
+    fn append_each<'a>(&'a self, records: &'a [LogRecord]) -> impl Stream<Item = RecordResult> + Send + 'a {
         stream::iter(records.iter().cloned().enumerate()).map(|(index, record)| match (self.refuse)(&record) {
             None => {
                 self.push(Effect::Appended(record));

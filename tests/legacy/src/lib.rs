@@ -1,11 +1,14 @@
-//! A small synchronous viewing history, to migrate from: the system that a team has before it has Playhead.
+//! A small synchronous viewing history: the legacy system that a team has before Playhead.
 //!
-//! It takes the events of the contract (`POST /v1/events`, also gzip) and writes each session's events to its own table before it answers
-//! `200 {"ok":true,"stored":n,"refused":m}`. `GET /v1/profiles/{p}/sessions/{s}` answers a session, in a form and units of its own, and `GET
-//! /v1/profiles/{p}/sessions` all of a profile. It authenticates nobody, since it stands behind what does.
+//! It accepts the events of the contract (`POST /v1/events`, also gzip). It writes each session's
+//! events to its own table before it answers `200 {"ok":true,"stored":n,"refused":m}`.
+//! `GET /v1/profiles/{p}/sessions/{s}` returns a session, in its own form and units, and
+//! `GET /v1/profiles/{p}/sessions` all sessions of a profile. It authenticates no one: whatever is
+//! in front of it does.
 //!
-//! What a session comes to it computes in its own way, which agrees with Playhead's on everything that both know, unless it is told to
-//! make mistakes. It shares with Playhead the rules for what a good event is ([`playback::edge`]), and nothing else.
+//! It computes a session in its own way. The result agrees with Playhead's on every field that both
+//! know, unless a bug is switched on. It shares only the rules for valid events with Playhead
+//! ([`playback::edge`]).
 
 mod behaviour;
 mod table;
@@ -34,19 +37,19 @@ use table::{Arrived, Table};
 use tokio::net::TcpListener;
 use viewing::Kept;
 
-/// From its answers to Playhead's fields, as `compare` wants to be told (`LEGACY_MAPPING`).
+/// The mapping of its answers to Playhead's fields, for `compare` (`LEGACY_MAPPING`).
 pub const MAPPING: &str = include_str!("../mapping.json");
 
-/// A running service. It ends with the runtime.
+/// A running service. It stops with the runtime.
 #[derive(Debug)]
 pub struct Legacy {
     /// Its base URL, without a slash at its end.
     pub url: String,
     behaviour: Arc<RwLock<Behaviour>>,
-    given: Given,
+    answers: AnswerLog,
 }
 
-/// A service that has its address already, and no table yet: who connects waits.
+/// A service that has an address but no table yet. Connections wait.
 #[derive(Debug)]
 pub struct Listening {
     /// Its base URL, without a slash at its end.
@@ -54,74 +57,75 @@ pub struct Listening {
     listener: TcpListener,
 }
 
-/// An answer as it left the service.
+/// An answer that the service sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answered {
-    /// Its status.
+    /// The status.
     pub status: StatusCode,
-    /// Its header `content-type`, if it is text.
+    /// The header `content-type`, if it is text.
     pub content_type: Option<String>,
-    /// Its body.
+    /// The body.
     pub body: Bytes,
 }
 
-/// Answers by the header `x-request-id` of their requests.
-type Given = Arc<Mutex<BTreeMap<String, Answered>>>;
+/// Answers by the `x-request-id` header of their requests.
+type AnswerLog = Arc<Mutex<BTreeMap<String, Answered>>>;
 
-/// What its requests need.
+/// The state that requests share.
 #[derive(Clone)]
 struct Service {
     table: Table,
     behaviour: Arc<RwLock<Behaviour>>,
-    given: Given,
+    answers: AnswerLog,
 }
 
 impl Legacy {
-    /// Starts it on a free port of the loopback interface. Its table is made if it is not there.
+    /// Starts it on a free loopback port, and creates its table if it does not exist.
     ///
     /// # Errors
-    /// If no port is to be had, or no table.
+    /// If there is no free port, or the table cannot be created.
     pub async fn start(sdk: &SdkConfig, table: &str) -> Result<Self> {
         Self::listen().await?.serve(sdk, table).await
     }
 
-    /// Takes a free port of the loopback interface, for who has to tell its address before there is a table.
+    /// Takes a free loopback port, for callers that need the address before there is a table.
     ///
     /// # Errors
-    /// If no port is to be had.
+    /// If there is no free port.
     pub async fn listen() -> Result<Listening> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("a port for the legacy service")?;
+        let listener =
+            TcpListener::bind(("127.0.0.1", 0)).await.context("cannot bind a port for the legacy service")?;
         Ok(Listening { url: format!("http://{}", listener.local_addr()?), listener })
     }
 
-    /// What it has answered to the requests with a header `x-request-id`, by that.
+    /// Its answers so far, by the `x-request-id` header of their requests.
     #[must_use]
     pub fn answered(&self) -> BTreeMap<String, Answered> {
-        self.given.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Where it lists the sessions of a profile, as `compare` wants to be told (`LEGACY_SESSIONS_URL`).
+    /// The URL of a profile's sessions, for `compare` (`LEGACY_SESSIONS_URL`).
     #[must_use]
     pub fn sessions_url(&self) -> String {
         sessions_url(&self.url)
     }
 
-    /// Behaves like this from the next request on.
+    /// Changes its behaviour from the next request on.
     pub fn behave(&self, behaviour: Behaviour) {
         *self.behaviour.write().unwrap_or_else(PoisonError::into_inner) = behaviour;
     }
 }
 
 impl Listening {
-    /// Serves from this table, which is made if it is not there.
+    /// Serves from this table, and creates it if it does not exist.
     ///
     /// # Errors
-    /// If it cannot be made.
+    /// If the table cannot be created.
     pub async fn serve(self, sdk: &SdkConfig, table: &str) -> Result<Legacy> {
         let Self { url, listener } = self;
-        let (behaviour, given) = (Arc::<RwLock<Behaviour>>::default(), Given::default());
+        let (behaviour, answers) = (Arc::<RwLock<Behaviour>>::default(), AnswerLog::default());
         let table = Table::open(sdk, table).await?;
-        let service = Service { table, behaviour: Arc::clone(&behaviour), given: Arc::clone(&given) };
+        let service = Service { table, behaviour: Arc::clone(&behaviour), answers: Arc::clone(&answers) };
         let app = Router::new()
             .route("/v1/events", post(take))
             .route("/v1/profiles/{profile}/sessions", get(list))
@@ -130,10 +134,10 @@ impl Listening {
             .layer(middleware::from_fn_with_state(service.clone(), remember))
             .with_state(service);
         tokio::spawn(async { axum::serve(listener, app).await });
-        Ok(Legacy { url, behaviour, given })
+        Ok(Legacy { url, behaviour, answers })
     }
 
-    /// As [`Legacy::sessions_url`].
+    /// See [`Legacy::sessions_url`].
     #[must_use]
     pub fn sessions_url(&self) -> String {
         sessions_url(&self.url)
@@ -150,7 +154,7 @@ impl Service {
     }
 }
 
-/// What went wrong, as the caller sees it.
+/// An error, as the caller sees it.
 struct Failed(StatusCode, String);
 
 impl IntoResponse for Failed {
@@ -170,7 +174,7 @@ async fn behave(State(service): State<Service>, request: Request, next: Next) ->
     let Behaviour { delay, failure, .. } = service.behaviour();
     tokio::time::sleep(delay).await;
     match failure {
-        Some(status) => Failed(status, "as was asked for".to_owned()).into_response(),
+        Some(status) => Failed(status, "switched on by the test".to_owned()).into_response(),
         None => next.run(request).await,
     }
 }
@@ -183,7 +187,7 @@ async fn remember(State(service): State<Service>, request: Request, next: Next) 
     let body = to_bytes(body, usize::MAX).await.map_err(anyhow::Error::from)?;
     let content_type = parts.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let answered = Answered { status: parts.status, content_type: content_type.map(str::to_owned), body: body.clone() };
-    service.given.lock().unwrap_or_else(PoisonError::into_inner).insert(id, answered);
+    service.answers.lock().unwrap_or_else(PoisonError::into_inner).insert(id, answered);
     Ok(Response::from_parts(parts, body.into()))
 }
 

@@ -1,4 +1,5 @@
-//! The service's own table: one item a session, one attribute an event, written by update expressions.
+//! The service's table: one item per session, one attribute per event, written by update
+//! expressions.
 
 use crate::viewing::{Kept, Viewing};
 use anyhow::{Context as _, Result};
@@ -9,7 +10,8 @@ use aws_sdk_dynamodb::types::{
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// Events in one update: its expression must stay below 4 KB. Source: DynamoDB developer guide, "Limits".
+/// Maximum number of events in one update, to keep its expression below 4 KB. Source: DynamoDB
+/// developer guide, "Limits".
 const EVENTS_IN_AN_UPDATE: usize = 50;
 
 type Item = HashMap<String, AttributeValue>;
@@ -20,7 +22,7 @@ pub(crate) struct Table {
     name: String,
 }
 
-/// Events of one session that came in one request, in the order in which they stood there.
+/// Events of one session in one request, in their order.
 pub(crate) struct Arrived {
     pub(crate) profile: String,
     pub(crate) session: String,
@@ -28,7 +30,7 @@ pub(crate) struct Arrived {
 }
 
 impl Table {
-    /// The table, made if it is not there.
+    /// Opens the table, and creates it if it does not exist.
     pub(crate) async fn open(sdk: &SdkConfig, name: &str) -> Result<Self> {
         let client = Client::new(sdk);
         let key = |attribute: &str, kind| KeySchemaElement::builder().attribute_name(attribute).key_type(kind).build();
@@ -47,12 +49,12 @@ impl Table {
             .await;
         match created {
             Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_in_use_exception()) => {}
-            created => drop(created.with_context(|| format!("making the table {name}"))?),
+            created => drop(created.with_context(|| format!("cannot create the table {name}"))?),
         }
         Ok(Self { client, name: name.to_owned() })
     }
 
-    /// Keeps events that came at `now`, Unix milliseconds. Answers which of them were there already.
+    /// Stores events received at `now`, Unix milliseconds. Returns those that were stored already.
     pub(crate) async fn keep(&self, arrived: &Arrived, now: u64) -> Result<BTreeSet<u16>> {
         let mut again = BTreeSet::new();
         for chunk in arrived.events.chunks(EVENTS_IN_AN_UPDATE) {
@@ -128,7 +130,7 @@ fn key(profile: &str, session: &str) -> Item {
     HashMap::from([("profile".to_owned(), text(profile)), ("session".to_owned(), text(session))])
 }
 
-/// The sequence number in the name of an event's attribute.
+/// The sequence number in an event attribute's name.
 fn seq_of(name: &str) -> Option<u16> {
     name.strip_prefix('e')?.parse().ok()
 }

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::Duration;
 use stream::testing::RecordingLog;
-use stream::{AppendError, Attempt, Failover, LogRecord, Policy, Settled};
+use stream::{AppendError, Attempt, Failover, LogRecord, Policy, RecordResult};
 
 /// What a legacy system was asked.
 type Asked = Arc<Mutex<Vec<(HeaderMap, Vec<u8>)>>>;
@@ -137,7 +137,7 @@ async fn a_stranger_gets_no_shadow() {
 struct Silent;
 
 impl DurableLog for Silent {
-    fn append_each<'a>(&'a self, _: &'a [LogRecord]) -> impl futures::Stream<Item = Settled> + Send + 'a {
+    fn append_each<'a>(&'a self, _: &'a [LogRecord]) -> impl futures::Stream<Item = RecordResult> + Send + 'a {
         futures::stream::pending()
     }
 }

@@ -13,7 +13,7 @@ use playback::routing::Override;
 use serde::Serialize;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use stream::{Ack, DurableLog, Failover, KafkaConfig, KafkaLog, KafkaSecurity, LogRecord, Policy, Role, Settled};
+use stream::{Ack, DurableLog, Failover, KafkaConfig, KafkaLog, KafkaSecurity, LogRecord, Policy, RecordResult, Role};
 
 /// Appends of each kind before those that are measured.
 const WARM_UP: usize = 200;
@@ -120,7 +120,7 @@ fn records(body: &[u8]) -> Result<Vec<LogRecord>> {
 struct Memory;
 
 impl DurableLog for Memory {
-    fn append_each<'a>(&'a self, records: &'a [LogRecord]) -> impl Stream<Item = Settled> + Send + 'a {
+    fn append_each<'a>(&'a self, records: &'a [LogRecord]) -> impl Stream<Item = RecordResult> + Send + 'a {
         futures::stream::iter((0..records.len()).map(|index| (index, Ok(Ack::ONCE))))
     }
 }

@@ -18,7 +18,7 @@ fn share() -> impl Strategy<Value = Share> {
     (0..=BUCKETS).prop_map(Share)
 }
 
-/// A share and one that is not below it.
+/// Two shares, the smaller one first.
 fn shares() -> impl Strategy<Value = (Share, Share)> {
     (share(), share()).prop_map(|(a, b)| (a.min(b), a.max(b)))
 }
@@ -27,14 +27,14 @@ const ID: &str = "[a-z0-9][a-zA-Z0-9_.:-]{0,63}";
 
 proptest! {
     #[test]
-    fn a_profile_is_on_the_path_that_its_bucket_says(salt in ID, profile in ID, (a, b) in shares()) {
+    fn a_profiles_bucket_decides_its_path(salt in ID, profile in ID, (a, b) in shares()) {
         let bucket = bucket(&salt, &profile);
         prop_assert!(bucket < BUCKETS);
         let expected = if bucket < a.0 { Path::Async } else if bucket < b.0 { Path::Shadow } else { Path::Legacy };
         let rollout = rollout(&salt, a, b);
         prop_assert_eq!(rollout.path(&profile), expected);
         let of_all = Path::ALL.into_iter().map(|path| rollout.share_of(path).buckets());
-        prop_assert_eq!(of_all.sum::<u16>(), BUCKETS, "the shares of the paths are those of everybody");
+        prop_assert_eq!(of_all.sum::<u16>(), BUCKETS, "the shares of the paths add up to 100%");
         prop_assert!(rollout.share_of(expected) > Share::NONE);
     }
 
@@ -64,12 +64,12 @@ proptest! {
     }
 
     #[test]
-    fn a_share_is_read_back_as_it_is_written(share in share()) {
+    fn share_round_trips(share in share()) {
         prop_assert_eq!(share.to_string().parse(), Ok(share));
     }
 
     #[test]
-    fn a_rollout_is_read_back_as_it_is_written(salt in ID, (a, b) in shares(), ids in prop::collection::btree_set(ID, 0..6)) {
+    fn rollout_round_trips(salt in ID, (a, b) in shares(), ids in prop::collection::btree_set(ID, 0..6)) {
         let mut always = Lists::default();
         for (index, id) in ids.into_iter().enumerate() {
             [&mut always.legacy, &mut always.shadow, &mut always.r#async][index % 3].insert(id);
@@ -79,12 +79,13 @@ proptest! {
     }
 
     #[test]
-    fn reading_any_share_never_panics(text in ".{0,12}") {
+    fn parsing_any_share_never_panics(text in ".{0,12}") {
         let _ = text.parse::<Share>();
     }
 }
 
-/// Pearson's chi-square over 100 groups of 100 buckets: its mean is 99 and its standard deviation 14, and the ids and salts are fixed.
+/// Pearson's chi-square over 100 groups of 100 buckets. Its mean is 99 and its standard deviation
+/// 14. The ids and salts are fixed.
 #[test]
 fn buckets_are_even() {
     for salt in ["2026-11", "a", "spring"] {
@@ -113,9 +114,9 @@ fn a_share_holds_its_percentage_of_profiles() {
     }
 }
 
-/// Of those who are async under one salt, the share that is async under another is that of everybody.
+/// Of the profiles that are async under one salt, the usual share is async under another.
 #[test]
-fn another_salt_reshuffles() {
+fn another_salt_reshuffles_buckets() {
     let share: Share = "10%".parse().unwrap();
     let (one, other) = (rollout("2026-11", share, share), rollout("2026-12", share, share));
     let all: Vec<String> = profiles().collect();
@@ -126,18 +127,18 @@ fn another_salt_reshuffles() {
 }
 
 #[test]
-fn moves_name_who_moves_and_nobody_else() {
+fn moves_list_exactly_the_profiles_that_move() {
     let (old, new) = (rollout("s", Share::NONE, Share::NONE), rollout("s", "30%".parse().unwrap(), Share::ALL));
     let all: Vec<String> = profiles().take(1000).collect();
     let moves: Vec<Move<'_>> = old.moves(&new, all.iter().map(String::as_str)).collect();
-    assert_eq!(moves.len(), 1000, "each of them leaves the legacy path");
+    assert_eq!(moves.len(), 1000, "every profile leaves the legacy path");
     assert!(moves.iter().all(|one| one.from == Path::Legacy && one.to == new.path(one.profile_id)));
     assert!(moves.iter().any(|one| one.to == Path::Async) && moves.iter().any(|one| one.to == Path::Shadow));
     assert_eq!(new.moves(&new, all.iter().map(String::as_str)).count(), 0);
 }
 
 #[test]
-fn what_a_person_leaves_out_has_its_default() {
+fn omitted_fields_have_defaults() {
     let all_legacy = parsed(json!({"salt": "s"})).unwrap();
     assert_eq!((all_legacy.async_share(), all_legacy.shadow_share()), (Share::NONE, Share::NONE));
     let no_shadow = parsed(json!({"salt": "s", "async": "12.5%"})).unwrap();
@@ -146,7 +147,7 @@ fn what_a_person_leaves_out_has_its_default() {
 }
 
 #[test]
-fn shares_are_percentages_of_two_decimals() {
+fn shares_are_percentages_with_at_most_two_decimals() {
     let check = |text: &str, expected: Option<u16>| {
         assert_eq!(text.parse::<Share>().ok().map(Share::buckets), expected, "{text}");
     };
@@ -162,7 +163,7 @@ fn shares_are_percentages_of_two_decimals() {
 }
 
 #[test]
-fn what_is_refused_names_its_field() {
+fn an_invalid_rollout_names_its_field() {
     let check = |form: Value, expected: &[&str]| {
         let error = parsed(form.clone()).unwrap_err();
         assert!(expected.iter().all(|word| error.contains(word)), "{form}: {error}");
@@ -188,7 +189,7 @@ fn what_is_refused_names_its_field() {
     );
 }
 
-/// The file was made by another implementation: its own text says how.
+/// Another implementation made the file; its own text says how.
 #[test]
 fn golden_vectors_hold() {
     let vectors: Value = serde_json::from_str(include_str!("../../../../events/rollout/vectors.json")).unwrap();

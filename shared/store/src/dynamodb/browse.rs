@@ -1,6 +1,7 @@
-//! Walking through views across profiles, for who compares two tables. Eventually consistent, since what is compared has long settled.
+//! Walks through views across profiles, for comparisons. Reads are eventually consistent, because
+//! compared sessions settled long ago.
 //!
-//! A view that cannot be read is logged, counted and left out: it stops no walk.
+//! An unreadable view is logged, counted and skipped: it does not stop the walk.
 
 use super::Views;
 use super::error::classify;
@@ -10,51 +11,52 @@ use playback::history::Row;
 use playback::session::SessionId;
 use playback::view::View;
 
-/// Where a view is, and where a walk stopped.
+/// The place of a view in the table, or where a walk stopped.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
-    /// Whose it is: `pk`.
+    /// The profile: `pk`.
     pub profile_id: String,
-    /// `<ULID>#<home>` for what the home region folded, `<ULID>#<home>#<writer>` for a part that another region did.
+    /// `<ULID>#<home>` for what the home region folded, `<ULID>#<home>#<writer>` for a part.
     pub sk: String,
 }
 
-/// A view and where it is.
+/// A view and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlacedView {
-    /// Where it is.
+    /// Its place.
     pub place: Place,
-    /// Which session it is of.
+    /// The session.
     pub session_id: SessionId,
-    /// What was folded there.
+    /// The folded state.
     pub view: View,
 }
 
 /// A page of a walk through the table.
 #[derive(Debug, Clone, Default)]
 pub struct ViewsPage {
-    /// The views of a profile come together and in the order of their sort keys, though one page may end within a profile.
+    /// Grouped by profile and sorted by sort key. A page may end inside a profile.
     pub views: Vec<PlacedView>,
-    /// Views that cannot be read.
+    /// How many views could not be read.
     pub unreadable: u64,
-    /// Where to go on; `None` at the end of the table.
+    /// Where to continue; `None` at the end of the table.
     pub next: Option<Place>,
 }
 
 impl Place {
-    /// The place of what a session's home region folded.
+    /// The place of the view that a session's home region folds.
     pub fn of(profile_id: &str, session_id: &SessionId) -> Self {
         Self { profile_id: profile_id.to_owned(), sk: item::view_sk(session_id, &session_id.home) }
     }
 
-    /// Whether it is of a part that another region folded while the home was drained.
+    /// Whether it holds a part that another region folded while the home was draining.
     pub fn is_part(&self) -> bool {
         self.sk.matches('#').count() > 1
     }
 }
 
 impl Views {
-    /// The views after `after` (from the beginning if that is `None`) in the table's own order of profiles; looks at `limit` items.
+    /// The views after `after` (`None`: from the start), in the table's order of profiles. Reads up
+    /// to `limit` items.
     ///
     /// # Errors
     /// When the table cannot be read.
@@ -95,7 +97,7 @@ impl Views {
         let mut page = ViewsPage::default();
         for item in items {
             let Some(place) = place(&item) else { continue };
-            // Registers and marks are none.
+            // Not a view: a register or the erasure's mark.
             if place.profile_id.starts_with(AFTER_SESSIONS) || place.sk.starts_with(AFTER_SESSIONS) {
                 continue;
             }
@@ -105,7 +107,7 @@ impl Views {
                     page.views.push(PlacedView { place, session_id: SessionId { ulid, home }, view });
                 }
                 Err(fault) => {
-                    tracing::error!(table = self.table, sk = place.sk, %fault, "left out a view that cannot be read");
+                    tracing::error!(table = self.table, sk = place.sk, %fault, "skipped an unreadable view");
                     page.unreadable += 1;
                 }
             }

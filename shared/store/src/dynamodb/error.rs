@@ -1,10 +1,10 @@
-//! From the SDK's errors to the port's.
+//! Converts the SDK's errors to the port's.
 
 use crate::table::{Fault, StoreError};
 use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 
-/// The codes by which DynamoDB asks for less.
-/// Source: DynamoDB developer guide, "Error handling with DynamoDB".
+/// Error codes that mean throttling. Source: DynamoDB developer guide, "Error handling with
+/// DynamoDB".
 const THROTTLES: [&str; 4] =
     ["ProvisionedThroughputExceededException", "RequestLimitExceeded", "ThrottlingException", "Throttling"];
 

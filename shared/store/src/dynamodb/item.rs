@@ -1,4 +1,4 @@
-//! How keys and views stand in items.
+//! The layout of keys and views in items.
 
 use crate::table::{Fault, Stored};
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -9,12 +9,12 @@ use playback::view::{UnreadableView, View};
 use std::collections::HashMap;
 use ulid::Ulid;
 
-/// An item as the SDK gives it.
+/// An item of the SDK.
 pub(super) type Item = HashMap<String, AttributeValue>;
 
 /// Sorts after every session and before `~erased`: no ULID begins with `~`.
 pub(super) const AFTER_SESSIONS: &str = "~";
-/// The sort key of the erasure's mark.
+/// The sort key of the mark of an erasure.
 pub(super) const ERASED: &str = "~erased";
 const HIDDEN: &str = "~hidden";
 
@@ -26,7 +26,8 @@ pub(super) fn number(value: u64) -> AttributeValue {
     AttributeValue::N(value.to_string())
 }
 
-/// The sort key of what the region `writer` folds of a session: the view, if it is at home there, else a part of it.
+/// The sort key under which the region `writer` folds a session: the view if the session is at home
+/// there, else a part.
 pub(super) fn view_sk(session: &SessionId, writer: &Home) -> String {
     let SessionId { ulid, home } = session;
     if home == writer { format!("{ulid}#{home}") } else { format!("{ulid}#{home}#{writer}") }
@@ -62,7 +63,7 @@ pub(super) fn stored(item: &Item) -> Result<Stored, Fault> {
     Ok(Stored { view: View::unpack(packed.as_ref())?, version })
 }
 
-/// Reads a row of a session: whose it is, and what it says.
+/// Reads a row of a session.
 pub(super) fn row(item: &Item) -> Result<(Ulid, Row), Fault> {
     let corrupt = |what: &str| UnreadableView::Corrupt(what.to_owned());
     let (ulid, rest) = get_text(item, "sk").and_then(|sk| sk.split_once('#')).ok_or_else(|| corrupt("sk"))?;
@@ -71,7 +72,7 @@ pub(super) fn row(item: &Item) -> Result<(Ulid, Row), Fault> {
         let hidden = item.get("hidden").and_then(|value| value.as_bool().ok()).ok_or_else(|| corrupt("hidden"))?;
         return Ok((ulid, Row::Hidden(*hidden)));
     }
-    // `<home>` or `<home>#<writer>`: a part that another region folded while the home was drained.
+    // `<home>`, or `<home>#<writer>` for a part that another region folded.
     let home = rest.split('#').next().unwrap_or(rest).parse().map_err(|_| corrupt("sk"))?;
     Ok((ulid, Row::Part { home, view: stored(item)?.view }))
 }

@@ -1,6 +1,7 @@
-//! What a member asks: history, continue watching, a title's bookmark; and what a member says: hide, unhide, erase.
+//! The member's queries (history, continue watching, a title's bookmark) and commands (hide,
+//! unhide, erase).
 //!
-//! A row that cannot be read is logged and left out: one bad item must not hide all others from a member.
+//! An unreadable row is logged and skipped: one bad item must not hide the others from a member.
 
 use super::Views;
 use super::error::classify;
@@ -18,28 +19,29 @@ use std::time::Duration;
 use tokio::time::Instant;
 use ulid::Ulid;
 
-/// The most sessions in one page.
+/// Maximum number of sessions in a page.
 pub const MAX_PAGE: usize = 100;
-/// Rows that one request looks at before it answers with what it has: bounds the time that hidden and erased
-/// sessions can cost.
+/// How many rows one request reads before it answers with what it has. Bounds the time spent on
+/// hidden and erased sessions.
 const MAX_ROWS: usize = 2_000;
-/// The newest sessions that continue watching looks at.
+/// How many of the newest sessions continue watching reads.
 const CONTINUE_SESSIONS: usize = 500;
-/// The newest sessions of a title that its bookmark looks at.
+/// How many of a title's newest sessions its bookmark reads.
 const BOOKMARK_SESSIONS: usize = 200;
-/// Items in one BatchWriteItem. Source: DynamoDB API reference, BatchWriteItem.
+/// Maximum number of items in one BatchWriteItem. Source: DynamoDB API reference, BatchWriteItem.
 const BATCH_WRITE_ITEMS: usize = 25;
 const UNPROCESSED_PAUSE: Duration = Duration::from_millis(50);
 
-/// Where a page ended; opaque to members. It names no profile, so that it opens no other's history.
+/// Where a page ended; opaque to members. It names no profile, so it cannot open another profile's
+/// history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageToken {
     last: Ulid,
 }
 
-/// A text that no page gave as its `next_page_token`.
+/// Not a `next_page_token`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be a `next_page_token` as an earlier page gave it")]
+#[error("must be the `next_page_token` of an earlier page")]
 pub struct MalformedPageToken;
 
 impl fmt::Display for PageToken {
@@ -59,12 +61,12 @@ impl FromStr for PageToken {
     }
 }
 
-/// A page of the history to read.
+/// A request for a page of the history.
 #[derive(Debug, Clone, Copy)]
 pub struct Request {
-    /// Sessions at most, 1 to [`MAX_PAGE`].
+    /// Maximum number of sessions, 1 to [`MAX_PAGE`].
     pub limit: usize,
-    /// Where the page before ended.
+    /// Where the previous page ended.
     pub after: Option<PageToken>,
     /// Whether hidden sessions are listed too.
     pub include_hidden: bool,
@@ -73,14 +75,14 @@ pub struct Request {
 /// Sessions, newest first.
 #[derive(Debug, Clone)]
 pub struct HistoryPage {
-    /// At most as many as asked for; fewer do not mean that there are no more.
+    /// At most as many as requested. Fewer does not mean that there are no more.
     pub entries: Vec<Entry>,
-    /// Where to go on; `None` at the end.
+    /// Where to continue; `None` at the end.
     pub next: Option<PageToken>,
 }
 
 impl Views {
-    /// A page of a profile's history, newest first; a page never splits a session.
+    /// Reads a page of a profile's history, newest first. A page never splits a session.
     ///
     /// # Errors
     /// When the table cannot be read.
@@ -89,7 +91,8 @@ impl Views {
         self.newest(profile_id, request.limit, request.after, listed).await
     }
 
-    /// The newest session of each title, unless it is hidden or completed; of the newest 500 sessions.
+    /// The newest session of each title, unless it is hidden or completed. Reads the newest 500
+    /// sessions.
     ///
     /// # Errors
     /// When the table cannot be read.
@@ -100,8 +103,8 @@ impl Views {
         Ok(entries)
     }
 
-    /// The session of a title that was heard of last, of its newest 200; hidden ones count, since hiding is about the
-    /// list and not about where to resume.
+    /// The session of a title that was received last, of its newest 200. Hidden ones count: hiding
+    /// concerns the list, not where to resume.
     ///
     /// # Errors
     /// When the table cannot be read.
@@ -132,8 +135,8 @@ impl Views {
         Ok(history::bookmark(entries.into_iter().filter(|entry| !entry.is_erased(erased_at))))
     }
 
-    /// Hides a session or shows it again, as of `at` (Unix milliseconds); what was said later wins, in whatever order it
-    /// arrives. The session need not be there yet.
+    /// Hides a session or shows it again, as of `at` (Unix milliseconds). The later command wins,
+    /// in whatever order they arrive. The session need not exist yet.
     ///
     /// # Errors
     /// When the table cannot be written.
@@ -148,11 +151,13 @@ impl Views {
         self.set_register(profile_id, item::hidden_sk(session), "changed_at", at, attribute).await
     }
 
-    /// Erases everything up to `at` (Unix milliseconds): marks it first, which is what readers go by, and then deletes
-    /// until `deadline`. Answers whether everything is deleted; calling again goes on.
+    /// Erases everything up to `at` (Unix milliseconds). First it writes a mark that readers
+    /// respect, then it deletes until `deadline`. Returns whether everything is deleted; call again
+    /// to continue.
     ///
     /// # Errors
-    /// When the table cannot be written; once the mark is there, reads are right whatever happens after it.
+    /// When the table cannot be written. Once the mark is stored, reads are right whatever happens
+    /// next.
     pub async fn erase(&self, profile_id: &str, at: u64, deadline: Instant) -> Result<bool, StoreError> {
         self.set_register(profile_id, ERASED.to_owned(), "erased_at", at, None).await?;
         let mut before = AFTER_SESSIONS.to_owned();
@@ -178,7 +183,8 @@ impl Views {
         }
     }
 
-    /// Until when the profile's history is erased, Unix milliseconds; `None` if it never was.
+    /// The time up to which the profile's history is erased, Unix milliseconds; `None` if it never
+    /// was.
     ///
     /// # Errors
     /// When the table cannot be read.
@@ -195,7 +201,7 @@ impl Views {
         Ok(answer.item.as_ref().and_then(|item| item::get_number(item, "erased_at")))
     }
 
-    /// The newest sessions for which `listed` holds and that are not erased.
+    /// The newest sessions that are `listed` and not erased.
     async fn newest(
         &self,
         profile_id: &str,
@@ -209,7 +215,7 @@ impl Views {
         let (mut items, mut more) = first;
         loop {
             let mut rows: Vec<(Ulid, Row)> = items.iter().filter_map(|item| self.readable(profile_id, item)).collect();
-            // The last session may have rows beyond those read.
+            // The last session may have more rows than were read.
             let cut = if more { items.last().and_then(ulid_of) } else { None };
             rows.retain(|(ulid, _)| Some(*ulid) != cut);
             let last_whole = rows.last().map(|(ulid, _)| *ulid);
@@ -235,8 +241,9 @@ impl Views {
         }
     }
 
-    /// Up to `limit` rows of sessions (fewer where a megabyte is full) with sort keys below `before`, newest first, and
-    /// whether there are more. Consistent, so that what a member just hid is hidden.
+    /// Up to `limit` session rows with sort keys below `before`, newest first, and whether there
+    /// are more. DynamoDB may return fewer, at 1 MB. The read is consistent, so what a member just
+    /// hid is hidden.
     async fn rows_before(&self, profile_id: &str, before: &str, limit: usize) -> Result<(Vec<Item>, bool), StoreError> {
         let answer = self
             .client
@@ -255,8 +262,8 @@ impl Views {
         Ok((answer.items.unwrap_or_default(), more))
     }
 
-    /// Sets a register's clock, and the attribute that it is about, if what it holds was said earlier than `at`. Names go
-    /// by placeholders, since DynamoDB reserves words (`hidden` is one) in expressions.
+    /// Sets a register's clock and attribute, if the register was last set before or at `at`. Uses
+    /// placeholders for names, since some, such as `hidden`, are reserved words in DynamoDB.
     async fn set_register(
         &self,
         profile_id: &str,
@@ -285,14 +292,14 @@ impl Views {
         match result {
             Ok(_) => Ok(()),
             Err(error) => match error.as_service_error() {
-                // Something later was said already: it stays.
+                // A later command was stored already: it wins.
                 Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(()),
                 _ => Err(classify("UpdateItem", subject, error)),
             },
         }
     }
 
-    /// Deletes a batch of items; `false` when the deadline came first.
+    /// Deletes a batch of items; `false` if the deadline passed first.
     async fn delete_batch(&self, profile_id: &str, keys: &[Item], deadline: Instant) -> Result<bool, StoreError> {
         let subject = || self.of_profile(profile_id);
         let mut wanted = Vec::with_capacity(keys.len());
@@ -323,7 +330,7 @@ impl Views {
         item::row(item)
             .inspect_err(|fault| {
                 let sk = item::get_text(item, "sk").unwrap_or_default();
-                tracing::error!(table = self.table, profile_id, sk, %fault, "left out an item that cannot be read");
+                tracing::error!(table = self.table, profile_id, sk, %fault, "skipped an unreadable item");
             })
             .ok()
     }
@@ -339,8 +346,8 @@ fn ulid_of(item: &Item) -> Option<Ulid> {
     parse_ulid(ulid)
 }
 
-/// Whether an erasure up to `at` covers a stored item: by the time in its key, or by when its view began. What cannot be
-/// read and is not old by its key stays.
+/// Whether an erasure up to `at` covers a stored item, by the time in its key or by when its view
+/// began. An unreadable item stays unless its key is old enough.
 fn is_covered(item: &Item, at: u64) -> bool {
     let by_key = ulid_of(item).is_some_and(|ulid| ulid.timestamp_ms() <= at);
     by_key || matches!(item::row(item), Ok((_, Row::Part { view, .. })) if view.started_at <= at)
@@ -351,7 +358,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn page_tokens_round_trip_and_nothing_else_is_one() {
+    fn page_tokens_round_trip_and_other_text_is_rejected() {
         let token = PageToken { last: Ulid::from_parts(1_790_000_000_000, 42) };
         assert_eq!(token.to_string().parse(), Ok(token));
         for text in ["", "x", "MQ", "!!!!", &BASE64_URL_SAFE_NO_PAD.encode("101ARZ3NDEKTSV4RRFFQ69G5FA")] {

@@ -1,9 +1,9 @@
-//! The table `views` in DynamoDB: one table, whose items are keyed by profile and session.
+//! The table `views` in DynamoDB. Items are keyed by profile and session.
 //!
 //! | `sk` | item |
 //! |---|---|
 //! | `<ULID>#<home>` | the session's view: `version`, `title_id` (for the index), `view` (packed) |
-//! | `<ULID>#<home>#<writer>` | the part of the same session that another region folded: the same attributes |
+//! | `<ULID>#<home>#<writer>` | a part of the session that another region folded: the same attributes |
 //! | `<ULID>#~hidden` | the member hid this session: `hidden`, `changed_at` |
 //! | `~erased` | the member erased everything up to `erased_at` |
 
@@ -27,13 +27,15 @@ use std::time::Duration;
 pub struct Views {
     client: Client,
     table: String,
-    /// The region that writes.
+    /// The region that writes here.
     writer: Home,
 }
 
 impl Views {
-    /// The table `table`, written to in the name of the region `writer`: each region has items of its own, and reads all. Attempts are short and few: the caller's batch is delivered again anyway. With every call of a
-    /// batch of 500 sessions hanging, its answer still comes within 45 s, before `process` is cut off at 60 s.
+    /// The table `table`, written to by the region `writer`. Each region writes its own items and
+    /// reads all. Attempts are few and short, because the caller's batch is redelivered anyway.
+    /// Even if every call for a batch of 500 sessions hangs, the answer comes within 45 s, before
+    /// `process` times out at 60 s.
     pub fn new(sdk: &aws_config::SdkConfig, table: impl Into<String>, writer: Home) -> Self {
         let config = aws_sdk_dynamodb::config::Builder::from(sdk)
             .retry_config(
@@ -53,8 +55,8 @@ impl Views {
         Self { client: Client::from_conf(config), table: table.into(), writer }
     }
 
-    /// Opens the connection (TLS and credentials are most of a cold function's first call) by reading a key that is
-    /// never there.
+    /// Opens the connection by reading a key that never exists. TLS and credentials are most of a
+    /// cold function's first call.
     ///
     /// # Errors
     /// When the table cannot be read.

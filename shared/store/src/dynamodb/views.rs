@@ -1,4 +1,4 @@
-//! The port [`ViewTable`] on DynamoDB.
+//! [`ViewTable`] on DynamoDB.
 
 use super::Views;
 use super::error::classify;
@@ -14,11 +14,11 @@ use playback::view::View;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-/// Keys in one BatchGetItem. Source: DynamoDB API reference, BatchGetItem.
+/// Maximum number of keys in one BatchGetItem. Source: DynamoDB API reference, BatchGetItem.
 const BATCH_GET_KEYS: usize = 100;
-/// BatchGetItem calls under way at once.
+/// Concurrent BatchGetItem calls.
 const CONCURRENT_READS: usize = 8;
-/// How often keys that DynamoDB left unprocessed are asked for again, with a pause that doubles.
+/// How often to request keys that DynamoDB left unprocessed. The pause doubles each time.
 const UNPROCESSED_ROUNDS: u32 = 5;
 const UNPROCESSED_PAUSE: Duration = Duration::from_millis(25);
 
@@ -87,7 +87,8 @@ impl Views {
         keys.iter().map(one).collect()
     }
 
-    /// Reads up to [`BATCH_GET_KEYS`] items by their primary keys, asking again for what DynamoDB left unprocessed.
+    /// Reads up to [`BATCH_GET_KEYS`] items by their primary keys, and retries what DynamoDB left
+    /// unprocessed.
     async fn get_all(&self, keys: Vec<Item>) -> Result<Found, StoreError> {
         let mut found = Found::default();
         let mut wanted = keys;
@@ -118,7 +119,7 @@ impl Views {
         Ok(found)
     }
 
-    /// Reads items by their primary keys, however many; one that cannot be had fails the call.
+    /// Reads any number of items by their primary keys; fails if any of them is unavailable.
     pub(super) async fn get_items(&self, keys: Vec<Item>) -> Result<Vec<Item>, StoreError> {
         let batches: Vec<_> = keys.chunks(BATCH_GET_KEYS).map(|batch| self.get_all(batch.to_vec())).collect();
         let mut batches = stream::iter(batches).buffered(CONCURRENT_READS);
@@ -143,7 +144,7 @@ impl Views {
     }
 }
 
-/// What BatchGetItem found, and what it left unprocessed, by (`pk`, `sk`).
+/// The items that BatchGetItem found, and the keys it left unprocessed, by (`pk`, `sk`).
 #[derive(Default)]
 struct Found {
     items: HashMap<(String, String), Item>,

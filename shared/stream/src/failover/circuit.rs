@@ -1,43 +1,47 @@
-//! The circuit to the primary log: whether the next append goes there, as a pure state machine.
+//! The circuit to the primary log decides whether the next append goes there. A pure state machine.
 //!
-//! It is handed the time and the randomness, so that it does nothing between two calls: an environment that was
-//! frozen for an hour goes on where it stood. It knows no log and no record, and must not wait for anything.
+//! The caller passes in the time and the randomness, and nothing happens between two calls. So an
+//! environment that was frozen for an hour continues where it was. The circuit knows no log and no
+//! record, and must not wait for anything.
 //!
 //! ```text
-//!            a run, or a share of a window, of failed appends
-//!   closed ───────────────────────────────────────────────────▶ open ◀──┐
-//!      ▲                                                          │     │ a failed one
-//!      │                                             a good probe ▼     │
-//!      └──────────────────────────────────────────────────── half-open ─┘
-//!                      several good ones in a row
+//!        a run of failed appends, or a share of a window
+//!   closed ──────────────────────────────────────────────▶ open ◀──┐
+//!      ▲                                                    │       │ failed probe
+//!      │                                         good probe ▼       │
+//!      └─────────────────────────────────────────────── half-open ──┘
+//!                 several good probes in a row
 //! ```
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-/// When the circuit opens and how it comes back.
+/// When the circuit opens and how it closes again.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CircuitPolicy {
-    /// So many failed appends in a row open it. Default: 3.
+    /// This many failed appends in a row open it. Default: 3.
     pub run: u32,
-    /// How far back the share of failed appends is looked at. Default: 10 s.
+    /// The share of failed appends is taken over this time. Default: 10 s.
     pub window: Duration,
-    /// The share is of so many appends at the least, and of the newest so many at the most. Default: 10 and 100.
+    /// Minimum and maximum number of appends in the window. The newest ones count. Default: 10 and
+    /// 100.
     pub window_appends: (usize, usize),
-    /// The share of failed appends that opens it. Default: 0.5.
+    /// This share of failed appends opens it. Default: 0.5.
     pub share: f64,
-    /// So many good probes in a row close it. Default: 3.
+    /// This many good probes in a row close it. Default: 3.
     pub probes: u32,
-    /// From its opening to the first probe, and from a good probe to the next. Default: 1 s.
+    /// The time from opening to the first probe, and from a good probe to the next. Default: 1 s.
     pub rest: Duration,
-    /// Each failed probe doubles the time to the next, up to this. Default: 15 s.
+    /// Each failed probe doubles the time to the next probe, up to this. Default: 15 s.
     pub probe_interval_max: Duration,
-    /// How long a probe may take; later it tells nothing, since the environment may have been frozen. Default: 5 s.
+    /// How long a probe may take. A later result is ignored: the environment may have been frozen.
+    /// Default: 5 s.
     pub probe_timeout: Duration,
-    /// Opening again sooner than this after a closing doubles the time to the first probe. Default: 10 min.
+    /// If it opens again sooner than this after closing, the time to the first probe doubles.
+    /// Default: 10 min.
     pub calm: Duration,
-    /// Up to this. Default: 2 min.
+    /// Maximum time from opening to the first probe. Default: 2 min.
     pub rest_max: Duration,
 }
 
@@ -58,40 +62,41 @@ impl Default for CircuitPolicy {
     }
 }
 
-/// What an append to the primary says of it.
+/// What an append tells about the primary's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// It acknowledged.
+pub(super) enum Admission {
+    /// It acknowledged the records.
     Good,
-    /// It did not answer in time, or answered that it cannot or will not.
+    /// It did not answer in time, or was unavailable, or denied access.
     Failed,
-    /// Neither: it throttled, or a record could never fit. A log that says so is not away.
+    /// Neither: it throttled, or a record was too large. A log that answers so is up.
     Neither,
 }
 
-/// Where an append goes, and what its end is to be reported with.
+/// Where an append goes, with the ticket to report its result with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Route {
     /// To the primary.
     Primary(Ticket),
     /// To the standby.
     Standby {
-        /// For the case that the standby fails and the primary is tried as a last resort.
+        /// For trying the primary as a last resort, if the standby fails.
         last_resort: Ticket,
-        /// Present if the records are also to be appended to the primary, to see how it is.
+        /// Present if the records must also be appended to the primary, as a probe.
         probe: Option<Ticket>,
     },
 }
 
-/// What an append was begun as. A report from before the circuit last opened or closed changes nothing.
+/// The purpose an append was started for. Reports of appends started before the circuit last opened
+/// or closed are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ticket {
     epoch: u64,
-    kind: Kind,
+    purpose: Purpose,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum Purpose {
     Append,
     Probe(u64),
     LastResort,
@@ -100,11 +105,11 @@ enum Kind {
 /// Whether appends go to the primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CircuitState {
-    /// They do.
+    /// Appends go to the primary.
     Closed,
-    /// They do not; the last probe, if there was one, failed.
+    /// They go to the standby. The last probe, if any, failed.
     Open,
-    /// They do not; the last probe was good, and more are needed.
+    /// They go to the standby. The last probe was good; more good ones are needed.
     HalfOpen,
 }
 
@@ -118,39 +123,39 @@ impl fmt::Display for CircuitState {
     }
 }
 
-/// A change of state, and what brought it about.
+/// A change of state and its trigger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Transition {
     /// The state before.
     pub(super) from: CircuitState,
     /// The state now.
     pub(super) to: CircuitState,
-    /// Why.
-    pub(super) reason: Reason,
+    /// What caused it.
+    pub(super) trigger: Trigger,
 }
 
-/// What brought a change of state about.
+/// What caused a change of state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reason {
-    /// So many appends in a row failed.
+pub(super) enum Trigger {
+    /// This many appends in a row failed.
     Run(u32),
-    /// So many appends of so many in the window failed.
+    /// This many of this many appends in the window failed.
     Share(usize, usize),
-    /// So many probes in a row were good.
+    /// This many probes in a row were good.
     Good(u32),
     /// A probe failed.
     Failed,
 }
 
-impl Reason {
-    /// Whether an append that failed brought it about.
+impl Trigger {
+    /// Whether a failed append caused it.
     #[must_use]
     pub(super) fn is_failure(self) -> bool {
         !matches!(self, Self::Good(_))
     }
 }
 
-impl fmt::Display for Reason {
+impl fmt::Display for Trigger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Run(n) => write!(f, "{n} appends in a row failed"),
@@ -161,14 +166,14 @@ impl fmt::Display for Reason {
     }
 }
 
-/// See the module.
+/// The circuit. See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Circuit {
     policy: CircuitPolicy,
-    /// Counts openings and closings.
+    /// Counts the times it opened or closed.
     epoch: u64,
     state: State,
-    /// The time to the first probe, when it last opened.
+    /// The time to the first probe after it last opened.
     rest: Duration,
     closed_at: Option<Instant>,
 }
@@ -179,7 +184,7 @@ enum State {
     Open { good: u32, interval: Duration, next: Instant, probe: Probing },
 }
 
-/// The newest probe, and until when its report counts.
+/// The newest probe, and the deadline of its report.
 #[derive(Debug)]
 struct Probing {
     number: u64,
@@ -204,50 +209,56 @@ impl Circuit {
         }
     }
 
-    /// Where an append that begins now goes. At most one probe is under way at a time.
+    /// Where an append that starts now goes. At most one probe runs at a time.
     pub(super) fn route(&mut self, now: Instant) -> Route {
-        let ticket = |kind| Ticket { epoch: self.epoch, kind };
+        let ticket = |purpose| Ticket { epoch: self.epoch, purpose };
         match &mut self.state {
-            State::Closed { .. } => Route::Primary(ticket(Kind::Append)),
+            State::Closed { .. } => Route::Primary(ticket(Purpose::Append)),
             State::Open { next, probe, .. } => {
                 let is_due = *next <= now && probe.until.is_none_or(|until| until < now);
                 if is_due {
                     *probe = Probing { number: probe.number + 1, until: Some(now + self.policy.probe_timeout) };
                 }
-                let probe = is_due.then(|| ticket(Kind::Probe(probe.number)));
-                Route::Standby { last_resort: ticket(Kind::LastResort), probe }
+                let probe = is_due.then(|| ticket(Purpose::Probe(probe.number)));
+                Route::Standby { last_resort: ticket(Purpose::LastResort), probe }
             }
         }
     }
 
-    /// Takes note of how an append to the primary ended. `spread` is random, from 0 to 1: it keeps the probes of
-    /// environments apart that were cut off together.
-    pub(super) fn report(&mut self, now: Instant, spread: f64, ticket: Ticket, verdict: Verdict) -> Option<Transition> {
+    /// Records how an append to the primary ended. `spread` is random, from 0 to 1. It spreads out
+    /// the probes of environments that lost the primary at the same time.
+    pub(super) fn report(
+        &mut self,
+        now: Instant,
+        spread: f64,
+        ticket: Ticket,
+        admission: Admission,
+    ) -> Option<Transition> {
         if ticket.epoch != self.epoch {
             return None;
         }
         let from = self.state();
-        let reason = match ticket.kind {
-            Kind::Append => self.appended(now, spread, verdict),
-            Kind::Probe(number) => self.probed(now, spread, number, verdict),
-            Kind::LastResort => self.counted(now, verdict),
+        let trigger = match ticket.purpose {
+            Purpose::Append => self.appended(now, spread, admission),
+            Purpose::Probe(number) => self.probed(now, spread, number, admission),
+            Purpose::LastResort => self.counted(now, admission),
         };
         let to = self.state();
-        reason.filter(|_| from != to).map(|reason| Transition { from, to, reason })
+        trigger.filter(|_| from != to).map(|trigger| Transition { from, to, trigger })
     }
 
-    fn appended(&mut self, now: Instant, spread: f64, verdict: Verdict) -> Option<Reason> {
+    fn appended(&mut self, now: Instant, spread: f64, admission: Admission) -> Option<Trigger> {
         let State::Closed { run, recent } = &mut self.state else {
             return None;
         };
-        let failed = match verdict {
-            Verdict::Neither => return None,
-            Verdict::Good => false,
-            Verdict::Failed => true,
+        let failed = match admission {
+            Admission::Neither => return None,
+            Admission::Good => false,
+            Admission::Failed => true,
         };
         *run = if failed { *run + 1 } else { 0 };
         let (least, most) = self.policy.window_appends;
-        let is_old = |began: Instant| now.saturating_duration_since(began) > self.policy.window;
+        let is_old = |at: Instant| now.saturating_duration_since(at) > self.policy.window;
         while recent.len() >= most || recent.front().is_some_and(|(at, _)| is_old(*at)) {
             recent.pop_front();
         }
@@ -256,18 +267,18 @@ impl Circuit {
             return None;
         }
         let failures = recent.iter().filter(|(_, failed)| *failed).count();
-        let reason = if *run >= self.policy.run {
-            Reason::Run(*run)
+        let trigger = if *run >= self.policy.run {
+            Trigger::Run(*run)
         } else if recent.len() >= least && failures as f64 >= self.policy.share * recent.len() as f64 {
-            Reason::Share(failures, recent.len())
+            Trigger::Share(failures, recent.len())
         } else {
             return None;
         };
         self.open(now, spread);
-        Some(reason)
+        Some(trigger)
     }
 
-    fn probed(&mut self, now: Instant, spread: f64, number: u64, verdict: Verdict) -> Option<Reason> {
+    fn probed(&mut self, now: Instant, spread: f64, number: u64, admission: Admission) -> Option<Trigger> {
         let State::Open { interval, next, probe, .. } = &mut self.state else {
             return None;
         };
@@ -278,10 +289,10 @@ impl Circuit {
         if now > until {
             return None;
         }
-        let wait = match verdict {
-            Verdict::Good => self.policy.rest,
-            Verdict::Neither => *interval,
-            Verdict::Failed => {
+        let wait = match admission {
+            Admission::Good => self.policy.rest,
+            Admission::Neither => *interval,
+            Admission::Failed => {
                 if *interval < self.policy.probe_interval_max {
                     *interval = (*interval * 2).min(self.policy.probe_interval_max);
                 }
@@ -289,21 +300,21 @@ impl Circuit {
             }
         };
         *next = now + spread_out(wait, spread);
-        self.counted(now, verdict)
+        self.counted(now, admission)
     }
 
-    /// Counts the good ones in a row.
-    fn counted(&mut self, now: Instant, verdict: Verdict) -> Option<Reason> {
+    /// Counts good results in a row.
+    fn counted(&mut self, now: Instant, admission: Admission) -> Option<Trigger> {
         let State::Open { good, .. } = &mut self.state else {
             return None;
         };
-        match verdict {
-            Verdict::Neither => None,
-            Verdict::Failed => {
+        match admission {
+            Admission::Neither => None,
+            Admission::Failed => {
                 *good = 0;
-                Some(Reason::Failed)
+                Some(Trigger::Failed)
             }
-            Verdict::Good => {
+            Admission::Good => {
                 *good += 1;
                 let good = *good;
                 if good >= self.policy.probes {
@@ -311,7 +322,7 @@ impl Circuit {
                     self.state = State::closed(&self.policy);
                     self.closed_at = Some(now);
                 }
-                Some(Reason::Good(good))
+                Some(Trigger::Good(good))
             }
         }
     }
@@ -335,7 +346,7 @@ impl State {
     }
 }
 
-/// A quarter less up to a quarter more.
+/// Scales a wait by 0.75 to 1.25.
 fn spread_out(wait: Duration, spread: f64) -> Duration {
     wait.mul_f64(0.75 + spread.clamp(0.0, 1.0) / 2.0)
 }

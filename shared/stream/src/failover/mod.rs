@@ -1,13 +1,14 @@
-//! A primary log and, if there is one, a standby: each record goes to the one that can take it.
+//! A primary log and an optional standby: each record goes to the one that can take it.
 //!
-//! While the circuit to the primary is closed, records go to the primary, and those that it does not acknowledge in
-//! time go to the standby. While it is open, they go to the standby at once, and those that the standby does not
-//! take go to the primary as a last resort; a request now and then is also appended to the primary, to see how it is.
-//! Whichever log acknowledges a record first, it is durable. A record may so be on both, and more than once: readers
-//! must bear duplicates, and [`Fate::copies`] says how many there may be.
+//! While the circuit to the primary is closed, records go to the primary. Those that it does not
+//! acknowledge in time go to the standby. While the circuit is open, records go to the standby
+//! immediately, and those that it does not take go to the primary as a last resort. Now and then a
+//! request is also appended to the primary, as a probe. As soon as one log acknowledges a record,
+//! it is durable. So a record may be on both logs, and more than once. Readers must tolerate
+//! duplicates; [`Fate::copies`] is their maximum.
 //!
-//! It must not look inside a record, and must not rely on anything that happens between two appends: an environment
-//! may be frozen as soon as it has answered.
+//! It must not look inside a record, nor rely on anything that happens between two appends: an
+//! environment may be frozen as soon as it has answered.
 
 mod circuit;
 #[cfg(test)]
@@ -22,31 +23,31 @@ use playback::routing::Override;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use crate::log::{Ack, AppendError, Attempt, DurableLog, LogRecord, Settled};
-use circuit::{Circuit, Route, Ticket, Transition, Verdict};
+use crate::log::{Ack, AppendError, Attempt, DurableLog, LogRecord, RecordResult};
+use circuit::{Admission, Circuit, Route, Ticket, Transition};
 
 pub use circuit::{CircuitPolicy, CircuitState};
 
 /// One of the two logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The log that is used while it is well.
+    /// The log to use while it is healthy.
     Primary,
-    /// The log that is used while the primary is not.
+    /// The log to use while the primary is not.
     Standby,
 }
 
-/// How long things may take, and when the circuit opens.
+/// Time limits, and when the circuit opens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
-    /// How long one log is waited for before the other is asked too. Default: 2.5 s.
+    /// How long to wait for one log before trying the other. Default: 2.5 s.
     pub patience: Duration,
-    /// How long an append may take in all. Default: 7 s.
+    /// How long an append may take in total. Default: 7 s.
     pub total: Duration,
-    /// How much longer than it needs an append that carries a probe waits for it: otherwise an environment that is
-    /// frozen after each answer would never see a probe end. Default: 0.5 s.
+    /// How much longer an append with a probe may wait for the probe to end. An environment that is
+    /// frozen after each answer would otherwise never see a probe end. Default: 0.5 s.
     pub grace: Duration,
-    /// When the circuit opens and how it comes back.
+    /// When the circuit opens and how it closes again.
     pub circuit: CircuitPolicy,
 }
 
@@ -61,27 +62,27 @@ impl Default for Policy {
     }
 }
 
-/// What became of one record.
+/// The result of one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fate {
-    /// The log that acknowledged it first, or the last reason why none did.
+    /// The log that acknowledged it first, or the last error.
     pub result: Result<Role, AppendError>,
-    /// How many copies of it there may be on both logs together, the acknowledged one included.
+    /// How many copies may be on both logs together, including the acknowledged one.
     pub copies: u32,
 }
 
-/// What became of an append.
+/// The result of an append.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Appended {
-    /// One a record, in their order.
+    /// One per record, in their order.
     pub fates: Vec<Fate>,
-    /// How often the circuit opened since the append before.
+    /// How often the circuit opened since the previous append.
     pub opened: u32,
-    /// How often it closed.
+    /// How often it closed since then.
     pub closed: u32,
 }
 
-/// A primary and perhaps a standby. Clones share one circuit; keep one per process.
+/// A primary and an optional standby. Clones share one circuit; keep one per process.
 pub struct Failover<L> {
     inner: Arc<Inner<L>>,
 }
@@ -93,7 +94,7 @@ struct Inner<L> {
     watched: Mutex<Watched>,
 }
 
-/// The circuit, and what was not yet told of it.
+/// The circuit, and its changes that no append has reported yet.
 struct Watched {
     circuit: Circuit,
     opened: u32,
@@ -107,7 +108,7 @@ impl<L> Clone for Failover<L> {
 }
 
 impl<L: DurableLog + 'static> Failover<L> {
-    /// Appends go to `primary`, and to `standby` when it is there and the primary is not well.
+    /// Appends go to `primary`, or to `standby` (if any) while the primary is unhealthy.
     #[must_use]
     pub fn new(primary: L, standby: Option<L>, policy: Policy) -> Self {
         let watched = Watched { circuit: Circuit::new(policy.circuit.clone()), opened: 0, closed: 0 };
@@ -126,14 +127,15 @@ impl<L: DurableLog + 'static> Failover<L> {
         self.inner.standby.as_ref()
     }
 
-    /// Whether appends go to the primary now.
+    /// The state of the circuit.
     #[must_use]
     pub fn state(&self) -> CircuitState {
         self.inner.watched().circuit.state()
     }
 
-    /// Appends the records and says of each whether and where it is durable, within the policy's `total` and `grace`. An
-    /// operator who chooses a standby that there is none of chooses nothing.
+    /// Appends the records and returns for each whether and where it is durable, within the
+    /// policy's `total` and `grace`. An operator's choice of the standby has no effect if there is
+    /// none.
     pub async fn append(&self, records: &[LogRecord], operator: Override) -> Appended {
         let inner = &*self.inner;
         let mut fates = Fates::new(records);
@@ -158,22 +160,22 @@ impl<L: DurableLog + 'static> Failover<L> {
         Appended { fates: fates.into_results(), opened, closed }
     }
 
-    /// To the standby, and at the same time to the primary, in the background: a probe that takes longer than the
-    /// standby is not waited for beyond the grace.
+    /// Appends to the standby, and at the same time to the primary in the background. Waits for a
+    /// probe that is slower than the standby only within the grace.
     async fn with_probe(&self, standby: &L, ticket: Ticket, fates: &mut Fates<'_>) {
         let deadline = Instant::now() + self.inner.policy.total;
-        let (told, mut heard) = mpsc::unbounded_channel();
+        let (sender, mut receiver) = mpsc::unbounded_channel();
         let (log, records) = (self.clone(), fates.records.to_vec());
-        let probe = tokio::spawn(async move { log.inner.probe(ticket, &records, told).await });
+        let probe = tokio::spawn(async move { log.inner.probe(ticket, &records, sender).await });
         fates.offer_all(Role::Primary, &self.inner.primary);
         fates.offer_all(Role::Standby, standby);
         let taken = pin!(standby.append_each(fates.records).map(of(Role::Standby)));
-        let probed = stream::poll_fn(|context| heard.poll_recv(context)).map(of(Role::Primary));
+        let probed = stream::poll_fn(|context| receiver.poll_recv(context)).map(of(Role::Primary));
         fates.follow(stream::select(taken, probed), deadline).await;
         if timeout_at((Instant::now() + self.inner.policy.grace).min(deadline), probe).await.is_err() {
-            tracing::debug!("a probe of the primary log goes on in the background");
+            tracing::debug!("a probe of the primary log continues in the background");
         }
-        while let Ok((index, result)) = heard.try_recv() {
+        while let Ok((index, result)) = receiver.try_recv() {
             fates.settle(Role::Primary, index, result);
         }
     }
@@ -182,8 +184,8 @@ impl<L: DurableLog + 'static> Failover<L> {
 impl<L: DurableLog> Inner<L> {
     async fn only(&self, role: Role, log: &L, fates: &mut Fates<'_>) {
         fates.offer_all(role, log);
-        let settled = pin!(log.append_each(fates.records).map(of(role)));
-        fates.follow(settled, Instant::now() + self.policy.total).await;
+        let results = pin!(log.append_each(fates.records).map(of(role)));
+        fates.follow(results, Instant::now() + self.policy.total).await;
     }
 
     async fn primary_first(&self, standby: &L, ticket: Ticket, fates: &mut Fates<'_>) {
@@ -192,17 +194,17 @@ impl<L: DurableLog> Inner<L> {
         let mut first = pin!(self.primary.append_each(fates.records).map(of(Role::Primary)).fuse());
         fates.follow(&mut first, began + self.policy.patience).await;
         self.report(ticket, fates);
-        let left = fates.left();
+        let left = fates.remaining();
         if left.is_empty() {
             return;
         }
         tracing::warn!(
             records = left.len(),
             error = %fates.failure(),
-            "not acknowledged by the primary log: offered to the standby"
+            "the primary log did not acknowledge records: trying the standby"
         );
         let deadline = began + self.policy.total;
-        fates.go_on(first, Role::Standby, standby, &left, deadline).await;
+        fates.continue_with(first, Role::Standby, standby, &left, deadline).await;
     }
 
     async fn standby_first(&self, standby: &L, ticket: Ticket, fates: &mut Fates<'_>) {
@@ -210,63 +212,63 @@ impl<L: DurableLog> Inner<L> {
         fates.offer_all(Role::Standby, standby);
         let mut first = pin!(standby.append_each(fates.records).map(of(Role::Standby)).fuse());
         fates.follow(&mut first, began + self.policy.patience).await;
-        let left = fates.left();
+        let left = fates.remaining();
         if left.is_empty() {
             return;
         }
         tracing::warn!(
             records = left.len(),
             error = %fates.failure(),
-            "not acknowledged by the standby log: offered to the primary as a last resort"
+            "the standby log did not acknowledge records: trying the primary as a last resort"
         );
-        fates.go_on(first, Role::Primary, &self.primary, &left, began + self.policy.total).await;
-        // What a late answer of the standby cut short says nothing of the primary.
+        fates.continue_with(first, Role::Primary, &self.primary, &left, began + self.policy.total).await;
+        // If a late answer of the standby cut this short, it says nothing about the primary.
         if fates.primary.is_answered() || !fates.are_all_durable() {
             self.report(ticket, fates);
         }
     }
 
-    /// Appends to the primary in addition, tells what it hears, and reports.
-    async fn probe(&self, ticket: Ticket, records: &[LogRecord], told: mpsc::UnboundedSender<Settled>) {
+    /// Also appends to the primary, passes on each result, and reports to the circuit.
+    async fn probe(&self, ticket: Ticket, records: &[LogRecord], sender: mpsc::UnboundedSender<RecordResult>) {
         let mut fates = Fates::new(records);
         fates.offer_all(Role::Primary, &self.primary);
-        // The append may have been answered, so that nobody listens any more.
-        let settled = self.primary.append_each(records).inspect(|settled| drop(told.send(settled.clone())));
-        let settled = pin!(settled.map(of(Role::Primary)));
-        fates.follow(settled, Instant::now() + self.policy.patience).await;
+        // The append may have been answered already. Then nobody receives.
+        let results = self.primary.append_each(records).inspect(|result| drop(sender.send(result.clone())));
+        let results = pin!(results.map(of(Role::Primary)));
+        fates.follow(results, Instant::now() + self.policy.patience).await;
         self.report(ticket, &fates);
     }
 
-    /// Tells the circuit what the primary made of the records.
+    /// Reports to the circuit how the primary answered.
     fn report(&self, ticket: Ticket, fates: &Fates<'_>) {
         let mut watched = self.watched();
         let (now, spread) = (Instant::now().into_std(), rand::random());
-        let transition = watched.circuit.report(now, spread, ticket, fates.primary.verdict());
-        let Some(Transition { from, to, reason }) = transition else {
+        let transition = watched.circuit.report(now, spread, ticket, fates.primary.admission());
+        let Some(Transition { from, to, trigger }) = transition else {
             return;
         };
         watched.opened += u32::from(from == CircuitState::Closed);
         watched.closed += u32::from(to == CircuitState::Closed);
         drop(watched);
-        if reason.is_failure() {
-            tracing::warn!(%from, %to, %reason, error = %fates.failure(), "circuit to the primary log");
+        if trigger.is_failure() {
+            tracing::warn!(%from, %to, reason = %trigger, error = %fates.failure(), "circuit to the primary log");
         } else {
-            tracing::warn!(%from, %to, %reason, "circuit to the primary log");
+            tracing::warn!(%from, %to, reason = %trigger, "circuit to the primary log");
         }
     }
 
     fn watched(&self) -> MutexGuard<'_, Watched> {
-        // A panic elsewhere leaves a whole circuit behind.
+        // A panic elsewhere leaves the circuit in a valid state.
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Says which log it was that settled a record.
-fn of(role: Role) -> impl FnMut(Settled) -> (Role, Settled) {
-    move |settled| (role, settled)
+/// Tags each result with its log.
+fn of(role: Role) -> impl FnMut(RecordResult) -> (Role, RecordResult) {
+    move |result| (role, result)
 }
 
-/// What is known of the records of an append while it goes on.
+/// What is known about the records of an append in progress.
 struct Fates<'a> {
     records: &'a [LogRecord],
     known: Vec<Known>,
@@ -281,7 +283,7 @@ struct Known {
     copies: u32,
 }
 
-/// What a log was asked and answered.
+/// What was sent to a log, and how it answered.
 #[derive(Default)]
 struct Answers {
     max_copies: u32,
@@ -296,14 +298,14 @@ impl Answers {
         self.acknowledged + self.failed + self.neither >= self.offered
     }
 
-    /// One record that is not acknowledged, for a reason that lies with the log, is a failure of the log.
-    fn verdict(&self) -> Verdict {
+    /// One record that the log failed to acknowledge is a failure of the log.
+    fn admission(&self) -> Admission {
         if self.failed > 0 || !self.is_answered() {
-            Verdict::Failed
+            Admission::Failed
         } else if self.acknowledged > 0 {
-            Verdict::Good
+            Admission::Good
         } else {
-            Verdict::Neither
+            Admission::Neither
         }
     }
 }
@@ -321,7 +323,7 @@ impl<'a> Fates<'a> {
         }
     }
 
-    /// Takes note that a log is asked. Until it answers, the record may be there in as many copies as it can be.
+    /// Records that a log is being asked. Until it answers, assume its maximum number of copies.
     fn offer(&mut self, role: Role, log: &impl DurableLog, indexes: impl Iterator<Item = usize>) {
         let max_copies = log.max_copies();
         let mut offered = 0;
@@ -337,24 +339,24 @@ impl<'a> Fates<'a> {
         self.offer(role, log, 0..self.records.len());
     }
 
-    /// Takes note of what the logs answer, until there is nothing more to hear, all is durable or time is up.
-    async fn follow(&mut self, mut settled: impl Stream<Item = (Role, Settled)> + Unpin, deadline: Instant) {
+    /// Records the logs' answers until there are no more, all records are durable, or time is up.
+    async fn follow(&mut self, mut results: impl Stream<Item = (Role, RecordResult)> + Unpin, deadline: Instant) {
         let all = async {
-            while let Some((role, (index, result))) = settled.next().await {
+            while let Some((role, (index, result))) = results.next().await {
                 self.settle(role, index, result);
                 if self.are_all_durable() {
                     break;
                 }
             }
         };
-        // What was not heard in time stays open.
+        // Records without an answer in time stay unknown.
         drop(timeout_at(deadline, all).await);
     }
 
-    /// Offers the records that are left to the second log, and goes on listening to the first.
-    async fn go_on(
+    /// Offers the remaining records to the second log, and keeps following the first.
+    async fn continue_with(
         &mut self,
-        first: impl Stream<Item = (Role, Settled)> + Unpin,
+        first: impl Stream<Item = (Role, RecordResult)> + Unpin,
         role: Role,
         second: &impl DurableLog,
         left: &[usize],
@@ -362,8 +364,8 @@ impl<'a> Fates<'a> {
     ) {
         let records: Vec<LogRecord> = left.iter().map(|&index| self.records[index].clone()).collect();
         self.offer(role, second, left.iter().copied());
-        let settled = second.append_each(&records).map(|(index, result)| (role, (left[index], result)));
-        self.follow(stream::select(pin!(settled), first), deadline).await;
+        let results = second.append_each(&records).map(|(index, result)| (role, (left[index], result)));
+        self.follow(stream::select(pin!(results), first), deadline).await;
     }
 
     fn settle(&mut self, role: Role, index: usize, result: Result<Ack, AppendError>) {
@@ -394,14 +396,14 @@ impl<'a> Fates<'a> {
         self.known.iter().all(|known| known.durable_on.is_some())
     }
 
-    /// The records that no log has acknowledged and that another one may take.
-    fn left(&self) -> Vec<usize> {
+    /// The records that no log has acknowledged and another log may take.
+    fn remaining(&self) -> Vec<usize> {
         let is_left =
             |known: &Known| known.durable_on.is_none() && !matches!(known.error, Some(AppendError::TooLarge(_)));
         self.known.iter().enumerate().filter(|(_, known)| is_left(known)).map(|(index, _)| index).collect()
     }
 
-    /// Why a record was not acknowledged, for the log.
+    /// Why records were not acknowledged, as a log text.
     fn failure(&self) -> String {
         let errors = || self.known.iter().filter_map(|known| known.error.as_ref());
         let outage = errors().find(|error| matches!(error, AppendError::Unavailable(_) | AppendError::Denied(_)));

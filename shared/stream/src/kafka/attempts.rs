@@ -1,4 +1,4 @@
-//! One record's attempts: to its best partition, then to others, until one acknowledges it.
+//! The attempts at one record: its best partition first, then others, until one acknowledges it.
 
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -15,19 +15,19 @@ use tokio::time::{sleep, timeout};
 use super::KafkaLog;
 use crate::log::{Ack, AppendError, Attempt, LogRecord};
 
-/// The most attempts that one record gets: its own partition and two others.
+/// Maximum number of attempts per record: its own partition and two others.
 pub(crate) const MAX_ATTEMPTS: u32 = 3;
-/// Between an attempt's failure and the next attempt; the partitions are read anew meanwhile.
+/// The pause between a failed attempt and the next. Meanwhile the metadata is refreshed.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A record on its way to a partition; `None` while no partition is known, so that librdkafka chooses.
+/// A record on its way. `partition` is `None` while no partitions are known and librdkafka chooses.
 pub(super) struct Sent {
     partition: Option<i32>,
     at: Instant,
     delivery: DeliveryFuture,
 }
 
-/// What has been done for a record so far.
+/// The attempts at a record so far.
 #[derive(Default)]
 struct Tried {
     attempts: u32,
@@ -35,7 +35,8 @@ struct Tried {
 }
 
 impl KafkaLog {
-    /// Enqueues the record for the best partition. `NotEnoughReplicas` if none takes records, as far as known.
+    /// Enqueues the record for the best partition. `NotEnoughReplicas` if no known partition
+    /// accepts writes.
     pub(super) fn send(&self, record: &LogRecord, tried: &[i32]) -> Result<Sent, KafkaError> {
         let at = Instant::now();
         let partition = match self.inner.partitions() {
@@ -50,10 +51,10 @@ impl KafkaLog {
         Ok(Sent { partition, at, delivery: sent.map_err(|(error, _)| error)? })
     }
 
-    /// Waits until the record is durable, or will not be in time.
+    /// Waits until the record is durable or its time is up.
     pub(super) async fn settle(&self, record: &LogRecord, first: Result<Sent, KafkaError>) -> Result<Ack, AppendError> {
         let first = match first {
-            // What a thawed environment knows is as old as its sleep: too old to refuse a record for.
+            // A thawed environment may have old metadata: refresh it before refusing a record.
             Err(KafkaError::MessageProduction(Code::NotEnoughReplicas)) => {
                 self.refreshed().await;
                 self.send(record, &[])
@@ -76,8 +77,8 @@ impl KafkaLog {
         })
     }
 
-    /// Follows an attempt to its end, and begins the next when it fails or is silent. `copies` counts the
-    /// attempts that may have reached the log.
+    /// Follows an attempt to its end, and starts the next one when it fails or stays silent.
+    /// `copies` counts the attempts that may have reached the log.
     fn follow<'a>(
         &'a self,
         record: &'a LogRecord,
@@ -120,7 +121,7 @@ impl KafkaLog {
         followed.boxed()
     }
 
-    /// Waits for the answer to one attempt, and learns from it.
+    /// Waits for the answer to one attempt, and records the partition's health.
     async fn delivered(&self, delivery: DeliveryFuture, copies: &AtomicU32) -> Result<(), KafkaError> {
         copies.fetch_add(1, Relaxed);
         match delivery.await {
@@ -149,13 +150,14 @@ impl KafkaLog {
         }
     }
 
-    /// Whether so much is waiting that copies would make it worse.
+    /// Whether so many records are waiting that more copies would make it worse.
     fn crowded(&self) -> bool {
         i64::from(self.inner.client.in_flight_count()) > i64::from(self.inner.config.queue_records / 2)
     }
 }
 
-/// Whether the record's fate is known; if not, whether the attempt failed or is silent.
+/// Breaks with the record's result if it is final. Otherwise continues, with the error if the
+/// attempt failed, or without if it is silent.
 fn judge(answer: Result<Result<(), KafkaError>, Elapsed>) -> ControlFlow<Result<(), KafkaError>, Option<KafkaError>> {
     match answer {
         Ok(Err(error)) if meaning(&error) == Meaning::Unavailable => Continue(Some(error)),
@@ -164,7 +166,7 @@ fn judge(answer: Result<Result<(), KafkaError>, Elapsed>) -> ControlFlow<Result<
     }
 }
 
-/// What an error says to the caller.
+/// What an error means to the caller.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Meaning {
     TooLarge,
@@ -184,7 +186,7 @@ impl Meaning {
     }
 }
 
-/// Whatever is not known to be lasting counts as unavailable.
+/// Any error that is not known to be permanent counts as unavailable.
 fn meaning(error: &KafkaError) -> Meaning {
     match error.rdkafka_error_code() {
         Some(Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize) => Meaning::TooLarge,
@@ -202,7 +204,7 @@ fn meaning(error: &KafkaError) -> Meaning {
     }
 }
 
-/// Whether the leader refused the record before it wrote anything.
+/// Whether the leader refused the record before writing anything.
 fn surely_absent(error: &KafkaError) -> bool {
     let refused = matches!(error.rdkafka_error_code(), Some(Code::NotEnoughReplicas | Code::NotLeaderForPartition));
     refused || meaning(error) != Meaning::Unavailable

@@ -1,7 +1,7 @@
-//! What the caller says about Kafka, and the librdkafka configuration that follows from it.
+//! Configuration of the Kafka log, and the librdkafka configuration that follows from it.
 //!
-//! [`client_config`] is pure, so that a test can hold the guarantee (`acks=all`) against it.
-//! Property names, defaults and meanings: `CONFIGURATION.md` of librdkafka 2.12.
+//! [`client_config`] is pure, so a test can check the guarantee (`acks=all`). Property names,
+//! defaults and meanings: `CONFIGURATION.md` of librdkafka 2.12.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,20 +9,21 @@ use std::time::Duration;
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
-/// The largest record, key and value together, in bytes: librdkafka's default for `message.max.bytes`,
-/// just under the 1,048,588 that brokers allow by default (`message.max.bytes`, `max.message.bytes`). A
-/// topic must not allow less, or the broker would refuse whole batches of small records as too large.
+/// Maximum size of a record, key and value together, bytes: librdkafka's default for
+/// `message.max.bytes`. That is just under the 1,048,588 that brokers allow by default
+/// (`message.max.bytes`, `max.message.bytes`). A topic must not allow less, or the broker would
+/// refuse whole batches of small records as too large.
 pub const MAX_RECORD_BYTES: usize = 1_000_000;
 
-/// How the brokers are spoken to.
+/// How to connect to the brokers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KafkaSecurity {
-    /// Amazon MSK with IAM: TLS, and a token signed with the caller's AWS credentials.
+    /// Amazon MSK with IAM: TLS, and a token signed with our AWS credentials.
     Iam {
-        /// The region of the cluster, such as `us-east-1`.
+        /// The cluster's region, such as `us-east-1`.
         region: String,
     },
-    /// No encryption and no authentication: development only.
+    /// No encryption, no authentication. For development only.
     Plaintext,
 }
 
@@ -35,40 +36,43 @@ impl fmt::Display for KafkaSecurity {
     }
 }
 
-/// Everything that the adapter needs to know. [`KafkaConfig::new`] sets the defaults named here.
+/// Configuration of the adapter. [`KafkaConfig::new`] sets the defaults named here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KafkaConfig {
-    /// `host:port,…`; wins over the cluster. Default: none.
+    /// `host:port,…`. Takes precedence over the cluster. Default: none.
     pub bootstrap: Option<String>,
-    /// The MSK cluster whose brokers are looked up when `bootstrap` is absent. Default: none.
+    /// The MSK cluster to ask for brokers if `bootstrap` is absent. Default: none.
     pub cluster_arn: Option<String>,
-    /// How to speak to the brokers.
+    /// How to connect to the brokers.
     pub security: KafkaSecurity,
-    /// The one topic that is appended to. It must exist: it is never created by appending.
+    /// The topic to append to. It must exist: appending never creates it.
     pub topic: String,
-    /// The `min.insync.replicas` of the topic: a partition with fewer is avoided, since it refuses every
-    /// record. A partition with fewer replicas in all needs them all. Default: 2.
+    /// The topic's `min.insync.replicas`. A partition with fewer in-sync replicas refuses every
+    /// record, so it is avoided. A partition with fewer replicas in total needs them all.
+    /// Default: 2.
     pub min_insync_replicas: usize,
-    /// What the brokers log this client as. Default: `playhead`.
+    /// The name of this client in the brokers' logs. Default: `playhead`.
     pub client_id: String,
-    /// How long a record waits for others to share its request. Default: 5 ms; a device waits for it.
+    /// How long a record, and its device, wait for others to share the request. Default: 5 ms.
     pub linger: Duration,
-    /// How long an attempt may be silent before the record is sent to another partition as well; also how long
-    /// a leader may wait for its replicas. Default: 1 s.
+    /// How long an attempt may be silent before the record is also sent to another partition. Also
+    /// how long a leader may wait for its replicas. Default: 1 s.
     pub second_attempt_after: Duration,
-    /// How long a record may take to be acknowledged, all attempts included. Default: 3 s, so that a standby's
-    /// turn fits into the same request. Allowed: 500 ms and more.
+    /// How long a record may take to be acknowledged, all attempts included. Default: 3 s, which
+    /// leaves time for a standby in the same request. Minimum: 500 ms.
     pub delivery_timeout: Duration,
-    /// Records waiting or under way; more are throttled at once. Default: 10,000.
+    /// Maximum number of records waiting or in flight. Further ones are throttled immediately.
+    /// Default: 10,000.
     pub queue_records: u32,
-    /// KiB waiting or under way; more are throttled at once. Default: 32 MiB.
+    /// Maximum size of records waiting or in flight, KiB. Further ones are throttled immediately.
+    /// Default: 32 MiB.
     pub queue_kib: u32,
-    /// Bound of the broker look-up, and of the warm-up. Default: 5 s each.
+    /// Time limit of the broker look-up, and of the warm-up. Default: 5 s each.
     pub connect_timeout: Duration,
 }
 
 impl KafkaConfig {
-    /// The defaults for `topic`; set `bootstrap` or `cluster_arn` before connecting.
+    /// The defaults for `topic`. Set `bootstrap` or `cluster_arn` before connecting.
     #[must_use]
     pub fn new(topic: impl Into<String>, security: KafkaSecurity) -> Self {
         Self {
@@ -100,70 +104,70 @@ pub(super) fn client_config(config: &KafkaConfig, brokers: &str) -> ClientConfig
     client
 }
 
-/// What "accepted means durable" rests on.
+/// The settings that "accepted means durable" depends on.
 fn guarantee(client: &mut ClientConfig) {
     client
-        // acknowledged only by all in-sync replicas; with the topic's min.insync.replicas that is durable
+        // All in-sync replicas acknowledge. With the topic's min.insync.replicas, that is durable.
         .set("acks", "all")
-        // A failed attempt ends at once, and the next is ours, elsewhere: librdkafka would repeat it in the same
-        // place, and each repetition occupies the leader's connection until the replicas answer or time out. It
-        // still repeats by itself what a leader surely did not write.
+        // A failed attempt ends immediately, and we make the next one, elsewhere. librdkafka would
+        // retry in the same place, and each retry blocks the leader's connection until the replicas
+        // answer or time out. It still retries what a leader surely did not write.
         .set("retries", "0")
-        // An idempotent producer that gives a record up sends nothing to any partition until all requests under
-        // way are answered (a new epoch), so that one silent broker stops the healthy ones. Readers do not mind
-        // copies.
+        // When an idempotent producer gives up a record, it sends nothing to any partition until
+        // all requests in flight are answered (a new epoch). So one silent broker would stop the
+        // healthy ones. Readers tolerate copies.
         .set("enable.idempotence", "false")
-        // A broker answers the requests of a connection one after the other: one that waits for a silent replica
-        // holds back those behind it, so few may be behind it. (Also what an idempotent producer has.)
+        // A broker answers a connection's requests in order, so one that waits for a silent replica
+        // blocks those behind it. Allow only a few. (An idempotent producer allows as many.)
         .set("max.in.flight.requests.per.connection", "5")
-        // a misspelt topic must fail, not come to life with one replica
+        // A misspelt topic must fail, not be created with one replica.
         .set("allow.auto.create.topics", "false")
-        // what Java producers use: a session lands on the same partition whoever writes it
+        // Like Java producers, so any writer sends a session to the same partition.
         .set("partitioner", "murmur2_random")
-        // bundled with librdkafka; zstd would need its own library
+        // Bundled with librdkafka; zstd would need another library.
         .set("compression.type", "lz4");
 }
 
-/// What bounds memory and the time that a device waits.
+/// Limits on memory and on the time that a device waits.
 fn bound(client: &mut ClientConfig, config: &KafkaConfig) {
     client
         .set("message.max.bytes", MAX_RECORD_BYTES.to_string())
         .set("linger.ms", millis(config.linger))
         .set("delivery.timeout.ms", millis(config.delivery_timeout))
-        // a full queue is answered at once: see KafkaLog
+        // A full queue throttles immediately: see KafkaLog.
         .set("queue.buffering.max.messages", config.queue_records.to_string())
         .set("queue.buffering.max.kbytes", config.queue_kib.to_string())
-        // how long a leader waits for its replicas: by then the record is on its way elsewhere
+        // How long a leader waits for its replicas. By then the record is on its way elsewhere.
         .set("request.timeout.ms", millis(config.second_attempt_after))
-        // after an election the new leader is asked at once (defaults: 100 ms and 1 s)
+        // After an election, ask the new leader soon (defaults: 100 ms and 1 s).
         .set("retry.backoff.ms", "50")
         .set("retry.backoff.max.ms", "500")
-        // so that several connections fit into the delivery time (defaults: 100 ms and 10 s)
+        // Leave time for several connections within the delivery time (defaults: 100 ms and 10 s).
         .set("reconnect.backoff.ms", "50")
         .set("reconnect.backoff.max.ms", "1000");
 }
 
-/// What brings a thawed Lambda environment back within one request.
+/// The settings with which a thawed Lambda environment recovers within one request.
 ///
-/// While an environment is frozen nothing runs: no metadata refresh, no keep-alive, no token refresh; and
-/// peers close what is idle (AWS NAT gateways, load balancers and PrivateLink after 350 s, brokers after
-/// `connections.max.idle.ms`, 600 s by default) without the environment hearing of it.
+/// While an environment is frozen, nothing runs: no metadata refresh, no keep-alive, no token
+/// refresh. Peers close idle connections without the environment noticing: AWS NAT gateways, load
+/// balancers and PrivateLink after 350 s, brokers after `connections.max.idle.ms` (default 600 s).
 fn survive_freezing(client: &mut ClientConfig, config: &KafkaConfig) {
     let request = config.delivery_timeout / 2;
     client
-        // a request into a dead connection is given up at half the delivery time; librdkafka then drops the
-        // connection (socket.max.fails=1) and the other half is left for a new one
+        // A request on a dead connection times out at half the delivery time. Then librdkafka drops
+        // the connection (socket.max.fails=1), and the other half is left for a new one.
         .set("socket.timeout.ms", millis(request))
-        // TCP, TLS and SASL together (default 30 s; librdkafka's minimum is 1 s)
+        // TCP, TLS and SASL together (default 30 s; librdkafka's minimum is 1 s).
         .set("socket.connection.setup.timeout.ms", millis(request.max(Duration::from_secs(1))))
-        // we close idle connections before anyone on the way does
+        // Close idle connections before anything on the path does.
         .set("connections.max.idle.ms", "240000")
-        // finds dead peers under a connection that is idle for hours (Linux probes after 2 h)
+        // Finds dead peers of a connection that is idle for hours (Linux probes after 2 h).
         .set("socket.keepalive.enable", "true")
-        // a stale leader answers NOT_LEADER_OR_FOLLOWER, upon which librdkafka refreshes and retries; the
-        // interval only moves that off the request's path where the environment is warm
+        // A stale leader answers NOT_LEADER_OR_FOLLOWER; then librdkafka refreshes and retries. In
+        // a warm environment, this interval moves the refresh off the request's path.
         .set("topic.metadata.refresh.interval.ms", "60000")
-        // when no known broker answers, begin again from bootstrap.servers
+        // If no known broker answers, start again from bootstrap.servers.
         .set("metadata.recovery.strategy", "rebootstrap")
         .set("statistics.interval.ms", "60000");
 }
@@ -177,8 +181,8 @@ fn secure(client: &mut ClientConfig, security: &KafkaSecurity) {
             client
                 .set("security.protocol", "sasl_ssl")
                 .set("sasl.mechanisms", "OAUTHBEARER")
-                // The vendored OpenSSL knows no CA of the system. librdkafka tries the usual places, first
-                // /etc/pki/tls/certs/ca-bundle.crt, which is Amazon Linux 2023's.
+                // The vendored OpenSSL does not know the system's CAs. librdkafka probes the usual
+                // places, first /etc/pki/tls/certs/ca-bundle.crt, the one of Amazon Linux 2023.
                 .set("ssl.ca.location", "probe");
         }
     }
@@ -196,41 +200,41 @@ mod tests {
         KafkaSecurity::Iam { region: "us-east-1".to_owned() }
     }
 
-    /// What librdkafka itself understood.
-    fn understood(config: &KafkaConfig, key: &str) -> String {
+    /// The value that librdkafka parsed.
+    fn parsed(config: &KafkaConfig, key: &str) -> String {
         client_config(config, "broker:9098").create_native_config().unwrap().get(key).unwrap()
     }
 
     #[test]
-    fn acknowledged_means_by_all_in_sync_replicas() {
+    fn all_in_sync_replicas_must_acknowledge() {
         for security in [iam(), KafkaSecurity::Plaintext] {
             let config = KafkaConfig::new("t", security);
-            assert_eq!(understood(&config, "acks"), "-1");
-            assert_eq!(understood(&config, "allow.auto.create.topics"), "false");
+            assert_eq!(parsed(&config, "acks"), "-1");
+            assert_eq!(parsed(&config, "allow.auto.create.topics"), "false");
         }
     }
 
     #[test]
     fn iam_is_encrypted_verified_and_signed() {
         let config = KafkaConfig::new("t", iam());
-        assert_eq!(understood(&config, "security.protocol"), "sasl_ssl");
-        assert_eq!(understood(&config, "sasl.mechanisms"), "OAUTHBEARER");
-        assert_eq!(understood(&config, "enable.ssl.certificate.verification"), "true");
-        assert_eq!(understood(&config, "ssl.endpoint.identification.algorithm"), "https");
-        assert_eq!(understood(&config, "ssl.ca.location"), "probe");
+        assert_eq!(parsed(&config, "security.protocol"), "sasl_ssl");
+        assert_eq!(parsed(&config, "sasl.mechanisms"), "OAUTHBEARER");
+        assert_eq!(parsed(&config, "enable.ssl.certificate.verification"), "true");
+        assert_eq!(parsed(&config, "ssl.endpoint.identification.algorithm"), "https");
+        assert_eq!(parsed(&config, "ssl.ca.location"), "probe");
     }
 
     #[test]
-    fn every_attempt_that_may_leave_a_copy_is_ours_and_counted() {
+    fn librdkafka_makes_no_attempts_of_its_own() {
         let config = KafkaConfig::new("t", KafkaSecurity::Plaintext);
-        assert_eq!(understood(&config, "retries"), "0");
-        assert_eq!(understood(&config, "enable.idempotence"), "false");
+        assert_eq!(parsed(&config, "retries"), "0");
+        assert_eq!(parsed(&config, "enable.idempotence"), "false");
     }
 
     #[test]
-    fn default_times_leave_room_for_other_attempts_and_for_a_standby_inside_ten_seconds() {
+    fn default_times_leave_room_for_retries_and_a_standby() {
         let config = KafkaConfig::new("t", KafkaSecurity::Plaintext);
-        let ms = |key| understood(&config, key).parse::<u64>().unwrap();
+        let ms = |key| parsed(&config, key).parse::<u64>().unwrap();
         assert_eq!(ms("delivery.timeout.ms"), 3000);
         assert_eq!(ms("socket.timeout.ms"), 1500);
         assert_eq!(ms("request.timeout.ms"), 1000);
@@ -239,11 +243,11 @@ mod tests {
     }
 
     #[test]
-    fn compression_and_partitioner_are_those_that_were_built_in() {
+    fn compression_and_partitioner_are_built_in() {
         let config = KafkaConfig::new("t", KafkaSecurity::Plaintext);
-        assert_eq!(understood(&config, "compression.type"), "lz4");
-        assert_eq!(understood(&config, "partitioner"), "murmur2_random");
-        let features = understood(&config, "builtin.features");
+        assert_eq!(parsed(&config, "compression.type"), "lz4");
+        assert_eq!(parsed(&config, "partitioner"), "murmur2_random");
+        let features = parsed(&config, "builtin.features");
         for needed in ["lz4", "ssl", "sasl_oauthbearer"] {
             assert!(features.contains(needed), "{needed} not in {features}");
         }

@@ -1,7 +1,8 @@
-//! What librdkafka calls back for: log lines, errors and statistics to tracing, and tokens for MSK's IAM.
+//! librdkafka's callbacks: log lines, errors and statistics go to tracing, and MSK's IAM gets its
+//! tokens.
 //!
-//! The callbacks run on the producer's own polling thread, which also hands out delivery reports: nothing
-//! here may take longer than [`TOKEN_TIMEOUT`].
+//! Callbacks run on the producer's polling thread, which also delivers the reports. Nothing here
+//! may take longer than [`TOKEN_TIMEOUT`].
 
 use std::error::Error;
 use std::time::Duration;
@@ -17,10 +18,11 @@ use tokio::runtime::Handle;
 
 use super::config::KafkaSecurity;
 
-/// How long the credentials of a token may take: in Lambda they are in the environment, so this is ample.
+/// How long loading credentials for a token may take. In Lambda they are in the environment, so
+/// this is ample.
 const TOKEN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Signs tokens with the caller's AWS credentials.
+/// Signs tokens with our AWS credentials.
 #[derive(Clone)]
 struct Signer {
     region: Region,
@@ -28,14 +30,14 @@ struct Signer {
     runtime: Handle,
 }
 
-/// The context of one client.
+/// The context of a client.
 #[derive(Clone)]
 pub(super) struct Context {
     signer: Option<Signer>,
 }
 
 impl Context {
-    /// Must be called inside a Tokio runtime, on which tokens will be signed.
+    /// Must be called inside a Tokio runtime; tokens are signed on it.
     pub(super) fn new(security: &KafkaSecurity, sdk: &SdkConfig) -> Self {
         let signer = match security {
             KafkaSecurity::Plaintext => None,
@@ -48,17 +50,17 @@ impl Context {
 }
 
 impl Signer {
-    /// A token of the form that MSK documents: a presigned `kafka-cluster:Connect`, valid for 15 minutes.
-    /// librdkafka asks for the next at 80% of that, and again 10 s after a failure.
+    /// Signs a token as MSK documents it: a presigned `kafka-cluster:Connect`, valid for 15
+    /// minutes. librdkafka asks for the next one after 80% of that, and again 10 s after a failure.
     fn token(&self) -> Result<OAuthToken, Box<dyn Error>> {
         let credentials = self.sdk.credentials_provider().ok_or("no AWS credentials provider is configured")?;
         let signing = generate_auth_token_from_credentials_provider(self.region.clone(), credentials);
-        // The polling thread belongs to no runtime, so that blocking it is allowed.
+        // The polling thread belongs to no runtime, so it may block.
         let (token, lifetime_ms) =
             self.runtime.block_on(async { tokio::time::timeout(TOKEN_TIMEOUT, signing).await })??;
         Ok(OAuthToken {
             token,
-            // MSK reads who we are out of the token
+            // MSK reads the identity from the token.
             principal_name: String::new(),
             lifetime_ms,
         })
@@ -69,10 +71,10 @@ impl ClientContext for Context {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
-        let signer = self.signer.as_ref().ok_or("the log is not secured by IAM")?;
+        let signer = self.signer.as_ref().ok_or("IAM is not configured for this log")?;
         signer
             .token()
-            .inspect_err(|error| tracing::error!(%error, region = %signer.region, "no token for MSK could be signed"))
+            .inspect_err(|error| tracing::error!(%error, region = %signer.region, "could not sign a token for MSK"))
     }
 
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -88,7 +90,8 @@ impl ClientContext for Context {
         }
     }
 
-    /// Most errors are passing, and librdkafka recovers; those of identity and fatal ones need an operator.
+    /// Most errors are transient and librdkafka recovers. Fatal errors and those of identity need
+    /// an operator.
     fn error(&self, error: KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
             Some(
@@ -127,7 +130,7 @@ mod tests {
         KafkaSecurity::Iam { region: "eu-west-1".to_owned() }
     }
 
-    /// As librdkafka does it: from a thread outside the runtime.
+    /// Asks for a token like librdkafka: from a thread outside the runtime.
     async fn token_of(context: Context) -> Result<(String, i64), String> {
         let ask = move || {
             context

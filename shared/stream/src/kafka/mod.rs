@@ -1,14 +1,15 @@
 //! The durable log on Kafka or Amazon MSK, through librdkafka.
 //!
-//! A record is acknowledged when all in-sync replicas have it. The adapter creates no topic, keeps no record
-//! after its answer, and never waits for room: when librdkafka's bounded queue is full, the record is
-//! throttled at once.
+//! A record is acknowledged when all in-sync replicas have it. The adapter creates no topic, keeps
+//! no record after its answer, and never waits for space: when librdkafka's bounded queue is full,
+//! the record is throttled immediately.
 //!
-//! It stays inside a sick cluster as long as that can take records. A record goes to its key's partition, or
-//! past it when that is sick ([`partitions`]). What fails in passing or is silent for `second_attempt_after`
-//! is sent to another partition as well, and whichever acknowledges first makes it durable. Readers must not
-//! mind the copies: how many there may be is in the answer. All attempts are ours, since librdkafka would
-//! repeat them in the same place: see [`config`].
+//! It stays inside a sick cluster as long as that can accept records. A record goes to its key's
+//! partition, or to another if that one is sick ([`partitions`]). When an attempt fails with a
+//! transient error, or is silent for `second_attempt_after`, the record is also sent to another
+//! partition. Whichever acknowledges first makes it durable. Readers must tolerate the copies; the
+//! answer says how many there may be. librdkafka must not retry by itself, because it would retry
+//! in the same place: see [`config`].
 
 mod attempts;
 mod config;
@@ -30,34 +31,34 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::bootstrap::{self, BootstrapError};
-use crate::log::{DurableLog, LogRecord, Settled};
+use crate::log::{DurableLog, LogRecord, RecordResult};
 use context::Context;
 use partitions::{Health, Partitions};
 
 pub(crate) use attempts::MAX_ATTEMPTS;
 pub use config::{KafkaConfig, KafkaSecurity, MAX_RECORD_BYTES};
 
-/// Leaders that are connected to at the same time during warm-up.
+/// Concurrent connections to leaders during warm-up.
 const WARM_UP_CONCURRENCY: usize = 16;
 
-/// The partitions are read anew this often while there are records to append, so that a request seldom meets
-/// what the cluster has long said.
+/// How often the metadata is refreshed while there are records to append, so a request rarely works
+/// with outdated metadata.
 const REFRESH_EVERY: Duration = Duration::from_secs(10);
-/// What was read within this time is not read anew, however much fails.
+/// Metadata younger than this is not refreshed, no matter how much fails.
 const FRESH: Duration = Duration::from_millis(500);
-/// Bound of one reading. librdkafka asks any broker that it is connected to, which may be the sick one.
+/// Time limit of one refresh. librdkafka asks any connected broker, which may be the sick one.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(1);
 
 type Client = FutureProducer<Context>;
 
-/// Why the log could not be set up.
+/// Why the log could not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The brokers are not known.
+    /// The brokers were not found.
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),
     /// librdkafka refused the configuration.
-    #[error("no Kafka client for {brokers}: {source}")]
+    #[error("cannot create a Kafka client for {brokers}: {source}")]
     Client {
         /// The `bootstrap.servers`.
         brokers: String,
@@ -66,18 +67,18 @@ pub enum ConnectError {
     },
 }
 
-/// Why the topic could not be reached. The log may still recover: appends will say.
+/// Why the topic could not be reached. The log may recover: appends will tell.
 #[derive(Debug, thiserror::Error)]
 pub enum WarmUpError {
     /// No broker described the topic in time.
-    #[error("no metadata of topic {topic}: {source}")]
+    #[error("no metadata for topic {topic}: {source}")]
     Metadata {
         /// The topic asked for.
         topic: String,
         /// librdkafka's reason.
         source: KafkaError,
     },
-    /// The brokers know no such topic, or do not let us see it.
+    /// The topic does not exist, or we may not see it.
     #[error("topic {topic} is not usable: {reason}")]
     Topic {
         /// The topic asked for.
@@ -86,7 +87,7 @@ pub enum WarmUpError {
         reason: String,
     },
     /// Some leaders could not be reached.
-    #[error("leaders of topic {topic} not reached: {failures:?}")]
+    #[error("could not reach leaders of topic {topic}: {failures:?}")]
     Leaders {
         /// The topic asked for.
         topic: String,
@@ -111,21 +112,23 @@ struct Inner {
     config: KafkaConfig,
     client: Client,
     runtime: Handle,
-    /// `None` until a broker has described the topic: until then librdkafka chooses.
+    /// `None` until a broker has described the topic; until then librdkafka chooses.
     partitions: watch::Sender<Option<Arc<Partitions>>>,
-    /// Held by whoever reads the partitions.
+    /// Held while the metadata is being refreshed.
     reading: Arc<tokio::sync::Mutex<()>>,
     health: Mutex<Health>,
 }
 
 impl KafkaLog {
-    /// Finds the brokers and creates the client. It connects in the background: see [`KafkaLog::warm_up`].
+    /// Finds the brokers and creates the client. It connects in the background: see
+    /// [`KafkaLog::warm_up`].
     ///
-    /// `sdk` gives the credentials and the endpoint for the broker look-up and for IAM; the runtime that
-    /// this runs on must be driven as long as the log lives: IAM tokens are signed and metadata is read on it.
+    /// `sdk` provides the credentials and the endpoint for the broker look-up and for IAM. The
+    /// current runtime must run as long as the log lives: it signs IAM tokens and refreshes
+    /// metadata.
     ///
     /// # Errors
-    /// When no broker is known or librdkafka refuses the configuration.
+    /// When no broker was found or librdkafka refuses the configuration.
     pub async fn connect(config: &KafkaConfig, sdk: &SdkConfig) -> Result<Self, ConnectError> {
         let brokers = bootstrap::resolve(config, sdk).await?;
         let client_config = config::client_config(config, &brokers);
@@ -143,7 +146,7 @@ impl KafkaLog {
         })
     }
 
-    /// Another topic of the same cluster, through the same client.
+    /// Another topic of the same cluster, with the same client.
     #[must_use]
     pub fn beside(&self, topic: &str) -> Self {
         let Inner { config, client, runtime, .. } = &*self.inner;
@@ -159,14 +162,15 @@ impl KafkaLog {
         }
     }
 
-    /// Reads the topic's metadata and one offset from each leader, so that connections, handshakes and
-    /// tokens are paid for before the first request.
+    /// Reads the topic's metadata and one offset from each leader, so the first request need not
+    /// wait for connections, handshakes and tokens.
     ///
-    /// librdkafka connects to a leader only when it needs it; the offsets are that need, and need no more
-    /// permission than describing the topic. Bounded by `connect_timeout` for metadata and offsets each.
+    /// librdkafka connects to a leader only on demand, which the offsets create. Reading them needs
+    /// no more permission than describing the topic. Metadata and offsets each take at most
+    /// `connect_timeout`.
     ///
     /// # Errors
-    /// When the topic cannot be used yet. The log goes on trying: the caller may log this and begin.
+    /// When the topic is unavailable. The log keeps trying, so the caller may log this and start.
     pub async fn warm_up(&self) -> Result<(), WarmUpError> {
         let leaders = self.leaders().await?;
         let offsets = leaders.into_iter().map(|(leader, partition)| async move {
@@ -187,7 +191,7 @@ impl KafkaLog {
         Err(WarmUpError::Leaders { topic, failures })
     }
 
-    /// One partition of each broker that leads any.
+    /// Each leader, with one of its partitions.
     async fn leaders(&self) -> Result<BTreeMap<i32, i32>, WarmUpError> {
         let partitions = self.blocking(|inner| inner.read_partitions(inner.config.connect_timeout)).await??;
         let leaders = partitions.leaders();
@@ -213,8 +217,7 @@ impl KafkaLog {
         self.inner.config.topic.clone()
     }
 
-    /// Begins to read the partitions anew, off the request's path. Says whether that is under way; it is not
-    /// when it was done just now.
+    /// Starts refreshing the metadata in the background. Returns false if it is still fresh.
     fn refresh(&self) -> bool {
         if self.inner.partitions().is_some_and(|partitions| partitions.age() < FRESH) {
             return false;
@@ -224,14 +227,14 @@ impl KafkaLog {
             self.inner.runtime.spawn_blocking(move || {
                 let _reading = reading;
                 if let Err(error) = inner.read_partitions(METADATA_TIMEOUT) {
-                    tracing::warn!(%error, "partitions not read anew");
+                    tracing::warn!(%error, "could not refresh the topic's metadata");
                 }
             });
         }
         true
     }
 
-    /// Waits until the partitions are read anew. When that takes too long, what is known has to do.
+    /// Waits for a refresh. If that takes too long, goes on with the old metadata.
     async fn refreshed(&self) {
         let mut partitions = self.inner.partitions.subscribe();
         if self.refresh() {
@@ -241,7 +244,7 @@ impl KafkaLog {
 }
 
 impl Inner {
-    /// Asks a broker for the partitions and keeps the answer.
+    /// Asks a broker for the topic's partitions and stores the answer.
     fn read_partitions(&self, timeout: Duration) -> Result<Arc<Partitions>, WarmUpError> {
         let name = &self.config.topic;
         let metadata = self
@@ -254,7 +257,7 @@ impl Inner {
             .topics()
             .iter()
             .find(|topic| topic.name() == name)
-            .ok_or_else(|| unusable("not in the answer".to_owned()))?;
+            .ok_or_else(|| unusable("it is missing from the answer".to_owned()))?;
         if let Some(error) = topic.error() {
             return Err(unusable(RDKafkaErrorCode::from(error).to_string()));
         }
@@ -275,11 +278,11 @@ impl Inner {
 }
 
 impl DurableLog for KafkaLog {
-    fn append_each<'a>(&'a self, records: &'a [LogRecord]) -> impl Stream<Item = Settled> + Send + 'a {
+    fn append_each<'a>(&'a self, records: &'a [LogRecord]) -> impl Stream<Item = RecordResult> + Send + 'a {
         if self.inner.partitions().is_none_or(|partitions| partitions.age() > REFRESH_EVERY) {
             self.refresh();
         }
-        // All are enqueued before any is waited for, so that they share requests.
+        // Enqueue all records before waiting for any, so they share requests.
         let sent: Vec<_> = records.iter().map(|record| self.send(record, &[])).collect();
         let settle = move |(index, (record, sent)): (usize, (&'a LogRecord, _))| async move {
             (index, self.settle(record, sent).await)

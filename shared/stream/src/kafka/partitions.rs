@@ -1,13 +1,15 @@
-//! Which partition takes a record: the one that a Java producer would choose for its key, or, if that one is
-//! sick, a healthy one.
+//! Chooses the partition of a record: the one that a Java producer would choose for its key or, if
+//! that one is sick, a healthy one.
 //!
-//! Pure: it is told what a broker said of the partitions, what was acknowledged and what was not.
+//! Pure: its input is what a broker said about the partitions, what was acknowledged and what was
+//! not.
 //!
-//! What is sick shows in two ways. Metadata names leaders and in-sync replicas, but only once the cluster has
-//! noticed: a broker that stands still is in sync until its session ends (`broker.session.timeout.ms`, 9 s),
-//! and until then every partition that it replicates is silent, whoever leads it, since `acks=all` waits for
-//! it. So we also learn from what we send: an acknowledgement vouches for the leader and for every in-sync
-//! replica; silence casts doubt on those that have not been heard of since.
+//! There are two signs of sickness. Metadata names leaders and in-sync replicas, but only once the
+//! cluster has noticed. A broker that hangs stays in sync until its session ends
+//! (`broker.session.timeout.ms`, 9 s). Until then, every partition that it replicates is silent, no
+//! matter which broker leads, because `acks=all` waits for it. So we also learn from what we send.
+//! An acknowledgement vouches for the leader and every in-sync replica. Silence makes those suspect
+//! that have not been heard from since.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -16,11 +18,11 @@ use rdkafka::metadata::MetadataTopic;
 
 use crate::log::Lane;
 
-/// How long a part stays under suspicion: a little more than a broker's session lasts by default, so that the
-/// cluster has usually moved the leaders by then.
+/// How long a component stays suspect: a little longer than a broker's session by default, when the
+/// cluster has usually moved the leaders.
 pub(super) const SUSPECT_FOR: Duration = Duration::from_secs(10);
 
-/// One partition, as some broker described it.
+/// A partition, as a broker described it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Partition {
     id: i32,
@@ -30,50 +32,51 @@ pub(super) struct Partition {
 }
 
 impl Partition {
-    /// Whether it takes records: it has a leader, and as many in-sync replicas as the topic asks for. One that
-    /// names none although it has a leader says nothing about them.
+    /// Whether it accepts records: it has a leader and enough in-sync replicas. An empty list of
+    /// in-sync replicas, in spite of a leader, means that they are unknown.
     fn writable(&self, min_insync_replicas: usize) -> bool {
         let enough = self.in_sync.len() >= min_insync_replicas.min(self.replicas);
         self.leader.is_some() && (enough || self.in_sync.is_empty())
     }
 
-    /// What must work for a record to be acknowledged here.
-    fn parts(&self) -> impl Iterator<Item = Part> {
-        let replicas = self.in_sync.iter().copied().map(Part::Replica);
-        [Part::Partition(self.id)].into_iter().chain(self.leader.map(Part::Leader)).chain(replicas)
+    /// The components that must work for a record to be acknowledged here.
+    fn components(&self) -> impl Iterator<Item = Component> {
+        let replicas = self.in_sync.iter().copied().map(Component::Replica);
+        [Component::Partition(self.id)].into_iter().chain(self.leader.map(Component::Leader)).chain(replicas)
     }
 }
 
-/// What can be sick. A broker's two duties are apart: one that we cannot reach may still follow others.
+/// What can be sick. A broker's two roles are separate: a leader we cannot reach may still follow
+/// others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Part {
+enum Component {
     Partition(i32),
     Leader(i32),
     Replica(i32),
 }
 
-/// What acknowledgements and silence have taught.
+/// What acknowledgements and silence have shown.
 #[derive(Debug, Default)]
 pub(super) struct Health {
-    heard: HashMap<Part, Instant>,
-    suspect_since: HashMap<Part, Instant>,
+    heard: HashMap<Component, Instant>,
+    suspect_since: HashMap<Component, Instant>,
 }
 
 impl Health {
-    /// A record was acknowledged: all that it took works.
+    /// A record was acknowledged, so all components of its partition work.
     pub(super) fn acknowledged(&mut self, partition: &Partition, now: Instant) {
-        for part in partition.parts() {
-            self.heard.insert(part, now);
-            self.suspect_since.remove(&part);
+        for component in partition.components() {
+            self.heard.insert(component, now);
+            self.suspect_since.remove(&component);
         }
     }
 
-    /// A record sent at `sent` failed or is not acknowledged yet: whatever of it was not heard of since is
-    /// suspect.
+    /// A record sent at `sent` failed or is not acknowledged yet. Every component not heard from
+    /// since becomes suspect.
     pub(super) fn failed(&mut self, partition: &Partition, sent: Instant, now: Instant) {
-        for part in partition.parts() {
-            if self.heard.get(&part).is_none_or(|heard| *heard < sent) {
-                self.suspect_since.insert(part, now);
+        for component in partition.components() {
+            if self.heard.get(&component).is_none_or(|heard| *heard < sent) {
+                self.suspect_since.insert(component, now);
             }
         }
     }
@@ -82,14 +85,14 @@ impl Health {
         if self.suspect_since.is_empty() {
             return 0;
         }
-        let suspect = |part: &Part| {
-            self.suspect_since.get(part).is_some_and(|since| now.saturating_duration_since(*since) < SUSPECT_FOR)
+        let suspect = |component: &Component| {
+            self.suspect_since.get(component).is_some_and(|since| now.saturating_duration_since(*since) < SUSPECT_FOR)
         };
-        partition.parts().filter(suspect).count()
+        partition.components().filter(suspect).count()
     }
 }
 
-/// The partitions of the topic, as some broker described them at some time.
+/// The partitions of the topic, as a broker described them.
 #[derive(Debug)]
 pub(super) struct Partitions {
     read_at: Instant,
@@ -98,7 +101,7 @@ pub(super) struct Partitions {
 }
 
 impl Partitions {
-    /// Takes over what a broker said; `None` if it named no partitions.
+    /// Converts a broker's answer; `None` if it named no partitions.
     pub(super) fn of(topic: &MetadataTopic, min_insync_replicas: usize, read_at: Instant) -> Option<Self> {
         let mut all: Vec<Partition> = topic
             .partitions()
@@ -114,24 +117,25 @@ impl Partitions {
         (!all.is_empty()).then_some(Self { read_at, min_insync_replicas, all })
     }
 
-    /// How long ago this was read.
+    /// The age of this metadata.
     pub(super) fn age(&self) -> Duration {
         self.read_at.elapsed()
     }
 
-    /// One partition of each broker that leads any: leader and partition.
+    /// Each leader, with one of its partitions.
     pub(super) fn leaders(&self) -> BTreeMap<i32, i32> {
         self.all.iter().filter_map(|partition| Some((partition.leader?, partition.id))).collect()
     }
 
-    /// The partition of this number.
+    /// The partition with this id.
     pub(super) fn get(&self, id: i32) -> Option<&Partition> {
         self.all.get(usize::try_from(id).ok()?)
     }
 
-    /// The partition for a record: of those that take records the least sick, and among equals the key's own,
-    /// else one of its lane by the key's hash, so that what is diverted spreads evenly. Partitions in `tried`, and then
-    /// their leaders, come last. `None` if no partition takes records.
+    /// Chooses the partition for a record, the least sick of those that accept records. Among
+    /// equals, that is the key's own partition, else one of its lane by the key's hash, so diverted
+    /// records spread evenly. Partitions in `tried` come last, and before them the other partitions
+    /// of their leaders. `None` if no partition accepts records.
     pub(super) fn choose(&self, key: &[u8], lane: Lane, health: &Health, tried: &[i32], now: Instant) -> Option<i32> {
         // At most 2^31 - 1 fits into any usize of at least 32 bits.
         let hash = (murmur2(key) & 0x7fff_ffff) as usize;
@@ -163,8 +167,9 @@ impl Partitions {
     }
 }
 
-/// MurmurHash2 as Kafka's Java client has it (`org.apache.kafka.common.utils.Utils.murmur2`), by Austin
-/// Appleby, in the public domain. The partition of a key is its low 31 bits modulo the number of partitions.
+/// MurmurHash2 as in Kafka's Java client (`org.apache.kafka.common.utils.Utils.murmur2`), by Austin
+/// Appleby, in the public domain. A key's partition is the low 31 bits modulo the number of
+/// partitions.
 fn murmur2(key: &[u8]) -> u32 {
     const SEED: u32 = 0x9747_b28c;
     const M: u32 = 0x5bd1_e995;
@@ -173,7 +178,7 @@ fn murmur2(key: &[u8]) -> u32 {
         (k ^ (k >> 24)).wrapping_mul(M)
     };
     let (words, tail) = key.as_chunks::<4>();
-    // The length is that of a record's key, which is bounded far below 4 GiB.
+    // A key's length is far below 4 GiB.
     let mut hash = SEED ^ (key.len() as u32);
     for word in words {
         hash = hash.wrapping_mul(M) ^ mix(u32::from_le_bytes(*word));
@@ -204,7 +209,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lanes_share_no_partition_unless_there_are_too_few_or_a_lane_is_sick(
+        fn healthy_lanes_share_no_partition(
             count in 1..40i32,
             lanes in 1..6u16,
             keys in vec(vec(any::<u8>(), 1..20), 1..30),
@@ -218,7 +223,7 @@ mod tests {
         }
     }
 
-    /// What is durable elsewhere in the log is better than what is durable nowhere.
+    /// A record that is durable in the wrong lane is better than one that is not durable.
     #[test]
     fn a_record_of_a_sick_lane_goes_to_another_lane() {
         let sick = |id| partition(id, None, &[]);
@@ -227,13 +232,14 @@ mod tests {
         assert_eq!([choose(Lane::new(0, 2)) % 2, choose(Lane::new(1, 2)) % 2], [0, 0]);
     }
 
-    /// Partition `n` on the brokers `n`, `n + 1` and `n + 2`, led by the first, round and round.
+    /// Partition `n` is on brokers `n`, `n + 1` and `n + 2`, modulo the number of brokers. The
+    /// first leads.
     fn healthy(count: i32, brokers: i32) -> Partitions {
         let broker = |n: i32| n % brokers;
         of((0..count).map(|n| partition(n, Some(broker(n)), &[broker(n), broker(n + 1), broker(n + 2)])).collect())
     }
 
-    /// Any mixture of leaderless, under-replicated and healthy partitions on six brokers.
+    /// A mix of leaderless, under-replicated and healthy partitions on six brokers.
     fn mixed() -> impl Strategy<Value = Partitions> {
         vec((proptest::option::weighted(0.7, 0..6_i32), vec(0..6_i32, 1..=3)), 1..40).prop_map(|all| {
             let numbered = all.into_iter().zip(0..);
@@ -245,9 +251,9 @@ mod tests {
         vec(any::<u8>(), 0..40)
     }
 
-    /// From librdkafka's `unittest_murmur2`, which took them from the Java client.
+    /// Values of librdkafka's `unittest_murmur2`, which come from the Java client.
     #[test]
-    fn murmur2_is_the_java_clients() {
+    fn murmur2_matches_the_java_client() {
         for (key, hash) in [
             ("kafka", 0xd067_cf64),
             ("giberish123456789", 0x8f55_2b0c),
@@ -265,14 +271,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn on_a_healthy_log_a_record_goes_to_its_keys_own_partition(key in key(), count in 1..200_i32) {
+        fn on_a_healthy_log_a_key_goes_to_its_own_partition(key in key(), count in 1..200_i32) {
             let own = i64::from(murmur2(&key) & 0x7fff_ffff) % i64::from(count);
             let choice = healthy(count, 6).choose(&key, Lane::WHOLE, &Health::default(), &[], Instant::now());
             prop_assert_eq!(choice.map(i64::from), Some(own));
         }
 
         #[test]
-        fn a_record_never_goes_where_none_is_taken(
+        fn a_record_never_goes_to_a_partition_that_refuses_it(
             partitions in mixed(), key in key(), failed in vec(0..40_i32, 0..5), tried in vec(0..40_i32, 0..3),
         ) {
             let now = Instant::now();
@@ -288,7 +294,7 @@ mod tests {
         }
 
         #[test]
-        fn the_next_attempt_goes_to_another_leader_whatever_is_suspect(
+        fn the_next_attempt_always_goes_to_another_leader(
             key in key(), count in 2..60_i32, suspects in vec(0..60_i32, 0..60),
         ) {
             let now = Instant::now();
@@ -306,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_partition_with_fewer_replicas_than_the_minimum_needs_them_all() {
+    fn a_partition_with_few_replicas_needs_them_all() {
         let alone = Partition { id: 0, leader: Some(1), in_sync: vec![1], replicas: 1 };
         assert!(alone.writable(MIN));
         assert!(!Partition { replicas: 3, ..alone.clone() }.writable(MIN));
@@ -314,13 +320,13 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_blamed_on_what_was_not_heard_of_since() {
-        // Broker 2 stands still. Partitions 0 and 4 of six follow it or are led by it; 3, 4 and 5 ...
+    fn silence_blames_only_what_was_not_heard_from_since() {
+        // Broker 2 hangs. It leads partition 2 and replicates 0 and 1.
         let partitions = healthy(6, 6);
         let mut health = Health::default();
         let sent = Instant::now();
         let later = sent + Duration::from_secs(1);
-        // ... go on: 3 on brokers 3, 4, 5; 4 on 4, 5, 0; 5 on 5, 0, 1.
+        // The others still work: 3 on brokers 3, 4, 5; 4 on 4, 5, 0; 5 on 5, 0, 1.
         for id in [3, 4, 5] {
             health.acknowledged(partitions.get(id).unwrap(), later);
         }
@@ -333,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_that_only_we_cannot_reach_may_still_follow() {
+    fn a_leader_that_we_cannot_reach_may_still_follow() {
         // Three brokers, all partitions on all of them.
         let partitions = healthy(3, 3);
         let mut health = Health::default();
@@ -358,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_diverted_spreads_over_all_healthy_partitions() {
+    fn diverted_records_spread_over_healthy_partitions() {
         let mut partitions = healthy(12, 6);
         for id in [0, 6] {
             partitions.all[id].leader = None;

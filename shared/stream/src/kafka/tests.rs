@@ -1,5 +1,6 @@
-//! The adapter against librdkafka's mock cluster, which speaks the protocol and injects broker errors.
-//! Real brokers are for the end-to-end and fault suites: the mock neither replicates nor elects.
+//! The adapter against librdkafka's mock cluster, which speaks the protocol and injects broker
+//! errors. The mock neither replicates nor elects: the end-to-end and fault suites use real
+//! brokers.
 
 use super::*;
 use crate::log::{Ack, AppendError};
@@ -82,7 +83,7 @@ fn read_back(mock: &Mock, count: usize) -> Vec<(i32, String, Vec<u8>)> {
 }
 
 #[tokio::test]
-async fn every_record_is_acknowledged_and_read_back_with_its_key_and_bytes() {
+async fn records_are_acknowledged_and_read_back_unchanged() {
     let mock = mock(3);
     let log = connect(&config_for(&mock)).await;
     let sent = records(50);
@@ -94,10 +95,10 @@ async fn every_record_is_acknowledged_and_read_back_with_its_key_and_bytes() {
     assert_eq!(read, expected);
 }
 
-/// The hashes are those of Kafka's own test of its Java `Utils.murmur2`. The first append knows no partitions,
-/// so that librdkafka chooses; the second is our choice.
+/// The hashes come from Kafka's test of its Java `Utils.murmur2`. For the first append, no
+/// partitions are known and librdkafka chooses; the second is our choice.
 #[tokio::test]
-async fn a_session_lands_on_the_partition_that_a_java_producer_would_choose() {
+async fn a_session_lands_where_a_java_producer_would_put_it() {
     let mock = mock(1);
     let log = connect(&config_for(&mock)).await;
     let table: [(&str, i32); 4] = [
@@ -120,7 +121,7 @@ async fn a_session_lands_on_the_partition_that_a_java_producer_would_choose() {
 }
 
 #[tokio::test]
-async fn our_choice_is_that_of_librdkafka_for_any_key() {
+async fn our_choice_matches_librdkafkas_for_any_key() {
     let mock = mock(1);
     let log = connect(&config_for(&mock)).await;
     let sent: Vec<_> = (0..200).map(|n| record(&"session-0123456789"[..n % 19], format!("{n}"))).collect();
@@ -134,7 +135,7 @@ async fn our_choice_is_that_of_librdkafka_for_any_key() {
 }
 
 #[tokio::test]
-async fn what_one_partition_refuses_another_takes_and_no_copy_is_left() {
+async fn a_refused_record_goes_elsewhere_and_leaves_no_copy() {
     let mock = mock(3);
     let log = connect(&config_for(&mock)).await;
     log.warm_up().await.unwrap();
@@ -154,7 +155,7 @@ async fn an_attempt_that_may_have_arrived_counts_as_a_copy() {
 }
 
 #[tokio::test]
-async fn a_silent_leader_is_gone_past_within_the_append_and_avoided_by_the_next() {
+async fn a_silent_leader_is_bypassed_and_then_avoided() {
     let mock = mock(3);
     let mut config = config_for(&mock);
     config.second_attempt_after = Duration::from_millis(300);
@@ -168,7 +169,7 @@ async fn a_silent_leader_is_gone_past_within_the_append_and_avoided_by_the_next(
 }
 
 #[tokio::test]
-async fn a_lost_leader_is_gone_past_within_the_append() {
+async fn a_lost_leader_is_bypassed_within_the_append() {
     let mock = mock(3);
     let log = connect(&config_for(&mock)).await;
     log.warm_up().await.unwrap();
@@ -178,7 +179,7 @@ async fn a_lost_leader_is_gone_past_within_the_append() {
 }
 
 #[tokio::test]
-async fn a_partition_without_leader_is_passed_over() {
+async fn a_partition_without_a_leader_is_skipped() {
     let mock = mock(3);
     mock.partition_leader(TOPIC, OWN_OF_ABC, None).unwrap();
     let log = connect(&config_for(&mock)).await;
@@ -188,7 +189,7 @@ async fn a_partition_without_leader_is_passed_over() {
 }
 
 #[tokio::test]
-async fn nowhere_to_write_is_unavailable_at_once_but_old_knowledge_refuses_nothing() {
+async fn nowhere_to_write_is_unavailable_unless_metadata_is_old() {
     let mock = mock(1);
     let lead = |leader| (0..PARTITIONS).for_each(|it| mock.partition_leader(TOPIC, it, leader).unwrap());
     lead(None);
@@ -196,17 +197,17 @@ async fn nowhere_to_write_is_unavailable_at_once_but_old_knowledge_refuses_nothi
     assert!(matches!(log.warm_up().await, Err(WarmUpError::Topic { .. })));
     let began = Instant::now();
     let failure = log.append(&records(1)).await.remove(0).unwrap_err();
-    assert!(began.elapsed() < config_for(&mock).delivery_timeout, "it waited for nothing");
+    assert!(began.elapsed() < config_for(&mock).delivery_timeout, "it does not wait in vain");
     assert_eq!((failure.reason(), failure.attempt().copies), ("unavailable", 0), "{failure}");
     lead(Some(1));
-    // As in an environment that was frozen meanwhile.
+    // like an environment that was frozen meanwhile
     tokio::time::sleep(FRESH).await;
     assert_eq!(log.append(&records(1)).await, [Ok(Ack::ONCE)]);
 }
 
 #[tokio::test]
-async fn lasting_retriable_errors_end_as_unavailable_in_time_and_then_it_recovers() {
-    // NOT_LEADER is repeated by librdkafka as long as it lasts: each attempt ends in silence
+async fn lasting_transient_errors_end_as_unavailable_in_time() {
+    // librdkafka retries NOT_LEADER as long as it lasts, so each attempt ends in silence
     for (error, copies) in [
         (RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS, 0),
         (RDKafkaRespErr::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT, 3),
@@ -234,7 +235,7 @@ async fn lasting_retriable_errors_end_as_unavailable_in_time_and_then_it_recover
 }
 
 #[tokio::test]
-async fn lasting_errors_of_the_broker_are_told_apart() {
+async fn permanent_broker_errors_are_told_apart() {
     for (error, reason, code) in [
         (RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE, "too_large", "MessageSizeTooLarge"),
         (RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED, "denied", "TopicAuthorizationFailed"),
@@ -262,9 +263,10 @@ async fn an_oversize_record_fails_alone() {
     assert_eq!(results[2], Ok(Ack::ONCE));
 }
 
-/// That the sixth is refused while five are under way also shows that none was waited for before it.
+/// The sixth record is refused while five are in flight, which also shows that none was waited for
+/// before it.
 #[tokio::test]
-async fn a_full_queue_throttles_the_rest_at_once_and_delivers_what_it_holds() {
+async fn a_full_queue_throttles_the_rest_immediately() {
     let mock = mock(1);
     let mut config = config_for(&mock);
     config.queue_records = 5;
@@ -274,17 +276,17 @@ async fn a_full_queue_throttles_the_rest_at_once_and_delivers_what_it_holds() {
     for result in &results[5..] {
         assert!(matches!(result, Err(AppendError::Throttled(_))), "{result:?}");
     }
-    // On a busy machine librdkafka frees a record's place a moment after it told of it.
+    // On a busy machine, librdkafka frees a record's place shortly after it reports the record.
     let again = async {
         while log.append(&records(5)).await != vec![Ok(Ack::ONCE); 5] {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), again).await.expect("there is room again");
+    tokio::time::timeout(Duration::from_secs(10), again).await.expect("the queue has space again");
 }
 
 #[tokio::test]
-async fn a_lost_broker_is_unavailable_in_time_and_used_again_when_it_is_back() {
+async fn a_lost_broker_is_used_again_when_it_is_back() {
     let mock = mock(1);
     let mut config = config_for(&mock);
     config.delivery_timeout = Duration::from_millis(1000);
@@ -303,7 +305,7 @@ async fn a_lost_broker_is_unavailable_in_time_and_used_again_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn a_closed_connection_is_made_again_within_the_same_append() {
+async fn a_closed_connection_is_reopened_within_the_append() {
     let mock = mock(1);
     let log = connect(&config_for(&mock)).await;
     assert_eq!(log.append(&records(1)).await, [Ok(Ack::ONCE)]);
@@ -321,7 +323,7 @@ async fn warm_up_reaches_every_leader() {
 }
 
 #[tokio::test]
-async fn warm_up_names_the_leaders_that_it_did_not_reach() {
+async fn warm_up_names_the_unreachable_leaders() {
     let mock = mock(3);
     let mut config = config_for(&mock);
     config.connect_timeout = Duration::from_secs(2);
@@ -335,7 +337,7 @@ async fn warm_up_names_the_leaders_that_it_did_not_reach() {
 }
 
 #[tokio::test]
-async fn warm_up_says_what_is_wrong_within_its_bound() {
+async fn warm_up_reports_the_error_within_its_time_limit() {
     let mock = mock(1);
     let mut config = config_for(&mock);
     config.topic = "misspelt".to_owned();
@@ -354,13 +356,13 @@ async fn warm_up_says_what_is_wrong_within_its_bound() {
 }
 
 #[tokio::test]
-async fn nothing_to_append_is_no_result() {
+async fn an_empty_append_has_no_results() {
     let mock = mock(1);
     let log = connect(&config_for(&mock)).await;
     assert!(log.append(&[]).await.is_empty());
 }
 
-/// librdkafka accepts the whole configuration for IAM, in particular OAUTHBEARER with our token callback.
+/// librdkafka accepts the whole IAM configuration, including OAUTHBEARER with our token callback.
 #[tokio::test]
 async fn a_client_for_iam_can_be_created() {
     let security = KafkaSecurity::Iam { region: "us-east-1".to_owned() };
