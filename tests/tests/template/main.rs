@@ -270,7 +270,7 @@ fn inbound_queue_invokes_process_and_redrives_to_dead_letters() {
     assert_eq!(number(&properties(&template, "DeadLetterQueue")["MessageRetentionPeriod"]), fourteen_days);
 }
 
-// ---------------------------------------------------------------------------------------------- what is kept
+// ---------------------------------------------------------------------------------------------- stored data
 
 #[test]
 fn stores_of_records_are_encrypted_and_survive_replacement() {

@@ -33,7 +33,7 @@ fn no_role_allows_more_than_its_function_needs() {
     for (id, role) in of_type(&template, "AWS::IAM::Role") {
         assert!(role.get("ManagedPolicyArns").is_none(), "{id}: managed policies allow more than is needed");
         let found = statements(&role["Policies"]);
-        assert!(found.len() > 1, "{id} has no policies of its own");
+        assert!(found.len() > 1, "{id} has no policies");
         for statement in found {
             assert_eq!(statement["Effect"], "Allow", "{id}: {statement}");
             let everything_but = ["NotAction", "NotResource"].iter().any(|field| statement.get(field).is_some());
