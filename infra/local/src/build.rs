@@ -14,6 +14,9 @@ use std::process::Stdio;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::Command;
 
+/// The template and its nested ones, from the root of the workspace.
+const TEMPLATES: [&str; 2] = ["template.yaml", "infra/observability.yaml"];
+
 /// Set by cargo for the program that it runs. Taken over by a cargo inside, build scripts would see other values than
 /// from outside and run again, and all that depends on them with them.
 const CARGO_RUN_VARIABLES: [&str; 6] =
@@ -82,22 +85,25 @@ pub(super) async fn build(workspace: &Path, progress: &Progress) -> Result<BTree
     }
 }
 
-/// Lays out `app`: the template as it is, and each binary as `target/lambda/<function>/bootstrap`, where its `CodeUri` points.
+/// Lays out `app`: the templates unchanged, and each binary as `target/lambda/<function>/bootstrap`, where its `CodeUri`
+/// points.
 ///
 /// # Errors
 /// If a file cannot be copied.
 pub(super) fn assemble(workspace: &Path, binaries: &BTreeMap<String, PathBuf>, app: &Path) -> Result<()> {
-    fs::create_dir_all(app)?;
-    copy(&workspace.join("template.yaml"), &app.join("template.yaml"))?;
+    for template in TEMPLATES {
+        copy(&workspace.join(template), &app.join(template))?;
+    }
     for (name, binary) in binaries {
-        let folder = app.join("target/lambda").join(name);
-        fs::create_dir_all(&folder)?;
-        copy(binary, &folder.join("bootstrap"))?;
+        copy(binary, &app.join("target/lambda").join(name).join("bootstrap"))?;
     }
     Ok(())
 }
 
 fn copy(from: &Path, to: &Path) -> Result<()> {
+    if let Some(folder) = to.parent() {
+        fs::create_dir_all(folder)?;
+    }
     fs::copy(from, to).with_context(|| format!("copying {} to {}", from.display(), to.display()))?;
     Ok(())
 }
@@ -177,13 +183,19 @@ mod tests {
     }
 
     #[test]
-    fn assembling_copies_the_template_byte_by_byte_and_names_each_binary_bootstrap() {
+    fn assemble_copies_templates_unchanged_and_names_binaries() {
         let (workspace, app) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        fs::write(workspace.path().join("template.yaml"), "A: 1 # as it is\n").unwrap();
+        fs::create_dir(workspace.path().join("infra")).unwrap();
+        for template in TEMPLATES {
+            fs::write(workspace.path().join(template), format!("A: 1 # {template}\n")).unwrap();
+        }
         fs::write(workspace.path().join("ingest"), "binary").unwrap();
         let binaries = BTreeMap::from([("ingest".to_owned(), workspace.path().join("ingest"))]);
         assemble(workspace.path(), &binaries, app.path()).unwrap();
-        assert_eq!(fs::read_to_string(app.path().join("template.yaml")).unwrap(), "A: 1 # as it is\n");
+        for template in TEMPLATES {
+            let copied = fs::read_to_string(app.path().join(template)).unwrap();
+            assert_eq!(copied, format!("A: 1 # {template}\n"));
+        }
         assert_eq!(fs::read_to_string(app.path().join("target/lambda/ingest/bootstrap")).unwrap(), "binary");
     }
 }

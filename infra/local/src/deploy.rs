@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Name of the stack of every local cloud: each has an emulator of its own.
 pub(super) const STACK: &str = "playhead-local";
-/// Where `sam deploy` puts the functions' packages.
+/// Where `sam deploy` puts the functions' packages and the nested template.
 const ARTIFACTS: &str = "playhead-local-artifacts";
 const DEPLOYED_WITHIN: Duration = Duration::from_secs(300);
 
@@ -25,7 +25,7 @@ pub(super) struct Deployment<'a> {
     pub(super) sdk: &'a SdkConfig,
     pub(super) endpoint: &'a str,
     pub(super) region: &'a str,
-    /// Holds `template.yaml` and the functions' binaries.
+    /// Holds the templates and the functions' binaries.
     pub(super) app: &'a Path,
     /// For what the tool writes beside its log.
     pub(super) folder: &'a Path,

@@ -1,4 +1,5 @@
-//! Alarms and the dashboard: that they watch what is really written, and tell their reader what to do.
+//! Alarms and the dashboard watch metrics that are really written, and alarms tell their reader
+//! what to do.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,16 +9,17 @@ use playback::outcome::{Cause, Reason};
 use serde_json::{Value, json};
 
 use super::choice::Choice;
+use super::logs::accepted_stacks;
 use super::regions::{ALONE, ONE_OF_TWO};
 use super::shadow::{TAKEN_OVER_FROM, TRIED};
-use super::{of_type, properties, strings, template};
+use super::{OBSERVABILITY, object, observability, of_type, properties, strings, template};
 
 const CLUSTER: &str = "arn:aws:kafka:us-east-1:111122223333:cluster/a/b";
-/// Two choices of logs, of which each alarm is made by one at least.
+/// Two choices of logs. Each alarm exists with at least one of them.
 const KAFKA_FIRST: [(&str, &str); 2] = [("KafkaClusterArn", CLUSTER), ("StandbyLog", "kinesis")];
 const KINESIS_FIRST: [(&str, &str); 2] = [("PrimaryLog", "kinesis"), ("StandbyLog", "none")];
 
-/// The metrics of ours that an alarm or the dashboard may name, by the functions that write them.
+/// Our metrics that an alarm or the dashboard may name, with the functions that write them.
 fn ours() -> BTreeMap<&'static str, (Metric, &'static [&'static str])> {
     const APPLIES: &[&str] = &["ProcessFunction", "RetryFunction"];
     const TAKES_IN: &[&str] = &["IngestFunction"];
@@ -75,8 +77,8 @@ fn ours() -> BTreeMap<&'static str, (Metric, &'static [&'static str])> {
     .collect()
 }
 
-/// The metrics of AWS that are watched: namespace, dimensions, names. From the developer guides of Lambda ("Types of metrics"),
-/// SQS, Kinesis, S3 and API Gateway ("metrics for HTTP APIs").
+/// The AWS metrics that are watched: namespace, dimensions, names. From the developer guides of
+/// Lambda ("Types of metrics"), SQS, Kinesis, S3 and API Gateway ("metrics for HTTP APIs").
 const OF_AWS: [(&str, &[&str], &[&str]); 5] = [
     (
         "AWS/Lambda",
@@ -89,7 +91,8 @@ const OF_AWS: [(&str, &[&str], &[&str]); 5] = [
     ("AWS/ApiGateway", &["ApiId", "Stage"], &["5xx", "Count", "Latency"]),
 ];
 
-/// That a metric exists, with these dimensions. `who` names the function of one of ours.
+/// Asserts that a metric exists with these dimensions. `who` is the function that writes one of
+/// ours.
 #[track_caller]
 fn exists(namespace: &str, name: &str, dimensions: &[String], who: Option<&str>, place: &str) {
     if namespace != NAMESPACE {
@@ -100,40 +103,42 @@ fn exists(namespace: &str, name: &str, dimensions: &[String], who: Option<&str>,
     }
     let ours = ours();
     let (metric, functions) = ours.get(name).unwrap_or_else(|| panic!("{place}: there is no metric {name}"));
-    // With its third dimension, or as the sum over that; some also as the sum over all functions of the stage.
+    // With its third dimension, or as the sum over it. Some also as the sum over all functions of
+    // the stage.
     let plain = vec!["Stage".to_owned(), "Function".to_owned()];
     let third = metric.dimension().map(|(name, _)| [plain.clone(), vec![name.to_owned()]].concat());
     let of_stage = metric.is_of_stage() && *dimensions == ["Stage"];
     let there = of_stage || *dimensions == plain || Some(dimensions) == third.as_deref();
-    assert!(there, "{place}: {name} has not {dimensions:?}");
+    assert!(there, "{place}: {name} does not have {dimensions:?}");
     if let Some(who) = who {
         assert!(functions.contains(&who), "{place}: {who} does not write {name}");
     }
 }
 
-/// The alarms as they are made, alone and with other regions, by a name that says which.
+/// The alarms of various stacks, by a name that says which.
 fn made() -> BTreeMap<String, Value> {
-    let template = template();
+    let (template, observability) = (template(), observability());
     let trials = [&[][..], &TAKEN_OVER_FROM, &TRIED];
     let ways = [KAFKA_FIRST, KINESIS_FIRST].into_iter().flat_map(|logs| [(logs, ALONE), (logs, ONE_OF_TWO)]);
     let ways = ways.flat_map(|(logs, regions)| trials.map(|trial| (logs, regions, trial)));
     let made: BTreeMap<String, Value> = ways
         .flat_map(|(logs, regions, trial)| {
             let parameters = logs.into_iter().chain([regions]).chain(trial.iter().copied());
-            let resources = Choice::of(&template, parameters).resources().into_iter();
-            let alarms = resources.filter(|(_, resource)| resource["Type"] == "AWS::CloudWatch::Alarm");
+            let nested = Choice::of(&template, parameters).nested(OBSERVABILITY, &observability);
+            let alarms =
+                nested.resources().into_iter().filter(|(_, resource)| resource["Type"] == "AWS::CloudWatch::Alarm");
             alarms.map(move |(id, alarm)| {
                 (format!("{id} of {logs:?}, {regions:?}, {trial:?}"), alarm["Properties"].clone())
             })
         })
         .collect();
-    for id in of_type(&template, "AWS::CloudWatch::Alarm").keys() {
-        assert!(made.keys().any(|name| name.starts_with(&format!("{id} "))), "{id} is made by none of these choices");
+    for id in of_type(&observability, "AWS::CloudWatch::Alarm").keys() {
+        assert!(made.keys().any(|name| name.starts_with(&format!("{id} "))), "{id} is in none of these stacks");
     }
     made
 }
 
-/// Each metric that an alarm takes: its namespace, its name, its dimensions.
+/// Each metric that an alarm uses: its namespace, name and dimensions.
 fn metrics_of(alarm: &Value) -> Vec<&Value> {
     match alarm["Metrics"].as_array() {
         Some(queries) => queries.iter().filter_map(|query| query["MetricStat"].get("Metric")).collect(),
@@ -142,10 +147,10 @@ fn metrics_of(alarm: &Value) -> Vec<&Value> {
 }
 
 #[test]
-fn every_alarm_says_what_it_means_and_what_to_do_and_tells_the_topic() {
-    let template = template();
+fn every_alarm_explains_itself_and_notifies_the_topic() {
+    let observability = observability();
     let to_topic = json!({ "Fn::If": ["HasAlarmTopic", [{ "Ref": "AlarmTopicArn" }], { "Ref": "AWS::NoValue" }] });
-    for (id, alarm) in of_type(&template, "AWS::CloudWatch::Alarm") {
+    for (id, alarm) in of_type(&observability, "AWS::CloudWatch::Alarm") {
         assert!(id.ends_with("Alarm"), "{id}");
         let description = alarm["AlarmDescription"].as_str().unwrap_or_else(|| panic!("{id} has no description"));
         let (meaning, advice) =
@@ -158,7 +163,7 @@ fn every_alarm_says_what_it_means_and_what_to_do_and_tells_the_topic() {
         let treated = alarm["TreatMissingData"].as_str();
         assert!(
             treated.is_some_and(|how| ["notBreaching", "ignore"].contains(&how)),
-            "{id}: no data is not decided on"
+            "{id} does not say how to treat missing data"
         );
     }
 }
@@ -167,7 +172,7 @@ fn every_alarm_says_what_it_means_and_what_to_do_and_tells_the_topic() {
 fn every_alarm_watches_metrics_that_are_written() {
     for (id, alarm) in made() {
         let metrics = metrics_of(&alarm);
-        assert!((1..=10).contains(&metrics.len()), "{id}: an alarm takes 10 metrics at most");
+        assert!((1..=10).contains(&metrics.len()), "{id}: an alarm may name 10 metrics");
         for metric in metrics {
             let dimensions = metric["Dimensions"].as_array().unwrap();
             let names: Vec<String> = dimensions.iter().flat_map(|dimension| strings(&dimension["Name"])).collect();
@@ -179,22 +184,22 @@ fn every_alarm_watches_metrics_that_are_written() {
             let expected = if namespace == NAMESPACE { json!({"Ref": "Stage"}) } else { json!("$default") };
             assert!(stage.is_none_or(|stage| *stage == expected), "{id}: {stage:?}");
         }
-        // What is watched at all is within a day.
+        // CloudWatch evaluates at most a day.
         let period = alarm["Period"].as_u64().or_else(|| alarm["Metrics"][0]["MetricStat"]["Period"].as_u64()).unwrap();
         assert!(period * alarm["EvaluationPeriods"].as_u64().unwrap() <= 86_400, "{id}");
     }
 }
 
 #[test]
-fn every_expression_takes_what_its_alarm_has_and_all_of_it() {
+fn every_expression_uses_all_metrics_of_its_alarm() {
     for (id, alarm) in made() {
         let Some(queries) = alarm["Metrics"].as_array() else { continue };
         let answers = queries.iter().filter(|query| query["ReturnData"] == true).count();
-        assert_eq!(answers, 1, "{id}: one expression is watched");
+        assert_eq!(answers, 1, "{id}: an alarm watches one expression");
         let expressions: String =
             queries.iter().filter_map(|query| query["Expression"].as_str()).collect::<Vec<_>>().join(" ");
         assert!(!expressions.contains("SEARCH"), "{id}: an alarm cannot search");
-        // Functions are in capitals, ids are not.
+        // Functions are upper case, ids are not.
         let words = expressions.split(|letter: char| !letter.is_ascii_alphabetic() && letter != '_');
         let taken: BTreeSet<&str> =
             words.filter(|word| word.starts_with(|letter: char| letter.is_ascii_lowercase())).collect();
@@ -204,9 +209,9 @@ fn every_expression_takes_what_its_alarm_has_and_all_of_it() {
 }
 
 #[test]
-fn the_loss_alarm_takes_every_way_in_which_an_event_comes_in_and_ends() {
-    let alarm = properties(&template(), "LossAlarm");
-    // Of all functions of the stage, each under an id that says what it is.
+fn loss_alarm_counts_every_way_in_and_every_outcome() {
+    let alarm = properties(&observability(), "LossAlarm");
+    // Each is the sum over all functions of the stage, under an id that says what it is.
     let taken: BTreeMap<&str, &str> = alarm["Metrics"]
         .as_array()
         .unwrap()
@@ -218,7 +223,8 @@ fn the_loss_alarm_takes_every_way_in_which_an_event_comes_in_and_ends() {
             (query["Id"].as_str().unwrap(), metric["MetricName"].as_str().unwrap())
         })
         .collect();
-    // Together the metrics of the books, but for the one that only bounds how much may end twice.
+    // Together they are the metrics of the books, except the one that only bounds how much may end
+    // twice.
     let ours = ours();
     let books = ours.values().map(|(metric, _)| *metric).filter(|metric| metric.is_of_stage());
     let bound_or_none = [Metric::EventsUnclaimed.name(), Metric::RoutingErrors("invalid").name()];
@@ -227,7 +233,7 @@ fn the_loss_alarm_takes_every_way_in_which_an_event_comes_in_and_ends() {
     for (id, name) in &taken {
         assert_eq!(name.strip_prefix("Events").unwrap().to_lowercase(), *id);
     }
-    // What comes in is added, and each way to end taken away; what was redriven has died in vain.
+    // Events that come in are added, each way to end is subtracted. Redriven events come in again.
     let queries = alarm["Metrics"].as_array().unwrap();
     let expression = |id: &str| queries.iter().find(|query| query["Id"] == id).unwrap()["Expression"].as_str().unwrap();
     let comes_in = ["accepted", "arrived", "redriven"];
@@ -244,10 +250,11 @@ fn the_loss_alarm_takes_every_way_in_which_an_event_comes_in_and_ends() {
 }
 
 #[test]
-fn the_alarms_of_a_log_are_made_with_it() {
-    let template = template();
+fn alarms_of_a_log_exist_with_that_log() {
+    let (template, observability) = (template(), observability());
     let check = |parameters: &[(&str, &str)], expected: &[&str]| {
-        let all = Choice::of(&template, parameters.iter().copied()).resources();
+        let choice = Choice::of(&template, parameters.iter().copied());
+        let all = choice.nested(OBSERVABILITY, &observability).resources();
         let of_logs = [
             "LogLagAlarm",
             "StreamAgeAlarm",
@@ -282,8 +289,57 @@ fn the_alarms_of_a_log_are_made_with_it() {
 }
 
 #[test]
-fn the_dashboard_is_json_and_shows_metrics_that_are_written() {
-    let body = properties(&template(), "Dashboard")["DashboardBody"]["Fn::Sub"].clone();
+fn nested_parameters_are_those_of_the_stack_or_its_resources() {
+    let template = template();
+    for choice in accepted_stacks(&template) {
+        let made = choice.resources();
+        for (name, value) in object(&made[OBSERVABILITY]["Properties"]["Parameters"]) {
+            let reference = json!({ "Ref": name });
+            if template["Resources"].get(name).is_some() {
+                let expected = match made.get(name).map(|resource| resource["Type"].as_str().unwrap()) {
+                    None => json!(""),
+                    Some("AWS::SQS::Queue") => json!({ "Fn::GetAtt": [name, "QueueName"] }),
+                    Some(_) => reference,
+                };
+                assert_eq!(*value, expected, "{name}");
+            } else if name == "DashboardName" {
+                // All regions of an account share one set of dashboards.
+                assert_eq!(*value, json!({ "Fn::Sub": "${AWS::StackName}-overview-${AWS::Region}" }));
+            } else {
+                assert!(template["Parameters"].get(name).is_some(), "{name} is not in template.yaml");
+                assert_eq!(*value, reference);
+            }
+        }
+    }
+}
+
+#[test]
+fn nested_conditions_agree_with_those_of_the_stack() {
+    let (template, observability) = (template(), observability());
+    let names = object(&observability["Conditions"]).keys();
+    let shared: Vec<Value> =
+        names.filter(|name| template["Conditions"].get(name).is_some()).map(|name| json!(name)).collect();
+    assert!(shared.len() > 10, "{shared:?}");
+    for choice in accepted_stacks(&template) {
+        let nested = choice.nested(OBSERVABILITY, &observability);
+        for name in &shared {
+            assert_eq!(nested.is(name), choice.is(name), "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_stack_passes_on_the_name_of_its_dashboard() {
+    let name = template()["Outputs"]["DashboardName"]["Value"].clone();
+    assert_eq!(name, json!({ "Fn::GetAtt": [OBSERVABILITY, "Outputs", "DashboardName"] }));
+    assert_eq!(observability()["Outputs"]["DashboardName"]["Value"], json!({ "Ref": "Dashboard" }));
+    let dashboard = properties(&observability(), "Dashboard");
+    assert_eq!(dashboard["DashboardName"], json!({ "Ref": "DashboardName" }));
+}
+
+#[test]
+fn dashboard_is_json_and_shows_metrics_that_are_written() {
+    let body = properties(&observability(), "Dashboard")["DashboardBody"]["Fn::Sub"].clone();
     let dashboard: Value = serde_json::from_str(&substituted(body[0].as_str().unwrap(), &body[1])).unwrap();
     let widgets = dashboard["widgets"].as_array().unwrap();
     let mut shown = BTreeSet::new();
@@ -300,7 +356,7 @@ fn the_dashboard_is_json_and_shows_metrics_that_are_written() {
                 shown.insert((*name).to_owned());
                 continue;
             }
-            // An expression: each name that a search is for must be one of ours, with the dimensions that it has.
+            // An expression: each name in a search must be one of ours, with its dimensions.
             let expression = metric[0]["expression"].as_str().unwrap_or_else(|| panic!("{title}: {metric}"));
             let Some((schema, search)) = expression.split_once("{Playhead,").and_then(|(_, rest)| rest.split_once('}'))
             else {
@@ -338,8 +394,8 @@ fn the_dashboard_is_json_and_shows_metrics_that_are_written() {
     }
 }
 
-/// `${Name}` as `Name`, `${!Text}` as `${Text}`: what `Fn::Sub` makes of it, when each thing is called as in the template. A name
-/// of its own stands for what it means where that is made.
+/// The result of `Fn::Sub` if everything is called as in the template: `${Name}` as `Name`,
+/// `${!Text}` as `${Text}`. A name defined in `own` is replaced by what it means where that exists.
 fn substituted(text: &str, own: &Value) -> String {
     let mut parts = text.split("${");
     let mut whole = parts.next().unwrap_or_default().to_owned();

@@ -1,6 +1,7 @@
-//! What the template comes to for given parameters: its rules, and what its conditions leave of it.
+//! Evaluates a template for given parameters: its rules, and what its conditions leave of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use serde_json::{Map, Value, json};
 
@@ -12,8 +13,14 @@ pub(crate) struct Choice<'a> {
     parameters: BTreeMap<String, String>,
 }
 
+impl fmt::Debug for Choice<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.parameters.iter().filter(|(_, value)| !value.is_empty())).finish()
+    }
+}
+
 impl<'a> Choice<'a> {
-    /// With these parameters, and the defaults of the others.
+    /// These parameters, and defaults for the others.
     pub(crate) fn of<'b>(template: &'a Value, parameters: impl IntoIterator<Item = (&'b str, &'b str)>) -> Self {
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let mut all: BTreeMap<String, String> = object(&template["Parameters"])
@@ -27,7 +34,16 @@ impl<'a> Choice<'a> {
         Self { template, parameters: all }
     }
 
-    /// Whether every rule lets them pass.
+    /// The stack that the resource `id` nests, deployed from `template`. A name or ARN of a
+    /// resource counts as its logical id.
+    pub(crate) fn nested<'n>(&self, id: &str, template: &'n Value) -> Choice<'n> {
+        let given = self.resources()[id]["Properties"]["Parameters"].clone();
+        let given: Vec<(&String, String)> =
+            object(&given).iter().map(|(name, value)| (name, self.value(value))).collect();
+        Choice::of(template, given.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+    }
+
+    /// Whether every rule accepts them.
     pub(crate) fn accepted(&self) -> bool {
         object(&self.template["Rules"]).values().all(|rule| {
             let applies = rule.get("RuleCondition").is_none_or(|condition| self.holds(condition));
@@ -36,12 +52,12 @@ impl<'a> Choice<'a> {
         })
     }
 
-    /// The resources that are made, as they are made: every `Fn::If` decided.
+    /// The resources that exist, with every `Fn::If` decided.
     pub(crate) fn resources(&self) -> Map<String, Value> {
         self.section("Resources")
     }
 
-    /// The outputs that there are.
+    /// The outputs that exist.
     pub(crate) fn outputs(&self) -> Map<String, Value> {
         self.section("Outputs")
     }
@@ -70,8 +86,8 @@ impl<'a> Choice<'a> {
         }
     }
 
-    /// Whether a condition of the template holds, by its name.
-    fn is(&self, condition: &Value) -> bool {
+    /// Whether the condition of this name holds.
+    pub(crate) fn is(&self, condition: &Value) -> bool {
         let name = condition.as_str().unwrap_or_else(|| panic!("not the name of a condition: {condition}"));
         let expression = self.template["Conditions"].get(name);
         self.holds(expression.unwrap_or_else(|| panic!("no condition {name} in the template")))
@@ -88,7 +104,7 @@ impl<'a> Choice<'a> {
             "Fn::Not" => !self.holds(&arguments[0]),
             "Fn::And" => arguments.iter().all(|argument| self.holds(argument)),
             "Fn::Or" => arguments.iter().any(|argument| self.holds(argument)),
-            other => panic!("{other} is no function of these conditions"),
+            other => panic!("conditions with {other} are not supported here"),
         }
     }
 
@@ -99,9 +115,16 @@ impl<'a> Choice<'a> {
             reference => self.parameters[reference["Ref"].as_str().unwrap()].clone(),
         }
     }
+
+    /// What a nested stack gets for a parameter.
+    fn value(&self, value: &Value) -> String {
+        let reference = value.get("Ref").or_else(|| value["Fn::GetAtt"].get(0)).or_else(|| value.get("Fn::Sub"));
+        let text = reference.unwrap_or(value).as_str().unwrap_or_else(|| panic!("{value} is not a parameter's value"));
+        self.parameters.get(text).map_or(text, String::as_str).to_owned()
+    }
 }
 
-/// The names that a value refers to: by `Ref`, `Fn::GetAtt`, inside `Fn::Sub`, by `DependsOn`.
+/// The names that a value refers to by `Ref`, `Fn::GetAtt`, `Fn::Sub` or `DependsOn`.
 pub(crate) fn referred(value: &Value) -> BTreeSet<String> {
     match value {
         Value::Array(items) => items.iter().flat_map(referred).collect(),
@@ -123,7 +146,7 @@ pub(crate) fn referred(value: &Value) -> BTreeSet<String> {
     }
 }
 
-/// `Api` and `Stage` of `${Api.Arn}/${Stage}/${!Text}`, without those that have a value of their own.
+/// `Api` and `Stage` of `${Api.Arn}/${Stage}/${!Text}`, without names that are defined in `own`.
 fn in_text(text: &str, own: &Value) -> BTreeSet<String> {
     let names = text.split("${").skip(1).map(|rest| rest.split(['}', '.']).next().unwrap());
     names.filter(|name| !name.starts_with('!') && own.get(name).is_none()).map(str::to_owned).collect()

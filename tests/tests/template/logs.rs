@@ -1,5 +1,5 @@
-//! The durable log: each choice of primary and standby, in one region or several, makes what it needs and nothing else, and
-//! every mapping tries, gives up and saves in the same way.
+//! The durable log: each choice of primary and standby, in one region or several, creates what it
+//! needs and nothing else, and every mapping retries, gives up and saves in the same way.
 
 use std::collections::BTreeSet;
 
@@ -8,20 +8,24 @@ use serde_json::{Map, Value, json};
 use super::choice::{Choice, referred};
 use super::regions::{ALONE, ONE_OF_TWO};
 use super::shadow::{TAKEN_OVER_FROM, TRIED};
-use super::{arn_of, number, object, of_type, properties, statements, strings, template};
+use super::{
+    OBSERVABILITY, arn_of, number, object, observability, of_type, part_of_cluster, properties, statements, strings,
+    template,
+};
 
 pub(crate) const PRIMARY_CLUSTER: &str = "arn:aws:kafka:us-east-1:000000000000:cluster/primary/0-1";
 pub(crate) const STANDBY_CLUSTER: &str = "arn:aws:kafka:us-east-1:000000000000:cluster/standby/0-2";
 const JWKS: (&str, &str) = ("JwtJwksUrl", "https://issuer.example/jwks.json");
 
-/// What one way to choose the logs must make.
+/// What a choice of logs must create.
 struct Expected {
     primary: &'static str,
     standby: &'static str,
     mappings: &'static [&'static str],
-    /// Streams that `ingest` writes to and `process` is woken by. (With other regions each has another beside it, for `forward`.)
+    /// Streams that `ingest` writes to and `process` reads. (With other regions each has a second
+    /// one, for `forward`.)
     streams: &'static [&'static str],
-    /// Parameters with the clusters that are used in the same way.
+    /// Parameters of the clusters that are used in the same way.
     clusters: &'static [&'static str],
 }
 
@@ -70,13 +74,29 @@ static EVERY_WAY: [Expected; 6] = [
     },
 ];
 
-/// Every way to choose the logs, in a deployment of one region and in one of several.
+/// Every choice of logs, in a deployment of one region and of several.
 fn every_way_alone_and_not() -> impl Iterator<Item = (&'static Expected, (&'static str, &'static str))> {
     EVERY_WAY.iter().flat_map(|way| [(way, ALONE), (way, ONE_OF_TWO)])
 }
 
+/// Every choice of logs, in one region and in several, with a VPC, a shared table, a legacy system
+/// or a candidate.
+pub(crate) fn accepted_stacks(template: &Value) -> impl Iterator<Item = Choice<'_>> {
+    const VPC: [(&str, &str); 2] = [("SubnetIds", "subnet-0123abcd"), ("SecurityGroupIds", "sg-0123abcd")];
+    const TABLE: [(&str, &str); 1] = [("ViewsTableName", "playhead-views")];
+    let more = [&[][..], &VPC, &TABLE, &TAKEN_OVER_FROM[..1], &TAKEN_OVER_FROM, &TRIED];
+    every_way_alone_and_not().flat_map(move |(expected, regions)| {
+        more.map(|more| {
+            let parameters = expected.parameters().into_iter().chain([regions]).chain(more.iter().copied());
+            let choice = Choice::of(template, parameters);
+            assert!(choice.accepted(), "{choice:?}");
+            choice
+        })
+    })
+}
+
 impl Expected {
-    /// A deployment of these logs that the rules let pass.
+    /// A deployment of these logs that the rules accept.
     fn parameters(&self) -> Vec<(&'static str, &'static str)> {
         let mut parameters = vec![("PrimaryLog", self.primary), ("StandbyLog", self.standby), JWKS];
         parameters.extend((self.primary == "kafka").then_some(("KafkaClusterArn", PRIMARY_CLUSTER)));
@@ -89,7 +109,7 @@ pub(crate) fn names(names: &[&str]) -> BTreeSet<String> {
     names.iter().map(ToString::to_string).collect()
 }
 
-/// Mappings or streams of `forward` beside those of `process`, if there are other regions.
+/// Mappings or streams of `forward` that go with those of `process`, if there are other regions.
 fn beside(of_process: &[&str], regions: (&str, &str)) -> BTreeSet<String> {
     let there = of_process.iter().filter(|_| regions == ONE_OF_TWO);
     there
@@ -109,8 +129,8 @@ pub(crate) fn made_of(resources: &Map<String, Value>, kind: &str) -> BTreeSet<St
     resources.iter().filter(|(_, resource)| resource["Type"] == kind).map(|(id, _)| id.clone()).collect()
 }
 
-/// What a role may do an action on: the template's names behind the ARNs, topics apart from the others. A role that is not made
-/// may do nothing.
+/// What a role may do an action on: the names behind the ARNs, topics separately. A role that does
+/// not exist may do nothing.
 fn may_on(resources: &Map<String, Value>, role: &str, action: &str) -> (BTreeSet<String>, BTreeSet<String>) {
     let policies = resources.get(role).map(|role| &role["Properties"]["Policies"]);
     let found = policies.into_iter().flat_map(statements);
@@ -127,7 +147,7 @@ fn may(resources: &Map<String, Value>, role: &str, action: &str) -> BTreeSet<Str
 }
 
 #[test]
-fn every_choice_of_logs_makes_what_it_needs_and_nothing_else() {
+fn every_choice_of_logs_creates_only_what_it_needs() {
     let template = template();
     for (expected, regions, security) in
         every_way_alone_and_not().flat_map(|(way, regions)| [(way, regions, "iam"), (way, regions, "plaintext")])
@@ -159,7 +179,7 @@ fn every_choice_of_logs_makes_what_it_needs_and_nothing_else() {
         assert_eq!(may(&made, "ForwardRole", "kafka-cluster:ReadData"), here(&through_iam), "{way}");
         assert_eq!(may(&made, "ProcessRole", "kafka:DescribeClusterV2"), clusters, "{way}");
         assert_eq!(may(&made, "ForwardRole", "kafka:DescribeClusterV2"), here(&clusters), "{way}");
-        // Each reads its own topic, and `ingest` writes to what there is.
+        // Each reads its own topic, and `ingest` writes to all there are.
         let topic = |name: &str| if through_iam.is_empty() { BTreeSet::new() } else { names(&[name]) };
         let (own, remote) = (topic("KafkaTopic"), here(&topic("KafkaRemoteTopic")));
         assert_eq!(topics(&made, "IngestRole", "kafka-cluster:WriteData"), both(&own, &remote), "{way}");
@@ -176,7 +196,7 @@ fn every_choice_of_logs_makes_what_it_needs_and_nothing_else() {
 }
 
 #[test]
-fn without_a_log_on_kafka_nothing_of_msk_is_left() {
+fn without_kafka_no_role_mentions_msk() {
     let template = template();
     for (expected, regions) in every_way_alone_and_not().filter(|(way, _)| way.clusters.is_empty()) {
         let made = Choice::of(&template, expected.parameters().into_iter().chain([regions])).resources();
@@ -191,30 +211,35 @@ fn without_a_log_on_kafka_nothing_of_msk_is_left() {
 }
 
 #[test]
-fn nothing_that_is_made_refers_to_what_is_not() {
-    let template = template();
-    let known: BTreeSet<String> = object(&template["Parameters"]).keys().cloned().collect();
-    let vpc = [("SubnetIds", "subnet-0123abcd"), ("SecurityGroupIds", "sg-0123abcd")];
-    let table = [("ViewsTableName", "playhead-views")];
-    for (expected, regions) in every_way_alone_and_not() {
-        for more in [&[][..], &vpc, &table, &TAKEN_OVER_FROM[..1], &TAKEN_OVER_FROM, &TRIED] {
-            let parameters = expected.parameters().into_iter().chain([regions]).chain(more.iter().copied());
-            let choice = Choice::of(&template, parameters);
-            assert!(choice.accepted(), "{more:?}");
-            let (made, outputs) = (choice.resources(), choice.outputs());
-            for (id, part) in made.iter().chain(&outputs) {
-                for to in referred(part) {
-                    let there = made.contains_key(&to) || known.contains(&to) || to.starts_with("AWS::");
-                    let way = format!("{} with standby {}, {regions:?}", expected.primary, expected.standby);
-                    assert!(there, "{way}, {more:?}: {id} refers to {to}");
-                }
+fn nothing_refers_to_what_does_not_exist() {
+    let (template, observability) = (template(), observability());
+    let known = object(&template["Parameters"]);
+    let handed_over = object(&observability["Parameters"]);
+    for choice in accepted_stacks(&template) {
+        let (made, outputs) = (choice.resources(), choice.outputs());
+        for (id, part) in made.iter().chain(&outputs) {
+            for to in referred(part) {
+                let there = made.contains_key(&to) || known.contains_key(&to) || to.starts_with("AWS::");
+                assert!(there, "{choice:?}: {id} refers to {to}");
+            }
+        }
+        // Nested, a parameter named like a resource of the stack is that resource's name.
+        let nested = choice.nested(OBSERVABILITY, &observability);
+        let (nested, outputs) = (nested.resources(), nested.outputs());
+        for (id, part) in nested.iter().chain(&outputs) {
+            for to in referred(part) {
+                let there = match template["Resources"].get(&to) {
+                    Some(_) => handed_over.contains_key(&to) && made.contains_key(&to),
+                    None => nested.contains_key(&to) || handed_over.contains_key(&to) || to.starts_with("AWS::"),
+                };
+                assert!(there, "{choice:?}: {id} refers to {to}");
             }
         }
     }
 }
 
 #[test]
-fn a_log_without_its_cluster_and_a_cluster_without_its_log_are_refused() {
+fn a_log_and_its_cluster_must_be_given_together() {
     let template = template();
     let check = |parameters: &[(&str, &str)], accepted: bool| {
         let parameters = parameters.iter().copied().chain([JWKS]);
@@ -233,13 +258,13 @@ fn a_log_without_its_cluster_and_a_cluster_without_its_log_are_refused() {
     check(&[primary, standby], false);
     check(&[primary, ("StandbyLog", "kinesis"), standby], false);
     check(&[primary, to_kafka, ("StandbyKafkaClusterArn", PRIMARY_CLUSTER)], false);
-    // What is for other regions would be applied here, and what is for this one forwarded.
+    // Each function would also read the other's records.
     check(&[primary, ("KafkaRemoteTopic", "playback-events")], false);
     check(&[primary, ("KafkaRemoteTopic", "abroad")], true);
 }
 
 #[test]
-fn every_mapping_of_a_log_answers_in_part_bisects_and_gives_up_into_the_bucket() {
+fn log_mappings_answer_in_part_bisect_and_give_up_to_the_bucket() {
     let template = template();
     let check = |value: &Value, allowed: std::ops::RangeInclusive<u64>| {
         assert!(allowed.contains(&number(value)), "{value} is not in {allowed:?}");
@@ -255,7 +280,7 @@ fn every_mapping_of_a_log_answers_in_part_bisects_and_gives_up_into_the_bucket()
     {
         let mapping = properties(&template, &id);
         assert_eq!(mapping["FunctionName"], json!({ "Ref": format!("{function}Function") }), "{id}");
-        // What was accepted before the mapping existed counts as well.
+        // Events accepted before the mapping existed count as well.
         assert_eq!(mapping["StartingPosition"], "TRIM_HORIZON", "{id}");
         assert_eq!(mapping["FunctionResponseTypes"], json!(["ReportBatchItemFailures"]), "{id}");
         assert_eq!(mapping["BisectBatchOnFunctionError"], true, "{id}");
@@ -266,16 +291,16 @@ fn every_mapping_of_a_log_answers_in_part_bisects_and_gives_up_into_the_bucket()
         check(&mapping["BatchSize"], 1..=10_000);
         check(&mapping["MaximumBatchingWindowInSeconds"], 0..=5);
         let first = properties(&template, &format!("{function}{}", ids[0]));
-        assert_eq!(shared(&mapping), shared(&first), "{id}: a standby is no second class");
+        assert_eq!(shared(&mapping), shared(&first), "{id}: a standby is treated like the primary");
     }
-    // A region may be away for long, and what is for it waits on the log: only its age gives it up.
-    let [crash, away] = ["ProcessLogMapping", "ForwardLogMapping"].map(|id| properties(&template, id));
-    assert_eq!(number(&away["MaximumRetryAttempts"]), 10_000);
-    assert_eq!(away["MaximumRecordAgeInSeconds"], crash["MaximumRecordAgeInSeconds"]);
+    // A region may be down for long, and its records wait on the log: only their age gives them up.
+    let [crash, down] = ["ProcessLogMapping", "ForwardLogMapping"].map(|id| properties(&template, id));
+    assert_eq!(number(&down["MaximumRetryAttempts"]), 10_000);
+    assert_eq!(down["MaximumRecordAgeInSeconds"], crash["MaximumRecordAgeInSeconds"]);
 }
 
 #[test]
-fn the_mappings_of_topics_are_provisioned_and_have_consumer_groups_of_their_own() {
+fn topic_mappings_are_provisioned_with_their_own_groups() {
     let template = template();
     let mappings = [
         ("ProcessLogMapping", "ProcessRole", "KafkaTopic", "KafkaClusterArn", "${AWS::StackName}-process"),
@@ -308,7 +333,7 @@ fn the_mappings_of_topics_are_provisioned_and_have_consumer_groups_of_their_own(
         let may_join = |statement: &&Value| {
             let (resource, of) = (&statement["Resource"], referred(&statement["Resource"]));
             strings(&statement["Action"]).contains(&"kafka-cluster:AlterGroup".to_owned())
-                && resource["Fn::Sub"][0] == format!("${{Prefix}}:group/${{Cluster}}/{group}")
+                && *resource == part_of_cluster("group", cluster, group)
                 && of == names(&["AWS::StackName", cluster])
         };
         let role = properties(&template, role);
@@ -317,7 +342,7 @@ fn the_mappings_of_topics_are_provisioned_and_have_consumer_groups_of_their_own(
 }
 
 #[test]
-fn a_stream_has_the_shards_that_were_asked_for_and_outlives_its_mapping_and_its_stack() {
+fn streams_have_the_given_shards_and_outlive_mapping_and_stack() {
     let template = template();
     let mappings = [
         ("EventsStream", "ProcessStreamMapping"),
@@ -338,11 +363,11 @@ fn a_stream_has_the_shards_that_were_asked_for_and_outlives_its_mapping_and_its_
             // Kinesis refuses a number of shards for a stream that scales by itself.
             assert_eq!(made.get("ShardCount").is_some(), shards != "0", "{id}");
         }
-        // What is given up is saved in the bucket, which takes the record: it must still be there.
+        // Given-up records are copied to the bucket, so they must still be on the stream.
         let kept_for = number(&stream["RetentionPeriodHours"]) * 60 * 60;
         assert!(kept_for > number(&mapping["MaximumRecordAgeInSeconds"]), "{id}");
         assert!((1..=10).contains(&number(&mapping["ParallelizationFactor"])), "{id}");
-        // It may hold what was accepted and not yet applied.
+        // It may hold events that were accepted but not yet applied.
         assert_eq!(template["Resources"][id]["DeletionPolicy"], "RetainExceptOnCreate", "{id}");
     }
 }

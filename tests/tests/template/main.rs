@@ -1,7 +1,8 @@
-//! Holds `template.yaml`, and the table that several regions share, against the code, the design and the linters of AWS.
+//! Checks `template.yaml`, its nested template, and the table that several regions share, against
+//! the code, the design and the linters of AWS.
 //!
-//! It reads the templates as they stand, with intrinsic functions in their long form (`!Ref X` is `{"Ref": "X"}`), and
-//! deploys nothing: what a stack does once it is up is for the end-to-end tests to say.
+//! The templates are read unchanged, with intrinsic functions in their long form (`!Ref X` is
+//! `{"Ref": "X"}`). Nothing is deployed: the end-to-end tests check what a running stack does.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -25,8 +26,11 @@ use serde_json::{Map, Value, json};
 use stream::{KafkaConfig, KafkaSecurity};
 
 const FUNCTIONS: [&str; 6] = ["compare", "forward", "ingest", "process", "query", "retry"];
-/// Every template, from the root of the repository.
-const TEMPLATES: [&str; 2] = ["template.yaml", "infra/views-global-table.yaml"];
+/// Every template, from the root of the repository: the stack, its nested stack, and the table of
+/// several regions.
+const TEMPLATES: [&str; 3] = ["template.yaml", "infra/observability.yaml", "infra/views-global-table.yaml"];
+/// The nested stack.
+const OBSERVABILITY: &str = "Observability";
 
 // ---------------------------------------------------------------------------------------------- the template
 
@@ -38,12 +42,19 @@ fn template() -> Value {
     read(TEMPLATES[0])
 }
 
+/// The template of the nested stack, from where the stack says that it is.
+fn observability() -> Value {
+    let file = properties(&template(), OBSERVABILITY)["TemplateURL"].as_str().unwrap().to_owned();
+    assert_eq!(file, TEMPLATES[1]);
+    read(&file)
+}
+
 fn read(template: &str) -> Value {
     let text = std::fs::read_to_string(root().join(template)).unwrap();
     long_form(yaml_serde::from_str(&text).unwrap())
 }
 
-/// The template as JSON, each tag of CloudFormation in the form that it stands for.
+/// The template as JSON, with each CloudFormation tag in its long form.
 fn long_form(yaml: yaml_serde::Value) -> Value {
     use yaml_serde::Value as Yaml;
     match yaml {
@@ -92,6 +103,13 @@ fn arn_of(id: &str) -> Value {
     json!({ "Fn::GetAtt": [id, "Arn"] })
 }
 
+/// The ARN of a `topic` or `group` of a cluster, which is the cluster's with another kind and a
+/// name behind it.
+fn part_of_cluster(kind: &str, cluster: &str, name: &str) -> Value {
+    let path = json!({ "Fn::Sub": format!("${{{cluster}}}/{name}") });
+    json!({ "Fn::Join": [format!(":{kind}/"), { "Fn::Split": [":cluster/", path] }] })
+}
+
 fn number(value: &Value) -> u64 {
     value.as_u64().unwrap_or_else(|| panic!("not a number: {value}"))
 }
@@ -99,13 +117,13 @@ fn number(value: &Value) -> u64 {
 // ---------------------------------------------------------------------------------------------- code and template
 
 #[test]
-fn every_variable_that_code_reads_is_set_and_every_one_set_is_read() {
+fn exactly_the_variables_that_code_reads_are_set() {
     let template = template();
     let check = |function: &str, read: BTreeSet<&'static str>| {
         let of_all = object(&template["Globals"]["Function"]["Environment"]["Variables"]).clone();
         let own = properties(&template, &logical_id(function))["Environment"]["Variables"].clone();
         let set: BTreeSet<&str> = of_all.keys().chain(object(&own).keys()).map(String::as_str).collect();
-        assert_eq!(set, read, "{function}: what the template sets (left) is not what the code reads (right)");
+        assert_eq!(set, read, "{function}: the template sets (left) other variables than the code reads (right)");
     };
     check("compare", compare::Config::variables());
     check("forward", forward::Config::variables());
@@ -143,7 +161,7 @@ fn a_default_of_the_template_is_the_one_of_the_code() {
 }
 
 #[test]
-fn every_function_is_built_from_its_own_crate_and_has_its_own_role_and_log_group() {
+fn every_function_has_its_own_crate_role_and_log_group() {
     let template = template();
     let functions = of_type(&template, "AWS::Serverless::Function");
     let of_a_crate: BTreeSet<_> = functions.keys().filter(|id| *id != shadow::CANDIDATE).cloned().collect();
@@ -198,7 +216,7 @@ fn every_route_of_the_contract_leads_to_its_function() {
 }
 
 #[test]
-fn the_gateway_waits_longer_than_its_function_and_a_function_longer_than_what_it_calls() {
+fn gateway_outwaits_functions_and_functions_their_calls() {
     let template = template();
     let timeout = |function: &str| number(&properties(&template, &logical_id(function))["Timeout"]);
     for integration in of_type(&template, "AWS::ApiGatewayV2::Integration").into_values() {
@@ -208,12 +226,12 @@ fn the_gateway_waits_longer_than_its_function_and_a_function_longer_than_what_it
         assert!(waits <= 30_000, "{function}: an HTTP API allows 30 s");
     }
     let log = KafkaConfig::new("playback-events", KafkaSecurity::Plaintext);
-    // librdkafka may notice up to a second late that a record has expired.
+    // librdkafka may notice an expired record up to a second late.
     let slowest_append = log.connect_timeout + log.delivery_timeout + Duration::from_secs(1);
-    // A request of profiles on both sides waits for a legacy system, and then for the log.
+    // A request with profiles on both sides waits for the legacy system, and then for the log.
     let legacy = Duration::from_millis(number(&template["Parameters"]["LegacyTimeoutMs"]["MaxValue"]));
     assert!(Duration::from_secs(timeout("ingest")) >= legacy + slowest_append);
-    // An append that carries a probe waits for it a little longer.
+    // An append that carries a probe waits a little longer for it.
     let with_a_standby = stream::Policy::default().total + stream::Policy::default().grace;
     assert!(Duration::from_secs(timeout("ingest")) > legacy + with_a_standby + Duration::from_secs(1));
     let inbound = properties(&template, "InboundQueue");
@@ -222,7 +240,7 @@ fn the_gateway_waits_longer_than_its_function_and_a_function_longer_than_what_it
 }
 
 #[test]
-fn the_stage_limits_requests_and_logs_routes_rather_than_paths() {
+fn the_stage_limits_requests_and_logs_routes_not_paths() {
     let stage = properties(&template(), "ApiStage");
     assert!(number(&stage["DefaultRouteSettings"]["ThrottlingRateLimit"]) > 0);
     assert!(number(&stage["DefaultRouteSettings"]["ThrottlingBurstLimit"]) > 0);
@@ -232,14 +250,14 @@ fn the_stage_limits_requests_and_logs_routes_rather_than_paths() {
     let logged: BTreeSet<_> = object(&line).values().map(|value| value.as_str().unwrap()).collect();
     assert!(logged.contains("$context.routeKey"));
     for member in ["$context.path", "$context.identity.sourceIp", "$context.authorizer"] {
-        assert!(!logged.iter().any(|value| value.starts_with(member)), "{member} tells who watches");
+        assert!(!logged.iter().any(|value| value.starts_with(member)), "{member} says who watches");
     }
 }
 
 // ---------------------------------------------------------------------------------------------- queues
 
 #[test]
-fn the_inbound_queue_wakes_process_answers_in_part_and_redrives_to_the_dead_letters() {
+fn inbound_queue_invokes_process_and_redrives_to_dead_letters() {
     let template = template();
     let mapping = properties(&template, "ProcessInboundMapping");
     assert_eq!(mapping["FunctionName"], json!({ "Ref": "ProcessFunction" }));
@@ -252,10 +270,10 @@ fn the_inbound_queue_wakes_process_answers_in_part_and_redrives_to_the_dead_lett
     assert_eq!(number(&properties(&template, "DeadLetterQueue")["MessageRetentionPeriod"]), fourteen_days);
 }
 
-// ---------------------------------------------------------------------------------------------- what is kept
+// ---------------------------------------------------------------------------------------------- stored data
 
 #[test]
-fn whatever_holds_records_is_encrypted_and_survives_its_replacement() {
+fn stores_of_records_are_encrypted_and_survive_replacement() {
     let template = template();
     for (id, queue) in of_type(&template, "AWS::SQS::Queue") {
         assert_eq!(queue["SqsManagedSseEnabled"], true, "{id}");
@@ -304,7 +322,7 @@ fn every_queue_and_bucket_refuses_plain_http() {
     check("AWS::S3::Bucket", "AWS::S3::BucketPolicy", &|policy| policy["Bucket"].clone(), &with_objects);
 }
 
-/// Every statement below a value, whatever conditions it stands under.
+/// Every statement inside a value, under any conditions.
 fn statements(value: &Value) -> Vec<&Value> {
     match value {
         Value::Object(fields) if fields.contains_key("Effect") => vec![value],
@@ -314,7 +332,7 @@ fn statements(value: &Value) -> Vec<&Value> {
     }
 }
 
-/// A string, or the items of a list of them. Of an intrinsic function, its JSON.
+/// A string, or the items of a list of strings. An intrinsic function becomes its JSON.
 fn strings(value: &Value) -> Vec<String> {
     match value {
         Value::String(one) => vec![one.clone()],
@@ -329,7 +347,7 @@ fn strings(value: &Value) -> Vec<String> {
 // ---------------------------------------------------------------------------------------------- parameters
 
 #[test]
-fn rules_ask_for_exactly_one_way_to_check_tokens_and_keep_the_shared_secret_to_development() {
+fn rules_require_one_key_source_and_limit_the_secret_to_dev() {
     let template = template();
     let check = |parameters: &[(&str, &str)], accepted: bool| {
         let without_msk = [("PrimaryLog", "kinesis")].into_iter().chain(parameters.iter().copied());
@@ -351,7 +369,7 @@ fn rules_ask_for_exactly_one_way_to_check_tokens_and_keep_the_shared_secret_to_d
 }
 
 #[test]
-fn every_parameter_is_described_constrained_and_shown_in_a_group() {
+fn every_parameter_is_described_constrained_and_grouped() {
     for template in TEMPLATES.map(read) {
         let groups = template["Metadata"]["AWS::CloudFormation::Interface"]["ParameterGroups"].as_array().unwrap();
         let shown: BTreeSet<_> = groups.iter().flat_map(|group| strings(&group["Parameters"])).collect();
@@ -400,10 +418,10 @@ fn outputs_name_what_the_command_line_and_the_tests_look_for() {
 
 // ---------------------------------------------------------------------------------------------- the linters
 
-/// Runs one of the installed tools over the template as it stands, with no rule left out.
+/// Runs one of the installed tools over the unchanged template, with no rule left out.
 async fn lint(tool: &str, arguments: &[&str]) {
     let python = Tools::install(&root(), &Progress::silent()).await.unwrap().deploy_python();
-    // Not the script by itself: the path in its first line may be longer than the kernel reads.
+    // Not the script itself: the path in its first line may be longer than the kernel reads.
     let said = tokio::process::Command::new(&python)
         .arg(python.with_file_name(tool))
         .args(arguments)

@@ -1,4 +1,5 @@
-//! Several regions: what a stack has only with others beside it, what `forward` may do, and what all regions agree on.
+//! Several regions: what a stack has only with other regions, what `forward` may do, and what all
+//! regions agree on.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +7,7 @@ use playback::routing::Document;
 use serde_json::{Value, json};
 
 use super::choice::{Choice, referred};
-use super::{arn_of, properties, statements, strings, template};
+use super::{OBSERVABILITY, arn_of, observability, properties, statements, strings, template};
 
 /// A deployment of one region, and of two.
 pub(crate) const ALONE: (&str, &str) = ("Regions", "");
@@ -15,12 +16,13 @@ pub(crate) const ONE_OF_TWO: (&str, &str) = ("Regions", "us-east-1,us-west-2");
 const INBOUND: &str = "${AWS::StackName}-inbound";
 
 #[test]
-fn only_a_stack_with_others_beside_it_forwards() {
-    let template = template();
+fn only_a_stack_with_other_regions_forwards() {
+    let (template, observability) = (template(), observability());
     let logs = [("PrimaryLog", "kinesis"), ("StandbyLog", "kinesis")];
     let of = |regions| {
         let choice = Choice::of(&template, logs.into_iter().chain([regions]));
-        let names = choice.resources().into_iter().chain(choice.outputs()).map(|(name, _)| name);
+        let alarms = choice.nested(OBSERVABILITY, &observability).resources();
+        let names = choice.resources().into_iter().chain(choice.outputs()).chain(alarms).map(|(name, _)| name);
         names.collect::<BTreeSet<String>>()
     };
     let (alone, of_two) = (of(ALONE), of(ONE_OF_TWO));
@@ -44,10 +46,10 @@ fn only_a_stack_with_others_beside_it_forwards() {
 }
 
 #[test]
-fn every_region_finds_the_inbound_queue_of_every_other_by_one_name() {
+fn inbound_queues_have_one_name_in_every_region() {
     let template = template();
     assert_eq!(properties(&template, "InboundQueue")["QueueName"], json!({ "Fn::Sub": INBOUND }));
-    // Of the own queue, which has no other name than those of the others.
+    // The name of the own queue is also the name of the others.
     let own = json!({ "Fn::GetAtt": ["InboundQueue", "QueueName"] });
     let variables = properties(&template, "ForwardFunction")["Environment"]["Variables"].clone();
     assert_eq!(variables["INBOUND_QUEUE_NAME"], own);
@@ -60,7 +62,7 @@ fn every_region_finds_the_inbound_queue_of_every_other_by_one_name() {
 }
 
 #[test]
-fn forward_sends_to_inbound_queues_of_the_deployments_regions_and_to_its_own_dead_letters_only() {
+fn forward_sends_only_to_inbound_queues_and_its_dead_letters() {
     let role = properties(&template(), "ForwardRole");
     let of_sqs = statements(&role["Policies"]).into_iter();
     let of_sqs: Vec<&Value> = of_sqs
@@ -77,22 +79,22 @@ fn forward_sends_to_inbound_queues_of_the_deployments_regions_and_to_its_own_dea
 }
 
 #[test]
-fn forward_and_what_it_reads_need_no_vpc_and_no_table() {
+fn forward_needs_no_vpc_and_no_table() {
     let template = template();
     assert!(properties(&template, "ForwardFunction").get("VpcConfig").is_none());
     let role = properties(&template, "ForwardRole");
     let actions = statements(&role["Policies"]).into_iter().flat_map(|statement| strings(&statement["Action"]));
     let services: BTreeSet<String> = actions.map(|action| action.split(':').next().unwrap().to_owned()).collect();
     let expected = ["ec2", "kafka", "kafka-cluster", "kinesis", "logs", "s3", "sqs", "ssm"];
-    assert_eq!(services, expected.map(str::to_owned).into(), "ec2 is for Lambda's own pollers");
+    assert_eq!(services, expected.map(str::to_owned).into(), "ec2 is for Lambda's pollers");
 }
 
 #[test]
-fn the_stack_makes_the_routing_document_and_leaves_what_the_operator_writes_alone() {
+fn the_stack_creates_the_routing_document_and_never_rewrites_it() {
     let template = template();
     let parameter = properties(&template, "RoutingParameter");
     assert_eq!(parameter["Name"], json!({ "Fn::Sub": "/${AWS::StackName}/routing" }));
-    // CloudFormation writes it again if anything of it changes: so no parameter changes any of it.
+    // CloudFormation writes it again if anything in it changes, so no parameter may change it.
     assert_eq!(referred(&parameter), ["AWS::StackName".to_owned()].into());
     let document: Document = parameter["Value"].as_str().unwrap().parse().unwrap();
     assert_eq!(document, Document::default());

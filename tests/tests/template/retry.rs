@@ -1,11 +1,12 @@
-//! Retry: what wakes it, how long a letter may wait, and that only crashes use the queue's own redrive.
+//! Retry: what invokes it, how long a letter may wait, and that only crashes use the queue's own
+//! redrive.
 
 use serde_json::json;
 
 use super::{arn_of, number, properties, statements, template};
 
 #[test]
-fn retry_is_woken_by_its_queue_which_outwaits_it() {
+fn the_retry_queue_invokes_retry_and_outwaits_it() {
     let template = template();
     let mapping = properties(&template, "RetryMapping");
     assert_eq!(mapping["FunctionName"], json!({ "Ref": "RetryFunction" }));
@@ -19,32 +20,32 @@ fn retry_is_woken_by_its_queue_which_outwaits_it() {
 }
 
 #[test]
-fn only_what_crashes_retry_is_redriven_by_the_queue_itself() {
+fn the_queue_itself_redrives_only_letters_that_crash_retry() {
     let template = template();
     let redrive = &properties(&template, "RetryQueue")["RedrivePolicy"];
     assert_eq!(redrive["deadLetterTargetArn"], arn_of("DeadLetterQueue"));
-    // Each attempt is a delivery, and so is each that Lambda throttles: there must be room for both.
+    // Attempts and throttled invocations both count as deliveries: there must be room for both.
     let most_attempts = number(&template["Parameters"]["RetryMaxAttempts"]["MaxValue"]);
     assert!((2 * most_attempts..=1_000).contains(&number(&redrive["maxReceiveCount"])));
 }
 
 #[test]
-fn whatever_comes_into_the_failure_bucket_is_told_to_retry() {
+fn retry_is_notified_of_every_object_in_the_failure_bucket() {
     let template = template();
     let bucket = &template["Resources"]["FailureBucket"];
     let told = &bucket["Properties"]["NotificationConfiguration"];
     let everything = json!([{ "Event": "s3:ObjectCreated:*", "Queue": arn_of("RetryQueue") }]);
     assert_eq!(*told, json!({ "QueueConfigurations": everything }));
-    // S3 sends to the queue when it is told of it, so it must be allowed to by then.
+    // S3 sends to the queue as soon as it is configured, so the policy must exist by then.
     assert_eq!(bucket["DependsOn"], "RetryQueuePolicy");
 }
 
 #[test]
-fn only_s3_and_only_for_a_failure_bucket_of_this_account_is_let_in_from_outside() {
+fn only_s3_may_send_to_retry_and_only_for_the_failure_bucket() {
     let policy = properties(&template(), "RetryQueuePolicy");
     assert_eq!(policy["Queues"], json!([{ "Ref": "RetryQueue" }]));
     let allowed: Vec<_> = statements(&policy).into_iter().filter(|statement| statement["Effect"] == "Allow").collect();
-    let [allowed] = allowed[..] else { panic!("one is let in: {allowed:?}") };
+    let [allowed] = allowed[..] else { panic!("one is allowed: {allowed:?}") };
     assert_eq!(allowed["Principal"], json!({ "Service": "s3.amazonaws.com" }));
     assert_eq!(allowed["Action"], "sqs:SendMessage");
     assert_eq!(allowed["Resource"], arn_of("RetryQueue"));

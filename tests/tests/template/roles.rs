@@ -1,4 +1,4 @@
-//! Who may what: each function has a role of its own that allows what it does and nothing else.
+//! Permissions: each function has its own role, which allows what it does and nothing else.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,8 @@ use super::{of_type, statements, strings, template};
 fn no_role_allows_more_than_its_function_needs() {
     const ENIS: &str = "arn:${AWS::Partition}:ec2:${AWS::Region}:${AWS::AccountId}:*/*";
     const INBOUND: &str = "arn:${AWS::Partition}:sqs:*:${AWS::AccountId}:${AWS::StackName}-inbound";
-    // What AWS has no (narrower) resource-level permission for, and objects of a bucket that is all ours.
+    // AWS has no (narrower) resource-level permission for these, or they are objects in our own
+    // bucket.
     let needed = [
         ("kafka:GetBootstrapBrokers", "*"),
         ("ec2:DescribeNetworkInterfaces", "*"),
@@ -23,7 +24,7 @@ fn no_role_allows_more_than_its_function_needs() {
         ("s3:PutObject", "${ReportsBucket.Arn}/reports/*"),
         ("s3:GetObject", "${FailureBucket.Arn}/*"),
         ("s3:DeleteObject", "${FailureBucket.Arn}/*"),
-        // Of the deployment's regions only, by a condition that has a test of its own.
+        // Only in the deployment's regions: that condition has its own test.
         ("sqs:GetQueueUrl", INBOUND),
         ("sqs:SendMessage", INBOUND),
     ];
@@ -32,7 +33,7 @@ fn no_role_allows_more_than_its_function_needs() {
     for (id, role) in of_type(&template, "AWS::IAM::Role") {
         assert!(role.get("ManagedPolicyArns").is_none(), "{id}: managed policies allow more than is needed");
         let found = statements(&role["Policies"]);
-        assert!(found.len() > 1, "{id} has no policies of its own");
+        assert!(found.len() > 1, "{id} has no policies");
         for statement in found {
             assert_eq!(statement["Effect"], "Allow", "{id}: {statement}");
             let everything_but = ["NotAction", "NotResource"].iter().any(|field| statement.get(field).is_some());
@@ -49,7 +50,7 @@ fn no_role_allows_more_than_its_function_needs() {
 }
 
 #[test]
-fn only_ingest_writes_to_the_topics_and_only_query_deletes_views() {
+fn only_ingest_writes_to_topics_and_only_query_deletes_views() {
     let template = template();
     let may = |action: &str| -> BTreeSet<String> {
         let mut roles = of_type(&template, "AWS::IAM::Role");
@@ -77,10 +78,10 @@ fn only_ingest_writes_to_the_topics_and_only_query_deletes_views() {
     check("dynamodb:Query", &["CompareRole", "QueryRole"]);
     check("dynamodb:Scan", &["CompareRole"]);
     check("dynamodb:BatchWriteItem", &["QueryRole"]);
-    // Views are written under a condition, and that is what UpdateItem is for. Compare has a checkpoint.
+    // Views are written conditionally, with UpdateItem. PutItem is for the checkpoint of compare.
     check("dynamodb:PutItem", &["CompareRole"]);
     check("dynamodb:DeleteItem", &[]);
-    // The routing document is the operator's.
+    // Only the operator writes the routing document.
     check("ssm:GetParameter", &["CompareRole", "ForwardRole", "IngestRole"]);
     check("ssm:PutParameter", &[]);
 }

@@ -1,4 +1,5 @@
-//! Moving from another system, and trying new code: what a stack has for that and only then, and that nothing live depends on it.
+//! Replacing a legacy system, and trying a candidate: what a stack has for that and only then, and
+//! that nothing live depends on it.
 
 use std::collections::BTreeSet;
 
@@ -8,18 +9,22 @@ use serde_json::{Value, json};
 
 use super::choice::{Choice, referred};
 use super::logs::{PRIMARY_CLUSTER, STANDBY_CLUSTER, made_of, names};
-use super::{arn_of, logical_id, number, object, properties, statements, strings, template};
+use super::{
+    OBSERVABILITY, arn_of, logical_id, number, object, observability, part_of_cluster, properties, statements, strings,
+    template,
+};
 
-/// The function that is made of the same crate as `process`.
+/// The function that is built from the same crate as `process`.
 pub(crate) const CANDIDATE: &str = "ProcessCandidateFunction";
 
-/// A deployment that takes over from another system, and compares; the first alone does not compare.
+/// A deployment that replaces a legacy system and compares. The first parameter alone does not
+/// compare.
 pub(crate) const TAKEN_OVER_FROM: [(&str, &str); 3] = [
     ("LegacyEndpoint", "https://legacy.example/v1/events"),
     ("LegacySessionsUrl", "https://legacy.example/v1/profiles/{profile_id}/sessions"),
     ("LegacyMapping", legacy::MAPPING),
 ];
-/// A deployment that tries new code.
+/// A deployment that tries a candidate.
 pub(crate) const TRIED: [(&str, &str); 1] = [("CandidateSample", "5%")];
 
 const KINESIS: [(&str, &str); 3] =
@@ -32,12 +37,13 @@ const KAFKA: [(&str, &str); 4] = [
 ];
 
 #[test]
-fn only_a_stack_that_moves_or_tries_has_a_shadow_and_only_one_that_can_compare_compares() {
-    let template = template();
+fn shadow_and_compare_exist_only_where_they_are_needed() {
+    let (template, observability) = (template(), observability());
     let of = |more: &[(&str, &str)]| {
         let choice = Choice::of(&template, KINESIS.into_iter().chain(more.iter().copied()));
         assert!(choice.accepted(), "{more:?}");
-        let made = choice.resources().into_iter().chain(choice.outputs());
+        let alarms = choice.nested(OBSERVABILITY, &observability).resources();
+        let made = choice.resources().into_iter().chain(choice.outputs()).chain(alarms);
         made.map(|(name, _)| name).collect::<BTreeSet<String>>()
     };
     let plain = of(&[]);
@@ -74,7 +80,7 @@ fn only_a_stack_that_moves_or_tries_has_a_shadow_and_only_one_that_can_compare_c
 }
 
 #[test]
-fn what_does_not_go_together_is_refused() {
+fn conflicting_parameters_are_refused() {
     let template = template();
     let check = |more: &[(&str, &str)], accepted: bool| {
         let parameters = KINESIS.into_iter().chain(more.iter().copied());
@@ -85,12 +91,12 @@ fn what_does_not_go_together_is_refused() {
     check(&[endpoint, url], false);
     check(&[endpoint, mapping], false);
     check(&[url, mapping], false);
-    // Two kinds of shadows in one table, of which one has nothing that it could be held against.
+    // Two kinds of shadows in one table, one of them with nothing to compare it with.
     check(&[endpoint, TRIED[0]], false);
 }
 
 #[test]
-fn process_folds_shadows_where_there_is_a_table_and_is_never_itself_the_candidate() {
+fn process_folds_shadows_if_there_is_a_table() {
     let template = template();
     let check = |more: &[(&str, &str)], table: &Value| {
         let made = Choice::of(&template, KINESIS.into_iter().chain(more.iter().copied())).resources();
@@ -105,7 +111,7 @@ fn process_folds_shadows_where_there_is_a_table_and_is_never_itself_the_candidat
 }
 
 #[test]
-fn a_candidate_is_told_what_a_candidate_reads_and_may_touch_nothing_live() {
+fn a_candidate_gets_its_own_variables_and_touches_nothing_live() {
     let template = template();
     let [live, candidate] = [&logical_id("process"), CANDIDATE].map(|id| properties(&template, id));
     for same in ["CodeUri", "MemorySize", "Timeout"] {
@@ -135,7 +141,7 @@ fn a_candidate_is_told_what_a_candidate_reads_and_may_touch_nothing_live() {
 }
 
 #[test]
-fn a_candidate_reads_what_process_reads_in_groups_of_its_own_and_never_again() {
+fn a_candidate_reads_what_process_reads_in_its_own_groups() {
     let template = template();
     for (logs, kind) in [(&KINESIS[..], "StreamMapping"), (&KAFKA, "LogMapping")] {
         let made = Choice::of(&template, logs.iter().copied().chain(TRIED)).resources();
@@ -155,10 +161,10 @@ fn a_candidate_reads_what_process_reads_in_groups_of_its_own_and_never_again() {
             assert!(group(&mapping).is_null() || group(&mapping) != group(&live), "{id}");
             // The role may join that group.
             if let Some(group) = group(&mapping)["Fn::Sub"].as_str() {
-                let resource = format!("${{Prefix}}:group/${{Cluster}}/{group}");
+                let cluster = mapping["EventSourceArn"]["Ref"].as_str().unwrap();
+                let resource = part_of_cluster("group", cluster, group);
                 let role = &made["ProcessCandidateRole"]["Properties"]["Policies"];
-                let joins =
-                    statements(role).into_iter().filter(|statement| statement["Resource"]["Fn::Sub"][0] == resource);
+                let joins = statements(role).into_iter().filter(|statement| statement["Resource"] == resource);
                 assert_eq!(joins.count(), 1, "{id}");
             }
         }
@@ -166,7 +172,7 @@ fn a_candidate_reads_what_process_reads_in_groups_of_its_own_and_never_again() {
 }
 
 #[test]
-fn compare_is_woken_on_a_schedule_ends_before_the_next_time_and_writes_no_view() {
+fn compare_ends_before_its_next_run_and_writes_no_view() {
     let template = template();
     let schedule = properties(&template, "CompareSchedule");
     assert_eq!(schedule["ScheduleExpression"], json!({ "Fn::Sub": "rate(${CompareEveryMinutes} minutes)" }));
@@ -186,7 +192,7 @@ fn compare_is_woken_on_a_schedule_ends_before_the_next_time_and_writes_no_view()
         .filter(|one| strings(&one["Action"]).contains(&"dynamodb:PutItem".to_owned()));
     let [checkpoint] = writes.collect::<Vec<_>>().try_into().unwrap();
     assert_eq!(checkpoint["Resource"], arn_of("ShadowTable"));
-    // The only item that is no view, as the code calls it.
+    // The only item that is not a view, by the name that the code has for it.
     assert_eq!(
         checkpoint["Condition"],
         json!({ "ForAllValues:StringEquals": { "dynamodb:LeadingKeys": ["~compare"] } })
@@ -196,7 +202,7 @@ fn compare_is_woken_on_a_schedule_ends_before_the_next_time_and_writes_no_view()
 }
 
 #[test]
-fn what_authorizes_compare_to_the_legacy_system_is_named_and_never_told() {
+fn legacy_authorization_is_a_parameter_name_never_a_value() {
     let template = template();
     let with = [("LegacyAuthorizationParameter", "/playhead/legacy-authorization")];
     for (more, may) in [(&[][..], false), (&with, true)] {

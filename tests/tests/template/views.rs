@@ -1,4 +1,4 @@
-//! The table of the views: the stack's own, or a replica of the global one, and that both are the same table.
+//! The table of the views: the stack's own, or a replica of the global one. Both must be the same.
 
 use serde_json::{Value, json};
 
@@ -25,11 +25,11 @@ fn the_table_is_the_one_of_the_design() {
 }
 
 #[test]
-fn the_global_table_says_the_same_as_the_table_of_one_region() {
-    let (regional, global) = (template(), read(TEMPLATES[1]));
+fn the_global_table_matches_the_table_of_one_region() {
+    let (regional, global) = (template(), read(TEMPLATES[2]));
     assert_eq!(regional["Conditions"]["IsDevelopment"], global["Conditions"]["IsDevelopment"]);
     let mut expected = object(&properties(&regional, "ViewsTable")).clone();
-    // Of each replica by itself, of which there is one a region.
+    // These belong to each replica, of which there is one per region.
     let of_a_replica = ["PointInTimeRecoverySpecification", "DeletionProtectionEnabled"];
     let protection = of_a_replica.map(|name| (name, expected.remove(name).unwrap()));
     let mut said = object(&properties(&global, "ViewsTable")).clone();
@@ -39,7 +39,7 @@ fn the_global_table_says_the_same_as_the_table_of_one_region() {
 
     let others = [("SecondRegion", "us-west-2"), ("ThirdRegion", "eu-west-1"), ("FourthRegion", "ap-southeast-2")];
     for there in 0..=others.len() {
-        // Both in the same stage, since whether it is `dev` decides on the protection.
+        // Both in the same stage, because `dev` decides about protection.
         for stage in [("Stage", "dev"), ("Stage", "prod")] {
             let parameters = others[..there].iter().copied().chain([stage]);
             let made = Choice::of(&global, parameters).resources()["ViewsTable"]["Properties"]["Replicas"].clone();
@@ -63,7 +63,7 @@ fn the_global_table_says_the_same_as_the_table_of_one_region() {
 }
 
 #[test]
-fn a_table_that_is_named_takes_the_place_of_the_stacks_own_everywhere() {
+fn a_named_table_replaces_the_stacks_own_everywhere() {
     let template = template();
     let check = |name: &str, table: &Value, arns: [&Value; 2]| {
         let choice = Choice::of(&template, [LOG, ("ViewsTableName", name)].into_iter().chain(TRIED));
@@ -83,7 +83,7 @@ fn a_table_that_is_named_takes_the_place_of_the_stacks_own_everywhere() {
                 found += 1;
             }
         }
-        assert_eq!(found, 5, "process and retry write, query does, and asks the index, and compare reads");
+        assert_eq!(found, 5, "process, retry and query write, query also reads the index, and compare reads");
         let mentioned = made.values().any(|resource| referred(resource).contains("ViewsTable"));
         assert_eq!(mentioned, name.is_empty());
     };
