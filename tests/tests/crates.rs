@@ -1,9 +1,9 @@
-//! The walls between the crates, as cargo itself sees them: who compiles what, and the picture in ARCHITECTURE.md.
+//! The walls between the crates, as cargo itself sees them: who compiles what, and the picture of them in docs/.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
@@ -34,18 +34,6 @@ fn check_absent(package: &str, absent: &[&str]) {
     assert!(found.is_empty(), "{package} compiles {found:?}");
 }
 
-const KAFKA: [&str; 6] =
-    ["rdkafka", "rdkafka-sys", "openssl-sys", "aws-msk-iam-sasl-signer", "aws-sdk-kafka", "aws-sdk-kinesis"];
-
-#[test]
-fn only_ingest_among_the_functions_compiles_a_log() {
-    for function in ["process", "retry", "forward", "query", "compare"] {
-        check_absent(function, &KAFKA);
-    }
-    let ingest = compiled_into("ingest");
-    assert!(ingest.contains("rdkafka") && ingest.contains("aws-sdk-kinesis"), "{ingest:?}");
-}
-
 #[test]
 fn operator_code_does_not_depend_on_the_emulator() {
     check_absent("operate", &["local", "simulate", "rdkafka", "legacy"]);
@@ -57,58 +45,94 @@ fn ingest_compiles_no_store() {
     check_absent("ingest", &["store", "aws-sdk-dynamodb", "apply"]);
 }
 
-/// The arrows among our crates, as Mermaid draws them.
-fn picture() -> String {
-    let metadata: Value = serde_json::from_str(&cargo(&["metadata", "--no-deps", "--format-version", "1"])).unwrap();
-    let packages = metadata["packages"].as_array().unwrap();
-    let name = |package: &Value| package["name"].as_str().unwrap().to_owned();
-    let ours: BTreeSet<String> = packages.iter().map(name).filter(|name| name != "playhead-tests").collect();
-    let mut lines = vec!["graph TD".to_owned()];
-    for room in ["functions", "shared", "infra", "tests"] {
-        let inside = |package: &&Value| {
-            let manifest = Path::new(package["manifest_path"].as_str().unwrap());
-            manifest.strip_prefix(root()).unwrap().starts_with(room) && ours.contains(&name(package))
-        };
-        let mut names: Vec<String> = packages.iter().filter(inside).map(name).collect();
-        names.sort();
-        lines.push(format!("  subgraph {room}\n    {}\n  end", names.join("\n    ")));
-    }
-    for package in packages.iter().filter(|package| ours.contains(&name(package))) {
-        let dependencies = package["dependencies"].as_array().unwrap();
-        let normal = dependencies.iter().filter(|dependency| dependency["kind"].is_null());
-        let used: BTreeSet<String> = normal.map(name).filter(|name| ours.contains(name)).collect();
-        let implied: BTreeSet<String> = used.iter().flat_map(|one| reached_from(one, packages)).collect();
-        // An arrow that others imply says nothing new.
-        lines.extend(used.difference(&implied).map(|to| format!("  {} --> {to}", name(package))));
-    }
-    lines.join("\n")
+/// One of our crates: the folder that it is in, and those of ours that it depends on.
+struct Crate {
+    room: String,
+    uses: BTreeSet<String>,
 }
 
-/// The crates that `from` depends on, directly or not.
-fn reached_from(from: &str, packages: &[Value]) -> BTreeSet<String> {
-    let mut reached = BTreeSet::new();
-    let package = packages.iter().find(|package| package["name"] == from);
-    for dependency in package.into_iter().flat_map(|package| package["dependencies"].as_array().unwrap()) {
-        let name = dependency["name"].as_str().unwrap();
-        if dependency["kind"].is_null() && packages.iter().any(|package| package["name"] == name) {
-            reached.insert(name.to_owned());
-            reached.extend(reached_from(name, packages));
-        }
+/// Our crates by name, except the tests themselves.
+fn crates() -> BTreeMap<String, Crate> {
+    let metadata: Value = serde_json::from_str(&cargo(&["metadata", "--no-deps", "--format-version", "1"])).unwrap();
+    let mut found = BTreeMap::new();
+    for package in metadata["packages"].as_array().unwrap() {
+        let manifest = Path::new(package["manifest_path"].as_str().unwrap()).strip_prefix(root()).unwrap();
+        let room = manifest.iter().next().unwrap().to_str().unwrap().to_owned();
+        let dependencies = package["dependencies"].as_array().unwrap().iter();
+        let normal = dependencies.filter(|dependency| dependency["kind"].is_null());
+        let uses = normal.map(|dependency| dependency["name"].as_str().unwrap().to_owned()).collect();
+        found.insert(package["name"].as_str().unwrap().to_owned(), Crate { room, uses });
     }
-    reached
+    found.remove("playhead-tests");
+    let ours: BTreeSet<String> = found.keys().cloned().collect();
+    found.values_mut().for_each(|one| one.uses.retain(|name| ours.contains(name)));
+    found
+}
+
+/// How many arrows lie between a crate and the domain, on the longest way.
+fn height(name: &str, crates: &BTreeMap<String, Crate>) -> usize {
+    crates[name].uses.iter().map(|used| height(used, crates) + 1).max().unwrap_or(0)
+}
+
+/// Whether `from` also reaches `to` through another crate: then an arrow of its own says nothing new.
+fn is_implied(from: &str, to: &str, crates: &BTreeMap<String, Crate>) -> bool {
+    let reaches = |name: &String| name != to && (crates[name].uses.contains(to) || is_implied(name, to, crates));
+    crates[from].uses.iter().any(reaches)
+}
+
+/// The crates as boxes, one row per height, the domain at the bottom; an arrow points to what a crate depends on.
+fn picture(crates: &BTreeMap<String, Crate>) -> String {
+    const WIDTH: usize = 960;
+    const ROW: usize = 84;
+    let mut rows: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+    for name in crates.keys() {
+        rows.entry(height(name, crates)).or_default().push(name);
+    }
+    for row in rows.values_mut() {
+        row.sort_by_key(|name| (crates[*name].room.clone(), *name));
+    }
+    let tall = rows.len() * ROW + 20;
+    let place = |name: &str| {
+        let row = height(name, crates);
+        let at = rows[&row].iter().position(|other| *other == name).unwrap();
+        ((2 * at + 1) * WIDTH / (2 * rows[&row].len()), tall - 10 - row * ROW - ROW / 2)
+    };
+    let (mut arrows, mut boxes) = (String::new(), String::new());
+    for (name, Crate { room, uses }) in crates {
+        let (x, y) = place(name);
+        for (to_x, to_y) in uses.iter().filter(|to| !is_implied(name, to, crates)).map(|to| place(to)) {
+            let (begin, end) = (y + 17, to_y - 20);
+            let middle = begin.midpoint(end);
+            arrows += &format!("  <path d=\"M{x} {begin}C{x} {middle} {to_x} {middle} {to_x} {end}\"/>\n");
+        }
+        let left = x - 52;
+        let top = y - 17;
+        boxes += &format!("  <rect class=\"{room}\" x=\"{left}\" y=\"{top}\" width=\"104\" height=\"34\" rx=\"6\"/>\n");
+        let baseline = y + 5;
+        boxes += &format!("  <text x=\"{x}\" y=\"{baseline}\">{name}</text>\n");
+    }
+    format!(
+        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {tall}" role="img" font-family="system-ui, sans-serif">
+  <title>The crates of the workspace; an arrow points to what a crate depends on</title>
+  <style>
+    path {{ fill: none; stroke: #8c959f; marker-end: url(#tip) }}
+    text {{ font-size: 14px; text-anchor: middle; fill: #1f2328 }}
+    rect {{ stroke: #57606a }}
+    .functions {{ fill: #ddf4ff }} .shared {{ fill: #dafbe1 }} .infra {{ fill: #fff8c5 }} .tests {{ fill: #f6f8fa }}
+  </style>
+  <marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path d="M0 0L8 4L0 8z" style="fill:#8c959f;stroke:none;marker-end:none"/></marker>
+  <rect width="100%" height="100%" style="fill:#ffffff;stroke:none"/>
+{arrows}{boxes}</svg>
+"##
+    )
 }
 
 /// `PLAYHEAD_BLESS=1 cargo test -p playhead-tests --test crates` draws it again.
 #[test]
-fn the_picture_in_architecture_is_what_cargo_sees() {
-    let (path, fence) = (root().join("ARCHITECTURE.md"), "```mermaid\n");
-    let text = std::fs::read_to_string(&path).unwrap();
-    let (before, rest) = text.split_once(fence).expect("ARCHITECTURE.md has a mermaid block");
-    let (drawn, after) = rest.split_once("\n```").unwrap();
-    let picture = picture();
+fn picture_of_the_crates_is_what_cargo_sees() {
+    let (path, picture) = (root().join("docs/crates.svg"), picture(&crates()));
     if std::env::var_os("PLAYHEAD_BLESS").is_some() {
-        std::fs::write(&path, format!("{before}{fence}{picture}\n```{after}")).unwrap();
-    } else {
-        assert_eq!(drawn, picture, "draw it again with PLAYHEAD_BLESS=1");
+        std::fs::write(&path, &picture).unwrap();
     }
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), picture, "draw it again with PLAYHEAD_BLESS=1");
 }

@@ -124,7 +124,7 @@ impl ClientContext for Context {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
+    use aws_sdk_kafka::config::{Credentials, SharedCredentialsProvider};
 
     fn iam() -> KafkaSecurity {
         KafkaSecurity::Iam { region: "eu-west-1".to_owned() }
