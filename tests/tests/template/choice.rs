@@ -37,7 +37,7 @@ impl<'a> Choice<'a> {
     /// The stack that the resource `id` nests, deployed from `template`. A name or ARN of a
     /// resource counts as its logical id.
     pub(crate) fn nested<'n>(&self, id: &str, template: &'n Value) -> Choice<'n> {
-        let given = self.resources()[id]["Properties"]["Parameters"].clone();
+        let given = self.decide(&self.template["Resources"][id]["Properties"]["Parameters"]).unwrap();
         let given: Vec<(&String, String)> =
             object(&given).iter().map(|(name, value)| (name, self.value(value))).collect();
         Choice::of(template, given.iter().map(|(name, value)| (name.as_str(), value.as_str())))
