@@ -50,16 +50,16 @@ pub struct Forward<Q, D> {
 type Envelopes = Vec<(usize, Vec<u8>)>;
 
 /// What a record is, as far as sending it on goes.
-type Content = Result<Head, Poison>;
+type Readable = Result<Head, Poison>;
 
 impl<Q: Inbound, D: LetterQueue<DeadLetter>> ServeBatch for Forward<Q, D> {
     type Error = Unbalanced;
 
     async fn serve(&self, metrics: &Metrics, batch: Batch, now: u64) -> Result<BatchAnswer, Unbalanced> {
         let routes = self.routing.routes(metrics, Instant::now()).await;
-        let (units, contents): (Vec<Unit>, Vec<Content>) = batch.records.into_iter().map(read).unzip();
+        let (units, contents): (Vec<Unit>, Vec<Readable>) = batch.records.into_iter().map(read).unzip();
         // Failed, until a queue says that it has it.
-        let mut outcomes = vec![Outcome::Failed(Cause::RegionUnavailable); units.len()];
+        let mut outcomes = vec![Outcome::Redeliver(Cause::RegionUnavailable); units.len()];
         let mut by_region: BTreeMap<&str, (&Region, Envelopes)> = BTreeMap::new();
         let mut poison = Vec::new();
         for (at, (unit, content)) in units.iter().zip(contents).enumerate() {
@@ -125,14 +125,14 @@ impl<Q: Inbound, D: LetterQueue<DeadLetter>> Forward<Q, D> {
                 of = units.len(),
                 "most of a batch cannot be read: that is not diverted"
             );
-            return poison.into_iter().map(|(at, _)| (at, Outcome::Failed(Cause::HeldBack))).collect();
+            return poison.into_iter().map(|(at, _)| (at, Outcome::Redeliver(Cause::HeldBack))).collect();
         }
         let mut dying = Vec::with_capacity(poison.len());
         let mut letters = Vec::with_capacity(poison.len());
         for (at, fault) in poison {
             if let Some(unit) = units.get(at) {
                 dying.push((at, fault.reason, unit));
-                letters.push(unit.dead(fault.reason, fault.detail, now));
+                letters.push(unit.dead_letter(fault.reason, fault.detail, now));
             }
         }
         if letters.is_empty() {
@@ -142,11 +142,11 @@ impl<Q: Inbound, D: LetterQueue<DeadLetter>> Forward<Q, D> {
         let one = |((at, reason, unit), result): ((usize, Reason, &Unit), Result<(), D::Error>)| match result {
             Ok(()) => {
                 tracing::error!(source = ?unit.source, reason = reason.as_str(), "dead-lettered a record");
-                (at, Outcome::Dead { reason, events: unit.events })
+                (at, Outcome::DeadLetter { reason, events: unit.events })
             }
             Err(error) => {
                 tracing::error!(source = ?unit.source, %error, "the dead-letter queue did not take a record; it comes again");
-                (at, Outcome::Failed(Cause::DeadLetterUnavailable))
+                (at, Outcome::Redeliver(Cause::DeadLetterUnavailable))
             }
         };
         dying.into_iter().zip(results).map(one).collect()
@@ -154,7 +154,7 @@ impl<Q: Inbound, D: LetterQueue<DeadLetter>> Forward<Q, D> {
 }
 
 /// A record as a unit, and what it says of where it goes.
-fn read(record: Record) -> (Unit, Content) {
+fn read(record: Record) -> (Unit, Readable) {
     let Record { source, key, value, .. } = record;
     let (bytes, content) = match value {
         Ok(bytes) => (bytes.clone(), Head::peek(bytes)),

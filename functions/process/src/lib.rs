@@ -7,12 +7,12 @@
 //! Shadows go into a table of their own ([`Shadow`]). And the same code can run a second time beside the live one, as a candidate: it folds a
 //! sample of live profiles into the shadow table, and nothing depends on it ([`Candidate`]).
 
-mod audition;
+mod candidate;
 mod config;
 mod shadow;
 
-pub use audition::{Candidate, Sample};
-pub use config::{Config, Part};
+pub use candidate::{Candidate, Sample};
+pub use config::{Config, Mode};
 pub use shadow::Shadow;
 
 use apply::{DeadLetter, Letter, LetterQueue, Unbalanced, apply, carry_out, count, decide, unpack};
@@ -43,13 +43,13 @@ impl<T: ViewTable, R: LetterQueue<Letter>, D: LetterQueue<DeadLetter>> ServeBatc
         let shadows = shadow::take_shadows(&mut contents);
         let folded = shadow::fold_into(self.shadow.as_ref(), shadows, Instant::now());
         let (applied, folded) = tokio::join!(apply(&self.table, contents), folded);
-        let (mut verdicts, usage) = applied?;
+        let (mut applied, usage) = applied?;
         for (at, verdict) in folded {
-            if let Some(slot) = verdicts.get_mut(at) {
+            if let Some(slot) = applied.get_mut(at) {
                 *slot = verdict;
             }
         }
-        let decisions = decide(&units, verdicts, false, now);
+        let decisions = decide(&units, applied, false, now);
         let outcomes = carry_out(&self.retry, &self.dead_letters, &units, decisions).await;
         count(metrics, &units, &outcomes, usage)?;
         let failed = units.iter().zip(&outcomes).filter(|(_, outcome)| !outcome.is_durable());

@@ -5,7 +5,7 @@ use lambda::config::Env;
 use lambda::metrics::Emitter;
 use lambda::runtime::run_batches;
 use lambda::warm_up::{BOUND, warm_up};
-use process::{Candidate, Config, Part, Process, Shadow};
+use process::{Candidate, Config, Mode, Process, Shadow};
 use store::dynamodb::Views;
 use stream::Queue;
 
@@ -18,8 +18,8 @@ async fn main() -> anyhow::Result<()> {
     let emitter = Emitter::stdout(&config.common.stage, &config.common.function);
     let shadow = config.shadow_table.as_deref().map(|table| Shadow::new(views(table)));
 
-    match config.part {
-        Part::Live { views_table, dead_letter_queue_url, retry_queue_url } => {
+    match config.mode {
+        Mode::Live { views_table, dead_letter_queue_url, retry_queue_url } => {
             let sqs = aws_sdk_sqs::Client::new(&sdk);
             let retry = Queue::new(sqs.clone(), retry_queue_url);
             let dead_letters = Queue::new(sqs, dead_letter_queue_url);
@@ -27,7 +27,7 @@ async fn main() -> anyhow::Result<()> {
             warm_up("views", BOUND, process.table.warm_up()).await;
             run_batches(emitter, process).await?;
         }
-        Part::Candidate(sample) => {
+        Mode::Candidate(sample) => {
             let shadow = shadow.context("a candidate has a shadow table")?;
             run_batches(emitter, Candidate { shadow, sample }).await?;
         }

@@ -2,7 +2,7 @@
 //! crowd out live events, so folding them is bounded in time, is left alone for a while after it failed, and what cannot be folded is
 //! forgotten.
 
-use apply::{Content, Unapplied, Verdict};
+use apply::{Applied, Decoded, Unapplied};
 use futures::future::OptionFuture;
 use playback::envelope::Envelope;
 use playback::fold::fold;
@@ -29,7 +29,7 @@ impl<T: ViewTable> Shadow<T> {
     }
 
     /// Folds shadows, each with its place in the batch, and says what became of those that it could fold. It ends in bounded time.
-    pub async fn fold(&self, shadows: Vec<(usize, Envelope)>, now: Instant) -> Vec<(usize, Verdict)> {
+    pub async fn fold(&self, shadows: Vec<(usize, Envelope)>, now: Instant) -> Vec<(usize, Applied)> {
         if shadows.is_empty() || self.rests(now) {
             return Vec::new();
         }
@@ -38,19 +38,19 @@ impl<T: ViewTable> Shadow<T> {
             self.rest(now);
             return Vec::new();
         };
-        let mut verdicts = Vec::new();
+        let mut applied = Vec::new();
         for one in settled {
             match one.result {
-                Ok(records) => verdicts.extend(records.into_iter().map(|(at, counts)| (at, Ok(counts)))),
+                Ok(records) => applied.extend(records.into_iter().map(|(at, counts)| (at, Ok(counts)))),
                 Err(error) => {
                     tracing::warn!(%error, "a shadow could not be folded: its events are dropped");
-                    if error.fault.verdict().is_ok() {
+                    if error.fault.class().is_ok() {
                         self.rest(now);
                     }
                 }
             }
         }
-        verdicts
+        applied
     }
 
     fn rests(&self, now: Instant) -> bool {
@@ -63,7 +63,7 @@ impl<T: ViewTable> Shadow<T> {
 }
 
 /// Takes the shadows out of a batch: what is left in their places says that they are shadows.
-pub(crate) fn take_shadows(contents: &mut [Content]) -> Vec<(usize, Envelope)> {
+pub(crate) fn take_shadows(contents: &mut [Decoded]) -> Vec<(usize, Envelope)> {
     let mut shadows = Vec::new();
     for (at, content) in contents.iter_mut().enumerate() {
         if content.as_ref().is_ok_and(|envelope| envelope.stamp.shadow)
@@ -80,6 +80,6 @@ pub(crate) async fn fold_into<T: ViewTable>(
     shadow: Option<&Shadow<T>>,
     shadows: Vec<(usize, Envelope)>,
     now: Instant,
-) -> Vec<(usize, Verdict)> {
+) -> Vec<(usize, Applied)> {
     OptionFuture::from(shadow.map(|shadow| shadow.fold(shadows, now))).await.unwrap_or_default()
 }

@@ -16,11 +16,11 @@ mod work;
 
 pub use config::Config;
 pub use message::Object;
-pub use objects::{Content, MAX_OBJECT_BYTES, ObjectError, Objects};
+pub use objects::{MAX_OBJECT_BYTES, ObjectBody, ObjectError, Objects};
 pub use pause::{Pause, Pauses, QueuePauses};
 
 use apply::{
-    DeadLetter, Decision, Letter, LetterQueue, Unapplied, Unbalanced, Unit, Verdict, apply, carry_out, count, decide,
+    Applied, DeadLetter, Decision, Letter, LetterQueue, Unapplied, Unbalanced, Unit, apply, carry_out, count, decide,
 };
 use lambda::batch::{Batch, BatchAnswer, answer};
 use lambda::metrics::Metrics;
@@ -70,12 +70,12 @@ where
             }
             works.push((work, begin..units.len()));
         }
-        let (verdicts, usage) = apply(&self.table, contents).await?;
-        let mut verdicts = verdicts.into_iter();
+        let (applied, usage) = apply(&self.table, contents).await?;
+        let mut applied = applied.into_iter();
         let mut decisions = Vec::with_capacity(units.len());
         for (work, range) in &works {
-            let verdicts = verdicts.by_ref().take(range.len()).collect();
-            decisions.extend(self.decide(work, &units[range.clone()], verdicts, now));
+            let applied = applied.by_ref().take(range.len()).collect();
+            decisions.extend(self.decide(work, &units[range.clone()], applied, now));
         }
         let outcomes = carry_out(&self.retry, &self.dead_letters, &units, decisions).await;
         count(metrics, &units, &outcomes, usage)?;
@@ -84,22 +84,22 @@ where
 }
 
 impl<T, R, D, O: Objects, P: Pauses> Retry<T, R, D, O, P> {
-    fn decide(&self, work: &Work, units: &[Unit], verdicts: Vec<Verdict>, now: u64) -> Vec<Decision> {
+    fn decide(&self, work: &Work, units: &[Unit], applied: Vec<Applied>, now: u64) -> Vec<Decision> {
         let last = work.attempts >= self.max_attempts;
         if work.splits || last {
-            let mut decisions = decide(units, verdicts, last, now);
+            let mut decisions = decide(units, applied, last, now);
             // The message comes again as a whole: what of it were set aside now would be set aside each time.
-            if decisions.iter().any(|decision| matches!(decision, Decision::Leave(_))) {
-                let buried = decisions.iter_mut().filter(|decision| matches!(decision, Decision::Bury(..)));
-                buried.for_each(|decision| *decision = Decision::Leave(Cause::HeldBack));
+            if decisions.iter().any(|decision| matches!(decision, Decision::Redeliver(_))) {
+                let buried = decisions.iter_mut().filter(|decision| matches!(decision, Decision::DeadLetter(..)));
+                buried.for_each(|decision| *decision = Decision::Redeliver(Cause::HeldBack));
             }
             return decisions;
         }
-        let one = |(unit, verdict)| match verdict {
-            Err(Unapplied::Transient { cause, .. }) => vec![Decision::Leave(cause)],
+        let one = |(unit, applied)| match applied {
+            Err(Unapplied::Transient { cause, .. }) => vec![Decision::Redeliver(cause)],
             settled_or_poison => decide(std::slice::from_ref(unit), vec![settled_or_poison], last, now),
         };
-        units.iter().zip(verdicts).flat_map(one).collect()
+        units.iter().zip(applied).flat_map(one).collect()
     }
 
     /// Forgets the messages of which everything is safe elsewhere, and lets the others come again later.

@@ -17,7 +17,7 @@ pub trait Objects: Send + Sync {
     type Error: fmt::Display + Send;
 
     /// Reads an object.
-    fn get(&self, object: &Object) -> impl Future<Output = Result<Content, Self::Error>> + Send;
+    fn get(&self, object: &Object) -> impl Future<Output = Result<ObjectBody, Self::Error>> + Send;
 
     /// Deletes an object; one that is not there is deleted.
     fn delete(&self, object: &Object) -> impl Future<Output = Result<(), Self::Error>> + Send;
@@ -25,7 +25,7 @@ pub trait Objects: Send + Sync {
 
 /// What there was to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
+pub enum ObjectBody {
     /// These bytes.
     Bytes(Bytes),
     /// No such object.
@@ -46,12 +46,12 @@ pub struct ObjectError {
 impl Objects for Client {
     type Error = ObjectError;
 
-    async fn get(&self, object: &Object) -> Result<Content, ObjectError> {
+    async fn get(&self, object: &Object) -> Result<ObjectBody, ObjectError> {
         let failed = |detail| ObjectError { operation: "GetObject", object: object.clone(), detail };
         let mut body = match self.get_object().bucket(&object.bucket).key(&object.key).send().await {
             Ok(answer) => answer.body,
             Err(error) if error.as_service_error().is_some_and(GetObjectError::is_no_such_key) => {
-                return Ok(Content::Missing);
+                return Ok(ObjectBody::Missing);
             }
             Err(error) => return Err(failed(DisplayErrorContext(error).to_string())),
         };
@@ -60,11 +60,11 @@ impl Objects for Client {
         while let Some(chunk) = body.next().await {
             let chunk = chunk.map_err(|error| failed(DisplayErrorContext(error).to_string()))?;
             if bytes.len() + chunk.len() > MAX_OBJECT_BYTES {
-                return Ok(Content::TooLarge);
+                return Ok(ObjectBody::TooLarge);
             }
             bytes.extend_from_slice(&chunk);
         }
-        Ok(Content::Bytes(bytes.freeze()))
+        Ok(ObjectBody::Bytes(bytes.freeze()))
     }
 
     async fn delete(&self, object: &Object) -> Result<(), ObjectError> {

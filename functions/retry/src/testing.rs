@@ -1,6 +1,6 @@
 //! A bucket and pauses in memory, for tests of `retry`. No function may be wired to them.
 
-use crate::{Content, MAX_OBJECT_BYTES, Object, Objects, Pause, Pauses};
+use crate::{MAX_OBJECT_BYTES, Object, ObjectBody, Objects, Pause, Pauses};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -50,12 +50,12 @@ impl MemoryBucket {
 impl Objects for MemoryBucket {
     type Error = &'static str;
 
-    async fn get(&self, object: &Object) -> Result<Content, Self::Error> {
+    async fn get(&self, object: &Object) -> Result<ObjectBody, Self::Error> {
         self.called(object).await?;
         Ok(match self.lock().get(object) {
-            None => Content::Missing,
-            Some(bytes) if bytes.len() > MAX_OBJECT_BYTES => Content::TooLarge,
-            Some(bytes) => Content::Bytes(bytes.clone()),
+            None => ObjectBody::Missing,
+            Some(bytes) if bytes.len() > MAX_OBJECT_BYTES => ObjectBody::TooLarge,
+            Some(bytes) => ObjectBody::Bytes(bytes.clone()),
         })
     }
 

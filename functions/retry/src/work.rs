@@ -27,7 +27,7 @@ pub(crate) struct Work {
 }
 
 /// What a message holds; nothing when it is done already.
-pub(crate) type Parts = Vec<(Unit, apply::Content)>;
+pub(crate) type Parts = Vec<(Unit, apply::Decoded)>;
 
 /// A message while it is read.
 struct Reader<'a, O> {
@@ -94,7 +94,7 @@ impl<O: Objects> Reader<'_, O> {
     async fn objects(&mut self, objects: Vec<Object>) {
         for object in objects {
             match self.bucket.get(&object).await {
-                Ok(objects::Content::Bytes(bytes)) => match failed_batch(&bytes) {
+                Ok(objects::ObjectBody::Bytes(bytes)) => match failed_batch(&bytes) {
                     Ok(batch) => {
                         let (units, contents) = unpack(batch);
                         tracing::info!(object.key, records = units.len(), "applying a batch that Lambda gave up");
@@ -103,11 +103,11 @@ impl<O: Objects> Reader<'_, O> {
                     }
                     Err(detail) => self.unreadable(format!("s3://{}/{}: {detail}", object.bucket, object.key)),
                 },
-                Ok(objects::Content::TooLarge) => {
+                Ok(objects::ObjectBody::TooLarge) => {
                     let limit = objects::MAX_OBJECT_BYTES;
                     self.unreadable(format!("s3://{}/{} exceeds {limit} B", object.bucket, object.key));
                 }
-                Ok(objects::Content::Missing) => {
+                Ok(objects::ObjectBody::Missing) => {
                     tracing::info!(object.key, "the object is gone: its batch was applied before");
                 }
                 Err(error) => {
@@ -132,7 +132,7 @@ impl<O: Objects> Reader<'_, O> {
         self.parts.push(itself);
     }
 
-    fn itself(&self, why: Unapplied) -> (Unit, apply::Content) {
+    fn itself(&self, why: Unapplied) -> (Unit, apply::Decoded) {
         Unit::unapplied(self.work.message.clone(), None, self.body.clone(), why)
     }
 }

@@ -1,12 +1,12 @@
 //! Applying: from what units hold to the views, one conditional write a session.
 
-use crate::unit::{Content, Unapplied};
+use crate::unit::{Decoded, Unapplied};
 use playback::fold::fold;
 use playback::outcome::Counts;
 use store::{Usage, ViewTable, settle};
 
 /// What became of a unit: its events are in their view, or why not.
-pub type Verdict = Result<Counts, Unapplied>;
+pub type Applied = Result<Counts, Unapplied>;
 
 /// A fault of ours: some record has no outcome, so that nothing may be called done. The invocation fails, and the whole
 /// batch is delivered again.
@@ -24,10 +24,10 @@ pub struct Unbalanced {
 ///
 /// # Errors
 /// [`Unbalanced`]. What fails of the units is no error: it is in the verdicts.
-pub async fn apply<T: ViewTable>(table: &T, contents: Vec<Content>) -> Result<(Vec<Verdict>, Usage), Unbalanced> {
+pub async fn apply<T: ViewTable>(table: &T, contents: Vec<Decoded>) -> Result<(Vec<Applied>, Usage), Unbalanced> {
     let received = contents.len();
-    let mut verdicts: Vec<Option<Verdict>> = vec![None; received];
-    let mut set = |at: usize, verdict: Verdict| {
+    let mut verdicts: Vec<Option<Applied>> = vec![None; received];
+    let mut set = |at: usize, verdict: Applied| {
         if let Some(slot) = verdicts.get_mut(at) {
             *slot = Some(verdict);
         }
@@ -46,7 +46,7 @@ pub async fn apply<T: ViewTable>(table: &T, contents: Vec<Content>) -> Result<(V
             Ok(records) => records.into_iter().for_each(|(at, counts)| set(at, Ok(counts))),
             Err(error) => {
                 let detail = error.to_string();
-                let why = match error.fault.verdict() {
+                let why = match error.fault.class() {
                     Ok(cause) => {
                         tracing::warn!(%error, cause = cause.as_str(), "a session could not be settled");
                         Unapplied::Transient { cause, detail }
@@ -57,7 +57,7 @@ pub async fn apply<T: ViewTable>(table: &T, contents: Vec<Content>) -> Result<(V
             }
         }
     }
-    let verdicts: Vec<Verdict> = verdicts.into_iter().flatten().collect();
+    let verdicts: Vec<Applied> = verdicts.into_iter().flatten().collect();
     if verdicts.len() == received {
         Ok((verdicts, usage))
     } else {

@@ -25,14 +25,14 @@ pub fn count(metrics: &Metrics, units: &[Unit], outcomes: &[Outcome], usage: Usa
             Some(received_at) => metrics.add_at(received_at, metric, n),
             None => metrics.add(metric, n),
         };
-        if matches!(outcome, Outcome::Settled(_) | Outcome::Dead { .. }) {
+        if matches!(outcome, Outcome::Applied(_) | Outcome::DeadLetter { .. }) {
             book(Metric::EventsRedriven, unit.history.redrives.last().map_or(0, |death| death.events));
         }
         if unit.arrived && outcome.is_durable() {
             book(Metric::EventsArrived, unit.events);
         }
         match outcome {
-            Outcome::Settled(counts) => {
+            Outcome::Applied(counts) => {
                 metrics.add(Metric::RecordsSettled, 1);
                 book(Metric::EventsApplied, counts.applied);
                 book(Metric::EventsDuplicate, counts.duplicate);
@@ -41,16 +41,16 @@ pub fn count(metrics: &Metrics, units: &[Unit], outcomes: &[Outcome], usage: Usa
                 metrics.add(Metric::RecordsForwarded, 1);
                 book(Metric::EventsForwarded, *events);
             }
-            Outcome::Retried { cause, events } => {
+            Outcome::Retry { cause, events } => {
                 metrics.add(Metric::RecordsRetried(cause.as_str()), 1);
                 book(Metric::EventsRetried, *events);
             }
-            Outcome::Dead { reason, events } => {
+            Outcome::DeadLetter { reason, events } => {
                 metrics.add(Metric::RecordsDead(reason.as_str()), 1);
                 book(Metric::EventsDead(reason.as_str()), *events);
             }
-            Outcome::Dropped { .. } => metrics.add(Metric::RecordsDropped, 1),
-            Outcome::Failed(cause) => metrics.add(Metric::RecordsFailed(cause.as_str()), 1),
+            Outcome::Drop { .. } => metrics.add(Metric::RecordsDropped, 1),
+            Outcome::Redeliver(cause) => metrics.add(Metric::RecordsFailed(cause.as_str()), 1),
         }
     }
     metrics.add(Metric::ViewReads, usage.reads);
@@ -65,18 +65,18 @@ pub fn count(metrics: &Metrics, units: &[Unit], outcomes: &[Outcome], usage: Usa
 /// Shadows are in no books: another system accepted their events.
 fn count_shadow(metrics: &Metrics, outcome: &Outcome) {
     match outcome {
-        Outcome::Settled(counts) => {
+        Outcome::Applied(counts) => {
             metrics.add(Metric::RecordsSettled, 1);
             metrics.add(Metric::ShadowApplied, counts.applied);
             metrics.add(Metric::ShadowDuplicate, counts.duplicate);
         }
         Outcome::Forwarded { .. } => metrics.add(Metric::RecordsForwarded, 1),
-        Outcome::Dropped { events } => {
+        Outcome::Drop { events } => {
             metrics.add(Metric::RecordsDropped, 1);
             metrics.add(Metric::ShadowDropped, *events);
         }
-        Outcome::Retried { cause, .. } => metrics.add(Metric::RecordsRetried(cause.as_str()), 1),
-        Outcome::Dead { reason, .. } => metrics.add(Metric::RecordsDead(reason.as_str()), 1),
-        Outcome::Failed(cause) => metrics.add(Metric::RecordsFailed(cause.as_str()), 1),
+        Outcome::Retry { cause, .. } => metrics.add(Metric::RecordsRetried(cause.as_str()), 1),
+        Outcome::DeadLetter { reason, .. } => metrics.add(Metric::RecordsDead(reason.as_str()), 1),
+        Outcome::Redeliver(cause) => metrics.add(Metric::RecordsFailed(cause.as_str()), 1),
     }
 }

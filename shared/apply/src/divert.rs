@@ -1,6 +1,6 @@
 //! Diverting: what could not be applied goes to the queue `retry` or to `dead-letter`, within a bound.
 
-use crate::apply::Verdict;
+use crate::apply::Applied;
 use crate::letter::{DeadLetter, Letter};
 use crate::queue::LetterQueue;
 use crate::unit::{Unapplied, Unit};
@@ -18,15 +18,15 @@ pub fn is_flood(failed: usize, of: usize) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// Nothing: its events are in their view.
-    Settled(Counts),
+    Applied(Counts),
     /// To `retry`.
-    Park(Cause, Letter),
+    Retry(Cause, Letter),
     /// To `dead-letter`.
-    Bury(Reason, DeadLetter),
+    DeadLetter(Reason, DeadLetter),
     /// It is forgotten.
     Drop,
     /// It stays where it is, to be delivered again.
-    Leave(Cause),
+    Redeliver(Cause),
 }
 
 /// Decides about the units of one batch. Poison is buried; what is worth another try is parked, or on the `last` attempt buried.
@@ -36,28 +36,30 @@ pub enum Decision {
 /// waits just what failed is delivered again, so that a little poison among it would become most of it. The last attempt
 /// ends the waiting of poison, but not of the rest while the store is what fails: an outage makes no flood of dead letters
 /// however long it lasts.
-pub fn decide(units: &[Unit], verdicts: Vec<Verdict>, last: bool, now: u64) -> Vec<Decision> {
-    let transient = verdicts.iter().filter(|verdict| matches!(verdict, Err(Unapplied::Transient { .. }))).count();
-    let poison = verdicts.iter().filter(|verdict| matches!(verdict, Err(Unapplied::Poison { .. }))).count();
+pub fn decide(units: &[Unit], applied: Vec<Applied>, last: bool, now: u64) -> Vec<Decision> {
+    let transient = applied.iter().filter(|applied| matches!(applied, Err(Unapplied::Transient { .. }))).count();
+    let poison = applied.iter().filter(|applied| matches!(applied, Err(Unapplied::Poison { .. }))).count();
     let live = units.iter().filter(|unit| !unit.shadow).count();
     let transient_waits = is_flood(if last { transient } else { transient + poison }, live);
     let poison_waits = !last && is_flood(poison, live);
     if transient_waits || poison_waits {
         tracing::error!(transient, poison, of = units.len(), "most of a batch cannot be applied: that is not diverted");
     }
-    let one = |(unit, verdict): (&Unit, Verdict)| match verdict {
-        Ok(counts) => Decision::Settled(counts),
+    let one = |(unit, applied): (&Unit, Applied)| match applied {
+        Ok(counts) => Decision::Applied(counts),
         Err(_) if unit.shadow => Decision::Drop,
         Err(Unapplied::Unshadowed) => Decision::Drop,
-        Err(Unapplied::Transient { cause, .. }) if transient_waits => Decision::Leave(cause),
-        Err(Unapplied::Poison { .. }) if poison_waits => Decision::Leave(Cause::HeldBack),
-        Err(Unapplied::Poison { reason, detail }) => Decision::Bury(reason, unit.dead(reason, detail, now)),
-        Err(Unapplied::Transient { cause, detail }) if last => {
-            Decision::Bury(Reason::AttemptsExhausted, unit.exhausted(cause, detail, now))
+        Err(Unapplied::Transient { cause, .. }) if transient_waits => Decision::Redeliver(cause),
+        Err(Unapplied::Poison { .. }) if poison_waits => Decision::Redeliver(Cause::HeldBack),
+        Err(Unapplied::Poison { reason, detail }) => {
+            Decision::DeadLetter(reason, unit.dead_letter(reason, detail, now))
         }
-        Err(Unapplied::Transient { cause, detail }) => Decision::Park(cause, unit.parked(cause, detail, now)),
+        Err(Unapplied::Transient { cause, detail }) if last => {
+            Decision::DeadLetter(Reason::AttemptsExhausted, unit.exhausted(cause, detail, now))
+        }
+        Err(Unapplied::Transient { cause, detail }) => Decision::Retry(cause, unit.retry_letter(cause, detail, now)),
     };
-    units.iter().zip(verdicts).map(one).collect()
+    units.iter().zip(applied).map(one).collect()
 }
 
 /// Carries decisions out, one outcome each, in order. What a queue did not take is neither retried nor dead: it failed.
@@ -70,17 +72,17 @@ where
     let (mut parked, mut buried) = (Split::default(), Split::default());
     for (at, (unit, decision)) in units.iter().zip(decisions).enumerate() {
         outcomes.push(match decision {
-            Decision::Settled(counts) => Outcome::Settled(counts),
-            Decision::Drop => Outcome::Dropped { events: unit.events },
-            Decision::Leave(cause) => Outcome::Failed(cause),
+            Decision::Applied(counts) => Outcome::Applied(counts),
+            Decision::Drop => Outcome::Drop { events: unit.events },
+            Decision::Redeliver(cause) => Outcome::Redeliver(cause),
             // Failed, until the queue says that it has it.
-            Decision::Park(cause, letter) => {
-                parked.push(letter, at, Outcome::Retried { cause, events: unit.events });
-                Outcome::Failed(Cause::RetryUnavailable)
+            Decision::Retry(cause, letter) => {
+                parked.push(letter, at, Outcome::Retry { cause, events: unit.events });
+                Outcome::Redeliver(Cause::RetryUnavailable)
             }
-            Decision::Bury(reason, letter) => {
-                buried.push(letter, at, Outcome::Dead { reason, events: unit.events });
-                Outcome::Failed(Cause::DeadLetterUnavailable)
+            Decision::DeadLetter(reason, letter) => {
+                buried.push(letter, at, Outcome::DeadLetter { reason, events: unit.events });
+                Outcome::Redeliver(Cause::DeadLetterUnavailable)
             }
         });
     }
@@ -115,7 +117,7 @@ impl<L> Split<L> {
         for ((at, outcome), result) in self.then.into_iter().zip(results) {
             let source = units.get(at).map(|unit| &unit.source);
             match (result, outcome) {
-                (Ok(()), Outcome::Dead { reason, .. }) => {
+                (Ok(()), Outcome::DeadLetter { reason, .. }) => {
                     tracing::error!(?source, reason = reason.as_str(), "dead-lettered a record");
                 }
                 (Ok(()), _) => tracing::debug!(?source, "parked a record"),

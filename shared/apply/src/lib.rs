@@ -16,9 +16,9 @@ mod queue;
 pub mod testing;
 mod unit;
 
-pub use apply::{Unbalanced, Verdict, apply};
+pub use apply::{Applied, Unbalanced, apply};
 pub use count::count;
 pub use divert::{Decision, carry_out, decide, is_flood};
 pub use letter::{DeadLetter, Failure, Letter, Redrive};
 pub use queue::LetterQueue;
-pub use unit::{Content, History, Unapplied, Unit, unpack, unpack_message};
+pub use unit::{Decoded, History, Unapplied, Unit, unpack, unpack_message};

@@ -64,23 +64,23 @@ pub enum Unapplied {
 }
 
 /// What a unit holds.
-pub type Content = Result<Envelope, Unapplied>;
+pub type Decoded = Result<Envelope, Unapplied>;
 
 impl Unit {
     /// A unit of these bytes, and what they hold.
-    pub fn decode(source: Source, key: Option<Bytes>, bytes: Bytes) -> (Self, Content) {
+    pub fn decode(source: Source, key: Option<Bytes>, bytes: Bytes) -> (Self, Decoded) {
         let content = Envelope::decode(&bytes);
         Self::new(source, key, bytes, content)
     }
 
     /// A unit of bytes that cannot be applied.
-    pub fn unapplied(source: Source, key: Option<Bytes>, bytes: Bytes, why: Unapplied) -> (Self, Content) {
+    pub fn unapplied(source: Source, key: Option<Bytes>, bytes: Bytes, why: Unapplied) -> (Self, Decoded) {
         let history = History::default();
         let unit = Self { source, key, bytes, events: 0, received_at: None, arrived: false, shadow: false, history };
         (unit, Err(why))
     }
 
-    fn new(source: Source, key: Option<Bytes>, bytes: Bytes, content: Result<Envelope, Poison>) -> (Self, Content) {
+    fn new(source: Source, key: Option<Bytes>, bytes: Bytes, content: Result<Envelope, Poison>) -> (Self, Decoded) {
         let (events, received_at) = match &content {
             Ok(envelope) => (envelope.events.len() as u64, Some(envelope.stamp.received_at)),
             Err(poison) => (poison.events, poison.received_at),
@@ -91,12 +91,12 @@ impl Unit {
     }
 
     /// The letter that parks it on `retry`: its attempts are counted from this one on.
-    pub fn parked(&self, cause: Cause, detail: String, now: u64) -> Letter {
+    pub fn retry_letter(&self, cause: Cause, detail: String, now: u64) -> Letter {
         Letter { attempts: 1, ..self.failed(cause, detail, now) }
     }
 
     /// The dead letter of one that will never be applied.
-    pub fn dead(&self, reason: Reason, detail: String, now: u64) -> DeadLetter {
+    pub fn dead_letter(&self, reason: Reason, detail: String, now: u64) -> DeadLetter {
         let (reason, events) = (reason.as_str().to_owned(), self.events);
         DeadLetter { reason, detail, events, dead_at: now, letter: self.letter() }
     }
@@ -133,7 +133,7 @@ impl Unit {
 }
 
 /// The units of a batch; a record that cannot be unpacked is a unit all the same.
-pub fn unpack(batch: Batch) -> (Vec<Unit>, Vec<Content>) {
+pub fn unpack(batch: Batch) -> (Vec<Unit>, Vec<Decoded>) {
     let mut unpacked = (Vec::with_capacity(batch.records.len()), Vec::with_capacity(batch.records.len()));
     for Record { source, key, value, .. } in batch.records {
         match (value, &source) {
@@ -149,7 +149,7 @@ pub fn unpack(batch: Batch) -> (Vec<Unit>, Vec<Content>) {
 }
 
 /// The body of a message of the queue `inbound`: envelopes, length-delimited, in base64.
-pub fn unpack_message(source: &Source, body: Bytes) -> Vec<(Unit, Content)> {
+pub fn unpack_message(source: &Source, body: Bytes) -> Vec<(Unit, Decoded)> {
     let whole = |fault| vec![Unit::new(source.clone(), None, body.clone(), Err(fault))];
     let joined = match BASE64_STANDARD.decode(&body) {
         Ok(joined) => Bytes::from(joined),

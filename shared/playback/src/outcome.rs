@@ -115,38 +115,38 @@ impl std::ops::AddAssign for Counts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// All its events are in their views.
-    Settled(Counts),
+    Applied(Counts),
     /// It is on the queue `inbound` of the region that folds its session.
     Forwarded {
         /// How many events it holds.
         events: u64,
     },
     /// It is on the queue `retry`, to be applied again.
-    Retried {
+    Retry {
         /// Why.
         cause: Cause,
         /// How many events it holds.
         events: u64,
     },
     /// It is in the dead-letter queue; `events` of it could be told apart (0 when the bytes are no envelope).
-    Dead {
+    DeadLetter {
         /// Why.
         reason: Reason,
         /// How many events it held.
         events: u64,
     },
     /// It is a shadow and could not be folded: it is forgotten, since what is only a trial must not hold up or crowd out anything.
-    Dropped {
+    Drop {
         /// How many events it held.
         events: u64,
     },
     /// Nothing was done that counts; it must be delivered again.
-    Failed(Cause),
+    Redeliver(Cause),
 }
 
 impl Outcome {
     /// Whether the record is safe elsewhere, so that where it came from it may be forgotten.
     pub const fn is_durable(&self) -> bool {
-        !matches!(self, Outcome::Failed(_))
+        !matches!(self, Outcome::Redeliver(_))
     }
 }

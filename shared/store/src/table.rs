@@ -91,7 +91,7 @@ pub enum Fault {
 
 impl Fault {
     /// What the failure means for a record: worth another try for a cause, or dead for a reason.
-    pub fn verdict(&self) -> Result<Cause, Reason> {
+    pub fn class(&self) -> Result<Cause, Reason> {
         match self {
             Fault::Throttled(_) => Ok(Cause::StoreThrottled),
             Fault::Unavailable(_) => Ok(Cause::StoreUnavailable),

@@ -50,10 +50,10 @@ impl<T: ViewTable> ServeBatch for Candidate<T> {
                 sampled.push(Unit { shadow: true, arrived: false, ..unit });
             }
         }
-        let mut outcomes: Vec<Outcome> = sampled.iter().map(|unit| Outcome::Dropped { events: unit.events }).collect();
-        for (at, verdict) in self.shadow.fold(envelopes, Instant::now()).await {
-            if let (Some(slot), Ok(counts)) = (outcomes.get_mut(at), verdict) {
-                *slot = Outcome::Settled(counts);
+        let mut outcomes: Vec<Outcome> = sampled.iter().map(|unit| Outcome::Drop { events: unit.events }).collect();
+        for (at, applied) in self.shadow.fold(envelopes, Instant::now()).await {
+            if let (Some(slot), Ok(counts)) = (outcomes.get_mut(at), applied) {
+                *slot = Outcome::Applied(counts);
             }
         }
         count(metrics, &sampled, &outcomes, Usage::default())?;
