@@ -1,19 +1,20 @@
-//! The candidate: new code for `process`, tried on live traffic. It folds a sample of profiles into the shadow table, by a consumer group of its own, and
-//! `compare` holds what comes of it against the live views.
+//! The candidate: new code for `process`, tried on live traffic. It folds a sample of profiles into
+//! the shadow table, with consumer groups of its own, and `compare` compares the result with the
+//! live views.
 //!
-//! Nothing depends on it: it sends no letter, names no record as failed and is in no books. What it cannot fold is dropped.
+//! Nothing depends on it: it sends no letter, reports no record as failed and is in no books. It
+//! drops what it cannot fold.
 
-use crate::shadow::Shadow;
-use apply::{Unbalanced, Unit, count, unpack};
+use crate::shadow::{Shadow, fold_apart};
+use apply::{Fork, Unbalanced, unpack};
 use lambda::batch::{Batch, BatchAnswer, answer};
 use lambda::metrics::Metrics;
 use lambda::runtime::ServeBatch;
-use playback::outcome::Outcome;
 use playback::rollout::{Share, bucket};
-use std::time::Instant;
-use store::{Usage, ViewTable};
+use store::ViewTable;
 
-/// The buckets of a sample are not those of any rollout: a sample of the profiles that are already moved would prove less.
+/// The buckets of a sample differ from those of any rollout: a sample of the profiles that have
+/// already moved would prove less.
 const SALT: &str = "candidate";
 
 /// Which profiles a candidate folds.
@@ -26,7 +27,8 @@ impl Sample {
     }
 }
 
-/// Folds the sampled live records of a batch into the shadow table. The answer is always that all is done.
+/// Folds the sampled live records of a batch into the shadow table. It always answers that all are
+/// done.
 #[derive(Debug)]
 pub struct Candidate<T> {
     /// The shadow table.
@@ -39,24 +41,10 @@ impl<T: ViewTable> ServeBatch for Candidate<T> {
     type Error = Unbalanced;
 
     async fn serve(&self, metrics: &Metrics, batch: Batch, _: u64) -> Result<BatchAnswer, Unbalanced> {
-        let (units, contents) = unpack(batch);
-        let (mut sampled, mut envelopes) = (Vec::new(), Vec::new());
-        for (unit, content) in units.into_iter().zip(contents) {
-            if let Ok(envelope) = content
-                && !envelope.stamp.shadow
-                && self.sample.has(&envelope.profile_id)
-            {
-                envelopes.push((sampled.len(), envelope));
-                sampled.push(Unit { shadow: true, arrived: false, ..unit });
-            }
-        }
-        let mut outcomes: Vec<Outcome> = sampled.iter().map(|unit| Outcome::Drop { events: unit.events }).collect();
-        for (at, applied) in self.shadow.fold(envelopes, Instant::now()).await {
-            if let (Some(slot), Ok(counts)) = (outcomes.get_mut(at), applied) {
-                *slot = Outcome::Applied(counts);
-            }
-        }
-        count(metrics, &sampled, &outcomes, Usage::default())?;
+        let live = Fork::of(unpack(batch)).live.into_iter();
+        let live = live.filter_map(|(unit, decoded)| Some((unit, decoded.ok()?)));
+        let sampled = live.filter(|(_, envelope)| self.sample.has(&envelope.profile_id)).collect();
+        fold_apart(Some(&self.shadow), metrics, sampled).await?;
         Ok(answer([]))
     }
 }

@@ -1,39 +1,40 @@
-//! What `process` is told.
+//! Configuration of `process`.
 
 use crate::candidate::Sample;
 use lambda::config::{Common, Env};
 use playback::rollout::Share;
 use std::collections::BTreeSet;
 
-/// What `process` is told.
+/// Configuration of `process`.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// What every function is told.
+    /// Configuration that every function has.
     pub common: Common,
     /// The table of shadow views, if there is one (`SHADOW_TABLE`).
     pub shadow_table: Option<String>,
-    /// What this copy of `process` is.
+    /// What this copy of `process` does.
     pub mode: Mode,
 }
 
-/// What a copy of `process` is.
+/// What a copy of `process` does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Mode {
-    /// The one whose views members see.
+    /// It writes the views that members see.
     Live {
         /// The table `views` (`VIEWS_TABLE`).
         views_table: String,
-        /// Where poison goes (`DEAD_LETTER_QUEUE_URL`).
+        /// The queue `dead-letter` (`DEAD_LETTER_QUEUE_URL`).
         dead_letter_queue_url: String,
-        /// Where records go that are worth another try (`RETRY_QUEUE_URL`).
+        /// The queue `retry` (`RETRY_QUEUE_URL`).
         retry_queue_url: String,
     },
-    /// A candidate for it, which folds a share of the live profiles into the shadow table (`CANDIDATE_SAMPLE`, such as `5%`).
+    /// It is a candidate: it folds a share of the live profiles into the shadow table
+    /// (`CANDIDATE_SAMPLE`, such as `5%`).
     Candidate(Sample),
 }
 
 impl Config {
-    /// Reads the configuration; `None` when a problem was noted.
+    /// Reads the configuration; `None` if there is a problem.
     pub fn read(env: &mut Env) -> Option<Self> {
         let common = Common::read(env);
         let shadow_table = env.optional::<String>("SHADOW_TABLE");
@@ -45,7 +46,7 @@ impl Config {
                 }
                 Some(Mode::Candidate(Sample(sample)))
             }
-            // Asked for whatever the sample says, so that the list of variables is whole.
+            // Also read if the sample is invalid: all problems are reported together.
             _ => Self::read_live(env).filter(|_| sample.is_some()),
         };
         Some(Self { common: common?, shadow_table: shadow_table?, mode: mode? })
@@ -62,7 +63,7 @@ impl Config {
         })
     }
 
-    /// The variables that the template has to set.
+    /// The variables that the template must set.
     pub fn variables() -> BTreeSet<&'static str> {
         lambda::config::variables_of(Self::read)
     }
@@ -82,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_makes_it_a_candidate_which_needs_a_shadow_table_and_nothing_live() {
+    fn candidate_needs_a_shadow_table_and_nothing_live() {
         let sample = |text: &str| Mode::Candidate(Sample(text.parse().unwrap()));
         assert_eq!(read(&[("CANDIDATE_SAMPLE", "5%"), ("SHADOW_TABLE", "s")]), Ok(sample("5%")));
         assert_eq!(read(&[("CANDIDATE_SAMPLE", "5%")]), Err(vec!["SHADOW_TABLE"]));

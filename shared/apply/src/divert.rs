@@ -1,54 +1,54 @@
-//! Diverting: what could not be applied goes to the queue `retry` or to `dead-letter`, within a bound.
+//! Diverting: a unit that cannot be applied goes to the queue `retry` or to `dead-letter`, within a
+//! bound.
 
 use crate::apply::Applied;
 use crate::letter::{DeadLetter, Letter};
 use crate::queue::LetterQueue;
+use crate::slots::{Slots, Unbalanced};
 use crate::unit::{Unapplied, Unit};
 use playback::outcome::{Cause, Counts, Outcome, Reason};
 
-/// So many units are always diverted, whatever part of their batch they are: few make no flood.
+/// So many units are always diverted, however small their batch: a few are no flood.
 const ALWAYS_DIVERTED: usize = 10;
 
-/// Whether so many failures in a batch are a fault of ours or of what we depend on, rather than of single records: then nothing is diverted.
+/// Whether so many failures in a batch are our fault, or that of something we depend on, rather
+/// than of single records. Then nothing is diverted.
 pub fn is_flood(failed: usize, of: usize) -> bool {
     failed > ALWAYS_DIVERTED && failed * 2 > of
 }
 
-/// What is to be done about a unit.
+/// What to do with a unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// Nothing: its events are in their view.
     Applied(Counts),
-    /// To `retry`.
+    /// Send it to `retry`.
     Retry(Cause, Letter),
-    /// To `dead-letter`.
+    /// Send it to `dead-letter`.
     DeadLetter(Reason, DeadLetter),
-    /// It is forgotten.
-    Drop,
-    /// It stays where it is, to be delivered again.
+    /// Leave it at its source, which delivers it again.
     Redeliver(Cause),
 }
 
-/// Decides about the units of one batch. Poison is buried; what is worth another try is parked, or on the `last` attempt buried.
+/// Decides about the units of one batch. Poison is dead-lettered. Anything worth another try is
+/// retried, or on the `last` attempt dead-lettered.
 ///
-/// When most of a batch fails, and more than a few, the fault is the store's or ours: then what is worth another try waits where it is
-/// and lag grows, rather than that a whole topic ends on `retry`. Poison waits only if it is itself most of the batch: of a batch that
-/// waits just what failed is delivered again, so that a little poison among it would become most of it. The last attempt
-/// ends the waiting of poison, but not of the rest while the store is what fails: an outage makes no flood of dead letters
+/// When most of a batch fails, and more than a few, the fault is the store's or ours. Then units
+/// worth another try are redelivered and lag grows; a whole topic must not end on `retry`. Poison
+/// is redelivered only if it is itself most of the batch: only the failed units come again, so a
+/// little poison would soon be most of what is left. The last attempt ends the waiting of poison,
+/// but not of the others while the store fails: an outage never makes a flood of dead letters,
 /// however long it lasts.
 pub fn decide(units: &[Unit], applied: Vec<Applied>, last: bool, now: u64) -> Vec<Decision> {
     let transient = applied.iter().filter(|applied| matches!(applied, Err(Unapplied::Transient { .. }))).count();
     let poison = applied.iter().filter(|applied| matches!(applied, Err(Unapplied::Poison { .. }))).count();
-    let live = units.iter().filter(|unit| !unit.shadow).count();
-    let transient_waits = is_flood(if last { transient } else { transient + poison }, live);
-    let poison_waits = !last && is_flood(poison, live);
+    let transient_waits = is_flood(if last { transient } else { transient + poison }, units.len());
+    let poison_waits = !last && is_flood(poison, units.len());
     if transient_waits || poison_waits {
-        tracing::error!(transient, poison, of = units.len(), "most of a batch cannot be applied: that is not diverted");
+        tracing::error!(transient, poison, of = units.len(), "most of a batch cannot be applied: it is not diverted");
     }
     let one = |(unit, applied): (&Unit, Applied)| match applied {
         Ok(counts) => Decision::Applied(counts),
-        Err(_) if unit.shadow => Decision::Drop,
-        Err(Unapplied::Unshadowed) => Decision::Drop,
         Err(Unapplied::Transient { cause, .. }) if transient_waits => Decision::Redeliver(cause),
         Err(Unapplied::Poison { .. }) if poison_waits => Decision::Redeliver(Cause::HeldBack),
         Err(Unapplied::Poison { reason, detail }) => {
@@ -62,73 +62,98 @@ pub fn decide(units: &[Unit], applied: Vec<Applied>, last: bool, now: u64) -> Ve
     units.iter().zip(applied).map(one).collect()
 }
 
-/// Carries decisions out, one outcome each, in order. What a queue did not take is neither retried nor dead: it failed.
-pub async fn carry_out<R, D>(retry: &R, dead_letters: &D, units: &[Unit], decisions: Vec<Decision>) -> Vec<Outcome>
+/// Carries decisions out: one outcome per unit, in order.
+///
+/// # Errors
+/// [`Unbalanced`] when some unit has no decision.
+pub async fn carry_out<R, D>(
+    retry: &R,
+    dead_letters: &D,
+    units: &[Unit],
+    decisions: Vec<Decision>,
+) -> Result<Vec<Outcome>, Unbalanced>
 where
     R: LetterQueue<Letter>,
     D: LetterQueue<DeadLetter>,
 {
-    let mut outcomes = Vec::with_capacity(decisions.len());
-    let (mut parked, mut buried) = (Split::default(), Split::default());
+    Unbalanced::check(units.len(), decisions.len())?;
+    let mut outcomes = Slots::new(units.len());
+    let (mut to_retry, mut dead) = (Diverted::to_retry(), Diverted::to_dead_letter());
     for (at, (unit, decision)) in units.iter().zip(decisions).enumerate() {
-        outcomes.push(match decision {
-            Decision::Applied(counts) => Outcome::Applied(counts),
-            Decision::Drop => Outcome::Drop { events: unit.events },
-            Decision::Redeliver(cause) => Outcome::Redeliver(cause),
-            // Failed, until the queue says that it has it.
-            Decision::Retry(cause, letter) => {
-                parked.push(letter, at, Outcome::Retry { cause, events: unit.events });
-                Outcome::Redeliver(Cause::RetryUnavailable)
-            }
-            Decision::DeadLetter(reason, letter) => {
-                buried.push(letter, at, Outcome::DeadLetter { reason, events: unit.events });
-                Outcome::Redeliver(Cause::DeadLetterUnavailable)
-            }
-        });
+        let events = unit.events;
+        match decision {
+            Decision::Applied(counts) => outcomes.fill(at, Outcome::Applied(counts)),
+            Decision::Redeliver(cause) => outcomes.fill(at, Outcome::Redeliver(cause)),
+            Decision::Retry(cause, letter) => to_retry.push(at, unit, letter, Outcome::Retry { cause, events }),
+            Decision::DeadLetter(reason, letter) => dead.push(at, unit, letter, Outcome::DeadLetter { reason, events }),
+        }
     }
-    parked.send(retry, "retry", units, &mut outcomes).await;
-    buried.send(dead_letters, "dead-letter", units, &mut outcomes).await;
-    outcomes
+    to_retry.send(retry, &mut outcomes).await;
+    dead.send(dead_letters, &mut outcomes).await;
+    outcomes.finish()
 }
 
 /// Letters for one queue, and the outcome of each once the queue has it.
-struct Split<L> {
+#[derive(Debug)]
+pub struct Diverted<'a, L> {
+    queue: &'static str,
+    /// Why a letter is redelivered that the queue did not take.
+    unavailable: Cause,
     letters: Vec<L>,
-    then: Vec<(usize, Outcome)>,
+    then: Vec<(usize, &'a Unit, Outcome)>,
 }
 
-impl<L> Default for Split<L> {
-    fn default() -> Self {
-        Self { letters: Vec::new(), then: Vec::new() }
+impl Diverted<'_, Letter> {
+    /// Letters for the queue `retry`.
+    pub fn to_retry() -> Self {
+        Self { queue: "retry", unavailable: Cause::RetryUnavailable, letters: Vec::new(), then: Vec::new() }
     }
 }
 
-impl<L> Split<L> {
-    fn push(&mut self, letter: L, at: usize, outcome: Outcome) {
+impl Diverted<'_, DeadLetter> {
+    /// Letters for the queue `dead-letter`.
+    pub fn to_dead_letter() -> Self {
+        Self { queue: "dead-letter", unavailable: Cause::DeadLetterUnavailable, letters: Vec::new(), then: Vec::new() }
+    }
+}
+
+impl<'a, L> Diverted<'a, L> {
+    /// Adds the letter of a unit and its outcome, which goes into the slot `at`.
+    pub fn push(&mut self, at: usize, unit: &'a Unit, letter: L, outcome: Outcome) {
         self.letters.push(letter);
-        self.then.push((at, outcome));
+        self.then.push((at, unit, outcome));
     }
 
-    async fn send<Q: LetterQueue<L>>(self, queue: &Q, name: &'static str, units: &[Unit], outcomes: &mut [Outcome]) {
+    /// Sends all letters. A unit whose letter the queue did not take, or did not answer for, is
+    /// redelivered.
+    pub async fn send<Q: LetterQueue<L>>(self, queue: &Q, outcomes: &mut Slots<Outcome>) {
         if self.letters.is_empty() {
             return;
         }
-        let results = queue.put(self.letters).await;
-        for ((at, outcome), result) in self.then.into_iter().zip(results) {
-            let source = units.get(at).map(|unit| &unit.source);
-            match (result, outcome) {
-                (Ok(()), Outcome::DeadLetter { reason, .. }) => {
+        let mut results = queue.put(self.letters).await.into_iter();
+        for (at, unit, outcome) in self.then {
+            let source = &unit.source;
+            let outcome = match (results.next(), outcome) {
+                (Some(Ok(())), Outcome::DeadLetter { reason, .. }) => {
                     tracing::error!(?source, reason = reason.as_str(), "dead-lettered a record");
+                    outcome
                 }
-                (Ok(()), _) => tracing::debug!(?source, "parked a record"),
-                (Err(error), _) => {
-                    tracing::error!(?source, queue = name, %error, "a queue did not take a record; it comes again");
-                    continue;
+                (Some(Ok(())), _) => {
+                    tracing::debug!(?source, queue = self.queue, "diverted a record");
+                    outcome
                 }
-            }
-            if let Some(slot) = outcomes.get_mut(at) {
-                *slot = outcome;
-            }
+                (refused, _) => {
+                    let error = refused.and_then(Result::err).map_or("no answer".to_owned(), |error| error.to_string());
+                    tracing::error!(
+                        ?source,
+                        queue = self.queue,
+                        error,
+                        "a queue did not take a record; it is redelivered"
+                    );
+                    Outcome::Redeliver(self.unavailable)
+                }
+            };
+            outcomes.fill(at, outcome);
         }
     }
 }
