@@ -1,11 +1,13 @@
 //! The loop that Lambda drives: it owns a function's shared state, the clock and the metrics.
 //!
-//! A function is a struct with its ports and one `serve`. An environment serves one invocation at a time or, where Lambda
-//! sets `AWS_LAMBDA_MAX_CONCURRENCY`, several at once, which share the struct.
+//! A function is a struct with its ports and one `serve`. An environment serves one invocation at a
+//! time or, where Lambda sets `AWS_LAMBDA_MAX_CONCURRENCY`, several at once, which share the
+//! struct.
 //!
-//! **Invariant:** an invocation ends in the function's answer or in a function error. An `Err`, an event that cannot be
-//! parsed and a panic are all function errors, which Lambda logs, counts and retries; `lambda_runtime` catches panics
-//! when they unwind, and when they abort (`panic = "abort"`) the process is gone, which Lambda counts as an error too.
+//! **Invariant:** an invocation ends in the function's answer or in a function error. An `Err`, an
+//! event that cannot be parsed and a panic are all function errors, which Lambda logs, counts and
+//! retries; `lambda_runtime` catches panics when they unwind, and when they abort (`panic =
+//! "abort"`) the process is gone, which Lambda counts as an error too.
 
 use std::convert::Infallible;
 use std::fmt::Display;
@@ -44,8 +46,8 @@ pub trait ServeBatch: Send + Sync {
 
 /// A function behind an HTTP API.
 pub trait ServeHttp: Send + Sync {
-    /// Answers one request, with a [`Problem`](crate::problem::Problem) if need be. `now` is when it was received, Unix
-    /// milliseconds.
+    /// Answers one request, with a [`Problem`](crate::problem::Problem) if need be. `now` is when
+    /// it was received, Unix milliseconds.
     fn serve(&self, metrics: &Metrics, request: Request, now: u64) -> impl Future<Output = Response<Body>> + Send;
 }
 
@@ -56,7 +58,8 @@ pub trait ServeSchedule: Send + Sync {
     /// Why an invocation fails.
     type Error: Display + Send;
 
-    /// Runs once. Lambda ends the invocation after `time_left`; `now` is when it began, Unix milliseconds.
+    /// Runs once. Lambda ends the invocation after `time_left`; `now` is when it began, Unix
+    /// milliseconds.
     fn serve(
         &self,
         metrics: &Metrics,

@@ -1,8 +1,8 @@
-//! A real function process against a Runtime API on loopback: every invocation ends in an answer or in a function
-//! error, once, with its metrics written, one at a time and several at once.
+//! A real function process against a Runtime API on loopback: every invocation ends in an answer or
+//! in a function error, once, with its metrics written, one at a time and several at once.
 //!
-//! The Runtime API configures a process by its environment, so the function under test is this same program, started
-//! again with that environment.
+//! The Runtime API configures a process by its environment, so the function under test is this same
+//! program, started again with that environment.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::{BTreeMap, VecDeque};
@@ -35,8 +35,8 @@ async fn main() {
     }
     every_invocation_ends_in_an_answer_or_a_function_error(None).await;
     every_invocation_ends_in_an_answer_or_a_function_error(Some("4")).await;
-    invocations_run_at_once_when_lambda_says_so().await;
-    a_schedule_is_served_whatever_its_event_says_and_knows_its_deadline().await;
+    concurrent_invocations_run_side_by_side().await;
+    schedule_ignores_its_event_and_knows_the_time_left().await;
     println!("runtime: 4 passed");
 }
 
@@ -88,7 +88,8 @@ impl ServeBatch for Obeys {
 /// How an invocation ended: `response` or `error`, and the body.
 type Ends = BTreeMap<String, (String, Value)>;
 
-/// Serves `events` to a function process and waits until each has ended. Also returns what the function printed.
+/// Serves `events` to a function process and waits until each has ended. Also returns what the
+/// function printed.
 async fn invoke(function: &str, events: &[String], max_concurrency: Option<&str>) -> (Ends, String) {
     let (ended, mut ends) = mpsc::unbounded_channel();
     let api = Api { events: Arc::new(Mutex::new(events.iter().cloned().enumerate().collect())), ended };
@@ -169,12 +170,12 @@ async fn every_invocation_ends_in_an_answer_or_a_function_error(max_concurrency:
     assert_eq!((&panic["panic"], &panic["span"]["requestId"]), (&json!("a bug"), &json!("0")));
 }
 
-async fn invocations_run_at_once_when_lambda_says_so() {
+async fn concurrent_invocations_run_side_by_side() {
     let (ends, _) = invoke(BATCHES, &[sqs("meet"), sqs("meet")], Some("2")).await;
     assert!(ends.values().all(|(end, _)| end == "response"), "two that wait for each other both answer");
 }
 
-async fn a_schedule_is_served_whatever_its_event_says_and_knows_its_deadline() {
+async fn schedule_ignores_its_event_and_knows_the_time_left() {
     let events = ["{}".to_owned(), "null".to_owned(), json!({"detail-type": "Scheduled Event"}).to_string()];
     let (ends, _) = invoke(SCHEDULED, &events, None).await;
     for (end, answer) in ends.values() {

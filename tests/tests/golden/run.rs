@@ -201,7 +201,7 @@ async fn run_forward(given: &Given, event: &[u8]) -> Result<Value> {
         dead_letters: Letters::<DeadLetter>::new(given.away.contains(&Part::DeadLetterQueue)),
         routing,
     };
-    forward.inbound.set_away("us-west-2", given.away.contains(&Part::UsWest2));
+    forward.inbound.set_down("us-west-2", given.away.contains(&Part::UsWest2));
     let (emitter, lines) = recording("forward");
     let answer = forward.serve(&emitter.start(given.now), Batch::parse(event)?, given.now).await?;
     let mut sent = Map::new();
