@@ -25,7 +25,7 @@ pub use config::Config;
 pub use pack::{MAX_PACKED_BYTES, Message, pack};
 pub use queues::{Inbound, InboundError, RegionQueues};
 
-use apply::{Books, DeadLetter, Diverted, LetterQueue, Slots, Unbalanced, Unit, is_flood};
+use apply::{Books, DeadLetter, Diverted, LetterQueue, Slots, Unbalanced, Unit, divert, is_flood};
 use bytes::Bytes;
 use lambda::batch::{Batch, BatchAnswer, Record, Source, answer};
 use lambda::metrics::{Metric, Metrics};
@@ -76,9 +76,10 @@ impl<Q: Inbound, D: LetterQueue<DeadLetter>> ServeBatch for Forward<Q, D> {
             }
         }
         let mut outcomes = Slots::new(units.len());
-        let dead = divert(poison, units.len(), now, &mut outcomes);
+        let dead = dead_letters(poison, units.len(), now, &mut outcomes);
         let sending = by_region.into_values().map(|(region, envelopes)| self.send(region, envelopes, &units, metrics));
-        let (sent, ()) = tokio::join!(futures::future::join_all(sending), dead.send(&self.dead_letters, &mut outcomes));
+        let (sent, ()) =
+            tokio::join!(futures::future::join_all(sending), divert(&self.dead_letters, dead, &mut outcomes));
         sent.into_iter().flatten().for_each(|(at, outcome)| outcomes.fill(at, outcome));
         let mut failed: Vec<&Source> = Vec::new();
         for ((unit, books), outcome) in units.iter().zip(outcomes.finish()?) {
@@ -131,13 +132,13 @@ impl<Q: Inbound, D: LetterQueue<DeadLetter>> Forward<Q, D> {
 
 /// The dead letters of records that cannot be read. If they are most of the batch, the fault may be
 /// ours: they are redelivered.
-fn divert<'a>(
+fn dead_letters<'a>(
     poison: Vec<(usize, &'a Unit, Poison)>,
     of: usize,
     now: u64,
     outcomes: &mut Slots<Outcome>,
-) -> Diverted<'a, DeadLetter> {
-    let mut dead = Diverted::to_dead_letter();
+) -> Vec<Diverted<'a, DeadLetter>> {
+    let mut dead = Vec::new();
     let waits = is_flood(poison.len(), of);
     if waits {
         tracing::error!(poison = poison.len(), of, "most of a batch cannot be read: it is not diverted");
@@ -147,7 +148,7 @@ fn divert<'a>(
             outcomes.fill(at, Outcome::Redeliver(Cause::HeldBack));
         } else {
             let outcome = Outcome::DeadLetter { reason, events: unit.events };
-            dead.push(at, unit, unit.dead_letter(reason, detail, now), outcome);
+            dead.push(Diverted { at, unit, letter: unit.dead_letter(reason, detail, now), outcome });
         }
     }
     dead

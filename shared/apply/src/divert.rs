@@ -78,82 +78,70 @@ where
 {
     Unbalanced::check(units.len(), decisions.len())?;
     let mut outcomes = Slots::new(units.len());
-    let (mut to_retry, mut dead) = (Diverted::to_retry(), Diverted::to_dead_letter());
+    let (mut to_retry, mut dead) = (Vec::new(), Vec::new());
     for (at, (unit, decision)) in units.iter().zip(decisions).enumerate() {
         let events = unit.events;
         match decision {
             Decision::Applied(counts) => outcomes.fill(at, Outcome::Applied(counts)),
             Decision::Redeliver(cause) => outcomes.fill(at, Outcome::Redeliver(cause)),
-            Decision::Retry(cause, letter) => to_retry.push(at, unit, letter, Outcome::Retry { cause, events }),
-            Decision::DeadLetter(reason, letter) => dead.push(at, unit, letter, Outcome::DeadLetter { reason, events }),
+            Decision::Retry(cause, letter) => {
+                to_retry.push(Diverted { at, unit, letter, outcome: Outcome::Retry { cause, events } });
+            }
+            Decision::DeadLetter(reason, letter) => {
+                dead.push(Diverted { at, unit, letter, outcome: Outcome::DeadLetter { reason, events } });
+            }
         }
     }
-    to_retry.send(retry, &mut outcomes).await;
-    dead.send(dead_letters, &mut outcomes).await;
+    divert(retry, to_retry, &mut outcomes).await;
+    divert(dead_letters, dead, &mut outcomes).await;
     outcomes.finish()
 }
 
-/// Letters for one queue, and the outcome of each once the queue has it.
+/// A letter to send.
 #[derive(Debug)]
 pub struct Diverted<'a, L> {
-    queue: &'static str,
-    /// Why a letter is redelivered that the queue did not take.
-    unavailable: Cause,
-    letters: Vec<L>,
-    then: Vec<(usize, &'a Unit, Outcome)>,
+    /// The slot of its outcome.
+    pub at: usize,
+    /// Its unit.
+    pub unit: &'a Unit,
+    /// The letter.
+    pub letter: L,
+    /// The unit's outcome once the queue has the letter.
+    pub outcome: Outcome,
 }
 
-impl Diverted<'_, Letter> {
-    /// Letters for the queue `retry`.
-    pub fn to_retry() -> Self {
-        Self { queue: "retry", unavailable: Cause::RetryUnavailable, letters: Vec::new(), then: Vec::new() }
+/// Sends letters. A unit whose letter the queue refused, or did not answer for, is redelivered.
+pub async fn divert<L, Q: LetterQueue<L>>(queue: &Q, diverted: Vec<Diverted<'_, L>>, outcomes: &mut Slots<Outcome>) {
+    if diverted.is_empty() {
+        return;
     }
-}
-
-impl Diverted<'_, DeadLetter> {
-    /// Letters for the queue `dead-letter`.
-    pub fn to_dead_letter() -> Self {
-        Self { queue: "dead-letter", unavailable: Cause::DeadLetterUnavailable, letters: Vec::new(), then: Vec::new() }
-    }
-}
-
-impl<'a, L> Diverted<'a, L> {
-    /// Adds the letter of a unit and its outcome, which goes into the slot `at`.
-    pub fn push(&mut self, at: usize, unit: &'a Unit, letter: L, outcome: Outcome) {
-        self.letters.push(letter);
-        self.then.push((at, unit, outcome));
-    }
-
-    /// Sends all letters. A unit whose letter the queue did not take, or did not answer for, is
-    /// redelivered.
-    pub async fn send<Q: LetterQueue<L>>(self, queue: &Q, outcomes: &mut Slots<Outcome>) {
-        if self.letters.is_empty() {
-            return;
-        }
-        let mut results = queue.put(self.letters).await.into_iter();
-        for (at, unit, outcome) in self.then {
-            let source = &unit.source;
-            let outcome = match (results.next(), outcome) {
-                (Some(Ok(())), Outcome::DeadLetter { reason, .. }) => {
-                    tracing::error!(?source, reason = reason.as_str(), "dead-lettered a record");
-                    outcome
-                }
-                (Some(Ok(())), _) => {
-                    tracing::debug!(?source, queue = self.queue, "diverted a record");
-                    outcome
-                }
-                (refused, _) => {
-                    let error = refused.and_then(Result::err).map_or("no answer".to_owned(), |error| error.to_string());
-                    tracing::error!(
-                        ?source,
-                        queue = self.queue,
-                        error,
-                        "a queue did not take a record; it is redelivered"
-                    );
-                    Outcome::Redeliver(self.unavailable)
-                }
-            };
-            outcomes.fill(at, outcome);
-        }
+    let (letters, then): (Vec<L>, Vec<_>) =
+        diverted.into_iter().map(|one| (one.letter, (one.at, &one.unit.source, one.outcome))).unzip();
+    let mut results = queue.put(letters).await.into_iter();
+    for (at, source, outcome) in then {
+        let refused = match results.next() {
+            Some(Ok(())) => None,
+            Some(Err(error)) => Some(error.to_string()),
+            None => Some("no answer".to_owned()),
+        };
+        let outcome = match (refused, outcome) {
+            (None, Outcome::DeadLetter { reason, .. }) => {
+                tracing::error!(?source, reason = reason.as_str(), "dead-lettered a record");
+                outcome
+            }
+            (None, _) => {
+                tracing::debug!(?source, "sent a record to retry");
+                outcome
+            }
+            (Some(error), _) => {
+                let (queue, cause) = match outcome {
+                    Outcome::DeadLetter { .. } => ("dead-letter", Cause::DeadLetterUnavailable),
+                    _ => ("retry", Cause::RetryUnavailable),
+                };
+                tracing::error!(?source, queue, error, "a queue did not take a record: it is redelivered");
+                Outcome::Redeliver(cause)
+            }
+        };
+        outcomes.fill(at, outcome);
     }
 }

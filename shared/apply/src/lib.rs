@@ -23,7 +23,7 @@ mod unit;
 
 pub use apply::{Applied, apply};
 pub use count::{Books, count, count_usage};
-pub use divert::{Decision, Diverted, carry_out, decide, is_flood};
+pub use divert::{Decision, Diverted, carry_out, decide, divert, is_flood};
 pub use letter::{DeadLetter, Failure, Letter, Redrive};
 pub use queue::LetterQueue;
 pub use slots::{Slots, Unbalanced};
