@@ -1,26 +1,27 @@
-//! What `forward` is told.
+//! Configuration of `forward`.
 
 use lambda::config::{Common, Env};
 use playback::routing::Regions;
 use std::collections::BTreeSet;
 
-/// What `forward` is told.
+/// Configuration of `forward`.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// What every function is told.
+    /// Configuration that every function has.
     pub common: Common,
-    /// The regions of the deployment, with commas between them (`REGIONS`).
+    /// The regions of the deployment, separated by commas (`REGIONS`).
     pub regions: Regions,
     /// The SSM parameter that holds the routing document (`ROUTING_PARAMETER`).
     pub routing_parameter: String,
-    /// What each region's queue is called into which other regions send (`INBOUND_QUEUE_NAME`).
+    /// The name of the queue `inbound` in each region, to which other regions send
+    /// (`INBOUND_QUEUE_NAME`).
     pub inbound_queue_name: String,
-    /// Where poison goes (`DEAD_LETTER_QUEUE_URL`).
+    /// The queue `dead-letter` (`DEAD_LETTER_QUEUE_URL`).
     pub dead_letter_queue_url: String,
 }
 
 impl Config {
-    /// Reads the configuration; `None` when a problem was noted.
+    /// Reads the configuration; `None` if there is a problem.
     pub fn read(env: &mut Env) -> Option<Self> {
         let common = Common::read(env);
         let list = env.required::<String>("REGIONS");
@@ -39,7 +40,7 @@ impl Config {
         })
     }
 
-    /// The variables that the template has to set.
+    /// The variables that the template must set.
     pub fn variables() -> BTreeSet<&'static str> {
         lambda::config::variables_of(Self::read)
     }

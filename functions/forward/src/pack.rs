@@ -1,37 +1,38 @@
-//! Packing: many envelopes into few messages, as the queue `inbound` has them.
+//! Packing: many envelopes into few messages of the queue `inbound`.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use playback::envelope::join_delimited;
 
-/// Bytes of a message before base64, at the most, unless one envelope alone is larger. 240 KiB as text: SQS bills by 64 KiB, so that larger
-/// messages save nothing when they are sent, and a message is what is delivered again when one of its records fails.
+/// The most bytes of a message before base64, unless one envelope alone is larger. As text that is
+/// 240 KiB. SQS bills by 64 KiB, so larger messages save nothing, and the whole message is
+/// redelivered when one of its records fails.
 pub const MAX_PACKED_BYTES: usize = 180 * 1024;
 
-/// What the length before an envelope may take.
+/// The most bytes that the length before an envelope takes.
 const LENGTH_BYTES: usize = 5;
 
-/// A message, and what is in it.
+/// A message, and the envelopes in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     /// The envelopes, length-delimited, in base64.
     pub body: String,
-    /// What the envelopes were called, in their order.
+    /// The places of the envelopes in the batch, in their order.
     pub holds: Vec<usize>,
 }
 
-/// Packs envelopes, each with what it is called, in their order, into as few messages as their order allows.
+/// Packs envelopes, each with its place in the batch, into as few messages as their order allows.
 pub fn pack(envelopes: Vec<(usize, Vec<u8>)>) -> Vec<Message> {
     let mut messages = Vec::new();
     let (mut holds, mut packed, mut bytes): (Vec<usize>, Vec<Vec<u8>>, usize) = (Vec::new(), Vec::new(), 0);
-    for (name, envelope) in envelopes {
+    for (at, envelope) in envelopes {
         let size = envelope.len() + LENGTH_BYTES;
         if bytes + size > MAX_PACKED_BYTES && !packed.is_empty() {
             messages.push(message(std::mem::take(&mut holds), &std::mem::take(&mut packed)));
             bytes = 0;
         }
         bytes += size;
-        holds.push(name);
+        holds.push(at);
         packed.push(envelope);
     }
     if !packed.is_empty() {
@@ -65,7 +66,7 @@ mod tests {
                 back.extend(message.holds.iter().copied().zip(parts));
             }
             prop_assert_eq!(back, envelopes);
-            // No two neighbours would have fitted into one.
+            // No two neighbours would fit into one.
             let sum = |message: &Message| message.holds.iter().map(|at| sizes[*at] + LENGTH_BYTES).sum::<usize>();
             let first = |message: &Message| sizes[message.holds[0]] + LENGTH_BYTES;
             prop_assert!(messages.windows(2).all(|two| sum(&two[0]) + first(&two[1]) > MAX_PACKED_BYTES));
@@ -73,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn an_envelope_larger_than_a_message_has_one_to_itself() {
+    fn envelope_larger_than_a_message_has_one_to_itself() {
         let messages = pack(vec![(0, vec![1; 10]), (1, vec![2; MAX_PACKED_BYTES + 1]), (2, vec![3; 10])]);
         assert_eq!(messages.iter().map(|message| message.holds.clone()).collect::<Vec<_>>(), [[0], [1], [2]]);
     }

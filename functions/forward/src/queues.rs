@@ -15,39 +15,41 @@ use tokio::sync::OnceCell;
 
 /// Where messages for a region go.
 pub trait Inbound: Send + Sync {
-    /// Sends messages to a region's queue, one result each, in order; one counts as sent only when it is durable there.
+    /// Sends messages to a region's queue: one result each, in order. A message counts as sent only
+    /// when it is durable there.
     fn send(&self, region: &Region, bodies: Vec<String>) -> impl Future<Output = Vec<Result<(), InboundError>>> + Send;
 }
 
-/// Why a region does not have a message, as far as is known.
+/// Why a region did not take a message. It may have it all the same.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InboundError {
-    /// It was not sent, since the region's queue could not be found.
+    /// The region's queue could not be found, so it was not sent.
     #[error("no queue {queue} in {region}: {why}")]
     NoQueue {
         /// The queue's name.
         queue: String,
         /// The region's name.
         region: String,
-        /// What was answered.
+        /// The answer.
         why: String,
     },
-    /// The queue did not take it.
+    /// The queue refused it, or did not answer.
     #[error(transparent)]
     Send(#[from] SendError),
 }
 
 impl InboundError {
-    /// Whether the region may have the message all the same.
+    /// Whether the region may have the message nevertheless.
     pub fn may_have_arrived(&self) -> bool {
         matches!(self, Self::Send(error) if error.may_have_arrived())
     }
 }
 
-/// The queues of the deployment's regions, all of one name, each found when it is first needed.
+/// The queues of all regions of the deployment. They have one name, and each is looked up when it
+/// is first needed.
 pub struct RegionQueues {
     name: String,
-    /// By the region's name.
+    /// By name of the region.
     queues: HashMap<String, RegionQueue>,
 }
 
@@ -63,8 +65,9 @@ impl fmt::Debug for RegionQueues {
 }
 
 impl RegionQueues {
-    /// The queues called `name` in these regions, with credentials and endpoint of `sdk`. Attempts are short and few: what is not sent stays
-    /// on the log, and a region that does not answer must not hold up what is for the others.
+    /// The queues called `name` in these regions, with credentials and endpoint of `sdk`. Attempts
+    /// are short and few: records that are not sent stay on the log, and a region that does not
+    /// answer must not delay the others.
     pub fn new(sdk: &SdkConfig, name: impl Into<String>, regions: &Regions) -> Self {
         let client = |region: &Region| {
             let config = aws_sdk_sqs::config::Builder::from(sdk)
@@ -84,7 +87,7 @@ impl RegionQueues {
         Self { name: name.into(), queues }
     }
 
-    /// Finds every region's queue, so that the first batch need not.
+    /// Looks up every region's queue, so the first batch need not.
     pub async fn warm_up(&self) -> Result<(), InboundError> {
         let found = futures::future::join_all(self.queues.keys().map(|region| self.find(region))).await;
         found.into_iter().try_for_each(|queue| queue.map(drop))
@@ -92,7 +95,7 @@ impl RegionQueues {
 
     async fn find(&self, region: &str) -> Result<&Queue, InboundError> {
         let failed = |why| InboundError::NoQueue { queue: self.name.clone(), region: region.to_owned(), why };
-        let of_region = self.queues.get(region).ok_or_else(|| failed("it is no region of ours".to_owned()))?;
+        let of_region = self.queues.get(region).ok_or_else(|| failed("not a region of this deployment".to_owned()))?;
         let find = || async {
             let answer = of_region.client.get_queue_url().queue_name(&self.name).send().await;
             let answer = answer.map_err(|error| failed(DisplayErrorContext(error).to_string()))?;

@@ -1,4 +1,4 @@
-//! Queues of regions in memory, for tests of what is sent to them.
+//! The regions' queues in memory, for tests of forwarding.
 
 use crate::queues::{Inbound, InboundError};
 use playback::routing::Region;
@@ -6,7 +6,7 @@ use queue::SendError;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Queues of all regions. Clones share what they hold.
+/// The queues of all regions. Clones share their messages.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryQueues {
     state: Arc<Mutex<State>>,
@@ -14,22 +14,22 @@ pub struct MemoryQueues {
 
 #[derive(Debug, Default)]
 struct State {
-    away: BTreeSet<String>,
+    down: BTreeSet<String>,
     taken: BTreeMap<String, Vec<String>>,
 }
 
 impl MemoryQueues {
-    /// From now on the region takes nothing, or takes again.
-    pub fn set_away(&self, region: &str, away: bool) {
+    /// From now on the region's queue is down, or up again.
+    pub fn set_down(&self, region: &str, down: bool) {
         let mut state = self.lock();
-        if away {
-            state.away.insert(region.to_owned());
+        if down {
+            state.down.insert(region.to_owned());
         } else {
-            state.away.remove(region);
+            state.down.remove(region);
         }
     }
 
-    /// The messages that a region took since this was last asked.
+    /// Removes and returns the messages that a region took.
     pub fn take(&self, region: &str) -> Vec<String> {
         self.lock().taken.remove(region).unwrap_or_default()
     }
@@ -42,11 +42,11 @@ impl MemoryQueues {
 impl Inbound for MemoryQueues {
     async fn send(&self, region: &Region, bodies: Vec<String>) -> Vec<Result<(), InboundError>> {
         let mut state = self.lock();
-        if state.away.contains(&region.name) {
+        if state.down.contains(&region.name) {
             let error = SendError::Call {
                 queue: region.name.clone(),
                 code: "None".to_owned(),
-                message: "the region is away".to_owned(),
+                message: "the region is down".to_owned(),
             };
             return bodies.iter().map(|_| Err(error.clone().into())).collect();
         }

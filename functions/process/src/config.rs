@@ -1,68 +1,69 @@
-//! What `process` is told.
+//! Configuration of `process`.
 
-use crate::audition::Sample;
+use crate::candidate::Sample;
 use lambda::config::{Common, Env};
 use playback::rollout::Share;
 use std::collections::BTreeSet;
 
-/// What `process` is told.
+/// Configuration of `process`.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// What every function is told.
+    /// Configuration that every function has.
     pub common: Common,
     /// The table of shadow views, if there is one (`SHADOW_TABLE`).
     pub shadow_table: Option<String>,
-    /// What this copy of `process` is.
-    pub part: Part,
+    /// What this copy of `process` does.
+    pub mode: Mode,
 }
 
-/// What a copy of `process` is.
+/// What a copy of `process` does.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Part {
-    /// The one whose views members see.
+pub enum Mode {
+    /// It writes the views that members see.
     Live {
         /// The table `views` (`VIEWS_TABLE`).
         views_table: String,
-        /// Where poison goes (`DEAD_LETTER_QUEUE_URL`).
+        /// The queue `dead-letter` (`DEAD_LETTER_QUEUE_URL`).
         dead_letter_queue_url: String,
-        /// Where records go that are worth another try (`RETRY_QUEUE_URL`).
+        /// The queue `retry` (`RETRY_QUEUE_URL`).
         retry_queue_url: String,
     },
-    /// A candidate for it, which folds a share of the live profiles into the shadow table (`CANDIDATE_SAMPLE`, such as `5%`).
+    /// It is a candidate: it folds a share of the live profiles into the shadow table
+    /// (`CANDIDATE_SAMPLE`, such as `5%`).
     Candidate(Sample),
 }
 
 impl Config {
-    /// Reads the configuration; `None` when a problem was noted.
+    /// Reads the configuration; `None` if there is a problem.
     pub fn read(env: &mut Env) -> Option<Self> {
         let common = Common::read(env);
         let shadow_table = env.optional::<String>("SHADOW_TABLE");
         let sample = env.optional::<Share>("CANDIDATE_SAMPLE");
-        let part = match sample {
+        let mode = match sample {
             Some(Some(sample)) => {
                 if shadow_table == Some(None) {
                     env.problem("SHADOW_TABLE", "is not set: a candidate folds into it");
                 }
-                Some(Part::Candidate(Sample(sample)))
+                Some(Mode::Candidate(Sample(sample)))
             }
-            // Asked for whatever the sample says, so that the list of variables is whole.
+            // Also read if the sample is invalid: all problems are reported together.
             _ => Self::read_live(env).filter(|_| sample.is_some()),
         };
-        Some(Self { common: common?, shadow_table: shadow_table?, part: part? })
+        Some(Self { common: common?, shadow_table: shadow_table?, mode: mode? })
     }
 
-    fn read_live(env: &mut Env) -> Option<Part> {
+    fn read_live(env: &mut Env) -> Option<Mode> {
         let views_table = env.required("VIEWS_TABLE");
         let dead_letter_queue_url = env.required("DEAD_LETTER_QUEUE_URL");
         let retry_queue_url = env.required("RETRY_QUEUE_URL");
-        Some(Part::Live {
+        Some(Mode::Live {
             views_table: views_table?,
             dead_letter_queue_url: dead_letter_queue_url?,
             retry_queue_url: retry_queue_url?,
         })
     }
 
-    /// The variables that the template has to set.
+    /// The variables that the template must set.
     pub fn variables() -> BTreeSet<&'static str> {
         lambda::config::variables_of(Self::read)
     }
@@ -75,15 +76,15 @@ mod tests {
     const COMMON: [(&str, &str); 3] =
         [("STAGE", "dev"), ("AWS_LAMBDA_FUNCTION_NAME", "process"), ("AWS_REGION", "us-east-1")];
 
-    fn read(more: &[(&str, &str)]) -> Result<Part, Vec<&'static str>> {
+    fn read(more: &[(&str, &str)]) -> Result<Mode, Vec<&'static str>> {
         let env = Env::from_pairs(COMMON.iter().chain(more).copied());
         let config = lambda::config::read(env, Config::read);
-        config.map(|config| config.part).map_err(|errors| errors.0.iter().map(|problem| problem.variable).collect())
+        config.map(|config| config.mode).map_err(|errors| errors.0.iter().map(|problem| problem.variable).collect())
     }
 
     #[test]
-    fn a_sample_makes_it_a_candidate_which_needs_a_shadow_table_and_nothing_live() {
-        let sample = |text: &str| Part::Candidate(Sample(text.parse().unwrap()));
+    fn candidate_needs_a_shadow_table_and_nothing_live() {
+        let sample = |text: &str| Mode::Candidate(Sample(text.parse().unwrap()));
         assert_eq!(read(&[("CANDIDATE_SAMPLE", "5%"), ("SHADOW_TABLE", "s")]), Ok(sample("5%")));
         assert_eq!(read(&[("CANDIDATE_SAMPLE", "5%")]), Err(vec!["SHADOW_TABLE"]));
         assert_eq!(read(&[("CANDIDATE_SAMPLE", "5")]).unwrap_err()[0], "CANDIDATE_SAMPLE");

@@ -1,60 +1,67 @@
 //! Folds batches of records into views.
 //!
-//! What cannot be applied is diverted, so that nothing stops the line: poison to `dead-letter`, what is worth another try to
-//! `retry`. Only what no queue took, and everything when most of a batch fails, is named in the answer and delivered again, which is
-//! harmless, since folding a record twice changes nothing. How that is done is in the crate `apply`.
+//! A record that cannot be applied is diverted, so it stops no other: poison to `dead-letter`,
+//! anything worth another try to `retry`. Only the records that no queue took, and all failed
+//! records when most of a batch fails, are named in the answer and delivered again. That is
+//! harmless: folding a record twice changes nothing. The crate `apply` does all of this.
 //!
-//! Shadows go into a table of their own ([`Shadow`]). And the same code can run a second time beside the live one, as a candidate: it folds a
-//! sample of live profiles into the shadow table, and nothing depends on it ([`audition`]).
+//! Shadows go into a table of their own ([`Shadow`]). The same code can also run a second time
+//! beside the live function, as a [`Candidate`]: it folds a sample of live profiles into the shadow
+//! table, and nothing depends on it.
 
-mod audition;
+mod candidate;
 mod config;
 mod shadow;
 
-pub use audition::{Sample, audition};
-pub use config::{Config, Part};
+pub use candidate::{Candidate, Sample};
+pub use config::{Config, Mode};
 pub use shadow::Shadow;
 
-use apply::{DeadLetter, Letter, LetterQueue, Unbalanced, apply, carry_out, count, decide, unpack};
+use apply::{
+    Books, DeadLetter, Decoded, Fork, Letter, LetterQueue, Unbalanced, Unit, apply, carry_out, count, count_usage,
+    decide, unpack,
+};
 use lambda::batch::{Batch, BatchAnswer, Source, answer};
 use lambda::metrics::Metrics;
-use std::time::Instant;
+use lambda::runtime::ServeBatch;
 use store::ViewTable;
 
-/// Processes one batch. `now` is the clock, Unix milliseconds.
-///
-/// # Errors
-/// [`Unbalanced`]. What fails of the records is no error: it is in the answer.
-pub async fn process<T, S, R, D>(
-    table: &T,
-    shadow: Option<&Shadow<S>>,
-    retry: &R,
-    dead_letters: &D,
-    metrics: &Metrics,
-    batch: Batch,
-    now: u64,
-) -> Result<BatchAnswer, Unbalanced>
-where
-    T: ViewTable,
-    S: ViewTable,
-    R: LetterQueue<Letter>,
-    D: LetterQueue<DeadLetter>,
-{
-    let (units, mut contents) = unpack(batch);
-    let shadows = shadow::take_shadows(&mut contents);
-    let folded = shadow::fold_into(shadow, shadows, Instant::now());
-    let (applied, folded) = tokio::join!(apply(table, contents), folded);
-    let (mut verdicts, usage) = applied?;
-    for (at, verdict) in folded {
-        if let Some(slot) = verdicts.get_mut(at) {
-            *slot = verdict;
-        }
+/// Folds batches into the views that members see. Its answer names the records that failed.
+#[derive(Debug)]
+pub struct Process<T, R, D> {
+    /// The views.
+    pub table: T,
+    /// The shadow views, if there is a table for them.
+    pub shadow: Option<Shadow<T>>,
+    /// The queue `retry`.
+    pub retry: R,
+    /// The queue `dead-letter`.
+    pub dead_letters: D,
+}
+
+impl<T: ViewTable, R: LetterQueue<Letter>, D: LetterQueue<DeadLetter>> ServeBatch for Process<T, R, D> {
+    type Error = Unbalanced;
+
+    async fn serve(&self, metrics: &Metrics, batch: Batch, now: u64) -> Result<BatchAnswer, Unbalanced> {
+        let Fork { live, shadows } = Fork::of(unpack(batch));
+        let (failed, shadows) =
+            tokio::join!(self.apply(metrics, live, now), shadow::fold_apart(self.shadow.as_ref(), metrics, shadows));
+        shadows?;
+        Ok(answer(&failed?))
     }
-    let decisions = decide(&units, verdicts, false, now);
-    let outcomes = carry_out(retry, dead_letters, &units, decisions).await;
-    count(metrics, &units, &outcomes, usage)?;
-    let failed = units.iter().zip(&outcomes).filter(|(_, outcome)| !outcome.is_durable());
-    let mut failed: Vec<&Source> = failed.map(|(unit, _)| &unit.source).collect();
-    failed.dedup();
-    Ok(answer(failed))
+}
+
+impl<T: ViewTable, R: LetterQueue<Letter>, D: LetterQueue<DeadLetter>> Process<T, R, D> {
+    /// Applies or diverts units. Returns the sources of those for which neither worked.
+    async fn apply(&self, metrics: &Metrics, units: Vec<(Unit, Decoded)>, now: u64) -> Result<Vec<Source>, Unbalanced> {
+        let (units, decoded): (Vec<Unit>, Vec<Decoded>) = units.into_iter().unzip();
+        let (applied, usage) = apply(&self.table, decoded).await?;
+        count_usage(metrics, usage);
+        let outcomes = carry_out(&self.retry, &self.dead_letters, &units, decide(&units, applied, false, now)).await?;
+        count(metrics, Books::Live, &units, &outcomes)?;
+        let failed = units.into_iter().zip(&outcomes).filter(|(_, outcome)| !outcome.is_durable());
+        let mut failed: Vec<Source> = failed.map(|(unit, _)| unit.source).collect();
+        failed.dedup();
+        Ok(failed)
+    }
 }

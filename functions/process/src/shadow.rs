@@ -1,18 +1,19 @@
-//! Shadows: copies of what another system has for good, folded into a table of their own to try ours with. They must never hold up or
-//! crowd out live events, so folding them is bounded in time, is left alone for a while after it failed, and what cannot be folded is
-//! forgotten.
+//! Shadows: copies of events that another system serves, folded into a table of their own to try
+//! our code on them. They must never delay or crowd out live events. So folding them has a time
+//! limit, pauses after a failure, and drops what it cannot fold.
 
-use apply::{Content, Unapplied, Verdict};
-use futures::future::OptionFuture;
+use apply::{Books, Slots, Unbalanced, Unit, count};
+use lambda::metrics::Metrics;
 use playback::envelope::Envelope;
 use playback::fold::fold;
+use playback::outcome::{Counts, Outcome};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use store::{ViewTable, settle};
 
-/// How long a batch's shadows may take: what the live ones beside them wait at the most.
+/// How long a batch's shadows may take: the live events beside them wait for at most that.
 const TIME_OUT: Duration = Duration::from_secs(2);
-/// How long the table is left alone after it failed.
+/// How long the table is left alone after a failure.
 const REST: Duration = Duration::from_secs(30);
 
 /// The table of shadow views.
@@ -28,29 +29,35 @@ impl<T: ViewTable> Shadow<T> {
         Self { table, resting_until: Mutex::new(None) }
     }
 
-    /// Folds shadows, each with its place in the batch, and says what became of those that it could fold. It ends in bounded time.
-    pub async fn fold(&self, shadows: Vec<(usize, Envelope)>, now: Instant) -> Vec<(usize, Verdict)> {
-        if shadows.is_empty() || self.rests(now) {
-            return Vec::new();
+    /// Folds envelopes, in bounded time. Returns counts for each, or `None` if it was not folded.
+    ///
+    /// # Errors
+    /// [`Unbalanced`].
+    pub async fn fold(&self, envelopes: Vec<Envelope>, now: Instant) -> Result<Vec<Option<Counts>>, Unbalanced> {
+        let none = vec![None; envelopes.len()];
+        if envelopes.is_empty() || self.rests(now) {
+            return Ok(none);
         }
-        let Ok((settled, _)) = tokio::time::timeout(TIME_OUT, settle(&self.table, fold(shadows))).await else {
+        let settling = settle(&self.table, fold(envelopes.into_iter().enumerate()));
+        let Ok((settled, _)) = tokio::time::timeout(TIME_OUT, settling).await else {
             tracing::warn!("the shadow table does not answer in time: its events are dropped for a while");
             self.rest(now);
-            return Vec::new();
+            return Ok(none);
         };
-        let mut verdicts = Vec::new();
+        let mut folded = Slots::new(none.len());
         for one in settled {
             match one.result {
-                Ok(records) => verdicts.extend(records.into_iter().map(|(at, counts)| (at, Ok(counts)))),
+                Ok(records) => records.into_iter().for_each(|(at, counts)| folded.fill(at, Some(counts))),
                 Err(error) => {
                     tracing::warn!(%error, "a shadow could not be folded: its events are dropped");
                     if error.fault.class().is_ok() {
                         self.rest(now);
                     }
+                    one.delta.records().for_each(|at| folded.fill(at, None));
                 }
             }
         }
-        verdicts
+        folded.finish()
     }
 
     fn rests(&self, now: Instant) -> bool {
@@ -62,24 +69,22 @@ impl<T: ViewTable> Shadow<T> {
     }
 }
 
-/// Takes the shadows out of a batch: what is left in their places says that they are shadows.
-pub(crate) fn take_shadows(contents: &mut [Content]) -> Vec<(usize, Envelope)> {
-    let mut shadows = Vec::new();
-    for (at, content) in contents.iter_mut().enumerate() {
-        if content.as_ref().is_ok_and(|envelope| envelope.stamp.shadow)
-            && let Ok(envelope) = std::mem::replace(content, Err(Unapplied::Unshadowed))
-        {
-            shadows.push((at, envelope));
-        }
-    }
-    shadows
-}
-
-/// Folds shadows if there is a table for them.
-pub(crate) async fn fold_into<T: ViewTable>(
+/// Folds units into the shadow table, if there is one, and drops the others. None of them is in our
+/// books.
+pub(crate) async fn fold_apart<T: ViewTable>(
     shadow: Option<&Shadow<T>>,
-    shadows: Vec<(usize, Envelope)>,
-    now: Instant,
-) -> Vec<(usize, Verdict)> {
-    OptionFuture::from(shadow.map(|shadow| shadow.fold(shadows, now))).await.unwrap_or_default()
+    metrics: &Metrics,
+    units: Vec<(Unit, Envelope)>,
+) -> Result<(), Unbalanced> {
+    let (units, envelopes): (Vec<Unit>, Vec<Envelope>) = units.into_iter().unzip();
+    let folded = match shadow {
+        Some(shadow) => shadow.fold(envelopes, Instant::now()).await?,
+        None => vec![None; units.len()],
+    };
+    let outcome = |(unit, counts): (&Unit, Option<Counts>)| match counts {
+        Some(counts) => Outcome::Applied(counts),
+        None => Outcome::Drop { events: unit.events },
+    };
+    let outcomes: Vec<Outcome> = units.iter().zip(folded).map(outcome).collect();
+    count(metrics, Books::Shadow, &units, &outcomes)
 }

@@ -1,4 +1,5 @@
-//! Every record of a batch ends in exactly one outcome, and what the answer calls done is durable.
+//! Every record of a batch ends in exactly one outcome, and a record that the answer calls done is
+//! durable.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -8,12 +9,13 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use lambda::batch::Batch;
 use lambda::metrics::{Emitter, Metric};
+use lambda::runtime::ServeBatch;
 use playback::contract::{Device, Event, Kind};
 use playback::envelope::{Envelope, Stamp, join_delimited};
 use playback::fold::ViewKey;
 use playback::outcome::{Cause, Reason};
 use playback::session::SessionId;
-use process::process;
+use process::Process;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -59,7 +61,7 @@ fn key(number: u128) -> ViewKey {
     ViewKey { profile_id: "p1".to_owned(), session_id: session(number) }
 }
 
-/// The MSK event of these values, dealt out to three partitions.
+/// The MSK event of these values, on three partitions.
 fn msk(values: &[Vec<u8>]) -> Value {
     let mut partitions = serde_json::Map::new();
     for (offset, value) in values.iter().enumerate() {
@@ -114,17 +116,8 @@ fn run(table: &MemoryTable, queues: &Queues, event: &Value) -> Ran {
     let metrics = Emitter::to("test", "process", |_| {}).start(7);
     let batch = Batch::parse(event.to_string().as_bytes()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let answer = runtime
-        .block_on(process(
-            table,
-            None::<&process::Shadow<store::testing::MemoryTable>>,
-            &queues.retry,
-            &queues.dead,
-            &metrics,
-            batch,
-            7,
-        ))
-        .unwrap();
+    let process = Process { table, shadow: None, retry: &queues.retry, dead_letters: &queues.dead };
+    let answer = runtime.block_on(process.serve(&metrics, batch, 7)).unwrap();
     let (reasons, causes) = (Reason::ALL.map(Reason::as_str), Cause::ALL.map(Cause::as_str));
     let plain = [
         Metric::RecordsReceived,
@@ -159,7 +152,7 @@ fn many_records_of_a_session_are_one_write() {
 }
 
 #[test]
-fn poison_goes_to_the_dead_letter_queue_with_its_bytes_and_stops_nothing() {
+fn poison_is_dead_lettered_with_its_bytes_and_stops_nothing() {
     let (table, queues) = (MemoryTable::new(0), Queues::default());
     let ran = run(&table, &queues, &msk(&[envelope(1, &[0]), b"\xffgarbage".to_vec(), envelope(2, &[0])]));
     assert_eq!(ran.failed(), 0);
@@ -175,7 +168,7 @@ fn poison_goes_to_the_dead_letter_queue_with_its_bytes_and_stops_nothing() {
 }
 
 #[test]
-fn poison_that_the_queue_did_not_take_comes_again() {
+fn poison_that_the_queue_refuses_is_redelivered() {
     let queues = Queues { dead: Letters::new(true), ..Queues::default() };
     let ran = run(&MemoryTable::new(0), &queues, &msk(&[b"garbage".to_vec(), envelope(1, &[0])]));
     assert_eq!(
@@ -186,7 +179,7 @@ fn poison_that_the_queue_did_not_take_comes_again() {
 }
 
 #[test]
-fn what_is_worth_another_try_is_parked_with_its_bytes_and_its_cause_and_stops_nothing() {
+fn transient_failure_is_retried_with_its_bytes_and_cause() {
     let (table, queues) = (MemoryTable::new(0), Queues::default());
     table.fail_writes(Box::new(|of| (*of == key(1)).then(|| unavailable(of))));
     let values = [envelope(1, &[0]), envelope(2, &[0]), envelope(1, &[1, 2])];
@@ -205,7 +198,7 @@ fn what_is_worth_another_try_is_parked_with_its_bytes_and_its_cause_and_stops_no
 }
 
 #[test]
-fn what_the_retry_queue_did_not_take_comes_again() {
+fn record_that_the_retry_queue_refuses_is_redelivered() {
     let table = MemoryTable::new(0);
     table.fail_writes(Box::new(|of| (*of == key(1)).then(|| unavailable(of))));
     let mut asked = 0;
@@ -219,7 +212,7 @@ fn what_the_retry_queue_did_not_take_comes_again() {
     assert_eq!((ran.count("RecordsSettled"), ran.count("RecordsRetried"), ran.count("RecordsFailed")), (1, 1, 1));
 }
 
-/// A queue that breaks its promise and answers nothing.
+/// A queue that breaks its contract and answers nothing.
 struct Silent;
 
 impl<L: Send> LetterQueue<L> for Silent {
@@ -231,29 +224,21 @@ impl<L: Send> LetterQueue<L> for Silent {
 }
 
 #[test]
-fn a_queue_that_answers_nothing_has_taken_nothing() {
+fn queue_that_answers_nothing_has_taken_nothing() {
     let table = MemoryTable::new(0);
     table.fail_writes(Box::new(|of| (*of == key(1)).then(|| unavailable(of))));
     let event = kinesis(&[envelope(1, &[0]), b"garbage".to_vec(), envelope(2, &[0])]).to_string();
     let metrics = Emitter::to("test", "process", |_| {}).start(7);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let batch = Batch::parse(event.as_bytes()).unwrap();
-    let answer = runtime
-        .block_on(process(
-            &table,
-            None::<&process::Shadow<store::testing::MemoryTable>>,
-            &Silent,
-            &Silent,
-            &metrics,
-            batch,
-            7,
-        ))
-        .unwrap();
+    let process = Process { table, shadow: None, retry: Silent, dead_letters: Silent };
+    let answer = runtime.block_on(process.serve(&metrics, batch, 7)).unwrap();
     let answer = serde_json::to_value(answer).unwrap();
     assert_eq!(answer, json!({"batchItemFailures": [{"itemIdentifier": "0"}, {"itemIdentifier": "1"}]}));
 }
 
-/// Of `total` records, `poison` are no envelopes and `refused` are of a session that the store refuses.
+/// Runs `total` records: `poison` of them are not envelopes, and `refused` are of a session that
+/// the store refuses.
 fn mixed(total: usize, poison: usize, refused: usize) -> (Ran, Queues) {
     let (table, queues) = (MemoryTable::new(0), Queues::default());
     table.fail_writes(Box::new(|of| (*of == key(0)).then(|| unavailable(of))));
@@ -267,13 +252,13 @@ fn mixed(total: usize, poison: usize, refused: usize) -> (Ran, Queues) {
 }
 
 #[test]
-fn when_most_of_a_batch_fails_nothing_is_diverted_and_lag_grows() {
+fn most_of_a_batch_fails_so_nothing_is_diverted() {
     for (total, poison, refused, parked, dead) in [
-        (10, 0, 10, 10, 0), // few are no flood, even when they are all
+        (10, 0, 10, 10, 0), // a few are no flood, even when they are all
         (11, 0, 11, 0, 0),
         (22, 0, 11, 11, 0), // half is not most
         (21, 0, 11, 0, 0),
-        (21, 5, 6, 0, 5), // poison counts, but waits only for its own sake
+        (21, 5, 6, 0, 5), // poison counts, but waits only if it is most of the batch itself
         (500, 100, 150, 150, 100),
         (500, 251, 0, 0, 0),
         (500, 251, 1, 0, 0),
@@ -286,17 +271,13 @@ fn when_most_of_a_batch_fails_nothing_is_diverted_and_lag_grows() {
             expected,
             "{poison} poison and {refused} refused of {total}"
         );
-        assert_eq!(
-            ran.count("RecordsSettled") as usize,
-            total - poison - refused,
-            "the others are applied all the same"
-        );
+        assert_eq!(ran.count("RecordsSettled") as usize, total - poison - refused, "the others are applied anyway");
         assert_eq!(ran.count("RecordsFailed") as usize, expected.0);
     }
 }
 
 #[test]
-fn events_are_booked_in_the_minute_of_their_acceptance() {
+fn events_are_booked_in_the_minute_of_acceptance() {
     let lines = Arc::new(std::sync::Mutex::new(String::new()));
     let sink = Arc::clone(&lines);
     let emitter = Emitter::to("test", "process", move |text| sink.lock().unwrap().push_str(text));
@@ -314,18 +295,8 @@ fn events_are_booked_in_the_minute_of_their_acceptance() {
     ];
     let batch = Batch::parse(msk(&values).to_string().as_bytes()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let done = async {
-        process(
-            &table,
-            None::<&process::Shadow<store::testing::MemoryTable>>,
-            &queues.retry,
-            &queues.dead,
-            &emitter.start(now),
-            batch,
-            now,
-        )
-        .await
-    };
+    let process = Process { table, shadow: None, retry: queues.retry, dead_letters: queues.dead };
+    let done = async { process.serve(&emitter.start(now), batch, now).await };
     assert_eq!(runtime.block_on(done).unwrap(), lambda::batch::answer([]));
     let documents: Vec<Value> = lines.lock().unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let booked = |name: &str| -> Vec<(u64, u64)> {
@@ -335,12 +306,12 @@ fn events_are_booked_in_the_minute_of_their_acceptance() {
     assert_eq!(booked("EventsApplied"), [(minute, 3), (minute + 60_000, 1)]);
     assert_eq!(booked("EventsDuplicate"), [(minute, 1)]);
     assert_eq!(booked("EventsRetried"), [(minute, 1)]);
-    assert_eq!(booked("EventsDead"), [(minute, 3)], "of garbage nothing can be counted");
+    assert_eq!(booked("EventsDead"), [(minute, 3)], "the events in garbage cannot be counted");
     assert_eq!(booked("RecordsReceived"), [(now, 6)], "our work counts now");
 }
 
 #[test]
-fn holes_of_ended_sessions_are_counted_once_as_writes_open_and_close_them() {
+fn holes_of_ended_sessions_are_counted_once() {
     let (table, queues) = (MemoryTable::new(0), Queues::default());
     let run_one = |value: Vec<u8>| {
         let ran = run(&table, &queues, &msk(&[value]));
@@ -355,7 +326,7 @@ fn holes_of_ended_sessions_are_counted_once_as_writes_open_and_close_them() {
 }
 
 #[test]
-fn a_corrupt_view_makes_dead_letters_and_not_a_blocked_partition() {
+fn corrupt_view_makes_dead_letters_and_blocks_nothing() {
     let (table, queues) = (MemoryTable::new(0), Queues::default());
     table.put_raw(key(1), b"rust".to_vec());
     let ran = run(&table, &queues, &msk(&[envelope(1, &[0, 1]), envelope(2, &[0])]));
@@ -364,7 +335,7 @@ fn a_corrupt_view_makes_dead_letters_and_not_a_blocked_partition() {
 }
 
 #[test]
-fn a_message_of_many_envelopes_is_settled_envelope_by_envelope() {
+fn each_envelope_of_a_message_has_its_own_outcome() {
     let (table, queues) = (MemoryTable::new(0), Queues::default());
     let body = |parts: &[Vec<u8>]| BASE64_STANDARD.encode(join_delimited(parts.iter().map(Vec::as_slice)));
     let bodies = [
@@ -382,7 +353,7 @@ fn a_message_of_many_envelopes_is_settled_envelope_by_envelope() {
 }
 
 #[test]
-fn a_message_is_named_once_however_many_of_its_envelopes_failed() {
+fn message_with_several_failed_envelopes_is_named_once() {
     let table = MemoryTable::new(0);
     table.fail_writes(Box::new(|of| Some(unavailable(of))));
     let parts = [envelope(1, &[0]), envelope(2, &[0])];
@@ -406,10 +377,11 @@ fn given() -> impl Strategy<Value = Given> {
 }
 
 proptest! {
-    /// Whatever comes, however the store and the queues fail: records in = outcomes, and a record that the answer does not
-    /// name is in a view, or its bytes are on just the queue that the counts say.
+    /// With any records and any failures of the store and the queues: records in = outcomes, and a
+    /// record that the answer does not name is in a view, or its bytes are on the queue that the
+    /// counts say.
     #[test]
-    fn every_record_ends_once_and_what_is_called_done_is_durable(
+    fn every_record_ends_once_and_done_means_durable(
         records in prop::collection::vec(given(), 1..30),
         refused in 0u128..6,
         down in any::<(bool, bool)>(),
@@ -453,7 +425,7 @@ proptest! {
                 Given::Garbage(_) => prop_assert!(dead.contains(&value), "record {} is nowhere", at),
             }
         }
-        // At most one write a session a batch.
+        // At most one write per session and batch.
         let mut written = BTreeSet::new();
         for effect in table.take_effects() {
             if let Effect::Written(key, _) | Effect::Failed(key) = effect {

@@ -1,4 +1,5 @@
-//! Shadows go into a table of their own, and whatever becomes of that table, live events do not notice.
+//! Shadows go into a table of their own, and live events are unaffected by whatever happens to that
+//! table.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -7,13 +8,16 @@ use apply::{DeadLetter, Letter};
 use bytes::Bytes;
 use lambda::batch::{Batch, Record, Source};
 use lambda::metrics::{Emitter, Metric, Metrics};
+use lambda::runtime::ServeBatch;
 use playback::contract::{Device, Event, Kind};
 use playback::envelope::{Envelope, Stamp};
 use playback::fold::ViewKey;
+use playback::outcome::{Cause, Reason};
 use playback::rollout::Share;
 use playback::session::SessionId;
 use playback::view::View;
-use process::{Sample, Shadow, audition, process};
+use process::{Candidate, Process, Sample, Shadow};
+use proptest::prelude::*;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use store::testing::MemoryTable;
@@ -56,105 +60,173 @@ fn metrics() -> Metrics {
     Emitter::to("dev", "process", |_| ()).start(NOW)
 }
 
-fn profiles(table: &MemoryTable) -> Vec<String> {
+fn profiles(table: &Table) -> Vec<String> {
+    let Table::Memory(table) = table else { return Vec::new() };
     table.views().into_keys().map(|key| key.profile_id).collect()
 }
 
-/// Two live records and two shadows, folded; what was counted.
-async fn run<S: ViewTable>(table: &MemoryTable, shadow: Option<&Shadow<S>>) -> Metrics {
-    let (retry, dead, metrics) = (Letters::<Letter>::default(), Letters::<DeadLetter>::default(), metrics());
+/// A table that may never answer.
+enum Table {
+    Memory(MemoryTable),
+    Silent,
+}
+
+impl ViewTable for Table {
+    async fn read(&self, keys: &[ViewKey]) -> Vec<Result<Option<Stored>, StoreError>> {
+        match self {
+            Self::Memory(table) => table.read(keys).await,
+            Self::Silent => std::future::pending().await,
+        }
+    }
+
+    async fn write(&self, key: &ViewKey, view: &View, expected: Option<u64>) -> Result<(), WriteError> {
+        match self {
+            Self::Memory(table) => table.write(key, view, expected).await,
+            Self::Silent => std::future::pending().await,
+        }
+    }
+}
+
+type InMemory = Process<Table, Letters<Letter>, Letters<DeadLetter>>;
+
+fn process(shadow: Option<Table>) -> InMemory {
+    let (table, shadow) = (Table::Memory(MemoryTable::new(1)), shadow.map(Shadow::new));
+    Process { table, shadow, retry: Letters::default(), dead_letters: Letters::default() }
+}
+
+/// Serves two live records and two shadows. Returns the metrics.
+async fn run(process: &InMemory) -> Metrics {
+    let metrics = metrics();
     let values = vec![
         envelope("live", 1, 3, false),
         envelope("tried", 2, 2, true),
         envelope("live", 3, 1, false),
         envelope("tried", 2, 2, true),
     ];
-    let answer = process(table, shadow, &retry, &dead, &metrics, batch(values), NOW).await.unwrap();
+    let answer = process.serve(&metrics, batch(values), NOW).await.unwrap();
     assert_eq!(serde_json::to_value(answer).unwrap()["batchItemFailures"], serde_json::json!([]));
-    assert!(retry.take().is_empty() && dead.take().is_empty(), "a shadow goes to no queue");
+    assert!(process.retry.take().is_empty() && process.dead_letters.take().is_empty(), "a shadow goes to no queue");
     metrics
 }
 
 #[tokio::test]
 async fn shadows_are_folded_apart_and_are_in_no_books() {
-    let (live, shadow) = (MemoryTable::new(1), Shadow::new(MemoryTable::new(2)));
-    let metrics = run(&live, Some(&shadow)).await;
-    assert_eq!(profiles(&live), ["live", "live"]);
+    let process = process(Some(Table::Memory(MemoryTable::new(2))));
+    let metrics = run(&process).await;
+    assert_eq!(profiles(&process.table), ["live", "live"]);
     assert_eq!((metrics.count(Metric::EventsApplied), metrics.count(Metric::EventsDuplicate)), (4, 0));
     assert_eq!((metrics.count(Metric::ShadowApplied), metrics.count(Metric::ShadowDuplicate)), (2, 2));
     assert_eq!((metrics.count(Metric::RecordsReceived), metrics.count(Metric::RecordsSettled)), (4, 4));
 }
 
 #[tokio::test]
-async fn without_a_table_for_them_shadows_are_dropped_and_never_shown_to_members() {
-    let live = MemoryTable::new(1);
-    let metrics = run(&live, None::<&Shadow<MemoryTable>>).await;
-    assert_eq!(profiles(&live), ["live", "live"]);
+async fn shadows_without_a_table_are_dropped_and_never_shown() {
+    let process = process(None);
+    let metrics = run(&process).await;
+    assert_eq!(profiles(&process.table), ["live", "live"]);
     assert_eq!((metrics.count(Metric::RecordsDropped), metrics.count(Metric::ShadowDropped)), (2, 4));
     assert_eq!(metrics.count(Metric::EventsApplied), 4);
 }
 
 #[tokio::test]
-async fn a_shadow_table_that_fails_costs_live_events_nothing_and_is_left_alone_for_a_while() {
-    let (live, shadows) = (MemoryTable::new(1), MemoryTable::new(2));
+async fn failing_shadow_table_costs_live_nothing_and_rests() {
+    let shadows = MemoryTable::new(2);
     shadows.fail_writes(Box::new(|key| {
         let fault = Fault::Throttled("the test says so".to_owned());
         Some(StoreError { operation: "write", subject: key.session_id.to_string(), fault })
     }));
-    let shadow = Shadow::new(shadows);
+    let process = process(Some(Table::Memory(shadows)));
     for _ in 0..2 {
-        let metrics = run(&live, Some(&shadow)).await;
+        let metrics = run(&process).await;
         assert_eq!(metrics.count(Metric::ShadowDropped), 4);
         assert_eq!(metrics.count(Metric::EventsApplied) + metrics.count(Metric::EventsDuplicate), 4);
     }
-    let began = Instant::now();
+    let (began, shadow) = (Instant::now(), process.shadow.as_ref().unwrap());
     let folds = async |after: u64| {
         let envelope = Envelope::decode(&envelope("tried", 2, 2, true)).unwrap();
-        shadow.fold(vec![(0, envelope)], began + Duration::from_secs(after)).await.len()
+        let folded = shadow.fold(vec![envelope], began + Duration::from_secs(after)).await.unwrap();
+        folded.into_iter().flatten().count()
     };
     assert_eq!(folds(1).await, 0, "left alone");
 }
 
-/// A table that never answers.
-struct Silent;
-
-impl ViewTable for Silent {
-    async fn read(&self, _: &[ViewKey]) -> Vec<Result<Option<Stored>, StoreError>> {
-        std::future::pending().await
-    }
-
-    async fn write(&self, _: &ViewKey, _: &View, _: Option<u64>) -> Result<(), WriteError> {
-        std::future::pending().await
-    }
-}
-
 #[tokio::test]
-async fn a_shadow_table_that_hangs_is_waited_for_once_and_not_for_long() {
-    let (live, shadow) = (MemoryTable::new(1), Shadow::new(Silent));
+async fn hanging_shadow_table_is_awaited_once_and_briefly() {
+    let process = process(Some(Table::Silent));
     for _ in 0..20 {
-        let metrics = tokio::time::timeout(Duration::from_secs(20), run(&live, Some(&shadow))).await.unwrap();
+        let metrics = tokio::time::timeout(Duration::from_secs(20), run(&process)).await.unwrap();
         assert_eq!(metrics.count(Metric::ShadowDropped), 4);
     }
-    assert_eq!(profiles(&live), ["live", "live"]);
+    assert_eq!(profiles(&process.table), ["live", "live"]);
 }
 
 #[tokio::test]
-async fn a_candidate_folds_a_sample_of_live_profiles_and_says_that_all_is_done_whatever_happens() {
+async fn candidate_folds_a_sample_and_always_answers_done() {
     let shares = async |sample: &str| {
-        let shadow = Shadow::new(MemoryTable::new(1));
         let values = (0..400).map(|n| envelope(&format!("p{n}"), n, 2, n % 4 == 0)).chain([vec![0xff]]).collect();
         let (metrics, sample) = (metrics(), Sample(sample.parse::<Share>().unwrap()));
-        let answer = audition(&shadow, sample, &metrics, batch(values)).await.unwrap();
+        let candidate = Candidate { shadow: Shadow::new(MemoryTable::new(1)), sample };
+        let answer = candidate.serve(&metrics, batch(values), NOW).await.unwrap();
         assert_eq!(serde_json::to_value(answer).unwrap()["batchItemFailures"], serde_json::json!([]));
-        assert_eq!(metrics.count(Metric::EventsApplied), 0, "the books are the live one's");
+        assert_eq!(metrics.count(Metric::EventsApplied), 0, "a candidate is in no books");
         metrics.count(Metric::ShadowApplied) / 2
     };
     assert_eq!((shares("0%").await, shares("100%").await), (0, 300));
     assert!((45..110).contains(&shares("25%").await));
 
-    let (metrics, silent) = (metrics(), Shadow::new(Silent));
-    let all = Sample(Share::ALL);
-    let answer = audition(&silent, all, &metrics, batch(vec![envelope("p", 1, 2, false)])).await.unwrap();
+    let (metrics, silent) = (metrics(), Candidate { shadow: Shadow::new(Table::Silent), sample: Sample(Share::ALL) });
+    let answer = silent.serve(&metrics, batch(vec![envelope("p", 1, 2, false)]), NOW).await.unwrap();
     assert_eq!(serde_json::to_value(answer).unwrap()["batchItemFailures"], serde_json::json!([]));
     assert_eq!(metrics.count(Metric::ShadowDropped), 2);
+}
+
+/// Each record that came in has one outcome.
+fn balances(metrics: &Metrics) -> bool {
+    let causes = Cause::ALL.map(Cause::as_str).into_iter();
+    let causes = causes.flat_map(|cause| [Metric::RecordsFailed(cause), Metric::RecordsRetried(cause)]);
+    let reasons = Reason::ALL.map(Reason::as_str).into_iter().map(Metric::RecordsDead);
+    let outcomes = causes.chain(reasons).chain([Metric::RecordsSettled, Metric::RecordsDropped]);
+    outcomes.map(|metric| metrics.count(metric)).sum::<u64>() == metrics.count(Metric::RecordsReceived)
+}
+
+proptest! {
+    #[test]
+    fn live_records_end_as_if_there_were_no_shadows(
+        kinds in prop::collection::vec(prop::sample::select(vec!["live", "tried", "garbage"]), 1..60),
+        shadow_fails in any::<Option<bool>>(),
+        refused in 0..60u128,
+    ) {
+        let value = |(at, kind): (usize, &&str)| match *kind {
+            "garbage" => format!("garbage {at}").into_bytes(),
+            kind => envelope(kind, at as u128, 2, kind == "tried"),
+        };
+        let values: Vec<_> = kinds.iter().enumerate().map(|one| (*one.1, value(one))).collect();
+        let serve = |values: Vec<Vec<u8>>| {
+            let fails = |key: &ViewKey| {
+                let fault = Fault::Unavailable("the test says so".to_owned());
+                Some(StoreError { operation: "write", subject: key.session_id.to_string(), fault })
+            };
+            let shadow = shadow_fails.map(|down| {
+                let table = MemoryTable::new(2);
+                table.fail_writes(Box::new(move |key| if down { fails(key) } else { None }));
+                Table::Memory(table)
+            });
+            let (process, metrics) = (process(shadow), metrics());
+            let Table::Memory(table) = &process.table else { unreachable!("the live table is in memory") };
+            let refused = SessionId::mint("use1".parse().unwrap(), NOW, refused);
+            table.fail_writes(Box::new(move |key| if key.session_id == refused { fails(key) } else { None }));
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            let received = values.len() as u64;
+            let answer = runtime.block_on(process.serve(&metrics, batch(values), NOW)).unwrap();
+            assert!(balances(&metrics) && metrics.count(Metric::RecordsReceived) == received);
+            let failed = serde_json::to_value(answer).unwrap()["batchItemFailures"].as_array().unwrap().len();
+            let retried = process.retry.take().into_iter().map(|letter| letter.value_base64);
+            let dead = process.dead_letters.take().into_iter().map(|dead| dead.letter.value_base64);
+            let letters: (Vec<String>, Vec<String>) = (retried.collect(), dead.collect());
+            (failed, letters, table.views(), metrics.count(Metric::EventsApplied))
+        };
+        let without = values.iter().filter(|(kind, _)| *kind != "tried").map(|(_, value)| value.clone()).collect();
+        let with = values.into_iter().map(|(_, value)| value).collect();
+        prop_assert_eq!(serve(with), serve(without));
+    }
 }

@@ -1,25 +1,26 @@
-//! What `retry` is told.
+//! Configuration of `retry`.
 
 use lambda::config::{Common, Env};
 use std::collections::BTreeSet;
 
-/// What `retry` is told.
+/// Configuration of `retry`.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// What every function is told.
+    /// Configuration that every function has.
     pub common: Common,
     /// The table `views` (`VIEWS_TABLE`).
     pub views_table: String,
-    /// The queue that wakes it, on which it parks records too (`RETRY_QUEUE_URL`).
+    /// The queue `retry`, which wakes it and takes single records of a batch (`RETRY_QUEUE_URL`).
     pub retry_queue_url: String,
-    /// Where poison goes, and what was tried too often (`DEAD_LETTER_QUEUE_URL`).
+    /// The queue `dead-letter` (`DEAD_LETTER_QUEUE_URL`).
     pub dead_letter_queue_url: String,
-    /// How often a record is tried before it is given up (`RETRY_MAX_ATTEMPTS`, default 16: an hour and a half to two hours).
+    /// How often a record is tried before it is dead-lettered (`RETRY_MAX_ATTEMPTS`, default 16:
+    /// 1.5 to 2 hours).
     pub max_attempts: u32,
 }
 
 impl Config {
-    /// Reads the configuration; `None` when a problem was noted.
+    /// Reads the configuration; `None` if there is a problem.
     pub fn read(env: &mut Env) -> Option<Self> {
         let common = Common::read(env);
         let views_table = env.required("VIEWS_TABLE");
@@ -27,7 +28,7 @@ impl Config {
         let dead_letter_queue_url = env.required("DEAD_LETTER_QUEUE_URL");
         let max_attempts = env.parsed("RETRY_MAX_ATTEMPTS", 16);
         if max_attempts == Some(0) {
-            env.problem("RETRY_MAX_ATTEMPTS", "is 0: give it at least 1");
+            env.problem("RETRY_MAX_ATTEMPTS", "is 0: set it to at least 1");
         }
         Some(Self {
             common: common?,
@@ -38,7 +39,7 @@ impl Config {
         })
     }
 
-    /// The variables that the template has to set.
+    /// The variables that the template must set.
     pub fn variables() -> BTreeSet<&'static str> {
         lambda::config::variables_of(Self::read)
     }

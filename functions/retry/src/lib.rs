@@ -1,11 +1,15 @@
-//! Applies again what `process` could not, and gives it up after the last attempt.
+//! Applies again what `process` could not apply, and gives up after the last attempt.
 //!
-//! Woken by the queue `retry`, whose messages are letters (one record each) and notifications of objects in the failure bucket (a
-//! whole batch each, which Lambda gave up). All records of all messages are folded together. A letter that still cannot be
-//! applied waits, longer each time, as the message that it is; of a batch, the few records that cannot be applied go on as letters
-//! of their own, and a batch of which most cannot waits as a whole (in the end SQS itself moves its notification to
-//! `dead-letter`). A message is done only when each of its records is in its view or on a queue; only then its object is deleted.
-//! So a crash anywhere, or the same message twice, is harmless.
+//! Woken by the queue `retry`. Its messages are letters (one record each), and notifications of
+//! objects in the failure bucket (a whole batch each, on which Lambda gave up). All records of all
+//! messages are folded together. A letter that still cannot be applied waits as the message that it
+//! is, longer each time. Of a batch, the few records that cannot be applied become letters of their
+//! own, and a batch of which most cannot waits as a whole (in the end SQS itself moves its
+//! notification to `dead-letter`). A message is done only when each of its records is in its view
+//! or on a queue; only then is its object deleted. So a crash anywhere, or the same message twice,
+//! is harmless.
+//!
+//! Shadows are never applied again: they are dropped.
 
 mod config;
 mod message;
@@ -16,24 +20,27 @@ mod work;
 
 pub use config::Config;
 pub use message::Object;
-pub use objects::{Content, MAX_OBJECT_BYTES, ObjectError, Objects};
+pub use objects::{MAX_OBJECT_BYTES, ObjectBody, ObjectError, Objects};
 pub use pause::{Pause, Pauses, QueuePauses};
 
 use apply::{
-    DeadLetter, Decision, Letter, LetterQueue, Unapplied, Unbalanced, Unit, Verdict, apply, carry_out, count, decide,
+    Applied, Books, DeadLetter, Decision, Fork, Letter, LetterQueue, Unapplied, Unbalanced, Unit, apply, carry_out,
+    count, count_usage, decide,
 };
 use lambda::batch::{Batch, BatchAnswer, answer};
 use lambda::metrics::Metrics;
+use lambda::runtime::ServeBatch;
 use playback::outcome::{Cause, Outcome};
 use std::ops::Range;
 use store::ViewTable;
 use work::Work;
 
-/// What `retry` works with.
+/// Serves messages of the queue `retry`. Its answer names those that failed.
+#[derive(Debug)]
 pub struct Retry<T, R, D, O, P> {
     /// The views.
     pub table: T,
-    /// The queue `retry`, to park single records of a batch on.
+    /// The queue `retry`, for single records of a batch.
     pub retry: R,
     /// The queue `dead-letter`.
     pub dead_letters: D,
@@ -41,13 +48,13 @@ pub struct Retry<T, R, D, O, P> {
     pub objects: O,
     /// The pauses of the queue `retry`.
     pub pauses: P,
-    /// How often a record is tried before it is given up.
+    /// How often a record is tried before it is dead-lettered.
     pub max_attempts: u32,
     /// A random number in `0..1`.
     pub jitter: fn() -> f64,
 }
 
-impl<T, R, D, O, P> Retry<T, R, D, O, P>
+impl<T, R, D, O, P> ServeBatch for Retry<T, R, D, O, P>
 where
     T: ViewTable,
     R: LetterQueue<Letter>,
@@ -55,53 +62,60 @@ where
     O: Objects,
     P: Pauses,
 {
-    /// Serves one batch of messages. `now` is the clock, Unix milliseconds.
-    ///
-    /// # Errors
-    /// [`Unbalanced`]. What fails of the messages is no error: it is in the answer.
-    pub async fn serve(&self, metrics: &Metrics, batch: Batch, now: u64) -> Result<BatchAnswer, Unbalanced> {
+    type Error = Unbalanced;
+
+    async fn serve(&self, metrics: &Metrics, batch: Batch, now: u64) -> Result<BatchAnswer, Unbalanced> {
         let mut works = Vec::with_capacity(batch.records.len());
-        let (mut units, mut contents) = (Vec::new(), Vec::new());
+        let (mut units, mut decoded) = (Vec::new(), Vec::new());
         for record in batch.records {
             let (work, parts) = work::read(&self.objects, record).await;
+            let Fork { live, shadows } = Fork::of(parts);
+            for (unit, _) in shadows {
+                Books::Shadow.count(metrics, &unit, &Outcome::Drop { events: unit.events });
+            }
             let begin = units.len();
-            for (unit, content) in parts {
+            for (unit, content) in live {
                 units.push(unit);
-                contents.push(content);
+                decoded.push(content);
             }
             works.push((work, begin..units.len()));
         }
-        let (verdicts, usage) = apply(&self.table, contents).await?;
-        let mut verdicts = verdicts.into_iter();
+        let (applied, usage) = apply(&self.table, decoded).await?;
+        count_usage(metrics, usage);
+        let mut applied = applied.into_iter();
         let mut decisions = Vec::with_capacity(units.len());
         for (work, range) in &works {
-            let verdicts = verdicts.by_ref().take(range.len()).collect();
-            decisions.extend(self.decide(work, &units[range.clone()], verdicts, now));
+            let applied = applied.by_ref().take(range.len()).collect();
+            decisions.extend(self.decide(work, &units[range.clone()], applied, now));
         }
-        let outcomes = carry_out(&self.retry, &self.dead_letters, &units, decisions).await;
-        count(metrics, &units, &outcomes, usage)?;
+        let outcomes = carry_out(&self.retry, &self.dead_letters, &units, decisions).await?;
+        count(metrics, Books::Live, &units, &outcomes)?;
         Ok(self.finish(works, &outcomes).await)
     }
+}
 
-    fn decide(&self, work: &Work, units: &[Unit], verdicts: Vec<Verdict>, now: u64) -> Vec<Decision> {
+impl<T, R, D, O: Objects, P: Pauses> Retry<T, R, D, O, P> {
+    fn decide(&self, work: &Work, units: &[Unit], applied: Vec<Applied>, now: u64) -> Vec<Decision> {
         let last = work.attempts >= self.max_attempts;
         if work.splits || last {
-            let mut decisions = decide(units, verdicts, last, now);
-            // The message comes again as a whole: what of it were set aside now would be set aside each time.
-            if decisions.iter().any(|decision| matches!(decision, Decision::Leave(_))) {
-                let buried = decisions.iter_mut().filter(|decision| matches!(decision, Decision::Bury(..)));
-                buried.for_each(|decision| *decision = Decision::Leave(Cause::HeldBack));
+            let mut decisions = decide(units, applied, last, now);
+            // The message is redelivered as a whole: anything dead-lettered now would be
+            // dead-lettered each time.
+            if decisions.iter().any(|decision| matches!(decision, Decision::Redeliver(_))) {
+                let dead = decisions.iter_mut().filter(|decision| matches!(decision, Decision::DeadLetter(..)));
+                dead.for_each(|decision| *decision = Decision::Redeliver(Cause::HeldBack));
             }
             return decisions;
         }
-        let one = |(unit, verdict)| match verdict {
-            Err(Unapplied::Transient { cause, .. }) => vec![Decision::Leave(cause)],
-            settled_or_poison => decide(std::slice::from_ref(unit), vec![settled_or_poison], last, now),
+        let one = |(unit, applied)| match applied {
+            Err(Unapplied::Transient { cause, .. }) => vec![Decision::Redeliver(cause)],
+            applied_or_poison => decide(std::slice::from_ref(unit), vec![applied_or_poison], last, now),
         };
-        units.iter().zip(verdicts).flat_map(one).collect()
+        units.iter().zip(applied).flat_map(one).collect()
     }
 
-    /// Forgets the messages of which everything is safe elsewhere, and lets the others come again later.
+    /// Forgets the messages of which all units are safe elsewhere, and lets the others come again
+    /// later.
     async fn finish(&self, works: Vec<(Work, Range<usize>)>, outcomes: &[Outcome]) -> BatchAnswer {
         let (mut failed, mut pauses) = (Vec::new(), Vec::new());
         for (work, range) in works {
@@ -121,8 +135,8 @@ where
         answer(&failed)
     }
 
-    /// An object that cannot be deleted stays until the bucket lets it expire: to apply its batch again would be worse, since
-    /// what of it is dead would be dead twice.
+    /// An object that cannot be deleted stays until the bucket lets it expire. Applying its batch
+    /// again would be worse: its dead records would be dead twice.
     async fn delete(&self, objects: &[Object]) {
         for object in objects {
             if let Err(error) = self.objects.delete(object).await {

@@ -1,7 +1,8 @@
-//! What a message of the queue `retry` says.
+//! The messages of the queue `retry`.
 //!
-//! Sources: Amazon S3 user guide, "Event message structure" (keys are encoded as in a form) and, of the message
-//! `s3:TestEvent` that S3 sends when notifications are set up, "Enabling and configuring event notifications".
+//! Sources: Amazon S3 user guide, "Event message structure" (keys are form-encoded), and "Enabling
+//! and configuring event notifications" for the message `s3:TestEvent` that S3 sends when
+//! notifications are set up.
 
 use apply::Letter;
 use percent_encoding::percent_decode_str;
@@ -12,7 +13,8 @@ use serde::Deserialize;
 pub(crate) enum Message {
     /// A record to apply again.
     Letter(Box<Letter>),
-    /// Objects that came into the failure bucket. None in S3's test, and when objects went.
+    /// Objects that were created in the failure bucket. There are none in S3's test message, and
+    /// when objects were deleted.
     Objects(Vec<Object>),
 }
 
@@ -60,7 +62,7 @@ impl Message {
     /// Reads a message's body.
     ///
     /// # Errors
-    /// What is wrong with it, when it is none of the forms.
+    /// What is wrong with it, if it has none of the forms.
     pub(crate) fn read(body: &[u8]) -> Result<Self, String> {
         let no_letter = match serde_json::from_slice::<Letter>(body) {
             Ok(letter) => return Ok(Self::Letter(Box::new(letter))),
@@ -72,8 +74,8 @@ impl Message {
                 let created = records.into_iter().filter(|change| change.event_name.starts_with("ObjectCreated:"));
                 created.map(|change| change.s3.object()).collect::<Result<_, _>>().map(Self::Objects)
             }
-            Ok(_) => Err(format!("no letter ({no_letter}), and a notification of nothing")),
-            Err(error) => Err(format!("no letter ({no_letter}), and no notification of S3 ({error})")),
+            Ok(_) => Err(format!("neither a letter ({no_letter}) nor a notification of an object")),
+            Err(error) => Err(format!("neither a letter ({no_letter}) nor a notification of S3 ({error})")),
         }
     }
 }
@@ -81,7 +83,7 @@ impl Message {
 impl Place {
     fn object(self) -> Result<Object, String> {
         let encoded = self.object.key.replace('+', " ");
-        let key = percent_decode_str(&encoded).decode_utf8().map_err(|_| "the object's key is no UTF-8".to_owned())?;
+        let key = percent_decode_str(&encoded).decode_utf8().map_err(|_| "the object's key is not UTF-8".to_owned())?;
         Ok(Object { bucket: self.bucket.name, key: key.into_owned() })
     }
 }
@@ -101,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_notification_names_objects_by_decoded_keys_and_only_those_that_came() {
+    fn notification_names_created_objects_by_decoded_keys() {
         let body = json!({"Records": [
             change("ObjectCreated:Put", "aws/lambda/a+b%2B/t-0/2026-09-21T14.13.30-%C3%BC"),
             change("ObjectRemoved:Delete", "gone"),
@@ -111,14 +113,14 @@ mod tests {
     }
 
     #[test]
-    fn the_test_that_s3_sends_is_about_no_object() {
+    fn s3_test_event_names_no_object() {
         let test = json!({"Service": "Amazon S3", "Event": "s3:TestEvent", "Time": "2026-09-21T14:13:30.000Z",
             "Bucket": "failures", "RequestId": "r", "HostId": "h"});
         assert_eq!(read(test), Ok(Message::Objects(vec![])));
     }
 
     #[test]
-    fn what_is_neither_says_why() {
+    fn other_messages_say_what_is_wrong() {
         for body in [
             json!({}),
             json!({"Records": []}),

@@ -1,4 +1,4 @@
-//! The failure bucket: batches that Lambda gave up, one object each.
+//! The failure bucket: batches on which Lambda gave up, one object each.
 
 use crate::message::Object;
 use aws_sdk_s3::Client;
@@ -8,24 +8,25 @@ use bytes::{Bytes, BytesMut};
 use std::fmt;
 use std::future::Future;
 
-/// The largest object that is read. An invocation carries at most 6 MB, and records in base64 grow little by being written as a string.
+/// The largest object that is read. An invocation carries at most 6 MB, and escaping it as a JSON
+/// string adds little.
 pub const MAX_OBJECT_BYTES: usize = 16 * 1024 * 1024;
 
-/// Where the batches are that Lambda gave up.
+/// The bucket of the batches on which Lambda gave up.
 pub trait Objects: Send + Sync {
-    /// Why an object could not be had or deleted.
+    /// Why an object could not be read or deleted.
     type Error: fmt::Display + Send;
 
     /// Reads an object.
-    fn get(&self, object: &Object) -> impl Future<Output = Result<Content, Self::Error>> + Send;
+    fn get(&self, object: &Object) -> impl Future<Output = Result<ObjectBody, Self::Error>> + Send;
 
-    /// Deletes an object; one that is not there is deleted.
+    /// Deletes an object. It is no error if there is none.
     fn delete(&self, object: &Object) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }
 
-/// What there was to read.
+/// The body of an object, if it can be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
+pub enum ObjectBody {
     /// These bytes.
     Bytes(Bytes),
     /// No such object.
@@ -34,7 +35,7 @@ pub enum Content {
     TooLarge,
 }
 
-/// An object that could not be had or deleted.
+/// An object that could not be read or deleted.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} of s3://{}/{}: {detail}", object.bucket, object.key)]
 pub struct ObjectError {
@@ -46,25 +47,25 @@ pub struct ObjectError {
 impl Objects for Client {
     type Error = ObjectError;
 
-    async fn get(&self, object: &Object) -> Result<Content, ObjectError> {
+    async fn get(&self, object: &Object) -> Result<ObjectBody, ObjectError> {
         let failed = |detail| ObjectError { operation: "GetObject", object: object.clone(), detail };
         let mut body = match self.get_object().bucket(&object.bucket).key(&object.key).send().await {
             Ok(answer) => answer.body,
             Err(error) if error.as_service_error().is_some_and(GetObjectError::is_no_such_key) => {
-                return Ok(Content::Missing);
+                return Ok(ObjectBody::Missing);
             }
             Err(error) => return Err(failed(DisplayErrorContext(error).to_string())),
         };
-        // Read as it comes, so that the length that is promised need not be believed.
+        // Read in chunks: the announced length need not be true.
         let mut bytes = BytesMut::new();
         while let Some(chunk) = body.next().await {
             let chunk = chunk.map_err(|error| failed(DisplayErrorContext(error).to_string()))?;
             if bytes.len() + chunk.len() > MAX_OBJECT_BYTES {
-                return Ok(Content::TooLarge);
+                return Ok(ObjectBody::TooLarge);
             }
             bytes.extend_from_slice(&chunk);
         }
-        Ok(Content::Bytes(bytes.freeze()))
+        Ok(ObjectBody::Bytes(bytes.freeze()))
     }
 
     async fn delete(&self, object: &Object) -> Result<(), ObjectError> {

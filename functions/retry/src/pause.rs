@@ -1,35 +1,37 @@
-//! Pauses between attempts: exponential with jitter, kept by the queue itself as the message's visibility time-out, so that
-//! nobody waits and nothing remembers.
+//! Pauses between attempts: exponential with jitter. The queue itself keeps them, as the message's
+//! visibility time-out, so no function waits and there is no state.
 
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::DisplayErrorContext;
 use aws_sdk_sqs::types::ChangeMessageVisibilityBatchRequestEntry as Entry;
 use std::future::Future;
 
-/// The pause after the first attempt, at most, in seconds; doubled with each one after it.
+/// The longest pause after the first attempt, seconds; it doubles with each attempt.
 const FIRST_S: u64 = 2;
 /// The longest pause, seconds.
 const LONGEST_S: u64 = 15 * 60;
-/// Messages in one `ChangeMessageVisibilityBatch`, at most (SQS API reference).
+/// The most messages in one `ChangeMessageVisibilityBatch` (SQS API reference).
 const MAX_ENTRIES: usize = 10;
 
-/// When one message is to come again.
+/// When a message becomes visible again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pause {
-    /// What names this delivery of the message to SQS.
+    /// Identifies this delivery of the message to SQS.
     pub receipt_handle: String,
     /// Seconds from now.
     pub seconds: u64,
 }
 
-/// Makes messages come again later.
+/// Delays the next delivery of messages.
 pub trait Pauses: Send + Sync {
-    /// Sets when each message comes again. One that cannot be set is logged and comes after the queue's own time-out.
+    /// Sets when each message becomes visible again. If that fails, it is logged, and the queue's
+    /// own time-out applies.
     fn pause(&self, pauses: Vec<Pause>) -> impl Future<Output = ()> + Send;
 }
 
-/// How long to pause after so many `receives`, seconds. `jitter` in `0..1` decides about one half of it, so that messages that
-/// failed together do not come back together ("equal jitter": AWS Architecture Blog, "Exponential Backoff And Jitter").
+/// How long to pause after so many `receives`, seconds. `jitter` in `0..1` decides half of it, so
+/// messages that failed together do not come back together ("equal jitter": AWS Architecture Blog,
+/// "Exponential Backoff And Jitter").
 pub(crate) fn seconds(receives: u32, jitter: f64) -> u64 {
     let doublings = receives.saturating_sub(1).min(32);
     let most = (FIRST_S << doublings).min(LONGEST_S);
@@ -37,7 +39,7 @@ pub(crate) fn seconds(receives: u32, jitter: f64) -> u64 {
     half + ((most - half) as f64 * jitter).round() as u64
 }
 
-/// The queue `retry`, as far as its pauses go.
+/// The pauses of the queue `retry`.
 #[derive(Debug, Clone)]
 pub struct QueuePauses {
     client: Client,
@@ -45,7 +47,7 @@ pub struct QueuePauses {
 }
 
 impl QueuePauses {
-    /// The queue at `url`, spoken to through `client`.
+    /// The queue at `url`.
     pub fn new(client: Client, url: impl Into<String>) -> Self {
         Self { client, url: url.into() }
     }
@@ -81,7 +83,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn pauses_double_up_to_a_quarter_of_an_hour_and_half_of_each_is_left_to_chance() {
+    fn pauses_double_up_to_15_minutes_and_half_of_each_is_jitter() {
         let range = |receives| (seconds(receives, 0.0), seconds(receives, 0.999_999));
         assert_eq!([1, 2, 3, 9].map(range), [(1, 2), (2, 4), (4, 8), (256, 512)]);
         assert_eq!([10, 11, 1_000, u32::MAX].map(range), [(450, 900); 4]);
@@ -90,7 +92,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_pause_is_never_none_and_never_longer_than_sqs_takes(receives in any::<u32>(), jitter in 0.0..1.0f64) {
+        fn pause_is_never_zero_nor_longer_than_sqs_allows(receives in any::<u32>(), jitter in 0.0..1.0f64) {
             prop_assert!((1..=43_200).contains(&seconds(receives, jitter)));
         }
     }

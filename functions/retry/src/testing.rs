@@ -1,14 +1,14 @@
 //! A bucket and pauses in memory, for tests of `retry`. No function may be wired to them.
 
-use crate::{Content, MAX_OBJECT_BYTES, Object, Objects, Pause, Pauses};
+use crate::{MAX_OBJECT_BYTES, Object, ObjectBody, Objects, Pause, Pauses};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Decides whether a call fails; asked once for each.
+/// Decides whether a call fails; asked once per call.
 pub type Fail = Box<dyn FnMut(&Object) -> bool + Send>;
 
-/// A bucket that keeps what it is given, and fails where it is told to.
+/// A bucket in memory that fails where it is told to.
 pub struct MemoryBucket {
     objects: Mutex<BTreeMap<Object, Bytes>>,
     fail: Mutex<Fail>,
@@ -21,7 +21,7 @@ impl Default for MemoryBucket {
 }
 
 impl MemoryBucket {
-    /// An empty bucket of which each call for which `fail` holds fails.
+    /// An empty bucket. Calls about objects for which `fail` holds fail.
     pub fn failing(fail: impl FnMut(&Object) -> bool + Send + 'static) -> Self {
         Self { objects: Mutex::default(), fail: Mutex::new(Box::new(fail)) }
     }
@@ -50,12 +50,12 @@ impl MemoryBucket {
 impl Objects for MemoryBucket {
     type Error = &'static str;
 
-    async fn get(&self, object: &Object) -> Result<Content, Self::Error> {
+    async fn get(&self, object: &Object) -> Result<ObjectBody, Self::Error> {
         self.called(object).await?;
         Ok(match self.lock().get(object) {
-            None => Content::Missing,
-            Some(bytes) if bytes.len() > MAX_OBJECT_BYTES => Content::TooLarge,
-            Some(bytes) => Content::Bytes(bytes.clone()),
+            None => ObjectBody::Missing,
+            Some(bytes) if bytes.len() > MAX_OBJECT_BYTES => ObjectBody::TooLarge,
+            Some(bytes) => ObjectBody::Bytes(bytes.clone()),
         })
     }
 
@@ -67,12 +67,12 @@ impl Objects for MemoryBucket {
     }
 }
 
-/// Keeps the pauses that were asked for.
+/// Records pauses.
 #[derive(Debug, Default)]
 pub struct RecordedPauses(Mutex<Vec<Pause>>);
 
 impl RecordedPauses {
-    /// Takes out the pauses asked for so far, in order.
+    /// Removes and returns the pauses so far, in order.
     pub fn take(&self) -> Vec<Pause> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -1,8 +1,8 @@
-//! Work: what a message of the queue `retry` holds to apply.
+//! Work: the units that a message of the queue `retry` holds.
 
 use crate::message::{Message, Object};
-use crate::objects::{self, Objects};
-use apply::{History, Letter, Unapplied, Unit, unpack, unpack_message};
+use crate::objects::{MAX_OBJECT_BYTES, ObjectBody, Objects};
+use apply::{Decoded, History, Letter, Unapplied, Unit, unpack, unpack_message};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
@@ -11,52 +11,54 @@ use playback::outcome::{Cause, Reason};
 use serde::Deserialize;
 use std::borrow::Cow;
 
-/// What one message holds.
+/// One message.
 #[derive(Debug)]
 pub(crate) struct Work {
-    /// The message.
+    /// Where it came from.
     pub(crate) message: Source,
-    /// Its delivery, if the trigger said so.
+    /// Its delivery, if the trigger names it.
     pub(crate) delivery: Option<Delivery>,
-    /// Whether its parts go on by themselves, as letters of their own, when they are worth another try. Otherwise the message itself waits.
+    /// Whether its units become letters of their own when they are worth another try. Otherwise the
+    /// message itself waits.
     pub(crate) splits: bool,
-    /// To be deleted once all parts are safe.
+    /// Objects to delete once all units are safe.
     pub(crate) objects: Vec<Object>,
-    /// How often its parts were tried, with this time.
+    /// How often its units were tried, this time included.
     pub(crate) attempts: u32,
 }
 
-/// What a message holds; nothing when it is done already.
-pub(crate) type Parts = Vec<(Unit, apply::Content)>;
+/// The units of a message; none if it is already done.
+pub(crate) type Units = Vec<(Unit, Decoded)>;
 
 /// A message while it is read.
 struct Reader<'a, O> {
     bucket: &'a O,
     work: Work,
-    parts: Parts,
+    units: Units,
     /// The message's body.
     body: Bytes,
     history: History,
 }
 
-/// Finds out what a message holds, in the failure bucket if need be. What cannot be read is a part all the same.
-pub(crate) async fn read<O: Objects>(bucket: &O, record: Record) -> (Work, Parts) {
+/// Reads a message, and its objects in the failure bucket if it names any. A message that cannot be
+/// read is a unit itself.
+pub(crate) async fn read<O: Objects>(bucket: &O, record: Record) -> (Work, Units) {
     let Record { source, delivery, value, .. } = record;
     let receives = delivery.as_ref().map_or(1, |delivery| delivery.receives.max(1));
     let work = Work { message: source, delivery, splits: false, objects: Vec::new(), attempts: receives };
     let history = History { attempts: receives - 1, ..History::default() };
     let body = value.as_ref().map_or_else(|bad: &BadRecord| Bytes::copy_from_slice(bad.original()), Bytes::clone);
-    let mut reader = Reader { bucket, work, parts: Vec::new(), body, history };
+    let mut reader = Reader { bucket, work, units: Vec::new(), body, history };
     match Message::read(&reader.body) {
         Ok(Message::Letter(letter)) => reader.letter(*letter).await,
         Ok(Message::Objects(objects)) => reader.objects(objects).await,
         Err(detail) => reader.unreadable(detail),
     }
-    let Reader { work, mut parts, history, .. } = reader;
-    for (unit, _) in &mut parts {
+    let Reader { work, mut units, history, .. } = reader;
+    for (unit, _) in &mut units {
         unit.history = history.clone();
     }
-    (work, parts)
+    (work, units)
 }
 
 impl<O: Objects> Reader<'_, O> {
@@ -77,45 +79,44 @@ impl<O: Objects> Reader<'_, O> {
         };
         let one = Unit::decode(letter.source.clone(), key, bytes.clone());
         if !matches!((&letter.source, &one.1), (Source::Sqs { .. }, Err(_))) {
-            self.parts = vec![one];
+            self.units = vec![one];
             return;
         }
-        // A letter from a queue may hold a whole message: one of `retry` that is redriven after it had been set aside ...
+        // A letter from a queue may hold a whole message: a dead-lettered one of `retry` that is
+        // redriven ...
         if let Ok(Message::Objects(objects)) = Message::read(&bytes) {
             self.body = bytes;
             return self.objects(objects).await;
         }
         // ... or one of `inbound`, which holds several envelopes.
-        let parts = unpack_message(&letter.source, bytes);
-        let is_message = parts.iter().any(|(_, content)| content.is_ok());
-        (self.work.splits, self.parts) = if is_message { (true, parts) } else { (false, vec![one]) };
+        let units = unpack_message(&letter.source, bytes);
+        let is_message = units.iter().any(|(_, decoded)| decoded.is_ok());
+        (self.work.splits, self.units) = if is_message { (true, units) } else { (false, vec![one]) };
     }
 
     async fn objects(&mut self, objects: Vec<Object>) {
         for object in objects {
             match self.bucket.get(&object).await {
-                Ok(objects::Content::Bytes(bytes)) => match failed_batch(&bytes) {
+                Ok(ObjectBody::Bytes(bytes)) => match failed_batch(&bytes) {
                     Ok(batch) => {
-                        let (units, contents) = unpack(batch);
-                        tracing::info!(object.key, records = units.len(), "applying a batch that Lambda gave up");
-                        self.parts.extend(units.into_iter().zip(contents));
+                        let units = unpack(batch);
+                        tracing::info!(object.key, records = units.len(), "applying a batch on which Lambda gave up");
+                        self.units.extend(units);
                         self.work.objects.push(object);
                     }
                     Err(detail) => self.unreadable(format!("s3://{}/{}: {detail}", object.bucket, object.key)),
                 },
-                Ok(objects::Content::TooLarge) => {
-                    let limit = objects::MAX_OBJECT_BYTES;
-                    self.unreadable(format!("s3://{}/{} exceeds {limit} B", object.bucket, object.key));
+                Ok(ObjectBody::TooLarge) => {
+                    self.unreadable(format!("s3://{}/{} exceeds {MAX_OBJECT_BYTES} B", object.bucket, object.key));
                 }
-                Ok(objects::Content::Missing) => {
+                Ok(ObjectBody::Missing) => {
                     tracing::info!(object.key, "the object is gone: its batch was applied before");
                 }
                 Err(error) => {
                     // The message waits as a whole, so none of it is applied now.
-                    tracing::warn!(%error, "an object could not be had");
+                    tracing::warn!(%error, "an object is unavailable");
                     let (cause, detail) = (Cause::ObjectUnavailable, error.to_string());
-                    let why = Unapplied::Transient { cause, detail };
-                    self.parts = vec![self.itself(why)];
+                    self.units = vec![self.itself(Unapplied::Transient { cause, detail })];
                     self.work.objects = Vec::new();
                     self.work.splits = false;
                     return;
@@ -125,20 +126,21 @@ impl<O: Objects> Reader<'_, O> {
         self.work.splits = true;
     }
 
-    /// The message cannot be read, or one of its objects: it is set aside as it is. The object stays in the bucket.
+    /// The message, or one of its objects, cannot be read: it is dead-lettered unchanged. The
+    /// object stays in the bucket.
     fn unreadable(&mut self, detail: String) {
-        let why = Unapplied::Poison { reason: Reason::UnreadableMessage, detail };
-        let itself = self.itself(why);
-        self.parts.push(itself);
+        let itself = self.itself(Unapplied::Poison { reason: Reason::UnreadableMessage, detail });
+        self.units.push(itself);
     }
 
-    fn itself(&self, why: Unapplied) -> (Unit, apply::Content) {
-        Unit::unapplied(self.work.message.clone(), None, self.body.clone(), why)
+    fn itself(&self, why: Unapplied) -> (Unit, Decoded) {
+        (Unit::new(self.work.message.clone(), None, self.body.clone(), 0, None), Err(why))
     }
 }
 
-/// What Lambda writes to an on-failure destination in S3 (AWS Lambda developer guide, "Capturing discarded batches for Amazon MSK and
-/// self-managed Apache Kafka event sources", and the same for Kinesis): `payload` is the whole event, as a string.
+/// What Lambda writes to an on-failure destination in S3; `payload` is the whole event, as a
+/// string. Source: AWS Lambda developer guide, "Capturing discarded batches for Amazon MSK and
+/// self-managed Apache Kafka event sources", and the same for Kinesis.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct FailedInvocation<'a> {
@@ -156,9 +158,9 @@ struct RequestContext<'a> {
 
 fn failed_batch(object: &[u8]) -> Result<Batch, String> {
     let failed: FailedInvocation<'_> =
-        serde_json::from_slice(object).map_err(|error| format!("no record of a failed invocation: {error}"))?;
+        serde_json::from_slice(object).map_err(|error| format!("not the record of a failed invocation: {error}"))?;
     let condition = &failed.request_context.condition;
     let payload = failed.payload.ok_or_else(|| format!("discarded ({condition}) without its payload"))?;
     Batch::parse(payload.as_bytes())
-        .map_err(|error| format!("discarded ({condition}) with a payload that is no batch: {error}"))
+        .map_err(|error| format!("discarded ({condition}) with a payload that is not a batch: {error}"))
 }

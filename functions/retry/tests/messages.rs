@@ -1,4 +1,4 @@
-//! What becomes of each kind of message of the queue `retry`.
+//! The outcome of each kind of message of the queue `retry`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use lambda::batch::{Batch, Source};
 use lambda::metrics::{Emitter, Metric};
+use lambda::runtime::ServeBatch;
 use playback::contract::{Device, Event, Kind};
 use playback::envelope::{Envelope, Stamp, join_delimited};
 use playback::fold::ViewKey;
@@ -31,6 +32,10 @@ fn key(number: u128) -> ViewKey {
 }
 
 fn envelope(number: u128, seqs: &[u16]) -> Vec<u8> {
+    envelope_of(number, seqs, false)
+}
+
+fn envelope_of(number: u128, seqs: &[u16], shadow: bool) -> Vec<u8> {
     let device = Arc::new(Device { id: "d1".to_owned(), kind: "tv".to_owned() });
     let event = |&seq: &u16| Event {
         seq,
@@ -43,8 +48,7 @@ fn envelope(number: u128, seqs: &[u16]) -> Vec<u8> {
         country: None,
     };
     let events = seqs.iter().map(event).collect();
-    let stamp =
-        Stamp { received_at: NOW - 60_000, ingest_region: "us-east-1".to_owned(), trace_id: None, shadow: false };
+    let stamp = Stamp { received_at: NOW - 60_000, ingest_region: "us-east-1".to_owned(), trace_id: None, shadow };
     let (profile_id, title_id) = ("p1".to_owned(), "t1".to_owned());
     Envelope { session_id: session(number), profile_id, title_id, stamp, events }.encode()
 }
@@ -53,7 +57,7 @@ fn failure(detail: &str, at: u64) -> Failure {
     Failure { cause: "store_throttled".to_owned(), detail: detail.to_owned(), at }
 }
 
-/// A letter of a record of the topic that was tried once.
+/// The letter of a record that was tried once.
 fn letter(offset: i64, value: &[u8]) -> Letter {
     Letter {
         source: Source::Kafka { topic: "playback-events".to_owned(), partition: 0, offset },
@@ -66,7 +70,7 @@ fn letter(offset: i64, value: &[u8]) -> Letter {
     }
 }
 
-/// Messages, each received so often.
+/// The SQS event of these messages, each with its receive count.
 fn messages(bodies: &[(u32, String)]) -> Value {
     let record = |(at, (receives, body)): (usize, &(u32, String))| {
         json!({"messageId": format!("m{at}"), "receiptHandle": format!("r{at}"), "body": body,
@@ -90,7 +94,7 @@ fn notification(key: &str) -> String {
     .to_string()
 }
 
-/// What Lambda writes about a batch of the topic that it gave up.
+/// What Lambda writes to S3 when it gives up on a batch of the topic.
 fn failed_batch(values: &[Vec<u8>]) -> Vec<u8> {
     let record = |(offset, value): (usize, &Vec<u8>)| {
         json!({"topic": "playback-events", "partition": 0, "offset": offset, "timestamp": 1, "timestampType": "CREATE_TIME",
@@ -134,7 +138,7 @@ impl Bed {
         bed
     }
 
-    /// The ids of the messages that come again.
+    /// Serves messages. Returns the ids of those that failed.
     fn serve(&mut self, bodies: &[(u32, String)]) -> Vec<String> {
         let lines = Arc::new(std::sync::Mutex::new(String::new()));
         let sink = Arc::clone(&lines);
@@ -143,7 +147,7 @@ impl Bed {
         let metrics = emitter.start(NOW);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let answer = runtime.block_on(self.retry.serve(&metrics, batch, NOW)).unwrap();
-        let outcomes = ["RecordsSettled", "RecordsRetried", "RecordsDead", "RecordsFailed"];
+        let outcomes = ["RecordsSettled", "RecordsRetried", "RecordsDead", "RecordsFailed", "RecordsDropped"];
         let received = metrics.count(Metric::RecordsReceived);
         drop(metrics);
         self.counts = Vec::new();
@@ -173,7 +177,7 @@ impl Bed {
 }
 
 #[test]
-fn letters_of_many_records_fold_together_and_are_done() {
+fn letters_of_many_records_fold_together() {
     let mut bed = Bed::new();
     let one = |at: u16| (1, text(&letter(at.into(), &envelope(u128::from(at % 2), &[at]))));
     assert_eq!(bed.serve(&(0..10).map(one).collect::<Vec<_>>()), [""; 0]);
@@ -188,20 +192,20 @@ fn letters_of_many_records_fold_together_and_are_done() {
 }
 
 #[test]
-fn a_letter_that_cannot_be_applied_waits_longer_each_time_and_stops_no_other() {
+fn failing_letter_waits_longer_each_time_and_stops_no_other() {
     let mut bed = Bed::refusing(1);
     let (refused, good) = (text(&letter(7, &envelope(1, &[0]))), text(&letter(8, &envelope(2, &[0]))));
     assert_eq!(bed.serve(&[(1, refused.clone()), (1, good)]), ["m0"]);
     assert_eq!((bed.seen(2), bed.count("RecordsFailed"), bed.count("RecordsSettled")), (1, 1, 1));
     let pause = |seconds| vec![Pause { receipt_handle: "r0".to_owned(), seconds }];
-    assert_eq!(bed.retry.pauses.take(), pause(2), "of 2 s one half and half of the other");
+    assert_eq!(bed.retry.pauses.take(), pause(2), "half of 2 s, and half of the other half");
     assert_eq!(bed.serve(&[(5, refused)]), ["m0"]);
     assert_eq!(bed.retry.pauses.take(), pause(24));
     assert_eq!((bed.retry.retry.take(), bed.retry.dead_letters.take()), (vec![], vec![]));
 }
 
 #[test]
-fn after_the_last_attempt_a_letter_is_dead_with_its_bytes_and_its_history() {
+fn last_attempt_dead_letters_with_bytes_and_history() {
     let mut bed = Bed::refusing(1);
     let value = envelope(1, &[0, 1]);
     let redrives =
@@ -215,11 +219,11 @@ fn after_the_last_attempt_a_letter_is_dead_with_its_bytes_and_its_history() {
     let dead = DeadLetter { reason: "attempts_exhausted".to_owned(), detail, events: 2, dead_at: NOW, letter };
     assert_eq!(bed.retry.dead_letters.take(), [dead]);
     assert_eq!((bed.count("RecordsDead"), bed.count("EventsDead")), (1, 2));
-    assert_eq!(bed.count("EventsRedriven"), 2, "its earlier death is taken back, so that it is dead once");
+    assert_eq!(bed.count("EventsRedriven"), 2, "its earlier death is taken back: it is dead once");
 }
 
 #[test]
-fn a_redriven_letter_that_is_applied_is_not_dead_any_more() {
+fn redriven_letter_that_is_applied_is_no_longer_dead() {
     let mut bed = Bed::new();
     let death = |events| Redrive { reason: "corrupt_view".to_owned(), attempts: 1, events, dead_at: 1, redriven_at: 2 };
     let one = Letter { redrives: vec![death(1), death(2)], ..letter(7, &envelope(1, &[0, 1])) };
@@ -232,7 +236,7 @@ fn a_redriven_letter_that_is_applied_is_not_dead_any_more() {
 }
 
 #[test]
-fn a_letter_that_no_queue_takes_stays_however_often_it_was_tried() {
+fn letter_that_no_queue_takes_is_never_given_up() {
     let mut bed = Bed::refusing(1);
     bed.retry.dead_letters = Letters::new(true);
     let bodies =
@@ -243,7 +247,7 @@ fn a_letter_that_no_queue_takes_stays_however_often_it_was_tried() {
 }
 
 #[test]
-fn a_letter_that_turns_out_to_be_poison_is_dead_at_once_and_keeps_its_history() {
+fn poison_letter_is_dead_at_once_and_keeps_its_history() {
     let mut bed = Bed::new();
     let redrives =
         vec![Redrive { reason: "not_an_envelope".to_owned(), attempts: 1, events: 1, dead_at: 1, redriven_at: 2 }];
@@ -254,7 +258,18 @@ fn a_letter_that_turns_out_to_be_poison_is_dead_at_once_and_keeps_its_history() 
 }
 
 #[test]
-fn what_is_no_message_of_ours_is_set_aside_as_it_is() {
+fn shadows_are_dropped_and_never_applied() {
+    let mut bed = Bed::refusing(1);
+    let shadow = |number| envelope_of(number, &[0, 1], true);
+    bed.retry.objects.put(object("o"), failed_batch(&[shadow(1), envelope(2, &[0]), shadow(2)]));
+    assert_eq!(bed.serve(&[(1, text(&letter(7, &shadow(1)))), (1, notification("o"))]), [""; 0]);
+    assert_eq!((bed.seen(1), bed.seen(2), bed.retry.objects.objects().len()), (0, 1, 0));
+    assert_eq!((bed.retry.retry.take(), bed.retry.dead_letters.take()), (vec![], vec![]));
+    assert_eq!((bed.count("RecordsDropped"), bed.count("ShadowDropped"), bed.count("EventsApplied")), (3, 6, 1));
+}
+
+#[test]
+fn unreadable_message_is_dead_lettered_unchanged() {
     let mut bed = Bed::new();
     let bad_value = Letter { value_base64: "not base64!".to_owned(), ..letter(7, b"") };
     let bodies = ["garbage".to_owned(), "{}".to_owned(), text(&bad_value)];
@@ -269,7 +284,7 @@ fn what_is_no_message_of_ours_is_set_aside_as_it_is() {
 }
 
 #[test]
-fn the_test_that_s3_sends_and_an_object_that_is_gone_are_done() {
+fn s3_test_event_and_deleted_object_are_done() {
     let mut bed = Bed::new();
     let test = json!({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "failures"}).to_string();
     assert_eq!(bed.serve(&[(1, test), (1, notification("gone"))]), [""; 0]);
@@ -277,12 +292,12 @@ fn the_test_that_s3_sends_and_an_object_that_is_gone_are_done() {
 }
 
 #[test]
-fn a_batch_that_lambda_gave_up_is_applied_and_only_then_its_object_is_deleted() {
+fn object_is_deleted_only_after_its_batch_is_applied() {
     let mut bed = Bed::refusing(1);
     let values = [envelope(1, &[0]), envelope(2, &[0]), b"garbage".to_vec(), envelope(2, &[1])];
     bed.retry.objects.put(object("a b"), failed_batch(&values));
     bed.retry.retry = Letters::new(true);
-    assert_eq!(bed.serve(&[(1, notification("a+b"))]), ["m0"], "one of its records is on no queue");
+    assert_eq!(bed.serve(&[(1, notification("a+b"))]), ["m0"], "no queue took one of its records");
     assert_eq!((bed.seen(2), bed.retry.objects.objects().len()), (2, 1));
     assert_eq!(bed.retry.dead_letters.take().len(), 1);
 
@@ -297,7 +312,7 @@ fn a_batch_that_lambda_gave_up_is_applied_and_only_then_its_object_is_deleted() 
 }
 
 #[test]
-fn a_batch_of_which_most_fails_waits_as_a_whole_as_long_as_the_store_is_away() {
+fn mostly_failing_batch_waits_while_the_store_is_down() {
     let mut bed = Bed::refusing(1);
     let mut values: Vec<_> = (0..11).map(|seq| envelope(1, &[seq])).collect();
     values.extend([envelope(2, &[0]), b"garbage".to_vec()]);
@@ -313,7 +328,7 @@ fn a_batch_of_which_most_fails_waits_as_a_whole_as_long_as_the_store_is_away() {
 }
 
 #[test]
-fn a_batch_that_is_mostly_poison_waits_until_the_last_attempt_and_is_dead_then() {
+fn mostly_poison_batch_is_dead_on_the_last_attempt() {
     let mut bed = Bed::refusing(1);
     let mut values: Vec<_> = (0..11).map(|at| format!("garbage {at}").into_bytes()).collect();
     values.extend([envelope(1, &[0]), envelope(2, &[0])]);
@@ -329,16 +344,16 @@ fn a_batch_that_is_mostly_poison_waits_until_the_last_attempt_and_is_dead_then()
 }
 
 #[test]
-fn an_object_that_cannot_be_had_waits_and_one_that_cannot_be_read_is_set_aside_and_stays() {
+fn unavailable_object_is_retried_and_unreadable_one_is_dead() {
     let mut bed = Bed::new();
-    bed.retry.objects = MemoryBucket::failing(|object| object.key == "away");
-    bed.retry.objects.put(object("away"), failed_batch(&[envelope(1, &[0])]));
+    bed.retry.objects = MemoryBucket::failing(|object| object.key == "unavailable");
+    bed.retry.objects.put(object("unavailable"), failed_batch(&[envelope(1, &[0])]));
     bed.retry.objects.put(object("no-json"), &b"\xff"[..]);
     bed.retry.objects.put(object("no-payload"), &br#"{"requestContext":{"condition":"RecordAgeExceeded"}}"#[..]);
     bed.retry.objects.put(object("no-batch"), &br#"{"requestContext":{"condition":"x"},"payload":"{}"}"#[..]);
     bed.retry.objects.put(object("too-large"), vec![b' '; MAX_OBJECT_BYTES + 1]);
     let unreadable = ["no-json", "no-payload", "no-batch", "too-large"];
-    let bodies: Vec<_> = ["away"].iter().chain(&unreadable).map(|key| (1, notification(key))).collect();
+    let bodies: Vec<_> = ["unavailable"].iter().chain(&unreadable).map(|key| (1, notification(key))).collect();
     assert_eq!(bed.serve(&bodies), ["m0"]);
     let dead = bed.retry.dead_letters.take();
     for (letter, key) in dead.iter().zip(unreadable) {
@@ -348,15 +363,15 @@ fn an_object_that_cannot_be_had_waits_and_one_that_cannot_be_read_is_set_aside_a
     }
     assert_eq!((dead.len(), bed.retry.objects.objects().len()), (4, 5));
 
-    assert_eq!(bed.serve(&[(MAX_ATTEMPTS, notification("away"))]), [""; 0]);
+    assert_eq!(bed.serve(&[(MAX_ATTEMPTS, notification("unavailable"))]), [""; 0]);
     let dead = bed.retry.dead_letters.take().remove(0);
     assert_eq!((dead.reason.as_str(), dead.letter.attempts), ("attempts_exhausted", MAX_ATTEMPTS));
     assert_eq!(dead.letter.last_error.unwrap().cause, "object_unavailable");
-    assert_eq!(bed.retry.objects.objects().len(), 5, "its bytes are still there to be redriven");
+    assert_eq!(bed.retry.objects.objects().len(), 5, "its bytes can still be redriven");
 }
 
 #[test]
-fn a_message_that_is_redriven_is_what_it_was_before_it_was_set_aside() {
+fn redriven_message_is_read_as_what_it_was() {
     let mut bed = Bed::refusing(1);
     bed.retry.objects.put(object("o"), failed_batch(&[envelope(3, &[0])]));
     let of_queue = |body: String| Letter {
@@ -379,7 +394,7 @@ fn a_message_that_is_redriven_is_what_it_was_before_it_was_set_aside() {
     assert_eq!((bed.seen(2), bed.seen(3), bed.retry.objects.objects().len()), (1, 1, 0));
     let parked = bed.retry.retry.take();
     assert_eq!((parked.len(), BASE64_STANDARD.decode(&parked[0].value_base64).unwrap()), (1, envelope(1, &[0])));
-    assert_eq!(parked[0].redrives.len(), 1, "its history goes on with it");
+    assert_eq!(parked[0].redrives.len(), 1, "it keeps its history");
     let dead = bed.retry.dead_letters.take();
     let dead: Vec<_> = dead.iter().map(|dead| BASE64_STANDARD.decode(&dead.letter.value_base64).unwrap()).collect();
     assert_eq!(dead, [b"garbage".to_vec(), b"neither".to_vec()]);

@@ -1,82 +1,102 @@
-//! Counting: what a batch's outcomes add to the metrics and to the books.
+//! Counting: what the outcomes of units add to the metrics and to the books.
 
-use crate::apply::Unbalanced;
+use crate::slots::Unbalanced;
 use crate::unit::Unit;
 use lambda::metrics::{Metric, Metrics};
 use playback::outcome::Outcome;
 use store::Usage;
 
-/// Counts the outcomes of a batch, one a unit. Events go into the books of the minute in which they were accepted, so that the books of a
-/// minute close however late an event is applied; events of which that cannot be told, and all work of ours, count now.
+/// Which books a unit is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Books {
+    /// Those of the minute in which its events were accepted: a minute's books close however late
+    /// an event is applied. If that minute is unknown, they are in those of now.
+    Live,
+    /// None: another system accepted its events.
+    Shadow,
+}
+
+impl Books {
+    /// Counts the outcome of one unit.
+    pub fn count(self, metrics: &Metrics, unit: &Unit, outcome: &Outcome) {
+        metrics.add(Metric::RecordsReceived, 1);
+        let record = match outcome {
+            Outcome::Applied(_) => Metric::RecordsSettled,
+            Outcome::Forwarded { .. } => Metric::RecordsForwarded,
+            Outcome::Retry { cause, .. } => Metric::RecordsRetried(cause.as_str()),
+            Outcome::DeadLetter { reason, .. } => Metric::RecordsDead(reason.as_str()),
+            Outcome::Drop { .. } => Metric::RecordsDropped,
+            Outcome::Redeliver(cause) => Metric::RecordsFailed(cause.as_str()),
+        };
+        metrics.add(record, 1);
+        match self {
+            Self::Live => count_live(metrics, unit, outcome),
+            Self::Shadow => count_shadow(metrics, outcome),
+        }
+    }
+
+    /// Counts the events of a unit that may be on a queue without being accepted there.
+    pub fn count_unclaimed(self, metrics: &Metrics, unit: &Unit) {
+        if self == Self::Live {
+            book(metrics, unit, Metric::EventsUnclaimed, unit.events);
+        }
+    }
+}
+
+/// Counts the outcomes of units, one each.
 ///
 /// # Errors
-/// [`Unbalanced`] when some unit has no outcome.
-pub fn count(metrics: &Metrics, units: &[Unit], outcomes: &[Outcome], usage: Usage) -> Result<(), Unbalanced> {
-    metrics.add(Metric::RecordsReceived, units.len() as u64);
-    if units.len() != outcomes.len() {
-        return Err(Unbalanced { received: units.len(), settled: outcomes.len() });
-    }
-    for (unit, outcome) in units.iter().zip(outcomes) {
-        if unit.shadow {
-            count_shadow(metrics, outcome);
-            continue;
-        }
-        let book = |metric, n| match unit.received_at {
-            Some(received_at) => metrics.add_at(received_at, metric, n),
-            None => metrics.add(metric, n),
-        };
-        if matches!(outcome, Outcome::Settled(_) | Outcome::Dead { .. }) {
-            book(Metric::EventsRedriven, unit.history.redrives.last().map_or(0, |death| death.events));
-        }
-        if unit.arrived && outcome.is_durable() {
-            book(Metric::EventsArrived, unit.events);
-        }
-        match outcome {
-            Outcome::Settled(counts) => {
-                metrics.add(Metric::RecordsSettled, 1);
-                book(Metric::EventsApplied, counts.applied);
-                book(Metric::EventsDuplicate, counts.duplicate);
-            }
-            Outcome::Forwarded { events } => {
-                metrics.add(Metric::RecordsForwarded, 1);
-                book(Metric::EventsForwarded, *events);
-            }
-            Outcome::Retried { cause, events } => {
-                metrics.add(Metric::RecordsRetried(cause.as_str()), 1);
-                book(Metric::EventsRetried, *events);
-            }
-            Outcome::Dead { reason, events } => {
-                metrics.add(Metric::RecordsDead(reason.as_str()), 1);
-                book(Metric::EventsDead(reason.as_str()), *events);
-            }
-            Outcome::Dropped { .. } => metrics.add(Metric::RecordsDropped, 1),
-            Outcome::Failed(cause) => metrics.add(Metric::RecordsFailed(cause.as_str()), 1),
-        }
-    }
+/// [`Unbalanced`] when there are more or fewer of them.
+pub fn count(metrics: &Metrics, books: Books, units: &[Unit], outcomes: &[Outcome]) -> Result<(), Unbalanced> {
+    Unbalanced::check(units.len(), outcomes.len())?;
+    units.iter().zip(outcomes).for_each(|(unit, outcome)| books.count(metrics, unit, outcome));
+    Ok(())
+}
+
+/// Counts what applying asked of the store.
+pub fn count_usage(metrics: &Metrics, usage: Usage) {
     metrics.add(Metric::ViewReads, usage.reads);
     metrics.add(Metric::ViewWrites, usage.writes);
     metrics.add(Metric::LostRaces, usage.lost_races);
     metrics.add(Metric::Throttles, usage.throttles);
     metrics.add(Metric::HolesOpened, usage.holes.opened);
     metrics.add(Metric::HolesClosed, usage.holes.closed);
-    Ok(())
 }
 
-/// Shadows are in no books: another system accepted their events.
+fn book(metrics: &Metrics, unit: &Unit, metric: Metric, events: u64) {
+    match unit.received_at {
+        Some(received_at) => metrics.add_at(received_at, metric, events),
+        None => metrics.add(metric, events),
+    }
+}
+
+fn count_live(metrics: &Metrics, unit: &Unit, outcome: &Outcome) {
+    let book = |metric, events| book(metrics, unit, metric, events);
+    if matches!(outcome, Outcome::Applied(_) | Outcome::DeadLetter { .. }) {
+        book(Metric::EventsRedriven, unit.history.redrives.last().map_or(0, |death| death.events));
+    }
+    if unit.arrived && outcome.is_durable() {
+        book(Metric::EventsArrived, unit.events);
+    }
+    match outcome {
+        Outcome::Applied(counts) => {
+            book(Metric::EventsApplied, counts.applied);
+            book(Metric::EventsDuplicate, counts.duplicate);
+        }
+        Outcome::Forwarded { events } => book(Metric::EventsForwarded, *events),
+        Outcome::Retry { events, .. } => book(Metric::EventsRetried, *events),
+        Outcome::DeadLetter { reason, events } => book(Metric::EventsDead(reason.as_str()), *events),
+        Outcome::Drop { .. } | Outcome::Redeliver(_) => {}
+    }
+}
+
 fn count_shadow(metrics: &Metrics, outcome: &Outcome) {
     match outcome {
-        Outcome::Settled(counts) => {
-            metrics.add(Metric::RecordsSettled, 1);
+        Outcome::Applied(counts) => {
             metrics.add(Metric::ShadowApplied, counts.applied);
             metrics.add(Metric::ShadowDuplicate, counts.duplicate);
         }
-        Outcome::Forwarded { .. } => metrics.add(Metric::RecordsForwarded, 1),
-        Outcome::Dropped { events } => {
-            metrics.add(Metric::RecordsDropped, 1);
-            metrics.add(Metric::ShadowDropped, *events);
-        }
-        Outcome::Retried { cause, .. } => metrics.add(Metric::RecordsRetried(cause.as_str()), 1),
-        Outcome::Dead { reason, .. } => metrics.add(Metric::RecordsDead(reason.as_str()), 1),
-        Outcome::Failed(cause) => metrics.add(Metric::RecordsFailed(cause.as_str()), 1),
+        Outcome::Drop { events } => metrics.add(Metric::ShadowDropped, *events),
+        _ => {}
     }
 }

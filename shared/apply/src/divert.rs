@@ -1,132 +1,147 @@
-//! Diverting: what could not be applied goes to the queue `retry` or to `dead-letter`, within a bound.
+//! Diverting: a unit that cannot be applied goes to the queue `retry` or to `dead-letter`, within a
+//! bound.
 
-use crate::apply::Verdict;
+use crate::apply::Applied;
 use crate::letter::{DeadLetter, Letter};
 use crate::letter_queue::LetterQueue;
+use crate::slots::{Slots, Unbalanced};
 use crate::unit::{Unapplied, Unit};
 use playback::outcome::{Cause, Counts, Outcome, Reason};
 
-/// So many units are always diverted, whatever part of their batch they are: few make no flood.
+/// So many units are always diverted, however small their batch: a few are no flood.
 const ALWAYS_DIVERTED: usize = 10;
 
-/// Whether so many failures in a batch are a fault of ours or of what we depend on, rather than of single records: then nothing is diverted.
+/// Whether so many failures in a batch are our fault, or that of something we depend on, rather
+/// than of single records. Then nothing is diverted.
 pub fn is_flood(failed: usize, of: usize) -> bool {
     failed > ALWAYS_DIVERTED && failed * 2 > of
 }
 
-/// What is to be done about a unit.
+/// What to do with a unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// Nothing: its events are in their view.
-    Settled(Counts),
-    /// To `retry`.
-    Park(Cause, Letter),
-    /// To `dead-letter`.
-    Bury(Reason, DeadLetter),
-    /// It is forgotten.
-    Drop,
-    /// It stays where it is, to be delivered again.
-    Leave(Cause),
+    Applied(Counts),
+    /// Send it to `retry`.
+    Retry(Cause, Letter),
+    /// Send it to `dead-letter`.
+    DeadLetter(Reason, DeadLetter),
+    /// Leave it at its source, which delivers it again.
+    Redeliver(Cause),
 }
 
-/// Decides about the units of one batch. Poison is buried; what is worth another try is parked, or on the `last` attempt buried.
+/// Decides about the units of one batch. Poison is dead-lettered. Anything worth another try is
+/// retried, or on the `last` attempt dead-lettered.
 ///
-/// When most of a batch fails, and more than a few, the fault is the store's or ours: then what is worth another try waits where it is
-/// and lag grows, rather than that a whole topic ends on `retry`. Poison waits only if it is itself most of the batch: of a batch that
-/// waits just what failed is delivered again, so that a little poison among it would become most of it. The last attempt
-/// ends the waiting of poison, but not of the rest while the store is what fails: an outage makes no flood of dead letters
+/// When most of a batch fails, and more than a few, the fault is the store's or ours. Then units
+/// worth another try are redelivered and lag grows; a whole topic must not end on `retry`. Poison
+/// is redelivered only if it is itself most of the batch: only the failed units come again, so a
+/// little poison would soon be most of what is left. The last attempt ends the waiting of poison,
+/// but not of the others while the store fails: an outage never makes a flood of dead letters,
 /// however long it lasts.
-pub fn decide(units: &[Unit], verdicts: Vec<Verdict>, last: bool, now: u64) -> Vec<Decision> {
-    let transient = verdicts.iter().filter(|verdict| matches!(verdict, Err(Unapplied::Transient { .. }))).count();
-    let poison = verdicts.iter().filter(|verdict| matches!(verdict, Err(Unapplied::Poison { .. }))).count();
-    let live = units.iter().filter(|unit| !unit.shadow).count();
-    let transient_waits = is_flood(if last { transient } else { transient + poison }, live);
-    let poison_waits = !last && is_flood(poison, live);
+pub fn decide(units: &[Unit], applied: Vec<Applied>, last: bool, now: u64) -> Vec<Decision> {
+    let transient = applied.iter().filter(|applied| matches!(applied, Err(Unapplied::Transient { .. }))).count();
+    let poison = applied.iter().filter(|applied| matches!(applied, Err(Unapplied::Poison { .. }))).count();
+    let transient_waits = is_flood(if last { transient } else { transient + poison }, units.len());
+    let poison_waits = !last && is_flood(poison, units.len());
     if transient_waits || poison_waits {
-        tracing::error!(transient, poison, of = units.len(), "most of a batch cannot be applied: that is not diverted");
+        tracing::error!(transient, poison, of = units.len(), "most of a batch cannot be applied: it is not diverted");
     }
-    let one = |(unit, verdict): (&Unit, Verdict)| match verdict {
-        Ok(counts) => Decision::Settled(counts),
-        Err(_) if unit.shadow => Decision::Drop,
-        Err(Unapplied::Unshadowed) => Decision::Drop,
-        Err(Unapplied::Transient { cause, .. }) if transient_waits => Decision::Leave(cause),
-        Err(Unapplied::Poison { .. }) if poison_waits => Decision::Leave(Cause::HeldBack),
-        Err(Unapplied::Poison { reason, detail }) => Decision::Bury(reason, unit.dead(reason, detail, now)),
-        Err(Unapplied::Transient { cause, detail }) if last => {
-            Decision::Bury(Reason::AttemptsExhausted, unit.exhausted(cause, detail, now))
+    let one = |(unit, applied): (&Unit, Applied)| match applied {
+        Ok(counts) => Decision::Applied(counts),
+        Err(Unapplied::Transient { cause, .. }) if transient_waits => Decision::Redeliver(cause),
+        Err(Unapplied::Poison { .. }) if poison_waits => Decision::Redeliver(Cause::HeldBack),
+        Err(Unapplied::Poison { reason, detail }) => {
+            Decision::DeadLetter(reason, unit.dead_letter(reason, detail, now))
         }
-        Err(Unapplied::Transient { cause, detail }) => Decision::Park(cause, unit.parked(cause, detail, now)),
+        Err(Unapplied::Transient { cause, detail }) if last => {
+            Decision::DeadLetter(Reason::AttemptsExhausted, unit.exhausted(cause, detail, now))
+        }
+        Err(Unapplied::Transient { cause, detail }) => Decision::Retry(cause, unit.retry_letter(cause, detail, now)),
     };
-    units.iter().zip(verdicts).map(one).collect()
+    units.iter().zip(applied).map(one).collect()
 }
 
-/// Carries decisions out, one outcome each, in order. What a queue did not take is neither retried nor dead: it failed.
-pub async fn carry_out<R, D>(retry: &R, dead_letters: &D, units: &[Unit], decisions: Vec<Decision>) -> Vec<Outcome>
+/// Carries decisions out: one outcome per unit, in order.
+///
+/// # Errors
+/// [`Unbalanced`] when some unit has no decision.
+pub async fn carry_out<R, D>(
+    retry: &R,
+    dead_letters: &D,
+    units: &[Unit],
+    decisions: Vec<Decision>,
+) -> Result<Vec<Outcome>, Unbalanced>
 where
     R: LetterQueue<Letter>,
     D: LetterQueue<DeadLetter>,
 {
-    let mut outcomes = Vec::with_capacity(decisions.len());
-    let (mut parked, mut buried) = (Split::default(), Split::default());
+    Unbalanced::check(units.len(), decisions.len())?;
+    let mut outcomes = Slots::new(units.len());
+    let (mut to_retry, mut dead) = (Vec::new(), Vec::new());
     for (at, (unit, decision)) in units.iter().zip(decisions).enumerate() {
-        outcomes.push(match decision {
-            Decision::Settled(counts) => Outcome::Settled(counts),
-            Decision::Drop => Outcome::Dropped { events: unit.events },
-            Decision::Leave(cause) => Outcome::Failed(cause),
-            // Failed, until the queue says that it has it.
-            Decision::Park(cause, letter) => {
-                parked.push(letter, at, Outcome::Retried { cause, events: unit.events });
-                Outcome::Failed(Cause::RetryUnavailable)
+        let events = unit.events;
+        match decision {
+            Decision::Applied(counts) => outcomes.fill(at, Outcome::Applied(counts)),
+            Decision::Redeliver(cause) => outcomes.fill(at, Outcome::Redeliver(cause)),
+            Decision::Retry(cause, letter) => {
+                to_retry.push(Diverted { at, unit, letter, outcome: Outcome::Retry { cause, events } });
             }
-            Decision::Bury(reason, letter) => {
-                buried.push(letter, at, Outcome::Dead { reason, events: unit.events });
-                Outcome::Failed(Cause::DeadLetterUnavailable)
-            }
-        });
-    }
-    parked.send(retry, "retry", units, &mut outcomes).await;
-    buried.send(dead_letters, "dead-letter", units, &mut outcomes).await;
-    outcomes
-}
-
-/// Letters for one queue, and the outcome of each once the queue has it.
-struct Split<L> {
-    letters: Vec<L>,
-    then: Vec<(usize, Outcome)>,
-}
-
-impl<L> Default for Split<L> {
-    fn default() -> Self {
-        Self { letters: Vec::new(), then: Vec::new() }
-    }
-}
-
-impl<L> Split<L> {
-    fn push(&mut self, letter: L, at: usize, outcome: Outcome) {
-        self.letters.push(letter);
-        self.then.push((at, outcome));
-    }
-
-    async fn send<Q: LetterQueue<L>>(self, queue: &Q, name: &'static str, units: &[Unit], outcomes: &mut [Outcome]) {
-        if self.letters.is_empty() {
-            return;
-        }
-        let results = queue.put(self.letters).await;
-        for ((at, outcome), result) in self.then.into_iter().zip(results) {
-            let source = units.get(at).map(|unit| &unit.source);
-            match (result, outcome) {
-                (Ok(()), Outcome::Dead { reason, .. }) => {
-                    tracing::error!(?source, reason = reason.as_str(), "dead-lettered a record");
-                }
-                (Ok(()), _) => tracing::debug!(?source, "parked a record"),
-                (Err(error), _) => {
-                    tracing::error!(?source, queue = name, %error, "a queue did not take a record; it comes again");
-                    continue;
-                }
-            }
-            if let Some(slot) = outcomes.get_mut(at) {
-                *slot = outcome;
+            Decision::DeadLetter(reason, letter) => {
+                dead.push(Diverted { at, unit, letter, outcome: Outcome::DeadLetter { reason, events } });
             }
         }
+    }
+    divert(retry, to_retry, &mut outcomes).await;
+    divert(dead_letters, dead, &mut outcomes).await;
+    outcomes.finish()
+}
+
+/// A letter to send.
+#[derive(Debug)]
+pub struct Diverted<'a, L> {
+    /// The slot of its outcome.
+    pub at: usize,
+    /// Its unit.
+    pub unit: &'a Unit,
+    /// The letter.
+    pub letter: L,
+    /// The unit's outcome once the queue has the letter.
+    pub outcome: Outcome,
+}
+
+/// Sends letters. A unit whose letter the queue refused, or did not answer for, is redelivered.
+pub async fn divert<L, Q: LetterQueue<L>>(queue: &Q, diverted: Vec<Diverted<'_, L>>, outcomes: &mut Slots<Outcome>) {
+    if diverted.is_empty() {
+        return;
+    }
+    let (letters, then): (Vec<L>, Vec<_>) =
+        diverted.into_iter().map(|one| (one.letter, (one.at, &one.unit.source, one.outcome))).unzip();
+    let mut results = queue.put(letters).await.into_iter();
+    for (at, source, outcome) in then {
+        let refused = match results.next() {
+            Some(Ok(())) => None,
+            Some(Err(error)) => Some(error.to_string()),
+            None => Some("no answer".to_owned()),
+        };
+        let outcome = match (refused, outcome) {
+            (None, Outcome::DeadLetter { reason, .. }) => {
+                tracing::error!(?source, reason = reason.as_str(), "dead-lettered a record");
+                outcome
+            }
+            (None, _) => {
+                tracing::debug!(?source, "sent a record to retry");
+                outcome
+            }
+            (Some(error), _) => {
+                let (queue, cause) = match outcome {
+                    Outcome::DeadLetter { .. } => ("dead-letter", Cause::DeadLetterUnavailable),
+                    _ => ("retry", Cause::RetryUnavailable),
+                };
+                tracing::error!(?source, queue, error, "a queue did not take a record: it is redelivered");
+                Outcome::Redeliver(cause)
+            }
+        };
+        outcomes.fill(at, outcome);
     }
 }

@@ -1,5 +1,5 @@
-//! Letters: a record set aside with its original bytes, where it came from and what happened to it, on the queue `retry`
-//! to be applied again, or on `dead-letter` for a person to look at.
+//! Letters: a record with its original bytes, where it came from and what happened to it, on the
+//! queue `retry` to be applied again, or on `dead-letter` for an operator to look at.
 
 use lambda::batch::Source;
 use serde::{Deserialize, Serialize};
@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 /// The message on the queue `retry`, as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Letter {
-    /// Where the record came from first.
+    /// Where the record first came from.
     pub source: Source,
     /// The record's key, if it had one.
     pub key_base64: Option<String>,
     /// The record's original bytes.
     pub value_base64: String,
-    /// How often it could not be applied since it was last redriven.
+    /// Failed attempts since it was last redriven.
     #[serde(default)]
     pub attempts: u32,
-    /// The first time that it could not be applied, and why; redriving does not forget it.
+    /// The first failure. Redriving does not clear it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_error: Option<Failure>,
-    /// The last time.
+    /// The last failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<Failure>,
     /// Its earlier deaths, oldest first.
@@ -27,10 +27,10 @@ pub struct Letter {
     pub redrives: Vec<Redrive>,
 }
 
-/// One failure to apply a record.
+/// One failed attempt to apply a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// The class, a [`playback::outcome::Cause`].
+    /// Its class, a [`playback::outcome::Cause`].
     pub cause: String,
     /// What exactly went wrong.
     pub detail: String,
@@ -38,17 +38,17 @@ pub struct Failure {
     pub at: u64,
 }
 
-/// One death that was not the last.
+/// An earlier death.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Redrive {
-    /// Why it had been dead.
+    /// Why it was dead.
     pub reason: String,
-    /// How often it had been tried by then.
+    /// Failed attempts by then.
     pub attempts: u32,
-    /// Events that were booked as dead then, which its next end takes back.
+    /// Events booked as dead then; its next outcome takes them back.
     #[serde(default)]
     pub events: u64,
-    /// When it had died, Unix milliseconds.
+    /// When it was dead-lettered, Unix milliseconds.
     pub dead_at: u64,
     /// When it was redriven, Unix milliseconds.
     pub redriven_at: u64,
@@ -57,14 +57,14 @@ pub struct Redrive {
 /// The message on the queue `dead-letter`, as JSON: a letter, and why it is dead.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetter {
-    /// The class of the fault, a [`playback::outcome::Reason`].
+    /// Its class, a [`playback::outcome::Reason`].
     pub reason: String,
     /// What exactly is wrong.
     pub detail: String,
-    /// Events in it, as far as they can be told: so many are booked as dead.
+    /// Events in it, as far as they can be counted: so many are booked as dead.
     #[serde(default)]
     pub events: u64,
-    /// When it was set aside, Unix milliseconds.
+    /// When it was dead-lettered, Unix milliseconds.
     pub dead_at: u64,
     /// The record and its history.
     #[serde(flatten)]

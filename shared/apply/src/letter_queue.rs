@@ -10,17 +10,27 @@ pub trait LetterQueue<L>: Send + Sync {
     /// Why a letter was not taken.
     type Error: fmt::Display + Send;
 
-    /// Puts letters, one result each, in order; a letter counts as put only when it is durable.
+    /// Puts letters: one result each, in order. A letter counts as put only when it is durable.
     fn put(&self, letters: Vec<L>) -> impl Future<Output = Vec<Result<(), Self::Error>>> + Send;
+}
+
+impl<L: Send, Q: LetterQueue<L>> LetterQueue<L> for &Q {
+    type Error = Q::Error;
+
+    async fn put(&self, letters: Vec<L>) -> Vec<Result<(), Q::Error>> {
+        (**self).put(letters).await
+    }
 }
 
 impl<L: Serialize + Send> LetterQueue<L> for Queue {
     type Error = SendError;
 
-    /// A letter that is too large for SQS (a record of nearly a megabyte, which is none of ours) is not taken: its
-    /// record fails until Lambda gives up on it and sends it to the on-failure destination, whole.
+    /// A letter that is too large for SQS is refused. Its record is nearly a megabyte, so we did
+    /// not write it. It is redelivered until Lambda gives up and sends it to the on-failure
+    /// destination, whole.
     async fn put(&self, letters: Vec<L>) -> Vec<Result<(), SendError>> {
-        // Strings and numbers only: serialising cannot fail, and an empty body would be refused by the queue.
+        // Strings and numbers only: serialising cannot fail, and an empty body would be refused by
+        // the queue.
         let bodies = letters.iter().map(|letter| serde_json::to_string(letter).unwrap_or_default()).collect();
         drop(letters);
         self.send_all(bodies).await

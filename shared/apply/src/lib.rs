@@ -1,10 +1,14 @@
-//! Applies records to views, and parks those that cannot be applied: what `process` and `retry` share.
+//! Applies records to views, and diverts those that cannot be applied: what `process`, `retry` and
+//! `forward` share.
 //!
-//! A batch goes through five steps: unpack (records → units, each an envelope or poison), apply (fold to one delta a session, and
-//! settle it), decide (what to do about what could not be applied), carry out (to the queues), count. Every unit ends in exactly
-//! one outcome. Whether a batch is done, and how it comes again if not, is the caller's to say.
+//! A batch goes through six steps: unpack (records → units, each an envelope or poison), fork (live
+//! units and shadows part), apply (fold to one delta per session, and settle it), decide (what to
+//! do with each unit), carry out (send to the queues), count. Every unit ends in exactly one
+//! outcome ([`Slots`] sees to it). The caller says whether a batch is done, and how it comes again
+//! if not.
 //!
-//! **Invariant:** a record is called done only when its events are in their views, or its bytes are on a queue.
+//! **Invariant:** a record is called done only when its events are in their views, or its bytes are
+//! on a queue.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
@@ -13,12 +17,14 @@ mod count;
 mod divert;
 mod letter;
 mod letter_queue;
+mod slots;
 pub mod testing;
 mod unit;
 
-pub use apply::{Unbalanced, Verdict, apply};
-pub use count::count;
-pub use divert::{Decision, carry_out, decide, is_flood};
+pub use apply::{Applied, apply};
+pub use count::{Books, count, count_usage};
+pub use divert::{Decision, Diverted, carry_out, decide, divert, is_flood};
 pub use letter::{DeadLetter, Failure, Letter, Redrive};
 pub use letter_queue::LetterQueue;
-pub use unit::{Content, History, Unapplied, Unit, unpack, unpack_message};
+pub use slots::{Slots, Unbalanced};
+pub use unit::{Decoded, Fork, History, Unapplied, Unit, unpack, unpack_message};

@@ -1,12 +1,12 @@
-//! A queue of letters in memory, for tests of what is parked and buried. No function may be wired to it.
+//! A queue of letters in memory, for tests of diverting. No function may be wired to it.
 
 use crate::letter_queue::LetterQueue;
 use std::sync::{Mutex, PoisonError};
 
-/// Decides whether a letter is refused; asked once for each.
+/// Decides whether to refuse a letter; asked once for each.
 pub type Refuse<L> = Box<dyn FnMut(&L) -> bool + Send>;
 
-/// A queue that keeps what it took, and refuses what it is told to.
+/// A queue that keeps the letters it took, and refuses those it is told to.
 pub struct Letters<L> {
     taken: Mutex<Vec<L>>,
     refuse: Mutex<Refuse<L>>,
@@ -19,7 +19,7 @@ impl<L> Default for Letters<L> {
 }
 
 impl<L> Letters<L> {
-    /// An empty queue; one that is `down` takes nothing.
+    /// An empty queue; it refuses everything if it is `down`.
     pub fn new(down: bool) -> Self {
         Self::refusing(move |_| down)
     }
@@ -29,7 +29,7 @@ impl<L> Letters<L> {
         Self { taken: Mutex::new(Vec::new()), refuse: Mutex::new(Box::new(refuse)) }
     }
 
-    /// Takes out everything that it took so far, in order.
+    /// Removes and returns everything that it took so far, in order.
     pub fn take(&self) -> Vec<L> {
         std::mem::take(&mut *self.taken.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -43,7 +43,7 @@ impl<L> Letters<L> {
 impl<L: Send> LetterQueue<L> for Letters<L> {
     type Error = &'static str;
 
-    /// Gives way to other tasks between any two letters, so that a crash can come there.
+    /// Gives way to other tasks between any two letters, so a crash can happen there.
     async fn put(&self, letters: Vec<L>) -> Vec<Result<(), Self::Error>> {
         let mut results = Vec::with_capacity(letters.len());
         for letter in letters {

@@ -1,4 +1,4 @@
-//! Units: what has one outcome each, made of the records of a trigger.
+//! Units: each has one outcome. They are made of the records of a trigger.
 
 use crate::letter::{DeadLetter, Failure, Letter, Redrive};
 use base64::Engine;
@@ -8,35 +8,34 @@ use lambda::batch::{Batch, Record, Source};
 use playback::envelope::{Envelope, Poison, split_delimited};
 use playback::outcome::{Cause, Reason};
 
-/// What has one outcome: a record of Kafka or Kinesis, or one of the envelopes in an SQS message.
+/// A record of Kafka or Kinesis, or one of the envelopes in an SQS message.
 #[derive(Debug, Clone)]
 pub struct Unit {
-    /// Where it came from first.
+    /// Where it first came from.
     pub source: Source,
     /// The record's key, if it had one.
     pub key: Option<Bytes>,
     /// The original bytes.
     pub bytes: Bytes,
-    /// Events in it, as far as they can be told.
+    /// Events in it, as far as they can be counted.
     pub events: u64,
-    /// When ingest received it, Unix milliseconds, if that can be told: the minute in which it was accepted.
+    /// When `ingest` received it, Unix milliseconds, if known: the minute in which it was accepted.
     pub received_at: Option<u64>,
-    /// Whether it came with a message of the queue `inbound` just now: some region's `forward` sent it.
+    /// Whether it came just now with a message of the queue `inbound`: some region's `forward` sent
+    /// it.
     pub arrived: bool,
-    /// Whether it is a shadow of what another system has: it is in no books.
-    pub shadow: bool,
     /// What happened to it before.
     pub history: History,
 }
 
-/// What happened to a unit before it was tried this time.
+/// What happened to a unit before this attempt.
 #[derive(Debug, Clone, Default)]
 pub struct History {
-    /// Times that it was tried and could not be applied since it was last redriven.
+    /// Failed attempts since it was last redriven.
     pub attempts: u32,
-    /// The first of them.
+    /// The first failure.
     pub first_error: Option<Failure>,
-    /// The last of them.
+    /// The last failure.
     pub last_error: Option<Failure>,
     /// Its earlier deaths, oldest first.
     pub redrives: Vec<Redrive>,
@@ -45,7 +44,7 @@ pub struct History {
 /// Why a unit is not in its view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unapplied {
-    /// It never will be.
+    /// It can never be applied.
     Poison {
         /// The class of the fault.
         reason: Reason,
@@ -59,53 +58,50 @@ pub enum Unapplied {
         /// What exactly went wrong.
         detail: String,
     },
-    /// It is a shadow, and there is nowhere to fold it now.
-    Unshadowed,
 }
 
-/// What a unit holds.
-pub type Content = Result<Envelope, Unapplied>;
+/// What a unit's bytes hold.
+pub type Decoded = Result<Envelope, Unapplied>;
 
 impl Unit {
+    /// A unit of these bytes.
+    pub fn new(source: Source, key: Option<Bytes>, bytes: Bytes, events: u64, received_at: Option<u64>) -> Self {
+        Self { source, key, bytes, events, received_at, arrived: false, history: History::default() }
+    }
+
     /// A unit of these bytes, and what they hold.
-    pub fn decode(source: Source, key: Option<Bytes>, bytes: Bytes) -> (Self, Content) {
-        let content = Envelope::decode(&bytes);
-        Self::new(source, key, bytes, content)
+    pub fn decode(source: Source, key: Option<Bytes>, bytes: Bytes) -> (Self, Decoded) {
+        let decoded = Envelope::decode(&bytes);
+        Self::decoded(source, key, bytes, decoded)
     }
 
-    /// A unit of bytes that cannot be applied.
-    pub fn unapplied(source: Source, key: Option<Bytes>, bytes: Bytes, why: Unapplied) -> (Self, Content) {
-        let history = History::default();
-        let unit = Self { source, key, bytes, events: 0, received_at: None, arrived: false, shadow: false, history };
-        (unit, Err(why))
-    }
-
-    fn new(source: Source, key: Option<Bytes>, bytes: Bytes, content: Result<Envelope, Poison>) -> (Self, Content) {
-        let (events, received_at) = match &content {
+    fn decoded(source: Source, key: Option<Bytes>, bytes: Bytes, decoded: Result<Envelope, Poison>) -> (Self, Decoded) {
+        let (events, received_at) = match &decoded {
             Ok(envelope) => (envelope.events.len() as u64, Some(envelope.stamp.received_at)),
             Err(poison) => (poison.events, poison.received_at),
         };
-        let shadow = content.as_ref().is_ok_and(|envelope| envelope.stamp.shadow);
-        let content = content.map_err(|Poison { reason, detail, .. }| Unapplied::Poison { reason, detail });
-        (Self { source, key, bytes, events, received_at, arrived: false, shadow, history: History::default() }, content)
+        let decoded = decoded.map_err(|Poison { reason, detail, .. }| Unapplied::Poison { reason, detail });
+        (Self::new(source, key, bytes, events, received_at), decoded)
     }
 
-    /// The letter that parks it on `retry`: its attempts are counted from this one on.
-    pub fn parked(&self, cause: Cause, detail: String, now: u64) -> Letter {
+    /// The letter that takes it to `retry`, where its attempts are counted afresh.
+    pub fn retry_letter(&self, cause: Cause, detail: String, now: u64) -> Letter {
         Letter { attempts: 1, ..self.failed(cause, detail, now) }
     }
 
-    /// The dead letter of one that will never be applied.
-    pub fn dead(&self, reason: Reason, detail: String, now: u64) -> DeadLetter {
-        let (reason, events) = (reason.as_str().to_owned(), self.events);
-        DeadLetter { reason, detail, events, dead_at: now, letter: self.letter() }
+    /// The dead letter of a unit that can never be applied.
+    pub fn dead_letter(&self, reason: Reason, detail: String, now: u64) -> DeadLetter {
+        self.dead(reason, detail, self.letter(), now)
     }
 
-    /// The dead letter of one that was tried for the last time.
+    /// The dead letter of a unit whose last attempt failed.
     pub fn exhausted(&self, cause: Cause, detail: String, now: u64) -> DeadLetter {
         let letter = self.failed(cause, detail.clone(), now);
-        let (reason, events) = (Reason::AttemptsExhausted.as_str().to_owned(), self.events);
-        DeadLetter { reason, detail, events, dead_at: now, letter }
+        self.dead(Reason::AttemptsExhausted, detail, letter, now)
+    }
+
+    fn dead(&self, reason: Reason, detail: String, letter: Letter, now: u64) -> DeadLetter {
+        DeadLetter { reason: reason.as_str().to_owned(), detail, events: self.events, dead_at: now, letter }
     }
 
     fn failed(&self, cause: Cause, detail: String, now: u64) -> Letter {
@@ -132,25 +128,25 @@ impl Unit {
     }
 }
 
-/// The units of a batch; a record that cannot be unpacked is a unit all the same.
-pub fn unpack(batch: Batch) -> (Vec<Unit>, Vec<Content>) {
-    let mut unpacked = (Vec::with_capacity(batch.records.len()), Vec::with_capacity(batch.records.len()));
+/// Unpacks a batch. A record that cannot be unpacked is a unit too.
+pub fn unpack(batch: Batch) -> Vec<(Unit, Decoded)> {
+    let mut units = Vec::with_capacity(batch.records.len());
     for Record { source, key, value, .. } in batch.records {
         match (value, &source) {
-            (Ok(body), Source::Sqs { .. }) => unpacked.extend(unpack_message(&source, body)),
-            (Ok(bytes), _) => unpacked.extend([Unit::decode(source, key, bytes)]),
+            (Ok(body), Source::Sqs { .. }) => units.extend(unpack_message(&source, body)),
+            (Ok(bytes), _) => units.push(Unit::decode(source, key, bytes)),
             (Err(bad), _) => {
                 let bytes = Bytes::copy_from_slice(bad.original());
-                unpacked.extend([Unit::new(source, key, bytes, Err(not_an_envelope(bad.to_string())))]);
+                units.push(Unit::decoded(source, key, bytes, Err(not_an_envelope(bad.to_string()))));
             }
         }
     }
-    unpacked
+    units
 }
 
-/// The body of a message of the queue `inbound`: envelopes, length-delimited, in base64.
-pub fn unpack_message(source: &Source, body: Bytes) -> Vec<(Unit, Content)> {
-    let whole = |fault| vec![Unit::new(source.clone(), None, body.clone(), Err(fault))];
+/// Unpacks the body of a message of the queue `inbound`: envelopes, length-delimited, in base64.
+pub fn unpack_message(source: &Source, body: Bytes) -> Vec<(Unit, Decoded)> {
+    let whole = |fault| vec![Unit::decoded(source.clone(), None, body.clone(), Err(fault))];
     let joined = match BASE64_STANDARD.decode(&body) {
         Ok(joined) => Bytes::from(joined),
         Err(error) => return whole(not_an_envelope(format!("the message is not base64: {error}"))),
@@ -159,8 +155,8 @@ pub fn unpack_message(source: &Source, body: Bytes) -> Vec<(Unit, Content)> {
         Err(fault) => whole(fault),
         Ok(parts) => {
             let arrived = |part| {
-                let (unit, content) = Unit::decode(source.clone(), None, joined.slice_ref(part));
-                (Unit { arrived: true, ..unit }, content)
+                let (unit, decoded) = Unit::decode(source.clone(), None, joined.slice_ref(part));
+                (Unit { arrived: true, ..unit }, decoded)
             };
             parts.into_iter().map(arrived).collect()
         }
@@ -169,4 +165,27 @@ pub fn unpack_message(source: &Source, body: Bytes) -> Vec<(Unit, Content)> {
 
 fn not_an_envelope(detail: String) -> Poison {
     Poison { reason: Reason::NotAnEnvelope, detail, events: 0, received_at: None }
+}
+
+/// Units that go separate ways from here on: nothing that happens to a shadow touches a live unit.
+#[derive(Debug, Default)]
+pub struct Fork {
+    /// Units of members that we serve, and units that cannot be read.
+    pub live: Vec<(Unit, Decoded)>,
+    /// Copies of the events of profiles that another system serves.
+    pub shadows: Vec<(Unit, Envelope)>,
+}
+
+impl Fork {
+    /// Splits units.
+    pub fn of(units: Vec<(Unit, Decoded)>) -> Self {
+        let mut fork = Self::default();
+        for (unit, decoded) in units {
+            match decoded {
+                Ok(envelope) if envelope.stamp.shadow => fork.shadows.push((unit, envelope)),
+                decoded => fork.live.push((unit, decoded)),
+            }
+        }
+        fork
+    }
 }

@@ -1,22 +1,23 @@
-//! A real function process against a Runtime API on loopback: every invocation ends in an answer or in a function
-//! error, once, with its metrics written, one at a time and several at once.
+//! A real function process against a Runtime API on loopback: every invocation ends in an answer or
+//! in a function error, once, with its metrics written, one at a time and several at once.
 //!
-//! The Runtime API configures a process by its environment, so the function under test is this same program, started
-//! again with that environment.
+//! The Runtime API configures a process by its environment, so the function under test is this same
+//! program, started again with that environment.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::routing::{get, post};
 use lambda::batch::{Batch, BatchAnswer, answer};
-use lambda::metrics::{Emitter, Metric};
-use lambda::runtime::Context;
+use lambda::metrics::{Emitter, Metric, Metrics};
+use lambda::runtime::{ServeBatch, ServeSchedule};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::sync::{Barrier, mpsc};
@@ -34,53 +35,61 @@ async fn main() {
     }
     every_invocation_ends_in_an_answer_or_a_function_error(None).await;
     every_invocation_ends_in_an_answer_or_a_function_error(Some("4")).await;
-    invocations_run_at_once_when_lambda_says_so().await;
-    a_schedule_is_served_whatever_its_event_says_and_knows_its_deadline().await;
+    concurrent_invocations_run_side_by_side().await;
+    schedule_ignores_its_event_and_knows_the_time_left().await;
     println!("runtime: 4 passed");
 }
 
 /// The function under test: serves a schedule, or does what the body of its only record says.
 async fn function() {
     lambda::logs::init(tracing::level_filters::LevelFilter::INFO);
-    if std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap() == SCHEDULED {
-        return lambda::runtime::run_scheduled(tell_the_time_left).await.unwrap();
-    }
     let emitter = Emitter::stdout("test", "runtime");
-    let meeting = Arc::new(Barrier::new(2));
-    let handle = move |batch: Batch, _context| {
-        let (emitter, meeting) = (emitter.clone(), Arc::clone(&meeting));
-        async move {
-            let metrics = emitter.start(lambda::clock::now_ms());
-            metrics.add(Metric::RecordsReceived, batch.records.len() as u64);
-            obey(&batch, &meeting).await
-        }
-    };
-    lambda::runtime::run_batches(handle).await.unwrap();
+    if std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap() == SCHEDULED {
+        lambda::runtime::run_schedule(emitter, TellsTheTimeLeft).await.unwrap();
+    } else {
+        lambda::runtime::run_batches(emitter, Obeys { meeting: Barrier::new(2) }).await.unwrap();
+    }
 }
 
-async fn tell_the_time_left(context: Context) -> Result<Value, &'static str> {
-    let left = context.deadline().duration_since(SystemTime::now()).map_err(|_| "too late")?;
-    Ok(json!({ "seconds": left.as_secs() }))
+struct TellsTheTimeLeft;
+
+impl ServeSchedule for TellsTheTimeLeft {
+    type Answer = Value;
+    type Error = Infallible;
+
+    async fn serve(&self, _: &Metrics, time_left: Duration, _: u64) -> Result<Value, Infallible> {
+        Ok(json!({ "seconds": time_left.as_secs() }))
+    }
 }
 
-async fn obey(batch: &Batch, meeting: &Barrier) -> Result<BatchAnswer, &'static str> {
-    let record = &batch.records[0];
-    match record.value.as_deref().unwrap() {
-        b"panic" => panic!("a bug"),
-        b"error" => Err("the store is away"),
-        b"fail" => Ok(answer([&record.source])),
-        b"meet" => {
-            meeting.wait().await;
-            Ok(answer([]))
+struct Obeys {
+    meeting: Barrier,
+}
+
+impl ServeBatch for Obeys {
+    type Error = &'static str;
+
+    async fn serve(&self, metrics: &Metrics, batch: Batch, _: u64) -> Result<BatchAnswer, &'static str> {
+        metrics.add(Metric::RecordsReceived, batch.records.len() as u64);
+        let record = &batch.records[0];
+        match record.value.as_deref().unwrap() {
+            b"panic" => panic!("a bug"),
+            b"error" => Err("the store is down"),
+            b"fail" => Ok(answer([&record.source])),
+            b"meet" => {
+                self.meeting.wait().await;
+                Ok(answer([]))
+            }
+            _ => Ok(answer([])),
         }
-        _ => Ok(answer([])),
     }
 }
 
 /// How an invocation ended: `response` or `error`, and the body.
 type Ends = BTreeMap<String, (String, Value)>;
 
-/// Serves `events` to a function process and waits until each has ended. Also returns what the function printed.
+/// Serves `events` to a function process and waits until each has ended. Also returns what the
+/// function printed.
 async fn invoke(function: &str, events: &[String], max_concurrency: Option<&str>) -> (Ends, String) {
     let (ended, mut ends) = mpsc::unbounded_channel();
     let api = Api { events: Arc::new(Mutex::new(events.iter().cloned().enumerate().collect())), ended };
@@ -147,7 +156,7 @@ async fn every_invocation_ends_in_an_answer_or_a_function_error(max_concurrency:
     let (ends, printed) = invoke(BATCHES, &events, max_concurrency).await;
     let message = |id: &str| (ends[id].0.as_str(), ends[id].1["errorMessage"].as_str().unwrap());
     assert_eq!(message("0"), ("error", "Lambda panicked: a bug"));
-    assert_eq!(message("1"), ("error", "the store is away"));
+    assert_eq!(message("1"), ("error", "the store is down"));
     assert_eq!(message("2").0, "error");
     let failed = json!({"batchItemFailures": [{"itemIdentifier": "fail"}]});
     assert_eq!(ends["3"], ("response".into(), failed));
@@ -161,12 +170,12 @@ async fn every_invocation_ends_in_an_answer_or_a_function_error(max_concurrency:
     assert_eq!((&panic["panic"], &panic["span"]["requestId"]), (&json!("a bug"), &json!("0")));
 }
 
-async fn invocations_run_at_once_when_lambda_says_so() {
+async fn concurrent_invocations_run_side_by_side() {
     let (ends, _) = invoke(BATCHES, &[sqs("meet"), sqs("meet")], Some("2")).await;
     assert!(ends.values().all(|(end, _)| end == "response"), "two that wait for each other both answer");
 }
 
-async fn a_schedule_is_served_whatever_its_event_says_and_knows_its_deadline() {
+async fn schedule_ignores_its_event_and_knows_the_time_left() {
     let events = ["{}".to_owned(), "null".to_owned(), json!({"detail-type": "Scheduled Event"}).to_string()];
     let (ends, _) = invoke(SCHEDULED, &events, None).await;
     for (end, answer) in ends.values() {

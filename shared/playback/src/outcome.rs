@@ -1,20 +1,23 @@
-//! How a record ends: every record that `process`, `retry` or `forward` receives ends in exactly one [`Outcome`].
+//! How a unit ends: every unit that `process`, `retry` or `forward` receives ends in exactly one
+//! [`Outcome`].
 
-/// Why a record can never be applied: it goes to the dead-letter queue with its bytes.
+/// Why a unit can never be applied: it is dead-lettered with its bytes.
 /// [`Reason::as_str`] is a metric dimension and part of the dead letter, and never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Reason {
-    /// The bytes are no protobuf `Envelope` (or not even there, or not base64 where they have to be).
+    /// The bytes are not a protobuf `Envelope`, or are missing, or are not base64 where they have
+    /// to be.
     NotAnEnvelope,
     /// The envelope's schema version is newer than this code; it is not guessed.
     UnknownSchemaVersion,
     /// The envelope parses, but a field breaks the contract.
     InvalidEnvelope,
-    /// The stored view that the record belongs to cannot be read.
+    /// The stored view of its session cannot be read.
     CorruptView,
-    /// It was worth another try each time, and now it was the last one.
+    /// It was worth another try each time, and this was the last one.
     AttemptsExhausted,
-    /// A message of the queue `retry` that is neither a letter nor about a batch that Lambda gave up.
+    /// A message of the queue `retry` that is neither a letter nor the notification of a batch on
+    /// which Lambda gave up.
     UnreadableMessage,
 }
 
@@ -42,26 +45,26 @@ impl Reason {
     }
 }
 
-/// Why a record could not be applied this time and is worth another try.
+/// Why a unit could not be applied this time and is worth another try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Cause {
-    /// The store asked for less.
+    /// The store throttled us.
     StoreThrottled,
-    /// The store did not answer, or answered with an error of its own.
+    /// The store did not answer, or answered with an internal error.
     StoreUnavailable,
-    /// Other writers won every race for the item.
+    /// Other writers won each race for the item.
     LostRaces,
-    /// The stored view was written by newer code; while a deployment is under way this passes.
+    /// Newer code wrote the stored view. This passes when the deployment is complete.
     NewerView,
-    /// The dead-letter queue did not take the record.
+    /// The queue `dead-letter` did not take it.
     DeadLetterUnavailable,
-    /// The queue `retry` did not take the record.
+    /// The queue `retry` did not take it.
     RetryUnavailable,
-    /// It is poison among so much that could not be applied that nothing is diverted.
+    /// It is poison in a batch that mostly fails, of which nothing is diverted.
     HeldBack,
-    /// The object with the batch that Lambda gave up could not be had.
+    /// The object that holds the batch is unavailable.
     ObjectUnavailable,
-    /// The region that folds the session did not take the record.
+    /// The region that folds the session did not take it.
     RegionUnavailable,
 }
 
@@ -95,12 +98,12 @@ impl Cause {
     }
 }
 
-/// Events of a record, by what the fold made of them.
+/// Events of a unit, by what the fold made of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Sequence numbers that the view had not seen.
+    /// Sequence numbers that were new to the view.
     pub applied: u64,
-    /// Sequence numbers that it had.
+    /// Sequence numbers that it had seen.
     pub duplicate: u64,
 }
 
@@ -111,42 +114,43 @@ impl std::ops::AddAssign for Counts {
     }
 }
 
-/// How one record ended.
+/// How one unit ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// All its events are in their views.
-    Settled(Counts),
+    Applied(Counts),
     /// It is on the queue `inbound` of the region that folds its session.
     Forwarded {
         /// How many events it holds.
         events: u64,
     },
     /// It is on the queue `retry`, to be applied again.
-    Retried {
+    Retry {
         /// Why.
         cause: Cause,
         /// How many events it holds.
         events: u64,
     },
-    /// It is in the dead-letter queue; `events` of it could be told apart (0 when the bytes are no envelope).
-    Dead {
+    /// It is on the queue `dead-letter`.
+    DeadLetter {
         /// Why.
         reason: Reason,
         /// How many events it held.
         events: u64,
     },
-    /// It is a shadow and could not be folded: it is forgotten, since what is only a trial must not hold up or crowd out anything.
-    Dropped {
+    /// It is a shadow and could not be folded: it is forgotten. A trial must not delay or crowd out
+    /// anything.
+    Drop {
         /// How many events it held.
         events: u64,
     },
-    /// Nothing was done that counts; it must be delivered again.
-    Failed(Cause),
+    /// Nothing that counts was done: it stays at its source, which delivers it again.
+    Redeliver(Cause),
 }
 
 impl Outcome {
-    /// Whether the record is safe elsewhere, so that where it came from it may be forgotten.
+    /// Whether the unit is safe elsewhere, so its source may forget it.
     pub const fn is_durable(&self) -> bool {
-        !matches!(self, Outcome::Failed(_))
+        !matches!(self, Outcome::Redeliver(_))
     }
 }

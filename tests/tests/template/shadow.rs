@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use lambda::config::Env;
-use process::Part;
+use process::Mode;
 use serde_json::{Value, json};
 
 use super::choice::{Choice, referred};
@@ -127,7 +127,7 @@ fn a_candidate_gets_its_own_variables_and_touches_nothing_live() {
     let of_it = object(variables).keys().map(|name| (name.as_str(), TRIED[0].1));
     let of_lambda = [("STAGE", "x"), ("AWS_LAMBDA_FUNCTION_NAME", "x"), ("AWS_REGION", "us-east-1")];
     let config = lambda::config::read(Env::from_pairs(of_it.chain(of_lambda)), process::Config::read).unwrap();
-    assert!(matches!(config.part, Part::Candidate(_)));
+    assert!(matches!(config.mode, Mode::Candidate(_)));
 
     let role = properties(&template, "ProcessCandidateRole");
     for statement in statements(&role["Policies"]) {
