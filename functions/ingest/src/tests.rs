@@ -1,4 +1,5 @@
 use super::*;
+use crate::accept::trace_id;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use jsonwebtoken::{EncodingKey, Header, encode};
@@ -11,7 +12,7 @@ use playback::routing::Regions;
 use serde_json::{Value, json};
 use std::io::Write;
 use stream::testing::{Effect, RecordingLog};
-use stream::{AppendError, Attempt, Policy};
+use stream::{AppendError, Attempt, LogRecord, Policy};
 
 pub(crate) const SECRET: &str = "a secret of at least thirty-two bytes";
 const NOW: u64 = 1_790_000_010_200;
@@ -78,7 +79,7 @@ pub(crate) fn events(body: impl Into<Body>) -> Request {
     on_path(post("/v1/events").body(body.into()).unwrap())
 }
 
-/// As the runtime does it: the path as API Gateway saw it.
+/// With the raw path set, as the runtime sets it.
 pub(crate) fn on_path(request: Request) -> Request {
     let path = request.uri().path().to_owned();
     request.with_raw_http_path(&path)
@@ -147,7 +148,7 @@ async fn a_request_of_which_one_record_is_not_durable_is_a_503_as_a_whole() {
     assert_eq!((sent.status, sent.body["code"].as_str()), (503, Some("log_unavailable")));
     let seconds: u32 = sent.headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((2..10).contains(&seconds));
-    assert!(!sent.lines.contains("EventsAccepted"), "what a 503 said is not accepted: {}", sent.lines);
+    assert!(!sent.lines.contains("EventsAccepted"), "a 503 accepts nothing: {}", sent.lines);
 }
 
 fn refusing(error: fn(Attempt) -> AppendError, keys: &'static str) -> RecordingLog {
@@ -182,7 +183,8 @@ async fn when_neither_log_takes_a_record_nothing_is_accepted_and_all_copies_are_
     assert_eq!((sent.status, sent.body["code"].as_str()), (503, Some("log_unavailable")));
     assert!(sent.headers.contains_key("retry-after"));
     assert!(!sent.lines.contains("EventsAccepted"), "{}", sent.lines);
-    // the first session's event is durable once and not called accepted; the other's two may be on both logs
+    // The first session's event is durable once but not accepted; the other session's two may be on
+    // both logs.
     let counts = ["\"RecordsAppended\":1", "\"AppendErrors\":1", "\"EventsUnclaimed\":5"];
     assert!(counts.iter().all(|count| sent.lines.contains(count)), "{}", sent.lines);
 }
@@ -256,7 +258,7 @@ async fn gzip_is_taken_and_a_bomb_is_not() {
         problem(String::from_utf8_lossy(&whole).into_owned().into_bytes()).await.as_deref(),
         Some("body_spoilt")
     );
-    // Decompressed on its way by a gateway that left the header.
+    // Decompressed in transit by a gateway that kept the header.
     assert_eq!(send(&ingest, zipped(body.into_bytes())).await.status, 202);
 }
 
@@ -278,7 +280,7 @@ async fn what_is_no_request_of_the_contract() {
         assert_eq!((sent.status, sent.body["code"].as_str()), (status, Some(code)));
         assert_eq!(sent.headers["content-type"], "application/problem+json");
     };
-    check(events("no json"), 400, "malformed_request").await;
+    check(events("not JSON"), 400, "malformed_request").await;
     check(events(r#"{"event":[]}"#), 400, "malformed_request").await;
     check(events(json!({"events": vec![0; 501]}).to_string()), 413, "too_many_events").await;
     check(events(" ".repeat(MAX_BODY_BYTES + 1)), 413, "body_too_large").await;
@@ -314,7 +316,7 @@ fn trace_ids() {
     assert_eq!(of("garbage"), None);
 }
 
-/// An event of a session that is at home in us-west-2.
+/// An event of a session whose home is us-west-2.
 fn of_the_west(session: u8, seq: u64) -> Value {
     let mut event = event(session, seq);
     event["session_id"] = json!(event["session_id"].as_str().unwrap().replace("use1", "usw2"));
@@ -335,10 +337,11 @@ async fn sessions_of_another_region_go_to_the_log_of_the_router_and_their_answer
     assert_eq!((keys(&ingest.local), keys(&remote)), (vec!["use1".to_owned()], vec!["usw2".to_owned()]));
     assert!(sent.lines.contains("\"RecordsAppended\":2"), "{}", sent.lines);
 
-    let refuse = |record: &LogRecord| Some(AppendError::Unavailable(Attempt::new("r", record, "TimedOut", "away")));
+    let refuse =
+        |record: &LogRecord| Some(AppendError::Unavailable(Attempt::new("r", record, "TimedOut", "no answer")));
     let remote = Some(Failover::new(RecordingLog::refusing(refuse), None, Policy::default()));
     let without_router = Ingest { remote, ..ingest_to(RecordingLog::new(), None, r#"{"version":1}"#) };
-    assert_eq!(send(&without_router, events(body)).await.status, 503, "of which one record is not durable");
+    assert_eq!(send(&without_router, events(body)).await.status, 503, "one record is not durable");
 }
 
 #[tokio::test]

@@ -11,15 +11,15 @@ use playback::envelope::Envelope;
 use playback::routing::Regions;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use stream::testing::RecordingLog;
 use stream::{AppendError, Attempt, Failover, LogRecord, Policy, Settled};
 
-/// What a legacy system was asked.
+/// The requests that a legacy system received.
 type Asked = Arc<Mutex<Vec<(HeaderMap, Vec<u8>)>>>;
 
-/// A legacy system that answers so.
+/// A legacy system that gives this answer to every request.
 async fn legacy(status: u16, body: &'static str) -> (Legacy, Asked) {
     let asked = Asked::default();
     let answer = move |State(asked): State<Asked>, request: HttpRequest<axum::body::Body>| async move {
@@ -81,19 +81,19 @@ fn shadows(log: &RecordingLog) -> Vec<bool> {
 
 #[tokio::test]
 async fn without_a_rollout_nobody_is_moved_and_request_and_answer_pass_unread() {
-    let (legacy, asked) = legacy(418, r#"{"ok":"as ever"}"#).await;
+    let (legacy, asked) = legacy(418, r#"{"ok":"as before"}"#).await;
     let ingest = ingest(RecordingLog::new(), Some(legacy), "");
     let odd = r#"{ "events": [ {"what": "ever"} ],  "more": 1 }"#;
     for body in [odd, "not JSON at all", ""] {
         let request =
             post("/v1/events").header("x-api-key", "k").header("connection", "x-secret").header("x-secret", "s");
         let sent = send_to(&ingest, on_path(request.body(Body::from(body)).unwrap())).await;
-        assert_eq!((sent.status, &sent.body), (418, &json!({"ok": "as ever"})));
+        assert_eq!((sent.status, &sent.body), (418, &json!({"ok": "as before"})));
         assert!(sent.headers["x-legacy"] == "yes" && sent.headers["set-cookie"] == "a=1");
         let (headers, passed) = asked.lock().unwrap().pop().unwrap();
         assert_eq!(passed, body.as_bytes());
         assert!(headers.contains_key("authorization") && headers["x-api-key"] == "k");
-        assert!(!headers.contains_key("x-secret"), "it was about the connection");
+        assert!(!headers.contains_key("x-secret"), "it concerns the connection");
         assert!(headers["host"].to_str().unwrap().starts_with("127.0.0.1"));
     }
     assert!(ingest.local.primary().appended().is_empty());
@@ -109,7 +109,7 @@ async fn a_shadow_goes_to_the_log_marked_and_the_answer_is_the_legacy_systems() 
     let sent = send_to(&ingest, events(body.clone())).await;
     assert_eq!((sent.status, &sent.body), (200, &json!({"stored": 2})));
     assert_eq!(asked.lock().unwrap()[0].1, body.as_bytes());
-    // What was appended is counted by whoever comes next.
+    // The next request counts what was appended.
     let counted = async || {
         loop {
             let lines = send_to(&ingest, events(r#"{"events":[]}"#)).await.lines;
@@ -148,7 +148,7 @@ async fn no_shadow_delays_or_fails_the_live_answer() {
     let silent = ingest(Silent, Some(to), SHADOW);
     let body = json!({"events": [event(1, 0)]}).to_string();
     let answered = tokio::time::timeout(Duration::from_secs(2), send_to(&silent, events(body.clone()))).await;
-    assert_eq!(answered.expect("nobody waits for the log").status, 200);
+    assert_eq!(answered.expect("the answer does not wait for the log").status, 200);
 
     let refuse = |record: &LogRecord| Some(AppendError::Denied(Attempt::new("t", record, "Denied", "so")));
     let (to, _) = legacy(200, r#"{"stored":1}"#).await;
@@ -162,7 +162,7 @@ async fn who_is_async_is_unknown_to_the_legacy_system() {
     let ingest = ingest(RecordingLog::new(), Some(legacy), ASYNC);
     let sent = send_to(&ingest, events(json!({"events": [event(1, 0)]}).to_string())).await;
     assert_eq!((sent.status, &sent.body["accepted"]), (202, &json!(1)));
-    assert_eq!(send_to(&ingest, events("nothing that we know")).await.status, 400);
+    assert_eq!(send_to(&ingest, events("not in our format")).await.status, 400);
     assert!(asked.lock().unwrap().is_empty());
     assert_eq!(shadows(ingest.local.primary()), [false]);
 }
@@ -178,13 +178,13 @@ async fn a_request_of_both_sides_is_split_and_accepted_only_by_both() {
     let passed: Value = serde_json::from_slice(&asked.lock().unwrap()[0].1).unwrap();
     assert_eq!(passed, json!({"events": [of("old", 1, 0), of("both", 3, 0)]}));
     let live: Vec<bool> = shadows(ingest.local.primary()).into_iter().filter(|shadow| !shadow).collect();
-    assert_eq!(live.len(), 1, "the one session of the one who is moved");
+    assert_eq!(live.len(), 1, "the one session of the migrated profile");
 
     let (refuses, _) = legacy(409, r#"{"no":1}"#).await;
     let refused = self::ingest(RecordingLog::new(), Some(refuses), rollout);
     let sent = send_to(&refused, on_path(service().body(Body::from(body)).unwrap())).await;
     assert_eq!((sent.status, &sent.body), (409, &json!({"no": 1})));
-    assert!(!shadows(refused.local.primary()).contains(&false), "nothing is accepted in part");
+    assert!(!shadows(refused.local.primary()).contains(&false), "nothing is accepted on one side only");
 }
 
 #[tokio::test]
