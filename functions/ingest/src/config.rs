@@ -2,6 +2,7 @@
 
 use lambda::auth::AuthConfig;
 use lambda::config::{Common, Env};
+use lambda::http_client::is_private;
 use playback::edge::SessionWindow;
 use playback::routing::Regions;
 use std::collections::BTreeSet;
@@ -67,7 +68,7 @@ impl Config {
         let logs = Logs::read(env, region, has_others);
         let routing_parameter = env.required("ROUTING_PARAMETER");
         let legacy_endpoint = env.optional::<Url>("LEGACY_ENDPOINT");
-        if legacy_endpoint.as_ref().and_then(Option::as_ref).is_some_and(|url| !is_safe(url)) {
+        if legacy_endpoint.as_ref().and_then(Option::as_ref).is_some_and(|url| !is_private(url)) {
             env.problem("LEGACY_ENDPOINT", "must be an https URL (http only on a loopback address)");
         }
         let legacy_time_out = env.parsed::<u64>("LEGACY_TIMEOUT_MS", 8_000);
@@ -93,12 +94,6 @@ impl Config {
     pub fn variables() -> BTreeSet<&'static str> {
         lambda::config::variables_of(Self::read)
     }
-}
-
-/// Whether traffic to the URL is encrypted or stays on this machine.
-fn is_safe(url: &Url) -> bool {
-    url.scheme() == "https"
-        || (url.scheme() == "http" && matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]")))
 }
 
 /// The variables that locate one of the logs.
@@ -271,7 +266,7 @@ mod tests {
     const KAFKA: [(&str, &str); 2] = [("KAFKA_TOPIC", "t"), ("KAFKA_BOOTSTRAP", "a:9098")];
 
     #[test]
-    fn the_primary_is_kafka_and_there_is_no_standby_unless_told_otherwise() {
+    fn primary_defaults_to_kafka_without_standby() {
         let logs = read(&KAFKA).unwrap();
         let LogConfig::Kafka(kafka) = logs.primary else { panic!("{logs:?}") };
         assert_eq!((kafka.topic.as_str(), kafka.bootstrap.as_deref()), ("t", Some("a:9098")));
@@ -280,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn each_log_is_either_kind() {
+    fn each_log_can_be_kafka_or_kinesis() {
         let names = |pairs: &[(&str, &str)]| {
             let name = |log: LogConfig| match log {
                 LogConfig::Kafka(config) => config.bootstrap.unwrap(),
@@ -302,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn every_problem_of_the_logs_is_named() {
+    fn every_problem_with_the_logs_is_reported() {
         let check = |pairs: &[(&str, &str)], expected: &[&str]| {
             assert_eq!(read(pairs).unwrap_err(), expected, "{pairs:?}");
         };
@@ -323,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn other_regions_sessions_have_a_topic_or_stream_of_their_own_in_each_log() {
+    fn each_log_has_its_own_remote_topic_or_stream() {
         let remote = |pairs: &[(&str, &str)]| {
             let others = [("REGIONS", "two"), ("KAFKA_REMOTE_TOPIC", "r"), ("KINESIS_REMOTE_STREAM", "rs")];
             let streams =
@@ -339,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn regions_are_this_one_alone_unless_they_are_named() {
+    fn regions_default_to_this_one_alone() {
         let read = |list: &str| {
             let env = Env::from_pairs([("REGIONS", list)]);
             lambda::config::read(env, |env| read_regions(env, Some("us-east-1"))).map(|regions| regions.others().len())
@@ -350,7 +345,7 @@ mod tests {
 
     /// Whatever the other variables contain: the template's test relies on it.
     #[test]
-    fn every_variable_of_the_logs_is_asked_for() {
+    fn every_variable_of_the_logs_is_read() {
         let asked = lambda::config::variables_of(|env| Logs::read(env, None, true));
         let expected = [
             "KAFKA_BOOTSTRAP",

@@ -13,6 +13,7 @@ use http::header::{
     TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, Response, StatusCode};
+use lambda::http_client::client_for;
 use lambda::problem::Problem;
 use lambda_http::Body;
 use std::sync::{Mutex, PoisonError};
@@ -64,11 +65,7 @@ impl Legacy {
     /// # Errors
     /// When no HTTP client can be built.
     pub fn new(endpoint: Url, time_out: Duration) -> Result<Self, reqwest::Error> {
-        let client = reqwest::Client::builder()
-            .timeout(time_out)
-            .connect_timeout(CONNECT_TIME_OUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()?;
+        let client = client_for(&endpoint).timeout(time_out).connect_timeout(CONNECT_TIME_OUT).build()?;
         Ok(Self { client, endpoint, health: Mutex::default() })
     }
 
