@@ -92,7 +92,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn good_events_are_durable_before_the_answer_one_record_a_session() {
+async fn events_are_durable_before_the_answer_one_record_per_session() {
     let ingest = ingest(RecordingLog::new());
     let body = json!({"events": [event(1, 0), event(2, 0), event(1, 1)]}).to_string();
     let sent = send(&ingest, events(body)).await;
@@ -109,7 +109,7 @@ async fn good_events_are_durable_before_the_answer_one_record_a_session() {
 }
 
 #[tokio::test]
-async fn one_malformed_event_among_good_ones_rejects_only_itself() {
+async fn bad_event_rejects_only_itself() {
     let ingest = ingest(RecordingLog::new());
     let mut bad = event(1, 1);
     bad["position_ms"] = json!(999_999_999);
@@ -136,7 +136,7 @@ async fn one_malformed_event_among_good_ones_rejects_only_itself() {
 }
 
 #[tokio::test]
-async fn a_request_of_which_one_record_is_not_durable_is_a_503_as_a_whole() {
+async fn one_record_not_durable_makes_the_request_a_503() {
     let refusing = RecordingLog::refusing(|record| {
         record
             .key
@@ -162,7 +162,7 @@ fn three_events_of_two_sessions() -> Request {
 }
 
 #[tokio::test]
-async fn what_the_primary_does_not_take_is_accepted_from_the_standby_and_counted() {
+async fn records_refused_by_primary_go_to_standby_and_are_counted() {
     for error in [AppendError::Unavailable, AppendError::Denied, AppendError::Throttled] {
         let standby = RecordingLog::new();
         let ingest = ingest_to(refusing(error, "2"), Some(standby.clone()), r#"{"version":1}"#);
@@ -176,7 +176,7 @@ async fn what_the_primary_does_not_take_is_accepted_from_the_standby_and_counted
 }
 
 #[tokio::test]
-async fn when_neither_log_takes_a_record_nothing_is_accepted_and_all_copies_are_unclaimed() {
+async fn both_logs_failing_accepts_nothing_and_counts_unclaimed() {
     let standby = refusing(AppendError::Unavailable, "2");
     let ingest = ingest_to(refusing(AppendError::Unavailable, "2"), Some(standby), r#"{"version":1}"#);
     let sent = send(&ingest, three_events_of_two_sessions()).await;
@@ -190,7 +190,7 @@ async fn when_neither_log_takes_a_record_nothing_is_accepted_and_all_copies_are_
 }
 
 #[tokio::test]
-async fn a_primary_that_denies_is_left_for_the_standby_and_the_opening_is_counted_once() {
+async fn denying_primary_opens_the_circuit_once() {
     let standby = RecordingLog::new();
     let ingest = ingest_to(refusing(AppendError::Denied, "12"), Some(standby.clone()), r#"{"version":1}"#);
     let mut lines = String::new();
@@ -208,7 +208,7 @@ async fn a_primary_that_denies_is_left_for_the_standby_and_the_opening_is_counte
 }
 
 #[tokio::test]
-async fn the_operator_may_choose_the_log() {
+async fn operator_can_choose_the_log() {
     let standby = RecordingLog::new();
     let broken = || refusing(AppendError::Unavailable, "12");
     let primary_only = ingest_to(broken(), Some(standby.clone()), r#"{"version":1,"log":"primary"}"#);
@@ -220,7 +220,7 @@ async fn the_operator_may_choose_the_log() {
 }
 
 #[tokio::test]
-async fn who_may() {
+async fn only_permitted_tokens_are_accepted() {
     let ingest = ingest(RecordingLog::new());
     let body = || Body::from(json!({"events": [event(1, 0)]}).to_string());
     let ask = |authorization: Option<String>| {
@@ -241,7 +241,7 @@ async fn who_may() {
 }
 
 #[tokio::test]
-async fn gzip_is_taken_and_a_bomb_is_not() {
+async fn gzip_is_accepted_but_not_a_bomb() {
     let ingest = ingest(RecordingLog::new());
     let zipped = |bytes: Vec<u8>| {
         on_path(post("/v1/events").header("content-encoding", "gzip").body(Body::Binary(bytes)).unwrap())
@@ -263,7 +263,7 @@ async fn gzip_is_taken_and_a_bomb_is_not() {
 }
 
 #[tokio::test]
-async fn any_json_type_is_taken() {
+async fn any_json_media_type_is_accepted() {
     let ingest = ingest(RecordingLog::new());
     for media_type in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.playhead.events+json"] {
         let body = json!({"events": [event(1, 0)]}).to_string();
@@ -273,7 +273,7 @@ async fn any_json_type_is_taken() {
 }
 
 #[tokio::test]
-async fn what_is_no_request_of_the_contract() {
+async fn requests_outside_the_contract_are_refused() {
     let ingest = ingest(RecordingLog::new());
     let check = async |request: Request, status: u16, code: &str| {
         let sent = send(&ingest, request).await;
@@ -295,7 +295,7 @@ async fn what_is_no_request_of_the_contract() {
 }
 
 #[tokio::test]
-async fn sessions_are_minted_here_and_now() {
+async fn minted_sessions_start_here_and_now() {
     let ingest = ingest(RecordingLog::new());
     let sent = send(&ingest, on_path(post("/v1/sessions").body(Body::Empty).unwrap())).await;
     let id: SessionId = sent.body["session_id"].as_str().unwrap().parse().unwrap();
@@ -305,7 +305,7 @@ async fn sessions_are_minted_here_and_now() {
 }
 
 #[test]
-fn trace_ids() {
+fn trace_id_comes_from_traceparent() {
     let of = |value: &str| {
         let mut headers = HeaderMap::new();
         headers.insert("traceparent", value.parse().unwrap());
@@ -328,7 +328,7 @@ fn keys(log: &Failover<RecordingLog>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn sessions_of_another_region_go_to_the_log_of_the_router_and_their_answer_waits_for_it() {
+async fn other_regions_sessions_wait_for_the_remote_log() {
     let ingest = ingest(RecordingLog::new());
     let remote = ingest.remote.clone().unwrap();
     let body = json!({"events": [event(1, 0), of_the_west(2, 0), event(1, 1), of_the_west(2, 1)]}).to_string();
@@ -345,7 +345,7 @@ async fn sessions_of_another_region_go_to_the_log_of_the_router_and_their_answer
 }
 
 #[tokio::test]
-async fn while_a_region_drains_its_sessions_go_to_its_successor_and_new_ones_begin_there() {
+async fn draining_region_sends_sessions_to_its_successor() {
     let west_drains = r#"{"version":1,"regions":{"us-west-2":{"state":"draining","to":"us-east-1"}}}"#;
     let here_drains = r#"{"version":1,"regions":{"us-east-1":{"state":"draining","to":"us-west-2"}}}"#;
     for (routing, local, home) in [(west_drains, 2, "use1"), (here_drains, 0, "usw2")] {

@@ -80,7 +80,7 @@ fn shadows(log: &RecordingLog) -> Vec<bool> {
 }
 
 #[tokio::test]
-async fn without_a_rollout_nobody_is_moved_and_request_and_answer_pass_unread() {
+async fn without_rollout_all_requests_pass_to_legacy_unread() {
     let (legacy, asked) = legacy(418, r#"{"ok":"as before"}"#).await;
     let ingest = ingest(RecordingLog::new(), Some(legacy), "");
     let odd = r#"{ "events": [ {"what": "ever"} ],  "more": 1 }"#;
@@ -100,7 +100,7 @@ async fn without_a_rollout_nobody_is_moved_and_request_and_answer_pass_unread() 
 }
 
 #[tokio::test]
-async fn a_shadow_goes_to_the_log_marked_and_the_answer_is_the_legacy_systems() {
+async fn shadow_is_appended_marked_and_legacy_answers() {
     let (legacy, asked) = legacy(200, r#"{"stored":2}"#).await;
     let ingest = ingest(RecordingLog::new(), Some(legacy), SHADOW);
     let mut bad = event(1, 1);
@@ -124,7 +124,7 @@ async fn a_shadow_goes_to_the_log_marked_and_the_answer_is_the_legacy_systems() 
 }
 
 #[tokio::test]
-async fn a_stranger_gets_no_shadow() {
+async fn unauthenticated_request_gets_no_shadow() {
     let (legacy, _) = legacy(401, "{}").await;
     let ingest = ingest(RecordingLog::new(), Some(legacy), SHADOW);
     let request = http::Request::post("/v1/events").body(Body::from(json!({"events": [event(1, 0)]}).to_string()));
@@ -143,7 +143,7 @@ impl DurableLog for Silent {
 }
 
 #[tokio::test]
-async fn no_shadow_delays_or_fails_the_live_answer() {
+async fn shadow_never_delays_or_fails_the_live_answer() {
     let (to, _) = legacy(200, r#"{"stored":1}"#).await;
     let silent = ingest(Silent, Some(to), SHADOW);
     let body = json!({"events": [event(1, 0)]}).to_string();
@@ -157,7 +157,7 @@ async fn no_shadow_delays_or_fails_the_live_answer() {
 }
 
 #[tokio::test]
-async fn who_is_async_is_unknown_to_the_legacy_system() {
+async fn async_profiles_never_reach_legacy() {
     let (legacy, asked) = legacy(200, "{}").await;
     let ingest = ingest(RecordingLog::new(), Some(legacy), ASYNC);
     let sent = send_to(&ingest, events(json!({"events": [event(1, 0)]}).to_string())).await;
@@ -168,7 +168,7 @@ async fn who_is_async_is_unknown_to_the_legacy_system() {
 }
 
 #[tokio::test]
-async fn a_request_of_both_sides_is_split_and_accepted_only_by_both() {
+async fn mixed_request_is_split_and_needs_both_sides() {
     let rollout = r#"{"salt":"s","always":{"async":["new"],"shadow":["both"]}}"#;
     let body = json!({"events": [of("old", 1, 0), of("new", 2, 0), of("both", 3, 0), of("new", 2, 1)]}).to_string();
     let (accepts, asked) = legacy(200, "{}").await;
@@ -188,7 +188,7 @@ async fn a_request_of_both_sides_is_split_and_accepted_only_by_both() {
 }
 
 #[tokio::test]
-async fn every_profile_is_on_exactly_one_live_path_whatever_the_shares() {
+async fn every_profile_is_on_exactly_one_live_path() {
     let (legacy, asked) = legacy(200, "{}").await;
     let ingest = ingest(RecordingLog::new(), Some(legacy), r#"{"salt":"s","async":"30%","shadow":"60%"}"#);
     let body = json!({"events": (0..200).map(|n| of(&format!("p{n}"), 1, n % 90)).collect::<Vec<_>>()}).to_string();
@@ -207,7 +207,7 @@ async fn every_profile_is_on_exactly_one_live_path_whatever_the_shares() {
 }
 
 #[tokio::test]
-async fn a_legacy_system_that_does_not_answer_is_left_alone_and_tried_again() {
+async fn silent_legacy_is_left_alone_then_retried() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url: url::Url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
     drop(listener);
@@ -229,7 +229,7 @@ async fn a_legacy_system_that_does_not_answer_is_left_alone_and_tried_again() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_too_large_is_not_passed_back() {
+async fn oversized_legacy_answer_is_a_502() {
     let (legacy, _) = legacy(299, "").await;
     let ingest = ingest(RecordingLog::new(), Some(legacy), "");
     let sent = send_to(&ingest, events("{}")).await;
