@@ -6,8 +6,9 @@ use apply::testing::Letters;
 use apply::{DeadLetter, Letter};
 use lambda::batch::Batch;
 use lambda::metrics::{Emitter, Metric};
+use lambda::runtime::ServeBatch;
 use playhead::bench::msk_batches;
-use process::process;
+use process::Process;
 use std::collections::BTreeMap;
 use store::testing::{Effect, MemoryTable};
 
@@ -16,8 +17,12 @@ const RECORDS: u32 = 500;
 
 #[tokio::test]
 async fn thirteen_batches_of_500_records_cost_at_most_one_write_a_session_a_batch() {
-    let table = MemoryTable::new(7);
-    let (retry, dead) = (Letters::<Letter>::default(), Letters::<DeadLetter>::default());
+    let process = Process {
+        table: MemoryTable::new(7),
+        shadow: None,
+        retry: Letters::<Letter>::default(),
+        dead_letters: Letters::<DeadLetter>::default(),
+    };
     let emitter = Emitter::to("test", "process", |_| {});
     let (mut events, mut writes) = (0, 0);
     let (_, batches) = msk_batches(7, BATCHES, RECORDS).unwrap();
@@ -26,14 +31,11 @@ async fn thirteen_batches_of_500_records_cost_at_most_one_write_a_session_a_batc
         let batch = Batch::parse(event.as_bytes()).unwrap();
         assert_eq!(batch.records.len(), RECORDS as usize);
         let metrics = emitter.start(0);
-        let answer =
-            process(&table, None::<&process::Shadow<store::testing::MemoryTable>>, &retry, &dead, &metrics, batch, 0)
-                .await
-                .unwrap();
+        let answer = process.serve(&metrics, batch, 0).await.unwrap();
         assert_eq!(serde_json::to_string(&answer).unwrap(), r#"{"batchItemFailures":[]}"#);
 
         let mut requests = BTreeMap::new();
-        for effect in table.take_effects() {
+        for effect in process.table.take_effects() {
             match effect {
                 Effect::Written(key, _) => *requests.entry(key).or_insert(0) += 1,
                 Effect::Read(_) => {}
@@ -45,12 +47,12 @@ async fn thirteen_batches_of_500_records_cost_at_most_one_write_a_session_a_batc
         writes += requests.len() as u64;
         events += metrics.count(Metric::EventsApplied) + metrics.count(Metric::EventsDuplicate);
     }
-    assert_eq!(dead.into_taken(), [], "no record of a simulated trace is poison");
-    assert_eq!(retry.into_taken(), [], "nothing fails");
+    assert_eq!(process.dead_letters.take(), [], "no record of a simulated trace is poison");
+    assert_eq!(process.retry.take(), [], "nothing fails");
     assert!(events > 30_000, "{events} events are no trace");
     println!("{writes} writes for {events} events: {:.3} an event", writes as f64 / events as f64);
 
-    let mut sizes = table.packed_sizes();
+    let mut sizes = process.table.packed_sizes();
     sizes.sort_unstable();
     let (median, greatest) = (sizes[sizes.len() / 2], sizes[sizes.len() - 1]);
     println!("packed views: median {median} B, greatest {greatest} B");

@@ -12,13 +12,14 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use lambda::batch::Batch;
 use lambda::metrics::{Emitter, Metric, Metrics};
+use lambda::runtime::ServeBatch;
 use playback::contract::{Device, Event, Kind};
 use playback::envelope::{Envelope, Stamp};
 use playback::fold::{ViewKey, fold};
 use playback::outcome::{Cause, Reason};
 use playback::session::SessionId;
 use playback::view::View;
-use process::process;
+use process::Process;
 use proptest::prelude::*;
 use retry::testing::{MemoryBucket, RecordedPauses};
 use retry::{Object, Retry};
@@ -214,16 +215,8 @@ impl World {
         let batch = Batch::parse(event.as_bytes()).unwrap();
         let metrics = self.emitter.start(NOW);
         let Retry { table, retry, dead_letters, .. } = &self.retry;
-        let served = process(
-            table,
-            None::<&process::Shadow<store::testing::MemoryTable>>,
-            retry,
-            dead_letters,
-            &metrics,
-            batch,
-            NOW,
-        );
-        let answer = crash_after(self.turns(), served).await.map(Result::unwrap);
+        let process = Process { table, shadow: None, retry, dead_letters };
+        let answer = crash_after(self.turns(), process.serve(&metrics, batch, NOW)).await.map(Result::unwrap);
         let diverted = self.collect();
         let answer = answer.map(|answer| serde_json::to_value(answer).unwrap());
         let failed: Vec<usize> = match &answer {

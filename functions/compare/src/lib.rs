@@ -31,9 +31,9 @@ pub use session::{Field, FieldDifference, MalformedTolerances, Session, Toleranc
 
 use futures::stream::{self, StreamExt};
 use lambda::metrics::{Metric, Metrics};
-use lambda::runtime::Context;
+use lambda::runtime::ServeSchedule;
 use playback::session::SessionId;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use store::StoreError;
 use store::dynamodb::{Views, ViewsPage};
 use tokio::time::Instant;
@@ -47,12 +47,6 @@ const CONCURRENT_ASKS: usize = 16;
 
 /// Kept back at the end of an invocation: a page under way (a call of each kind may take 5 s), the report and the checkpoint.
 const TIME_TO_FINISH: Duration = Duration::from_secs(20);
-
-/// When a run of an invocation must have looked at its last page.
-pub fn stop_at(context: &Context) -> Instant {
-    let left = context.deadline().duration_since(SystemTime::now()).unwrap_or_default();
-    Instant::now() + left.saturating_sub(TIME_TO_FINISH)
-}
 
 /// What `compare` works with.
 pub struct Compare {
@@ -92,6 +86,15 @@ pub enum CompareError {
     /// The report could not be kept.
     #[error(transparent)]
     Archive(#[from] ArchiveError),
+}
+
+impl ServeSchedule for Compare {
+    type Answer = Report;
+    type Error = CompareError;
+
+    async fn serve(&self, metrics: &Metrics, time_left: Duration, now: u64) -> Result<Report, CompareError> {
+        self.run(metrics, now, Instant::now() + time_left.saturating_sub(TIME_TO_FINISH)).await
+    }
 }
 
 impl Compare {

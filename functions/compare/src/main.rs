@@ -1,10 +1,8 @@
 //! Wiring only: configuration, clients, and the loop that Lambda drives.
 
 use compare::{Archive, Checkpoints, Compare, Config, Legacy, LegacyConfig, Live, authorization};
-use lambda::clock::now_ms;
 use lambda::config::Env;
 use lambda::metrics::Emitter;
-use std::sync::Arc;
 use store::dynamodb::Views;
 
 #[tokio::main]
@@ -32,15 +30,5 @@ async fn main() -> anyhow::Result<()> {
         settled_after: config.settled_after,
     };
     let emitter = Emitter::stdout(&config.common.stage, &config.common.function);
-
-    let shared = Arc::new((compare, emitter));
-    let handle = move |context| {
-        let shared = Arc::clone(&shared);
-        async move {
-            let (compare, emitter) = &*shared;
-            let now = now_ms();
-            compare.run(&emitter.start(now), now, compare::stop_at(&context)).await
-        }
-    };
-    lambda::runtime::run_scheduled(handle).await.map_err(anyhow::Error::from_boxed)
+    Ok(lambda::runtime::run_schedule(emitter, compare).await?)
 }

@@ -23,10 +23,13 @@ use apply::{DeadLetter, History, LetterQueue, Unbalanced, Unit, count, is_flood}
 use bytes::Bytes;
 use lambda::batch::{Batch, BatchAnswer, Record, Source, answer};
 use lambda::metrics::{Metric, Metrics};
+use lambda::routing::Routing;
+use lambda::runtime::ServeBatch;
 use playback::envelope::{Head, Poison, with_hop};
 use playback::outcome::{Cause, Outcome, Reason};
 use playback::routing::{Region, Routes};
 use std::collections::BTreeMap;
+use std::time::Instant;
 use store::Usage;
 use stream::queue::calls;
 
@@ -34,12 +37,13 @@ use stream::queue::calls;
 const MAX_HOPS: usize = 4;
 
 /// What `forward` works with.
-#[derive(Debug)]
 pub struct Forward<Q, D> {
     /// The queues of all regions.
     pub inbound: Q,
     /// This region's queue `dead-letter`.
     pub dead_letters: D,
+    /// Which region folds a session.
+    pub routing: Routing,
 }
 
 /// Envelopes to send, each with its place in the batch.
@@ -48,18 +52,11 @@ type Envelopes = Vec<(usize, Vec<u8>)>;
 /// What a record is, as far as sending it on goes.
 type Content = Result<Head, Poison>;
 
-impl<Q: Inbound, D: LetterQueue<DeadLetter>> Forward<Q, D> {
-    /// Serves one batch of the log. `now` is the clock, Unix milliseconds.
-    ///
-    /// # Errors
-    /// [`Unbalanced`]. What fails of the records is no error: it is in the answer.
-    pub async fn serve(
-        &self,
-        metrics: &Metrics,
-        batch: Batch,
-        routes: &Routes,
-        now: u64,
-    ) -> Result<BatchAnswer, Unbalanced> {
+impl<Q: Inbound, D: LetterQueue<DeadLetter>> ServeBatch for Forward<Q, D> {
+    type Error = Unbalanced;
+
+    async fn serve(&self, metrics: &Metrics, batch: Batch, now: u64) -> Result<BatchAnswer, Unbalanced> {
+        let routes = self.routing.routes(metrics, Instant::now()).await;
         let (units, contents): (Vec<Unit>, Vec<Content>) = batch.records.into_iter().map(read).unzip();
         // Failed, until a queue says that it has it.
         let mut outcomes = vec![Outcome::Failed(Cause::RegionUnavailable); units.len()];
@@ -68,7 +65,7 @@ impl<Q: Inbound, D: LetterQueue<DeadLetter>> Forward<Q, D> {
         for (at, (unit, content)) in units.iter().zip(contents).enumerate() {
             match content {
                 Ok(head) => {
-                    let region = target(&head, routes);
+                    let region = target(&head, &routes);
                     let envelope = with_hop(&unit.bytes, &routes.regions().here().name);
                     by_region.entry(&region.name).or_insert_with(|| (region, Vec::new())).1.push((at, envelope));
                 }
@@ -86,7 +83,9 @@ impl<Q: Inbound, D: LetterQueue<DeadLetter>> Forward<Q, D> {
         let failed = units.iter().zip(&outcomes).filter(|(_, outcome)| !outcome.is_durable());
         Ok(answer(failed.map(|(unit, _)| &unit.source).collect::<Vec<&Source>>()))
     }
+}
 
+impl<Q: Inbound, D: LetterQueue<DeadLetter>> Forward<Q, D> {
     /// Sends envelopes to a region's queue, and says what became of the records that they were.
     async fn send(
         &self,

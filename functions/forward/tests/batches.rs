@@ -13,18 +13,20 @@ use forward::Forward;
 use forward::testing::MemoryQueues;
 use lambda::batch::{Batch, Record, Source};
 use lambda::metrics::{Emitter, Metric, Metrics};
+use lambda::routing::Routing;
+use lambda::runtime::ServeBatch;
 use playback::contract::{Device, Event, Kind};
 use playback::envelope::{Envelope, Head, Stamp, split_delimited, with_hop};
-use playback::routing::{Document, Regions, Routes};
+use playback::routing::Regions;
 use playback::session::SessionId;
 use proptest::prelude::*;
 
 const NOW: u64 = 1_790_000_010_200;
 const ALL_ACTIVE: &str = r#"{"version":1}"#;
 
-fn routes(document: &str) -> Routes {
+fn routing(document: &'static str) -> Routing {
     let regions = Regions::parse("us-east-1", "us-east-1,us-west-2,eu-west-1").unwrap();
-    Routes::new(regions, document.parse::<Document>().unwrap()).unwrap()
+    Routing::read_by(regions, async move || Ok(document.to_owned()))
 }
 
 fn envelope(home: &str, number: u128, events: u16) -> Vec<u8> {
@@ -59,7 +61,8 @@ fn batch(values: Vec<Vec<u8>>) -> Batch {
 }
 
 fn forward(dead_letters_away: bool) -> Forward<MemoryQueues, Letters<DeadLetter>> {
-    Forward { inbound: MemoryQueues::default(), dead_letters: Letters::new(dead_letters_away) }
+    let dead_letters = Letters::new(dead_letters_away);
+    Forward { inbound: MemoryQueues::default(), dead_letters, routing: routing(ALL_ACTIVE) }
 }
 
 fn metrics() -> Metrics {
@@ -71,9 +74,8 @@ async fn serve(
     forward: &Forward<MemoryQueues, Letters<DeadLetter>>,
     metrics: &Metrics,
     values: Vec<Vec<u8>>,
-    document: &str,
 ) -> Vec<u64> {
-    let answer = forward.serve(metrics, batch(values), &routes(document), NOW).await.unwrap();
+    let answer = forward.serve(metrics, batch(values), NOW).await.unwrap();
     let answer = serde_json::to_value(answer).unwrap();
     let failures = answer["batchItemFailures"].as_array().unwrap().clone();
     failures.iter().map(|failure| failure["itemIdentifier"]["offset"].as_u64().unwrap()).collect()
@@ -91,7 +93,7 @@ fn taken(queues: &MemoryQueues, region: &str) -> Vec<Vec<u8>> {
 async fn each_record_goes_to_the_region_that_folds_it_as_the_bytes_that_it_was_with_one_more_hop() {
     let (forward, metrics) = (forward(false), metrics());
     let values = vec![envelope("usw2", 1, 3), envelope("euw1", 2, 1), envelope("usw2", 3, 2), envelope("apse2", 4, 1)];
-    assert_eq!(serve(&forward, &metrics, values.clone(), ALL_ACTIVE).await, Vec::<u64>::new());
+    assert_eq!(serve(&forward, &metrics, values.clone()).await, Vec::<u64>::new());
     let hopped = |at: usize| with_hop(&values[at], "us-east-1");
     assert_eq!(taken(&forward.inbound, "us-west-2"), [hopped(0), hopped(2)]);
     assert_eq!(taken(&forward.inbound, "eu-west-1"), [hopped(1)]);
@@ -102,9 +104,9 @@ async fn each_record_goes_to_the_region_that_folds_it_as_the_bytes_that_it_was_w
 
 #[tokio::test]
 async fn a_record_of_a_drained_region_goes_to_its_successor_also_when_that_is_here() {
-    let forward = forward(false);
     let document = r#"{"version":1,"regions":{"us-west-2":{"state":"draining","to":"us-east-1"}}}"#;
-    assert!(serve(&forward, &metrics(), vec![envelope("usw2", 1, 1)], document).await.is_empty());
+    let forward = Forward { routing: routing(document), ..forward(false) };
+    assert!(serve(&forward, &metrics(), vec![envelope("usw2", 1, 1)]).await.is_empty());
     assert_eq!(taken(&forward.inbound, "us-east-1").len(), 1);
 }
 
@@ -113,12 +115,12 @@ async fn a_region_that_is_away_keeps_its_records_on_the_log_and_stops_no_other()
     let (forward, counted) = (forward(false), metrics());
     forward.inbound.set_away("us-west-2", true);
     let values = vec![envelope("usw2", 1, 3), envelope("euw1", 2, 1), envelope("usw2", 3, 2)];
-    assert_eq!(serve(&forward, &counted, values.clone(), ALL_ACTIVE).await, [0, 2]);
+    assert_eq!(serve(&forward, &counted, values.clone()).await, [0, 2]);
     assert_eq!(taken(&forward.inbound, "eu-west-1").len(), 1);
     assert_eq!(counted.count(Metric::RecordsFailed("region_unavailable")), 2);
     assert_eq!(counted.count(Metric::EventsUnclaimed), 5, "a call that failed may have arrived");
     forward.inbound.set_away("us-west-2", false);
-    assert!(serve(&forward, &metrics(), vec![values[0].clone(), values[2].clone()], ALL_ACTIVE).await.is_empty());
+    assert!(serve(&forward, &metrics(), vec![values[0].clone(), values[2].clone()]).await.is_empty());
     assert_eq!(taken(&forward.inbound, "us-west-2").len(), 2);
 }
 
@@ -132,7 +134,7 @@ async fn what_cannot_be_read_is_dead_here_with_its_bytes_and_what_is_of_newer_co
         bytes
     };
     let garbage = b"\xff\xff".to_vec();
-    assert!(serve(&forward, &metrics, vec![garbage.clone(), newer], ALL_ACTIVE).await.is_empty());
+    assert!(serve(&forward, &metrics, vec![garbage.clone(), newer]).await.is_empty());
     assert_eq!(taken(&forward.inbound, "us-west-2").len(), 1);
     let letters = forward.dead_letters.take();
     assert_eq!(letters.len(), 1);
@@ -146,10 +148,10 @@ async fn what_cannot_be_read_is_dead_here_with_its_bytes_and_what_is_of_newer_co
 #[tokio::test]
 async fn poison_that_no_queue_takes_and_a_flood_of_it_stay_on_the_log() {
     let away = forward(true);
-    assert_eq!(serve(&away, &metrics(), vec![vec![0xff], envelope("usw2", 1, 1)], ALL_ACTIVE).await, [0]);
+    assert_eq!(serve(&away, &metrics(), vec![vec![0xff], envelope("usw2", 1, 1)]).await, [0]);
     let forward = forward(false);
     let flood: Vec<Vec<u8>> = (0..20).map(|_| vec![0xff]).chain([envelope("usw2", 1, 1)]).collect();
-    assert_eq!(serve(&forward, &metrics(), flood, ALL_ACTIVE).await, (0..20).collect::<Vec<u64>>());
+    assert_eq!(serve(&forward, &metrics(), flood).await, (0..20).collect::<Vec<u64>>());
     assert!(forward.dead_letters.take().is_empty());
 }
 
@@ -159,7 +161,7 @@ async fn a_record_that_comes_round_is_folded_here_and_not_sent_about() {
     let round = with_hop(&with_hop(&envelope("usw2", 1, 1), "us-east-1"), "us-west-2");
     let long =
         ["a-b-1", "a-b-2", "a-b-3", "a-b-4"].iter().fold(envelope("usw2", 2, 1), |bytes, hop| with_hop(&bytes, hop));
-    assert!(serve(&forward, &metrics(), vec![round, long], ALL_ACTIVE).await.is_empty());
+    assert!(serve(&forward, &metrics(), vec![round, long]).await.is_empty());
     let here = taken(&forward.inbound, "us-east-1");
     let hops: Vec<usize> = here.into_iter().map(|bytes| Head::peek(bytes.into()).unwrap().hops.len()).collect();
     assert_eq!(hops, [3, 5]);
@@ -188,7 +190,7 @@ proptest! {
                 for region in ["us-east-1", "us-west-2", "eu-west-1"] {
                     forward.inbound.set_away(region, away.contains(region));
                 }
-                let failed: BTreeSet<u64> = serve(&forward, &metrics, waiting.clone(), ALL_ACTIVE).await.into_iter().collect();
+                let failed: BTreeSet<u64> = serve(&forward, &metrics, waiting.clone()).await.into_iter().collect();
                 let kept = waiting.into_iter().enumerate().filter(|(at, _)| failed.contains(&(*at as u64)));
                 waiting = kept.map(|(_, value)| value).collect();
                 for region in ["us-east-1", "us-west-2", "eu-west-1"] {

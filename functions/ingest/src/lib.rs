@@ -25,6 +25,7 @@ use lambda::auth::{Authenticator, Identity};
 use lambda::metrics::{Metric, Metrics};
 use lambda::problem::{Problem, json};
 use lambda::routing::Routing;
+use lambda::runtime::ServeHttp;
 use lambda_http::{Body, Request, RequestExt};
 use playback::edge::SessionWindow;
 use playback::session::SessionId;
@@ -55,6 +56,12 @@ pub struct Ingest<L> {
 struct Minted {
     session_id: String,
     started_at: u64,
+}
+
+impl<L: DurableLog + 'static> ServeHttp for Ingest<L> {
+    async fn serve(&self, metrics: &Metrics, request: Request, now: u64) -> Response<Body> {
+        self.answer(&request, metrics, now).await
+    }
 }
 
 impl<L: DurableLog + 'static> Ingest<L> {

@@ -45,14 +45,5 @@ async fn main() -> anyhow::Result<()> {
     let legacy = config.legacy_endpoint.map(|endpoint| Legacy::new(endpoint, config.legacy_time_out)).transpose()?;
     let (window, shadows) = (config.window, Arc::default());
     let ingest = Ingest { local, remote, routing, authenticator, window, legacy, shadows };
-    let shared = Arc::new((ingest, emitter));
-    let handle = move |request| {
-        let shared = Arc::clone(&shared);
-        async move {
-            let (ingest, emitter) = &*shared;
-            let now = now_ms();
-            ingest.answer(&request, &emitter.start(now), now).await
-        }
-    };
-    lambda::runtime::run_http(handle).await.map_err(anyhow::Error::from_boxed)
+    Ok(lambda::runtime::run_http(emitter, ingest).await?)
 }

@@ -7,6 +7,7 @@ use crate::shadow::Shadow;
 use apply::{Unbalanced, Unit, count, unpack};
 use lambda::batch::{Batch, BatchAnswer, answer};
 use lambda::metrics::Metrics;
+use lambda::runtime::ServeBatch;
 use playback::outcome::Outcome;
 use playback::rollout::{Share, bucket};
 use std::time::Instant;
@@ -26,32 +27,36 @@ impl Sample {
 }
 
 /// Folds the sampled live records of a batch into the shadow table. The answer is always that all is done.
-///
-/// # Errors
-/// [`Unbalanced`].
-pub async fn audition<T: ViewTable>(
-    shadow: &Shadow<T>,
-    sample: Sample,
-    metrics: &Metrics,
-    batch: Batch,
-) -> Result<BatchAnswer, Unbalanced> {
-    let (units, contents) = unpack(batch);
-    let (mut sampled, mut envelopes) = (Vec::new(), Vec::new());
-    for (unit, content) in units.into_iter().zip(contents) {
-        if let Ok(envelope) = content
-            && !envelope.stamp.shadow
-            && sample.has(&envelope.profile_id)
-        {
-            envelopes.push((sampled.len(), envelope));
-            sampled.push(Unit { shadow: true, arrived: false, ..unit });
+#[derive(Debug)]
+pub struct Candidate<T> {
+    /// The shadow table.
+    pub shadow: Shadow<T>,
+    /// Which profiles it folds.
+    pub sample: Sample,
+}
+
+impl<T: ViewTable> ServeBatch for Candidate<T> {
+    type Error = Unbalanced;
+
+    async fn serve(&self, metrics: &Metrics, batch: Batch, _: u64) -> Result<BatchAnswer, Unbalanced> {
+        let (units, contents) = unpack(batch);
+        let (mut sampled, mut envelopes) = (Vec::new(), Vec::new());
+        for (unit, content) in units.into_iter().zip(contents) {
+            if let Ok(envelope) = content
+                && !envelope.stamp.shadow
+                && self.sample.has(&envelope.profile_id)
+            {
+                envelopes.push((sampled.len(), envelope));
+                sampled.push(Unit { shadow: true, arrived: false, ..unit });
+            }
         }
-    }
-    let mut outcomes: Vec<Outcome> = sampled.iter().map(|unit| Outcome::Dropped { events: unit.events }).collect();
-    for (at, verdict) in shadow.fold(envelopes, Instant::now()).await {
-        if let (Some(slot), Ok(counts)) = (outcomes.get_mut(at), verdict) {
-            *slot = Outcome::Settled(counts);
+        let mut outcomes: Vec<Outcome> = sampled.iter().map(|unit| Outcome::Dropped { events: unit.events }).collect();
+        for (at, verdict) in self.shadow.fold(envelopes, Instant::now()).await {
+            if let (Some(slot), Ok(counts)) = (outcomes.get_mut(at), verdict) {
+                *slot = Outcome::Settled(counts);
+            }
         }
+        count(metrics, &sampled, &outcomes, Usage::default())?;
+        Ok(answer([]))
     }
-    count(metrics, &sampled, &outcomes, Usage::default())?;
-    Ok(answer([]))
 }

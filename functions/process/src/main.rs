@@ -1,11 +1,11 @@
 //! Wiring only: configuration, clients, and the loop that Lambda drives.
 
-use lambda::clock::now_ms;
+use anyhow::Context as _;
 use lambda::config::Env;
 use lambda::metrics::Emitter;
+use lambda::runtime::run_batches;
 use lambda::warm_up::{BOUND, warm_up};
-use process::{Config, Part, Shadow, audition, process};
-use std::sync::Arc;
+use process::{Candidate, Config, Part, Process, Shadow};
 use store::dynamodb::Views;
 use stream::Queue;
 
@@ -18,35 +18,19 @@ async fn main() -> anyhow::Result<()> {
     let emitter = Emitter::stdout(&config.common.stage, &config.common.function);
     let shadow = config.shadow_table.as_deref().map(|table| Shadow::new(views(table)));
 
-    let ended = match config.part {
+    match config.part {
         Part::Live { views_table, dead_letter_queue_url, retry_queue_url } => {
-            let views = views(&views_table);
             let sqs = aws_sdk_sqs::Client::new(&sdk);
-            let dead_letters = Queue::new(sqs.clone(), dead_letter_queue_url);
-            let retry = Queue::new(sqs, retry_queue_url);
-            warm_up("views", BOUND, views.warm_up()).await;
-            let shared = Arc::new((views, shadow, retry, dead_letters, emitter));
-            let handle = move |batch, _context| {
-                let shared = Arc::clone(&shared);
-                async move {
-                    let (views, shadow, retry, dead_letters, emitter) = &*shared;
-                    let now = now_ms();
-                    process(views, shadow.as_ref(), retry, dead_letters, &emitter.start(now), batch, now).await
-                }
-            };
-            lambda::runtime::run_batches(handle).await
+            let retry = Queue::new(sqs.clone(), retry_queue_url);
+            let dead_letters = Queue::new(sqs, dead_letter_queue_url);
+            let process = Process { table: views(&views_table), shadow, retry, dead_letters };
+            warm_up("views", BOUND, process.table.warm_up()).await;
+            run_batches(emitter, process).await?;
         }
         Part::Candidate(sample) => {
-            let shared = Arc::new((shadow.ok_or_else(|| anyhow::anyhow!("a candidate has a shadow table"))?, emitter));
-            let handle = move |batch, _context| {
-                let shared = Arc::clone(&shared);
-                async move {
-                    let (shadow, emitter) = &*shared;
-                    audition(shadow, sample, &emitter.start(now_ms()), batch).await
-                }
-            };
-            lambda::runtime::run_batches(handle).await
+            let shadow = shadow.context("a candidate has a shadow table")?;
+            run_batches(emitter, Candidate { shadow, sample }).await?;
         }
-    };
-    ended.map_err(anyhow::Error::from_boxed)
+    }
+    Ok(())
 }

@@ -8,12 +8,13 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use lambda::batch::Batch;
 use lambda::metrics::{Emitter, Metric};
+use lambda::runtime::ServeBatch;
 use playback::contract::{Device, Event, Kind};
 use playback::envelope::{Envelope, Stamp, join_delimited};
 use playback::fold::ViewKey;
 use playback::outcome::{Cause, Reason};
 use playback::session::SessionId;
-use process::process;
+use process::Process;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -114,17 +115,8 @@ fn run(table: &MemoryTable, queues: &Queues, event: &Value) -> Ran {
     let metrics = Emitter::to("test", "process", |_| {}).start(7);
     let batch = Batch::parse(event.to_string().as_bytes()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let answer = runtime
-        .block_on(process(
-            table,
-            None::<&process::Shadow<store::testing::MemoryTable>>,
-            &queues.retry,
-            &queues.dead,
-            &metrics,
-            batch,
-            7,
-        ))
-        .unwrap();
+    let process = Process { table, shadow: None, retry: &queues.retry, dead_letters: &queues.dead };
+    let answer = runtime.block_on(process.serve(&metrics, batch, 7)).unwrap();
     let (reasons, causes) = (Reason::ALL.map(Reason::as_str), Cause::ALL.map(Cause::as_str));
     let plain = [
         Metric::RecordsReceived,
@@ -238,17 +230,8 @@ fn a_queue_that_answers_nothing_has_taken_nothing() {
     let metrics = Emitter::to("test", "process", |_| {}).start(7);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let batch = Batch::parse(event.as_bytes()).unwrap();
-    let answer = runtime
-        .block_on(process(
-            &table,
-            None::<&process::Shadow<store::testing::MemoryTable>>,
-            &Silent,
-            &Silent,
-            &metrics,
-            batch,
-            7,
-        ))
-        .unwrap();
+    let process = Process { table, shadow: None, retry: Silent, dead_letters: Silent };
+    let answer = runtime.block_on(process.serve(&metrics, batch, 7)).unwrap();
     let answer = serde_json::to_value(answer).unwrap();
     assert_eq!(answer, json!({"batchItemFailures": [{"itemIdentifier": "0"}, {"itemIdentifier": "1"}]}));
 }
@@ -314,18 +297,8 @@ fn events_are_booked_in_the_minute_of_their_acceptance() {
     ];
     let batch = Batch::parse(msk(&values).to_string().as_bytes()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let done = async {
-        process(
-            &table,
-            None::<&process::Shadow<store::testing::MemoryTable>>,
-            &queues.retry,
-            &queues.dead,
-            &emitter.start(now),
-            batch,
-            now,
-        )
-        .await
-    };
+    let process = Process { table, shadow: None, retry: queues.retry, dead_letters: queues.dead };
+    let done = async { process.serve(&emitter.start(now), batch, now).await };
     assert_eq!(runtime.block_on(done).unwrap(), lambda::batch::answer([]));
     let documents: Vec<Value> = lines.lock().unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let booked = |name: &str| -> Vec<(u64, u64)> {

@@ -12,6 +12,7 @@ use http::{Response, StatusCode};
 use lambda::auth::Authenticator;
 use lambda::metrics::{Metric, Metrics};
 use lambda::problem::{Problem, json, no_content};
+use lambda::runtime::ServeHttp;
 use lambda_http::{Body, Request, RequestExt};
 use percent_encoding::percent_decode_str;
 use playback::history::Entry;
@@ -96,15 +97,16 @@ impl From<Entry> for Session {
     }
 }
 
-impl Query {
-    /// Answers a request. `now` is when it was received, Unix milliseconds.
-    pub async fn answer(&self, request: &Request, metrics: &Metrics, now: u64) -> Response<Body> {
-        let response = self.serve(request, now).await.unwrap_or_else(|problem| problem.response());
+impl ServeHttp for Query {
+    async fn serve(&self, metrics: &Metrics, request: Request, now: u64) -> Response<Body> {
+        let response = self.answer(&request, now).await.unwrap_or_else(|problem| problem.response());
         metrics.add(Metric::Requests(response.status()), 1);
         response
     }
+}
 
-    async fn serve(&self, request: &Request, now: u64) -> Result<Response<Body>, Problem> {
+impl Query {
+    async fn answer(&self, request: &Request, now: u64) -> Result<Response<Body>, Problem> {
         let authorization = request.headers().get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let identity = self.authenticator.verify(authorization).await?;
         let parameters = request.query_string_parameters();

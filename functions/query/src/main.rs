@@ -1,12 +1,10 @@
 //! Wiring only: configuration, clients, and the loop that Lambda drives.
 
 use lambda::auth::Authenticator;
-use lambda::clock::now_ms;
 use lambda::config::Env;
 use lambda::metrics::Emitter;
 use lambda::warm_up::{BOUND, warm_up};
 use query::{Config, Query};
-use std::sync::Arc;
 use store::dynamodb::Views;
 
 #[tokio::main]
@@ -18,15 +16,5 @@ async fn main() -> anyhow::Result<()> {
     let authenticator = Authenticator::new(&config.auth)?;
     let emitter = Emitter::stdout(&config.common.stage, &config.common.function);
     tokio::join!(warm_up("views", BOUND, views.warm_up()), warm_up("keys", BOUND, authenticator.warm_up()));
-
-    let shared = Arc::new((Query { views, authenticator }, emitter));
-    let handle = move |request| {
-        let shared = Arc::clone(&shared);
-        async move {
-            let (query, emitter) = &*shared;
-            let now = now_ms();
-            query.answer(&request, &emitter.start(now), now).await
-        }
-    };
-    lambda::runtime::run_http(handle).await.map_err(anyhow::Error::from_boxed)
+    Ok(lambda::runtime::run_http(emitter, Query { views, authenticator }).await?)
 }

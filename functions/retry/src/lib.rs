@@ -24,6 +24,7 @@ use apply::{
 };
 use lambda::batch::{Batch, BatchAnswer, answer};
 use lambda::metrics::Metrics;
+use lambda::runtime::ServeBatch;
 use playback::outcome::{Cause, Outcome};
 use std::ops::Range;
 use store::ViewTable;
@@ -47,7 +48,7 @@ pub struct Retry<T, R, D, O, P> {
     pub jitter: fn() -> f64,
 }
 
-impl<T, R, D, O, P> Retry<T, R, D, O, P>
+impl<T, R, D, O, P> ServeBatch for Retry<T, R, D, O, P>
 where
     T: ViewTable,
     R: LetterQueue<Letter>,
@@ -55,11 +56,9 @@ where
     O: Objects,
     P: Pauses,
 {
-    /// Serves one batch of messages. `now` is the clock, Unix milliseconds.
-    ///
-    /// # Errors
-    /// [`Unbalanced`]. What fails of the messages is no error: it is in the answer.
-    pub async fn serve(&self, metrics: &Metrics, batch: Batch, now: u64) -> Result<BatchAnswer, Unbalanced> {
+    type Error = Unbalanced;
+
+    async fn serve(&self, metrics: &Metrics, batch: Batch, now: u64) -> Result<BatchAnswer, Unbalanced> {
         let mut works = Vec::with_capacity(batch.records.len());
         let (mut units, mut contents) = (Vec::new(), Vec::new());
         for record in batch.records {
@@ -82,7 +81,9 @@ where
         count(metrics, &units, &outcomes, usage)?;
         Ok(self.finish(works, &outcomes).await)
     }
+}
 
+impl<T, R, D, O: Objects, P: Pauses> Retry<T, R, D, O, P> {
     fn decide(&self, work: &Work, units: &[Unit], verdicts: Vec<Verdict>, now: u64) -> Vec<Decision> {
         let last = work.attempts >= self.max_attempts;
         if work.splits || last {

@@ -1,11 +1,9 @@
 //! Wiring only: configuration, clients, and the loop that Lambda drives.
 
-use lambda::clock::now_ms;
 use lambda::config::Env;
 use lambda::metrics::Emitter;
 use lambda::warm_up::{BOUND, warm_up};
 use retry::{Config, QueuePauses, Retry};
-use std::sync::Arc;
 use store::dynamodb::Views;
 use stream::Queue;
 
@@ -26,15 +24,5 @@ async fn main() -> anyhow::Result<()> {
     };
     let emitter = Emitter::stdout(&config.common.stage, &config.common.function);
     warm_up("views", BOUND, retry.table.warm_up()).await;
-
-    let shared = Arc::new((retry, emitter));
-    let handle = move |batch, _context| {
-        let shared = Arc::clone(&shared);
-        async move {
-            let (retry, emitter) = &*shared;
-            let now = now_ms();
-            retry.serve(&emitter.start(now), batch, now).await
-        }
-    };
-    lambda::runtime::run_batches(handle).await.map_err(anyhow::Error::from_boxed)
+    Ok(lambda::runtime::run_batches(emitter, retry).await?)
 }

@@ -8,6 +8,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use lambda::batch::{Batch, Source};
 use lambda::metrics::{Emitter, Metric};
+use lambda::runtime::ServeBatch;
 use playback::contract::{Device, Event, Kind};
 use playback::envelope::{Envelope, Stamp, join_delimited};
 use playback::fold::ViewKey;

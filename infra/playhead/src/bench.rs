@@ -17,9 +17,10 @@ use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement
 use cpu_time::ProcessTime;
 use lambda::batch::Batch;
 use lambda::metrics::{Emitter, Metric};
+use lambda::runtime::ServeBatch;
 use playback::edge::{SessionWindow, parse_request, validate};
 use playback::envelope::{Envelope, Stamp, group};
-use process::process;
+use process::Process;
 use serde::Serialize;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -265,21 +266,13 @@ struct Sums {
 async fn process_all<T: ViewTable>(table: &T, events: &[String]) -> Result<Sums> {
     let emitter = Emitter::to("bench", "process", |_| {});
     let (retry, dead_letters) = (Letters::<Letter>::default(), Letters::<DeadLetter>::default());
+    let process = Process { table, shadow: None, retry, dead_letters };
     let mut sums = Sums::default();
     for event in events {
         let metrics = emitter.start(0);
         let batch = Batch::parse(event.as_bytes())?;
         let received = batch.records.len() as u64;
-        let answer = process(
-            table,
-            None::<&process::Shadow<store::testing::MemoryTable>>,
-            &retry,
-            &dead_letters,
-            &metrics,
-            batch,
-            0,
-        )
-        .await?;
+        let answer = process.serve(&metrics, batch, 0).await?;
         serde_json::to_string(&answer)?;
         if metrics.count(Metric::RecordsSettled) != received {
             bail!("only {} of {received} records were settled", metrics.count(Metric::RecordsSettled));

@@ -14,6 +14,14 @@ pub trait LetterQueue<L>: Send + Sync {
     fn put(&self, letters: Vec<L>) -> impl Future<Output = Vec<Result<(), Self::Error>>> + Send;
 }
 
+impl<L: Send, Q: LetterQueue<L>> LetterQueue<L> for &Q {
+    type Error = Q::Error;
+
+    async fn put(&self, letters: Vec<L>) -> Vec<Result<(), Q::Error>> {
+        (**self).put(letters).await
+    }
+}
+
 impl<L: Serialize + Send> LetterQueue<L> for Queue {
     type Error = SendError;
 

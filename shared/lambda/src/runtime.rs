@@ -1,86 +1,129 @@
-//! Serving invocations: the handler's types say what an invocation may end in.
+//! The loop that Lambda drives: it owns a function's shared state, the clock and the metrics.
 //!
-//! All of them serve one invocation at a time or, where Lambda says so by `AWS_LAMBDA_MAX_CONCURRENCY`, several; so a
-//! handler shares nothing but what it was cloned with.
+//! A function is a struct with its ports and one `serve`. An environment serves one invocation at a time or, where Lambda
+//! sets `AWS_LAMBDA_MAX_CONCURRENCY`, several at once, which share the struct.
 //!
-//! **Invariant:** an invocation ends in the handler's answer or in a function error. An `Err`, an event that cannot be
+//! **Invariant:** an invocation ends in the function's answer or in a function error. An `Err`, an event that cannot be
 //! parsed and a panic are all function errors, which Lambda logs, counts and retries; `lambda_runtime` catches panics
 //! when they unwind, and when they abort (`panic = "abort"`) the process is gone, which Lambda counts as an error too.
 
 use std::convert::Infallible;
 use std::fmt::Display;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use http::Response;
 use lambda_http::{Body, Request};
-pub use lambda_runtime::Context;
 use lambda_runtime::{LambdaEvent, service_fn};
 use serde::Serialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use crate::batch::{Batch, BatchAnswer};
+use crate::clock::now_ms;
+use crate::metrics::{Emitter, Metrics};
 
-/// What ends a function's process: the Runtime API could not be reached or spoken to.
-pub type Error = lambda_runtime::Error;
+/// The Runtime API could not be reached, or not be spoken to: the process ends.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct RuntimeError(#[from] lambda_runtime::Error);
 
-/// Serves a Kafka, SQS or Kinesis trigger. The handler's `Err` fails the whole batch.
+/// A function with a Kafka, SQS or Kinesis trigger.
+pub trait ServeBatch: Send + Sync {
+    /// Why a whole batch fails.
+    type Error: Display + Send;
+
+    /// Serves one batch. `now` is when the invocation began, Unix milliseconds.
+    fn serve(
+        &self,
+        metrics: &Metrics,
+        batch: Batch,
+        now: u64,
+    ) -> impl Future<Output = Result<BatchAnswer, Self::Error>> + Send;
+}
+
+/// A function behind an HTTP API.
+pub trait ServeHttp: Send + Sync {
+    /// Answers one request, with a [`Problem`](crate::problem::Problem) if need be. `now` is when it was received, Unix
+    /// milliseconds.
+    fn serve(&self, metrics: &Metrics, request: Request, now: u64) -> impl Future<Output = Response<Body>> + Send;
+}
+
+/// A function on a schedule, whose event says nothing.
+pub trait ServeSchedule: Send + Sync {
+    /// What it answers to anyone who invokes it by hand.
+    type Answer: Serialize + Send;
+    /// Why an invocation fails.
+    type Error: Display + Send;
+
+    /// Runs once. Lambda ends the invocation after `time_left`; `now` is when it began, Unix milliseconds.
+    fn serve(
+        &self,
+        metrics: &Metrics,
+        time_left: Duration,
+        now: u64,
+    ) -> impl Future<Output = Result<Self::Answer, Self::Error>> + Send;
+}
+
+/// Serves batches. An `Err` of the function fails the whole batch.
 ///
 /// # Errors
-/// When the Runtime API cannot be reached or spoken to.
+/// [`RuntimeError`].
 ///
 /// # Panics
 /// When the environment variables that Lambda sets for a runtime are missing.
-pub async fn run_batches<F, E>(handle: impl Fn(Batch, Context) -> F + Clone + Send + 'static) -> Result<(), Error>
-where
-    F: Future<Output = Result<BatchAnswer, E>> + Send + 'static,
-    E: Display + Send + 'static,
-{
-    lambda_runtime::run_concurrent(service_fn(move |event: LambdaEvent<Box<RawValue>>| {
-        let handle = handle.clone();
+pub async fn run_batches(emitter: Emitter, function: impl ServeBatch + 'static) -> Result<(), RuntimeError> {
+    let shared = Arc::new((emitter, function));
+    let handler = service_fn(move |event: LambdaEvent<Box<RawValue>>| {
+        let shared = Arc::clone(&shared);
         async move {
+            let (emitter, function) = &*shared;
             let batch = Batch::parse(event.payload.get().as_bytes()).map_err(|error| error.to_string())?;
             drop(event.payload);
-            handle(batch, event.context).await.map_err(|error| error.to_string())
+            let now = now_ms();
+            function.serve(&emitter.start(now), batch, now).await.map_err(|error| error.to_string())
         }
-    }))
-    .await
+    });
+    Ok(lambda_runtime::run_concurrent(handler).await?)
 }
 
-/// Serves a schedule, whose event says nothing. The handler is told when it will be cut off, by its context, and what it answers is
-/// for whoever invokes the function by hand.
+/// Serves an HTTP API.
 ///
 /// # Errors
-/// When the Runtime API cannot be reached or spoken to.
+/// [`RuntimeError`].
 ///
 /// # Panics
 /// When the environment variables that Lambda sets for a runtime are missing.
-pub async fn run_scheduled<F, A, E>(handle: impl Fn(Context) -> F + Clone + Send + 'static) -> Result<(), Error>
-where
-    F: Future<Output = Result<A, E>> + Send + 'static,
-    A: Serialize + Send + 'static,
-    E: Display + Send + 'static,
-{
-    lambda_runtime::run_concurrent(service_fn(move |event: LambdaEvent<IgnoredAny>| {
-        let answer = handle(event.context);
-        async move { answer.await.map_err(|error| error.to_string()) }
-    }))
-    .await
+pub async fn run_http(emitter: Emitter, function: impl ServeHttp + 'static) -> Result<(), RuntimeError> {
+    let shared = Arc::new((emitter, function));
+    let handler = service_fn(move |request: Request| {
+        let shared = Arc::clone(&shared);
+        async move {
+            let (emitter, function) = &*shared;
+            let now = now_ms();
+            Ok::<_, Infallible>(function.serve(&emitter.start(now), request, now).await)
+        }
+    });
+    Ok(lambda_http::run_concurrent(handler).await?)
 }
 
-/// Serves an HTTP API. The handler answers every request, with a [`Problem`](crate::problem::Problem) if need be.
+/// Serves a schedule.
 ///
 /// # Errors
-/// When the Runtime API cannot be reached or spoken to.
+/// [`RuntimeError`].
 ///
 /// # Panics
 /// When the environment variables that Lambda sets for a runtime are missing.
-pub async fn run_http<F>(handle: impl Fn(Request) -> F + Clone + Send + 'static) -> Result<(), Error>
-where
-    F: Future<Output = Response<Body>> + Send + 'static,
-{
-    lambda_http::run_concurrent(service_fn(move |request: Request| {
-        let answer = handle(request);
-        async move { Ok::<_, Infallible>(answer.await) }
-    }))
-    .await
+pub async fn run_schedule(emitter: Emitter, function: impl ServeSchedule + 'static) -> Result<(), RuntimeError> {
+    let shared = Arc::new((emitter, function));
+    let handler = service_fn(move |event: LambdaEvent<IgnoredAny>| {
+        let shared = Arc::clone(&shared);
+        async move {
+            let (emitter, function) = &*shared;
+            let time_left = event.context.deadline().duration_since(SystemTime::now()).unwrap_or_default();
+            let now = now_ms();
+            function.serve(&emitter.start(now), time_left, now).await.map_err(|error| error.to_string())
+        }
+    });
+    Ok(lambda_runtime::run_concurrent(handler).await?)
 }

@@ -6,17 +6,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::routing::{get, post};
 use lambda::batch::{Batch, BatchAnswer, answer};
-use lambda::metrics::{Emitter, Metric};
-use lambda::runtime::Context;
+use lambda::metrics::{Emitter, Metric, Metrics};
+use lambda::runtime::{ServeBatch, ServeSchedule};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::sync::{Barrier, mpsc};
@@ -42,38 +43,45 @@ async fn main() {
 /// The function under test: serves a schedule, or does what the body of its only record says.
 async fn function() {
     lambda::logs::init(tracing::level_filters::LevelFilter::INFO);
-    if std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap() == SCHEDULED {
-        return lambda::runtime::run_scheduled(tell_the_time_left).await.unwrap();
-    }
     let emitter = Emitter::stdout("test", "runtime");
-    let meeting = Arc::new(Barrier::new(2));
-    let handle = move |batch: Batch, _context| {
-        let (emitter, meeting) = (emitter.clone(), Arc::clone(&meeting));
-        async move {
-            let metrics = emitter.start(lambda::clock::now_ms());
-            metrics.add(Metric::RecordsReceived, batch.records.len() as u64);
-            obey(&batch, &meeting).await
-        }
-    };
-    lambda::runtime::run_batches(handle).await.unwrap();
+    if std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap() == SCHEDULED {
+        lambda::runtime::run_schedule(emitter, TellsTheTimeLeft).await.unwrap();
+    } else {
+        lambda::runtime::run_batches(emitter, Obeys { meeting: Barrier::new(2) }).await.unwrap();
+    }
 }
 
-async fn tell_the_time_left(context: Context) -> Result<Value, &'static str> {
-    let left = context.deadline().duration_since(SystemTime::now()).map_err(|_| "too late")?;
-    Ok(json!({ "seconds": left.as_secs() }))
+struct TellsTheTimeLeft;
+
+impl ServeSchedule for TellsTheTimeLeft {
+    type Answer = Value;
+    type Error = Infallible;
+
+    async fn serve(&self, _: &Metrics, time_left: Duration, _: u64) -> Result<Value, Infallible> {
+        Ok(json!({ "seconds": time_left.as_secs() }))
+    }
 }
 
-async fn obey(batch: &Batch, meeting: &Barrier) -> Result<BatchAnswer, &'static str> {
-    let record = &batch.records[0];
-    match record.value.as_deref().unwrap() {
-        b"panic" => panic!("a bug"),
-        b"error" => Err("the store is away"),
-        b"fail" => Ok(answer([&record.source])),
-        b"meet" => {
-            meeting.wait().await;
-            Ok(answer([]))
+struct Obeys {
+    meeting: Barrier,
+}
+
+impl ServeBatch for Obeys {
+    type Error = &'static str;
+
+    async fn serve(&self, metrics: &Metrics, batch: Batch, _: u64) -> Result<BatchAnswer, &'static str> {
+        metrics.add(Metric::RecordsReceived, batch.records.len() as u64);
+        let record = &batch.records[0];
+        match record.value.as_deref().unwrap() {
+            b"panic" => panic!("a bug"),
+            b"error" => Err("the store is down"),
+            b"fail" => Ok(answer([&record.source])),
+            b"meet" => {
+                self.meeting.wait().await;
+                Ok(answer([]))
+            }
+            _ => Ok(answer([])),
         }
-        _ => Ok(answer([])),
     }
 }
 
@@ -147,7 +155,7 @@ async fn every_invocation_ends_in_an_answer_or_a_function_error(max_concurrency:
     let (ends, printed) = invoke(BATCHES, &events, max_concurrency).await;
     let message = |id: &str| (ends[id].0.as_str(), ends[id].1["errorMessage"].as_str().unwrap());
     assert_eq!(message("0"), ("error", "Lambda panicked: a bug"));
-    assert_eq!(message("1"), ("error", "the store is away"));
+    assert_eq!(message("1"), ("error", "the store is down"));
     assert_eq!(message("2").0, "error");
     let failed = json!({"batchItemFailures": [{"itemIdentifier": "fail"}]});
     assert_eq!(ends["3"], ("response".into(), failed));

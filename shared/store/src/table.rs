@@ -35,6 +35,20 @@ pub trait ViewTable: Send + Sync {
     }
 }
 
+impl<T: ViewTable> ViewTable for &T {
+    async fn read(&self, keys: &[ViewKey]) -> Vec<Result<Option<Stored>, StoreError>> {
+        (**self).read(keys).await
+    }
+
+    async fn write(&self, key: &ViewKey, view: &View, expected: Option<u64>) -> Result<(), WriteError> {
+        (**self).write(key, view, expected).await
+    }
+
+    fn is_home_of(&self, key: &ViewKey) -> bool {
+        (**self).is_home_of(key)
+    }
+}
+
 /// Why a conditional write did not happen.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {

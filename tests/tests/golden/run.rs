@@ -17,14 +17,15 @@ use lambda::batch::Batch;
 use lambda::config::Env;
 use lambda::metrics::{Emitter, Metrics};
 use lambda::routing::Routing;
+use lambda::runtime::{ServeBatch, ServeHttp};
 use lambda_http::request::LambdaRequest;
 use lambda_http::{Adapter, Body, Context, LambdaEvent, Request, Response, Service, service_fn};
 use playback::edge::SessionWindow;
 use playback::envelope::{Envelope, Head, split_delimited};
 use playback::fold::ViewKey;
-use playback::routing::{Document, Regions, Routes};
+use playback::routing::Regions;
 use playback::session::SessionId;
-use process::process;
+use process::Process;
 use query::Query;
 use retry::testing::{MemoryBucket, RecordedPauses};
 use retry::{Object, Retry};
@@ -72,7 +73,7 @@ async fn run_ingest(given: &Given, event: &[u8]) -> Result<Value> {
     let (ingest, now) = (Arc::new(ingest), given.now);
     let (response, counts) = serve("ingest", event, now, move |request, metrics| {
         let ingest = Arc::clone(&ingest);
-        async move { ingest.answer(&request, &metrics, now).await }
+        async move { ingest.serve(&metrics, request, now).await }
     })
     .await?;
     let appended = log.appended();
@@ -91,7 +92,7 @@ async fn run_query(given: &Given, event: &[u8]) -> Result<Value> {
     let (query, now) = (Arc::new(query), given.now);
     let (response, counts) = serve("query", event, now, move |request, metrics| {
         let query = Arc::clone(&query);
-        async move { query.answer(&request, &metrics, now).await }
+        async move { query.serve(&metrics, request, now).await }
     })
     .await?;
     Ok(json!({"response": response, "store": table.asked(), "counts": counts}))
@@ -141,26 +142,20 @@ async fn run_process(given: &Given, event: &[u8]) -> Result<Value> {
         Ok(batch) => batch,
         Err(error) => return Ok(json!({"function_error": error.to_string()})),
     };
-    let table = table(given);
-    let retry = Letters::<Letter>::new(given.away.contains(&Part::RetryQueue));
-    let dead_letters = Letters::<DeadLetter>::new(given.away.contains(&Part::DeadLetterQueue));
+    let process = Process {
+        table: table(given),
+        shadow: None,
+        retry: Letters::<Letter>::new(given.away.contains(&Part::RetryQueue)),
+        dead_letters: Letters::<DeadLetter>::new(given.away.contains(&Part::DeadLetterQueue)),
+    };
     let (emitter, lines) = recording("process");
-    let answer = process(
-        &table,
-        None::<&process::Shadow<store::testing::MemoryTable>>,
-        &retry,
-        &dead_letters,
-        &emitter.start(given.now),
-        batch,
-        given.now,
-    )
-    .await;
-    let views: Vec<Value> = table.views().iter().map(|(key, view)| readable::view(key, view)).collect();
+    let answer = process.serve(&emitter.start(given.now), batch, given.now).await;
+    let views: Vec<Value> = process.table.views().iter().map(|(key, view)| readable::view(key, view)).collect();
     Ok(json!({
         "answer": serde_json::to_value(answer?)?,
         "views": views,
-        "retry": retry.into_taken(),
-        "dead_letters": dead_letters.into_taken(),
+        "retry": process.retry.take(),
+        "dead_letters": process.dead_letters.take(),
         "counts": readable::counts(&lines.lock().unwrap()),
         "books": readable::books(&lines.lock().unwrap(), given.now),
     }))
@@ -199,17 +194,18 @@ async fn run_retry(given: &Given, event: &[u8]) -> Result<Value> {
 /// In us-east-1, with us-west-2 and eu-west-1 as the other regions.
 async fn run_forward(given: &Given, event: &[u8]) -> Result<Value> {
     let regions = Regions::parse("us-east-1", "us-east-1,us-west-2,eu-west-1")?;
-    let document = given.routing.as_ref().map_or_else(|| Ok(Document::default()), |json| json.to_string().parse())?;
-    let routes = Routes::new(regions, document)?;
+    let document = given.routing.as_ref().map_or_else(|| r#"{"version":1}"#.to_owned(), Value::to_string);
+    let routing = Routing::read_by(regions.clone(), move || std::future::ready(Ok(document.clone())));
     let forward = Forward {
         inbound: MemoryQueues::default(),
         dead_letters: Letters::<DeadLetter>::new(given.away.contains(&Part::DeadLetterQueue)),
+        routing,
     };
     forward.inbound.set_away("us-west-2", given.away.contains(&Part::UsWest2));
     let (emitter, lines) = recording("forward");
-    let answer = forward.serve(&emitter.start(given.now), Batch::parse(event)?, &routes, given.now).await?;
+    let answer = forward.serve(&emitter.start(given.now), Batch::parse(event)?, given.now).await?;
     let mut sent = Map::new();
-    for region in routes.regions().all() {
+    for region in regions.all() {
         let messages = forward.inbound.take(&region.name).into_iter().map(|body| message(&body));
         let messages = messages.collect::<Result<Vec<_>>>()?;
         if !messages.is_empty() {

@@ -12,8 +12,10 @@ use forward::Forward;
 use forward::testing::MemoryQueues;
 use lambda::batch::{Batch, Record, Source};
 use lambda::metrics::{Emitter, Metric};
+use lambda::routing::Routing;
+use lambda::runtime::ServeBatch;
 use playback::envelope::Envelope;
-use playback::routing::{Regions, Routes};
+use playback::routing::Regions;
 use serde::Serialize;
 use std::collections::HashSet;
 
@@ -48,20 +50,21 @@ pub(super) struct Cost {
 pub(super) async fn measure(seed: u64) -> Result<Vec<Cost>> {
     let envelopes = from_elsewhere(seed)?;
     let regions = Regions::parse("us-east-1", "us-east-1,us-west-2")?;
-    let routes = Routes::undirected(regions);
     let emitter = Emitter::to("bench", "forward", |_| {});
     let mut costs = Vec::new();
     for sessions in SESSIONS {
         let batches = batches(&envelopes, sessions);
         ensure!(!batches.is_empty(), "the trace has no {sessions} sessions side by side");
-        let forward = Forward { inbound: MemoryQueues::default(), dead_letters: Letters::<DeadLetter>::default() };
+        let routing = Routing::read_by(regions.clone(), async || Ok(r#"{"version":1}"#.to_owned()));
+        let dead_letters = Letters::<DeadLetter>::default();
+        let forward = Forward { inbound: MemoryQueues::default(), dead_letters, routing };
         let metrics = emitter.start(0);
         let mut billed = 0;
         let count = batches.len();
         let began = ProcessTime::now();
         for batch in batches {
             let before = metrics.count(Metric::ForwardBytes);
-            let answer = forward.serve(&metrics, batch, &routes, 0).await?;
+            let answer = forward.serve(&metrics, batch, 0).await?;
             ensure!(
                 serde_json::to_value(answer)?["batchItemFailures"] == serde_json::json!([]),
                 "a record was not sent"
