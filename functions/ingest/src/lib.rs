@@ -60,18 +60,13 @@ struct Minted {
 
 impl<L: DurableLog + 'static> ServeHttp for Ingest<L> {
     async fn serve(&self, metrics: &Metrics, request: Request, now: u64) -> Response<Body> {
-        self.answer(&request, metrics, now).await
+        let response = self.route(&request, metrics, now).await.unwrap_or_else(|problem| problem.response());
+        metrics.add(Metric::Requests(response.status()), 1);
+        response
     }
 }
 
 impl<L: DurableLog + 'static> Ingest<L> {
-    /// Answers a request. `now` is when it was received, Unix milliseconds.
-    pub async fn answer(&self, request: &Request, metrics: &Metrics, now: u64) -> Response<Body> {
-        let response = self.route(request, metrics, now).await.unwrap_or_else(|problem| problem.response());
-        metrics.add(Metric::Requests(response.status()), 1);
-        response
-    }
-
     async fn route(&self, request: &Request, metrics: &Metrics, now: u64) -> Result<Response<Body>, Problem> {
         let post = request.method() == Method::POST;
         match request.raw_http_path().trim_end_matches('/') {

@@ -64,7 +64,7 @@ pub(crate) async fn send_to<L: DurableLog + 'static>(ingest: &Ingest<L>, request
     let lines = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
     let sink = std::sync::Arc::clone(&lines);
     let emitter = Emitter::to("test", "ingest", move |text| sink.lock().unwrap().push_str(text));
-    let response = ingest.answer(&request, &emitter.start(NOW), NOW).await;
+    let response = ingest.serve(&emitter.start(NOW), request, NOW).await;
     let (parts, body) = response.into_parts();
     let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
     let lines = lines.lock().unwrap().clone();
