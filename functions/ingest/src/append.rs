@@ -3,8 +3,8 @@
 //! Each session's events become one record, for the local log or for the remote one. Both logs are
 //! appended to at once.
 //!
-//! It must not decide what a failed append means: a live request is then a `503`, a shadow is
-//! counted as missed.
+//! What a failed append means is for the caller to decide: a live request becomes a `503`, a shadow
+//! is counted as missed.
 
 use crate::Ingest;
 use lambda::metrics::{Metric, Metrics};
@@ -129,10 +129,10 @@ impl AppendSummary {
         }
     }
 
-    /// The events that may be on a log beyond the one copy of each that a `202` rests on. A `503`
-    /// rests on none.
+    /// Copies of events that may be on a log without being accepted: a `202` accepts one copy of
+    /// each event, a `503` none.
     fn unclaimed(&self) -> u64 {
-        let claimed = u32::from(self.is_durable());
-        self.fates.iter().map(|(fate, events)| u64::from(fate.copies.saturating_sub(claimed)) * events).sum()
+        let accepted = u32::from(self.is_durable());
+        self.fates.iter().map(|(fate, events)| u64::from(fate.copies.saturating_sub(accepted)) * events).sum()
     }
 }

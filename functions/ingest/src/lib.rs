@@ -40,7 +40,7 @@ pub struct Ingest<L> {
     pub local: Failover<L>,
     /// The log for all other sessions, if the deployment has other regions.
     pub remote: Option<Failover<L>>,
-    /// Tells which sessions are which.
+    /// The routing document, which says where each session is folded.
     pub routing: Routing,
     /// Checks tokens.
     pub authenticator: Authenticator,
