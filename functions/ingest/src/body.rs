@@ -1,9 +1,10 @@
 //! A request's body: its media type, its encoding, its size.
 //!
-//! API Gateway decides by the media type whether it hands a body over as text or as base64, and does not say what it does
-//! with a compressed one of the type `application/json`. So three forms of such a body are understood: the compressed
-//! bytes; the bytes already decompressed, with the header still there; and, as an error that says the mend, compressed
-//! bytes that were taken for text and are past saving.
+//! API Gateway passes a body as text or as base64, depending on its media type. It does not
+//! document what it does with a compressed body of the type `application/json`. So three forms are
+//! recognised: compressed bytes; bytes that were already decompressed, with the header still there;
+//! and compressed bytes that were converted as text and so are corrupt. The last one is an error
+//! that names the fix.
 
 use flate2::read::MultiGzDecoder;
 use http::HeaderMap;
@@ -13,12 +14,12 @@ use playback::contract::{MAX_BODY_BYTES, MAX_DECOMPRESSED_BYTES};
 use std::borrow::Cow;
 use std::io::Read;
 
-/// What gzip begins with (RFC 1952, 2.3.1), and what is left of it when it was taken for UTF-8 text.
+/// The first bytes of gzip (RFC 1952, 2.3.1), and what a conversion to UTF-8 makes of them.
 pub(crate) const MAGIC: [u8; 2] = [0x1f, 0x8b];
-const SPOILT_MAGIC: &[u8] = "\u{1f}\u{fffd}".as_bytes();
+const CORRUPT_MAGIC: &[u8] = "\u{1f}\u{fffd}".as_bytes();
 
-/// The JSON bytes of a request's body, decompressed where it is gzip. At no time are more than
-/// [`MAX_DECOMPRESSED_BYTES`] of it held, however much it would inflate to.
+/// The JSON bytes of a request's body, decompressed if it is gzip. At most
+/// [`MAX_DECOMPRESSED_BYTES`] of it are held in memory, however large it would inflate.
 pub(crate) fn read<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Cow<'a, [u8]>, Problem> {
     if let Some(media_type) = headers.get(CONTENT_TYPE)
         && !is_json(media_type.to_str().unwrap_or_default())
@@ -32,20 +33,20 @@ pub(crate) fn read<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Cow<'a, [u
     match headers.get(CONTENT_ENCODING).map(|encoding| encoding.as_bytes().to_ascii_lowercase()).as_deref() {
         None | Some(b"identity" | b"") => Ok(Cow::Borrowed(body)),
         Some(b"gzip" | b"x-gzip") if body.starts_with(&MAGIC) => decompress(body).map(Cow::Owned),
-        Some(b"gzip" | b"x-gzip") if body.starts_with(SPOILT_MAGIC) => {
-            let detail = "the compressed body was taken for text on its way and is spoilt; \
+        Some(b"gzip" | b"x-gzip") if body.starts_with(CORRUPT_MAGIC) => {
+            let detail = "the compressed body was treated as text in transit and is corrupt; \
                           send it with Content-Type: application/vnd.playhead.events+json";
             Err(Problem::bad_request("body_spoilt", detail).field("Content-Type"))
         }
         Some(b"gzip" | b"x-gzip") => Ok(Cow::Borrowed(body)),
         Some(_) => {
-            let detail = "send the body as it is, or with Content-Encoding: gzip";
+            let detail = "send the body uncompressed, or with Content-Encoding: gzip";
             Err(Problem::unsupported_media_type(detail).field("Content-Encoding"))
         }
     }
 }
 
-/// `application/json`, or a type that says it is JSON inside (RFC 6839, 3.1).
+/// `application/json`, or a type with the suffix `+json` (RFC 6839, 3.1).
 fn is_json(media_type: &str) -> bool {
     let essence = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
@@ -58,7 +59,7 @@ fn decompress(body: &[u8]) -> Result<Vec<u8>, Problem> {
         Ok(_) if bytes.len() > MAX_DECOMPRESSED_BYTES => Err(Problem::too_large(MAX_DECOMPRESSED_BYTES)),
         Ok(_) => Ok(bytes),
         Err(_) => {
-            let detail = "the body begins as gzip and is broken";
+            let detail = "the body starts as gzip but cannot be decompressed";
             Err(Problem::bad_request("body_not_gzip", detail).field("Content-Encoding"))
         }
     }

@@ -1,7 +1,8 @@
-//! What `ingest` is told.
+//! Configuration of `ingest`.
 
 use lambda::auth::AuthConfig;
 use lambda::config::{Common, Env};
+use lambda::http_client::is_private;
 use playback::edge::SessionWindow;
 use playback::routing::Regions;
 use std::collections::BTreeSet;
@@ -9,39 +10,41 @@ use std::time::Duration;
 use stream::{KafkaConfig, KafkaSecurity, KinesisConfig, LogConfig};
 use url::Url;
 
-/// What `ingest` is told.
+/// Configuration of `ingest`.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// What every function is told.
+    /// Settings that all functions share.
     pub common: Common,
-    /// Whose tokens are believed.
+    /// Which tokens are accepted.
     pub auth: AuthConfig,
-    /// The logs.
+    /// The durable logs.
     pub logs: Logs,
-    /// How old and how far ahead a session may be (`SESSION_MAX_AGE_DAYS`, `SESSION_MAX_AHEAD_MINUTES`).
+    /// How old and how far ahead a session may be (`SESSION_MAX_AGE_DAYS`,
+    /// `SESSION_MAX_AHEAD_MINUTES`).
     pub window: SessionWindow,
-    /// The regions of the deployment, with commas between them (`REGIONS`); empty: this one alone.
+    /// The deployment's regions, separated by commas (`REGIONS`); empty means this one alone.
     pub regions: Regions,
     /// The SSM parameter that holds the routing document (`ROUTING_PARAMETER`).
     pub routing_parameter: String,
-    /// Where the system that we take over from takes events (`LEGACY_ENDPOINT`), if there is one.
+    /// The legacy system's endpoint for events (`LEGACY_ENDPOINT`), if there is one.
     pub legacy_endpoint: Option<Url>,
     /// How long it may take to answer (`LEGACY_TIMEOUT_MS`, default 8,000).
     pub legacy_time_out: Duration,
 }
 
-/// The logs.
+/// The durable logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Logs {
-    /// The log that is used while it is well (`PRIMARY_LOG`: `kafka` or `kinesis`). Kafka: `KAFKA_BOOTSTRAP` or
-    /// `KAFKA_CLUSTER_ARN`. Kinesis: `KINESIS_STREAM`.
+    /// The log that is used while it is healthy (`PRIMARY_LOG`: `kafka` or `kinesis`). Kafka:
+    /// `KAFKA_BOOTSTRAP` or `KAFKA_CLUSTER_ARN`. Kinesis: `KINESIS_STREAM`.
     pub primary: LogConfig,
-    /// The log that is used while the primary is not (`STANDBY_LOG`: `none`, `kafka` or `kinesis`). Kafka:
-    /// `STANDBY_KAFKA_BOOTSTRAP` or `STANDBY_KAFKA_CLUSTER_ARN`. Kinesis: `STANDBY_KINESIS_STREAM`.
+    /// The log that is used while the primary is not (`STANDBY_LOG`: `none`, `kafka` or `kinesis`).
+    /// Kafka: `STANDBY_KAFKA_BOOTSTRAP` or `STANDBY_KAFKA_CLUSTER_ARN`. Kinesis:
+    /// `STANDBY_KINESIS_STREAM`.
     ///
     /// Both Kafkas have `KAFKA_TOPIC`, `KAFKA_SECURITY` and `KAFKA_MIN_INSYNC_REPLICAS` in common.
     pub standby: Option<LogConfig>,
-    /// What of these two takes the events of other regions' sessions, if there are any.
+    /// Where these two take the events of other regions' sessions, if there are other regions.
     pub remote: Option<Remote>,
 }
 
@@ -65,8 +68,8 @@ impl Config {
         let logs = Logs::read(env, region, has_others);
         let routing_parameter = env.required("ROUTING_PARAMETER");
         let legacy_endpoint = env.optional::<Url>("LEGACY_ENDPOINT");
-        if legacy_endpoint.as_ref().and_then(Option::as_ref).is_some_and(|url| !is_safe(url)) {
-            env.problem("LEGACY_ENDPOINT", "must be an https URL, or http to this very machine");
+        if legacy_endpoint.as_ref().and_then(Option::as_ref).is_some_and(|url| !is_private(url)) {
+            env.problem("LEGACY_ENDPOINT", "must be an https URL (http only on a loopback address)");
         }
         let legacy_time_out = env.parsed::<u64>("LEGACY_TIMEOUT_MS", 8_000);
         let days = env.parsed::<u32>("SESSION_MAX_AGE_DAYS", 30);
@@ -87,19 +90,13 @@ impl Config {
         })
     }
 
-    /// The variables that the template has to set.
+    /// The variables that the template must set.
     pub fn variables() -> BTreeSet<&'static str> {
         lambda::config::variables_of(Self::read)
     }
 }
 
-/// Whether what is sent there is encrypted, or stays on this machine.
-fn is_safe(url: &Url) -> bool {
-    url.scheme() == "https"
-        || (url.scheme() == "http" && matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]")))
-}
-
-/// The variables that say where one of the logs is.
+/// The variables that locate one of the logs.
 struct Place {
     bootstrap: &'static str,
     cluster_arn: &'static str,
@@ -156,7 +153,7 @@ impl Logs {
         };
         let (primary, standby) = (primary?, standby?);
         if standby.as_ref() == Some(&primary) {
-            env.problem("STANDBY_LOG", "is the primary log itself: name another cluster or stream");
+            env.problem("STANDBY_LOG", "is the primary log itself: choose another cluster or stream");
         }
         let remote = if has_others {
             let [in_primary, in_standby] = remote_names;
@@ -174,10 +171,10 @@ impl Logs {
     }
 }
 
-/// The name of a topic or stream, which must be there; `None` when a problem was noted.
+/// The name of a topic or stream, which must be set; `None` when a problem was noted.
 fn named(env: &mut Env, variable: &'static str, name: Option<String>, what: &str) -> Option<String> {
     if name.is_none() {
-        env.problem(variable, format!("is not set: give it the name of the {what} for other regions' sessions"));
+        env.problem(variable, format!("is not set: name the {what} for other regions' sessions"));
     }
     name
 }
@@ -189,7 +186,7 @@ fn read_regions(env: &mut Env, here: Option<&str>) -> Option<Regions> {
     regions.map_err(|error| env.problem("REGIONS", error.to_string())).ok()
 }
 
-/// What is set of a [`Place`].
+/// The values of a [`Place`].
 struct At {
     place: &'static Place,
     bootstrap: Option<String>,
@@ -226,7 +223,7 @@ impl At {
 
     fn kinesis(self, env: &mut Env) -> Option<LogConfig> {
         if self.stream.is_none() {
-            env.problem(self.place.stream, "is not set: give it the name of the stream");
+            env.problem(self.place.stream, "is not set: name the stream");
         }
         Some(LogConfig::Kinesis(KinesisConfig::new(self.stream?)))
     }
@@ -241,7 +238,7 @@ fn read_kafka(
     region: Option<&str>,
 ) -> Option<KafkaConfig> {
     if topic.is_none() {
-        env.problem("KAFKA_TOPIC", "is not set: give it the name of the topic");
+        env.problem("KAFKA_TOPIC", "is not set: name the topic");
     }
     let security = match security {
         "iam" => KafkaSecurity::Iam { region: region?.to_owned() },
@@ -258,7 +255,7 @@ fn read_kafka(
 mod tests {
     use super::*;
 
-    /// What is read of the given variables, or which ones are to be mended.
+    /// The logs that these variables give, or the variables that are wrong.
     fn read(pairs: &[(&str, &str)]) -> Result<Logs, Vec<&'static str>> {
         let env = Env::from_pairs(pairs.iter().copied());
         let has_others = pairs.iter().any(|(name, _)| *name == "REGIONS");
@@ -269,7 +266,7 @@ mod tests {
     const KAFKA: [(&str, &str); 2] = [("KAFKA_TOPIC", "t"), ("KAFKA_BOOTSTRAP", "a:9098")];
 
     #[test]
-    fn the_primary_is_kafka_and_there_is_no_standby_unless_told_otherwise() {
+    fn primary_defaults_to_kafka_without_standby() {
         let logs = read(&KAFKA).unwrap();
         let LogConfig::Kafka(kafka) = logs.primary else { panic!("{logs:?}") };
         assert_eq!((kafka.topic.as_str(), kafka.bootstrap.as_deref()), ("t", Some("a:9098")));
@@ -278,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn each_log_is_either_kind() {
+    fn each_log_can_be_kafka_or_kinesis() {
         let names = |pairs: &[(&str, &str)]| {
             let name = |log: LogConfig| match log {
                 LogConfig::Kafka(config) => config.bootstrap.unwrap(),
@@ -295,12 +292,12 @@ mod tests {
         assert_eq!(names(&[primary]), ("s".into(), None));
         assert_eq!(names(&[primary, ("STANDBY_LOG", "kafka"), second]), ("s".into(), Some("b:9098".into())));
         assert_eq!(names(&[primary, ("STANDBY_LOG", "kinesis")]), ("s".into(), Some("s2".into())));
-        let no_kafka = read(&[primary, ("KINESIS_STREAM", "s"), ("KAFKA_SECURITY", "none of ours")]);
+        let no_kafka = read(&[primary, ("KINESIS_STREAM", "s"), ("KAFKA_SECURITY", "unknown")]);
         assert!(matches!(no_kafka.unwrap().primary, LogConfig::Kinesis(_)), "Kafka's variables do not matter");
     }
 
     #[test]
-    fn every_problem_of_the_logs_is_named() {
+    fn every_problem_with_the_logs_is_reported() {
         let check = |pairs: &[(&str, &str)], expected: &[&str]| {
             assert_eq!(read(pairs).unwrap_err(), expected, "{pairs:?}");
         };
@@ -321,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn other_regions_sessions_have_a_topic_or_stream_of_their_own_in_each_log() {
+    fn each_log_has_its_own_remote_topic_or_stream() {
         let remote = |pairs: &[(&str, &str)]| {
             let others = [("REGIONS", "two"), ("KAFKA_REMOTE_TOPIC", "r"), ("KINESIS_REMOTE_STREAM", "rs")];
             let streams =
@@ -337,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn regions_are_this_one_alone_unless_they_are_named() {
+    fn regions_default_to_this_one_alone() {
         let read = |list: &str| {
             let env = Env::from_pairs([("REGIONS", list)]);
             lambda::config::read(env, |env| read_regions(env, Some("us-east-1"))).map(|regions| regions.others().len())
@@ -346,9 +343,9 @@ mod tests {
         assert_eq!(read("us-west-2").unwrap_err().0[0].variable, "REGIONS");
     }
 
-    /// Whatever they say: the template's test rests on it.
+    /// Whatever the other variables contain: the template's test relies on it.
     #[test]
-    fn every_variable_of_the_logs_is_asked_for() {
+    fn every_variable_of_the_logs_is_read() {
         let asked = lambda::config::variables_of(|env| Logs::read(env, None, true));
         let expected = [
             "KAFKA_BOOTSTRAP",

@@ -1,9 +1,10 @@
-//! The system that we take over from: asked synchronously for profiles that are not moved yet, and its answer is the device's answer, as
-//! before.
+//! The legacy system: called synchronously for profiles that have not been migrated yet. The device
+//! gets its answer.
 //!
-//! What is passed on is the request as it came: its body unchanged, its headers but those that are about one connection. Nothing of it is logged. A system that
-//! does not answer is left alone for a while, so that its devices get their `503` at once instead of waiting for it. Redirects are not followed: they are
-//! the device's to follow.
+//! A request is passed on unchanged, except for the headers that concern a single connection.
+//! Nothing of it is logged. After several calls without an answer the system is left alone for a
+//! while, and devices get their `503` at once instead of waiting. Redirects are not followed: the
+//! device follows them itself.
 
 use crate::body::MAGIC;
 use bytes::BytesMut;
@@ -12,25 +13,27 @@ use http::header::{
     TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, Response, StatusCode};
+use lambda::http_client::client_for;
 use lambda::problem::Problem;
 use lambda_http::Body;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use url::Url;
 
-/// The largest answer that is passed back, bytes.
+/// The largest answer that is passed back, in bytes.
 const MAX_ANSWER_BYTES: usize = 1024 * 1024;
-/// How long a connection may take to be made.
+/// How long connecting may take.
 const CONNECT_TIME_OUT: Duration = Duration::from_secs(1);
-/// Requests in a row without an answer after which it is left alone.
+/// After this many requests in a row without an answer, the system is left alone.
 const FAILURES: u32 = 5;
-/// How long it is left alone; then one request tries.
+/// How long it is left alone; then one request tries again.
 const REST: Duration = Duration::from_secs(5);
-/// After how many seconds a device is to come again.
+/// After how many seconds a device should retry.
 const RETRY_AFTER_S: u32 = 5;
 
-/// Headers that are about one connection (RFC 9110, 7.6.1), or that the next connection makes anew.
-const OF_THE_CONNECTION: [HeaderName; 9] = [
+/// Headers that concern a single connection (RFC 9110, 7.6.1), or that the next connection sets
+/// itself.
+const CONNECTION_HEADERS: [HeaderName; 9] = [
     CONNECTION,
     PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION,
@@ -57,31 +60,28 @@ struct Health {
 }
 
 impl Legacy {
-    /// The endpoint that takes what players send, and how long it may take to answer.
+    /// A client for the legacy endpoint, which must answer within `time_out`.
     ///
     /// # Errors
-    /// When no HTTP client can be made.
+    /// When no HTTP client can be built.
     pub fn new(endpoint: Url, time_out: Duration) -> Result<Self, reqwest::Error> {
-        let client = reqwest::Client::builder()
-            .timeout(time_out)
-            .connect_timeout(CONNECT_TIME_OUT)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()?;
+        let client = client_for(&endpoint).timeout(time_out).connect_timeout(CONNECT_TIME_OUT).build()?;
         Ok(Self { client, endpoint, health: Mutex::default() })
     }
 
-    /// Passes a request on and gives its answer as the device's.
+    /// Passes a request on and returns the answer for the device.
     ///
     /// # Errors
-    /// A `503` when there is no answer, or it is left alone; a `502` when its answer cannot be passed back.
+    /// A `503` when there is no answer or the system is left alone; a `502` when its answer cannot
+    /// be passed back.
     pub async fn ask(&self, headers: &HeaderMap, body: Vec<u8>, now: Instant) -> Result<Response<Body>, Problem> {
         if !self.may_ask(now) {
             return Err(unavailable("it did not answer the last requests"));
         }
         let is_gzip = body.starts_with(&MAGIC);
-        let mut passed = passed_on(headers);
+        let mut passed = end_to_end(headers);
         if !is_gzip {
-            // The gateway decompressed it on the way.
+            // The gateway has decompressed the body.
             passed.remove(CONTENT_ENCODING);
         }
         let asked = self.client.post(self.endpoint.clone()).headers(passed).body(body).send().await;
@@ -89,7 +89,7 @@ impl Legacy {
             Ok(answer) => answer,
             Err(error) => {
                 self.has_failed(now);
-                // The error of the client names the URL at the most, never a header or the body.
+                // The client's error may name the URL, but never a header or the body.
                 tracing::error!(%error, "the legacy system did not answer");
                 return Err(unavailable("it did not answer"));
             }
@@ -98,7 +98,7 @@ impl Legacy {
         pass_back(answer).await
     }
 
-    /// Whether it is asked now: always while it answers, and once in a while when it does not.
+    /// Whether to call the system now: always while it answers, and now and then while it does not.
     fn may_ask(&self, now: Instant) -> bool {
         let mut health = self.health.lock().unwrap_or_else(PoisonError::into_inner);
         match health.resting_until {
@@ -125,17 +125,17 @@ impl Legacy {
 }
 
 fn unavailable(why: &str) -> Problem {
-    let detail = format!("the system behind this profile is not available: {why}; send the request again");
+    let detail = format!("the system behind this profile is unavailable: {why}; send the request again");
     Problem::unavailable("legacy_unavailable", detail, RETRY_AFTER_S)
 }
 
-/// What of the headers is for the next one to see.
-fn passed_on(headers: &HeaderMap) -> HeaderMap {
+/// The headers that do not concern a single connection.
+fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     let named = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
     let named: Vec<String> =
         named.flat_map(|names| names.split(',')).map(|name| name.trim().to_ascii_lowercase()).collect();
     let is_passed = |name: &HeaderName| {
-        !OF_THE_CONNECTION.contains(name)
+        !CONNECTION_HEADERS.contains(name)
             && name.as_str() != "keep-alive"
             && !named.iter().any(|connection| connection == name.as_str())
     };
@@ -144,7 +144,7 @@ fn passed_on(headers: &HeaderMap) -> HeaderMap {
 
 async fn pass_back(mut answer: reqwest::Response) -> Result<Response<Body>, Problem> {
     let broken = |detail: &str| Problem::new(StatusCode::BAD_GATEWAY, "legacy_answer_broken", detail.to_owned());
-    let (status, headers) = (answer.status(), passed_on(answer.headers()));
+    let (status, headers) = (answer.status(), end_to_end(answer.headers()));
     let mut body = BytesMut::new();
     while let Some(chunk) = answer.chunk().await.map_err(|_| broken("the legacy system's answer broke off"))? {
         if body.len() + chunk.len() > MAX_ANSWER_BYTES {

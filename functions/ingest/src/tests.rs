@@ -1,4 +1,5 @@
 use super::*;
+use crate::accept::trace_id;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use jsonwebtoken::{EncodingKey, Header, encode};
@@ -11,7 +12,7 @@ use playback::routing::Regions;
 use serde_json::{Value, json};
 use std::io::Write;
 use stream::testing::{Effect, RecordingLog};
-use stream::{AppendError, Attempt, Policy};
+use stream::{AppendError, Attempt, LogRecord, Policy};
 
 pub(crate) const SECRET: &str = "a secret of at least thirty-two bytes";
 const NOW: u64 = 1_790_000_010_200;
@@ -63,7 +64,7 @@ pub(crate) async fn send_to<L: DurableLog + 'static>(ingest: &Ingest<L>, request
     let lines = std::sync::Arc::new(std::sync::Mutex::new(String::new()));
     let sink = std::sync::Arc::clone(&lines);
     let emitter = Emitter::to("test", "ingest", move |text| sink.lock().unwrap().push_str(text));
-    let response = ingest.answer(&request, &emitter.start(NOW), NOW).await;
+    let response = ingest.serve(&emitter.start(NOW), request, NOW).await;
     let (parts, body) = response.into_parts();
     let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
     let lines = lines.lock().unwrap().clone();
@@ -78,7 +79,7 @@ pub(crate) fn events(body: impl Into<Body>) -> Request {
     on_path(post("/v1/events").body(body.into()).unwrap())
 }
 
-/// As the runtime does it: the path as API Gateway saw it.
+/// With the raw path set, as the runtime sets it.
 pub(crate) fn on_path(request: Request) -> Request {
     let path = request.uri().path().to_owned();
     request.with_raw_http_path(&path)
@@ -91,7 +92,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn good_events_are_durable_before_the_answer_one_record_a_session() {
+async fn events_are_durable_before_the_answer_one_record_per_session() {
     let ingest = ingest(RecordingLog::new());
     let body = json!({"events": [event(1, 0), event(2, 0), event(1, 1)]}).to_string();
     let sent = send(&ingest, events(body)).await;
@@ -108,7 +109,7 @@ async fn good_events_are_durable_before_the_answer_one_record_a_session() {
 }
 
 #[tokio::test]
-async fn one_malformed_event_among_good_ones_rejects_only_itself() {
+async fn bad_event_rejects_only_itself() {
     let ingest = ingest(RecordingLog::new());
     let mut bad = event(1, 1);
     bad["position_ms"] = json!(999_999_999);
@@ -135,7 +136,7 @@ async fn one_malformed_event_among_good_ones_rejects_only_itself() {
 }
 
 #[tokio::test]
-async fn a_request_of_which_one_record_is_not_durable_is_a_503_as_a_whole() {
+async fn one_record_not_durable_makes_the_request_a_503() {
     let refusing = RecordingLog::refusing(|record| {
         record
             .key
@@ -147,7 +148,7 @@ async fn a_request_of_which_one_record_is_not_durable_is_a_503_as_a_whole() {
     assert_eq!((sent.status, sent.body["code"].as_str()), (503, Some("log_unavailable")));
     let seconds: u32 = sent.headers["retry-after"].to_str().unwrap().parse().unwrap();
     assert!((2..10).contains(&seconds));
-    assert!(!sent.lines.contains("EventsAccepted"), "what a 503 said is not accepted: {}", sent.lines);
+    assert!(!sent.lines.contains("EventsAccepted"), "a 503 accepts nothing: {}", sent.lines);
 }
 
 fn refusing(error: fn(Attempt) -> AppendError, keys: &'static str) -> RecordingLog {
@@ -161,7 +162,7 @@ fn three_events_of_two_sessions() -> Request {
 }
 
 #[tokio::test]
-async fn what_the_primary_does_not_take_is_accepted_from_the_standby_and_counted() {
+async fn records_refused_by_primary_go_to_standby_and_are_counted() {
     for error in [AppendError::Unavailable, AppendError::Denied, AppendError::Throttled] {
         let standby = RecordingLog::new();
         let ingest = ingest_to(refusing(error, "2"), Some(standby.clone()), r#"{"version":1}"#);
@@ -175,20 +176,21 @@ async fn what_the_primary_does_not_take_is_accepted_from_the_standby_and_counted
 }
 
 #[tokio::test]
-async fn when_neither_log_takes_a_record_nothing_is_accepted_and_all_copies_are_unclaimed() {
+async fn both_logs_failing_accepts_nothing_and_counts_unclaimed() {
     let standby = refusing(AppendError::Unavailable, "2");
     let ingest = ingest_to(refusing(AppendError::Unavailable, "2"), Some(standby), r#"{"version":1}"#);
     let sent = send(&ingest, three_events_of_two_sessions()).await;
     assert_eq!((sent.status, sent.body["code"].as_str()), (503, Some("log_unavailable")));
     assert!(sent.headers.contains_key("retry-after"));
     assert!(!sent.lines.contains("EventsAccepted"), "{}", sent.lines);
-    // the first session's event is durable once and not called accepted; the other's two may be on both logs
+    // The first session's event is durable once but not accepted; the other session's two may be on
+    // both logs.
     let counts = ["\"RecordsAppended\":1", "\"AppendErrors\":1", "\"EventsUnclaimed\":5"];
     assert!(counts.iter().all(|count| sent.lines.contains(count)), "{}", sent.lines);
 }
 
 #[tokio::test]
-async fn a_primary_that_denies_is_left_for_the_standby_and_the_opening_is_counted_once() {
+async fn denying_primary_opens_the_circuit_once() {
     let standby = RecordingLog::new();
     let ingest = ingest_to(refusing(AppendError::Denied, "12"), Some(standby.clone()), r#"{"version":1}"#);
     let mut lines = String::new();
@@ -206,7 +208,7 @@ async fn a_primary_that_denies_is_left_for_the_standby_and_the_opening_is_counte
 }
 
 #[tokio::test]
-async fn the_operator_may_choose_the_log() {
+async fn operator_can_choose_the_log() {
     let standby = RecordingLog::new();
     let broken = || refusing(AppendError::Unavailable, "12");
     let primary_only = ingest_to(broken(), Some(standby.clone()), r#"{"version":1,"log":"primary"}"#);
@@ -218,7 +220,7 @@ async fn the_operator_may_choose_the_log() {
 }
 
 #[tokio::test]
-async fn who_may() {
+async fn only_permitted_tokens_are_accepted() {
     let ingest = ingest(RecordingLog::new());
     let body = || Body::from(json!({"events": [event(1, 0)]}).to_string());
     let ask = |authorization: Option<String>| {
@@ -239,7 +241,7 @@ async fn who_may() {
 }
 
 #[tokio::test]
-async fn gzip_is_taken_and_a_bomb_is_not() {
+async fn gzip_is_accepted_but_not_a_bomb() {
     let ingest = ingest(RecordingLog::new());
     let zipped = |bytes: Vec<u8>| {
         on_path(post("/v1/events").header("content-encoding", "gzip").body(Body::Binary(bytes)).unwrap())
@@ -256,12 +258,12 @@ async fn gzip_is_taken_and_a_bomb_is_not() {
         problem(String::from_utf8_lossy(&whole).into_owned().into_bytes()).await.as_deref(),
         Some("body_spoilt")
     );
-    // Decompressed on its way by a gateway that left the header.
+    // Decompressed in transit by a gateway that kept the header.
     assert_eq!(send(&ingest, zipped(body.into_bytes())).await.status, 202);
 }
 
 #[tokio::test]
-async fn any_json_type_is_taken() {
+async fn any_json_media_type_is_accepted() {
     let ingest = ingest(RecordingLog::new());
     for media_type in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.playhead.events+json"] {
         let body = json!({"events": [event(1, 0)]}).to_string();
@@ -271,14 +273,14 @@ async fn any_json_type_is_taken() {
 }
 
 #[tokio::test]
-async fn what_is_no_request_of_the_contract() {
+async fn requests_outside_the_contract_are_refused() {
     let ingest = ingest(RecordingLog::new());
     let check = async |request: Request, status: u16, code: &str| {
         let sent = send(&ingest, request).await;
         assert_eq!((sent.status, sent.body["code"].as_str()), (status, Some(code)));
         assert_eq!(sent.headers["content-type"], "application/problem+json");
     };
-    check(events("no json"), 400, "malformed_request").await;
+    check(events("not JSON"), 400, "malformed_request").await;
     check(events(r#"{"event":[]}"#), 400, "malformed_request").await;
     check(events(json!({"events": vec![0; 501]}).to_string()), 413, "too_many_events").await;
     check(events(" ".repeat(MAX_BODY_BYTES + 1)), 413, "body_too_large").await;
@@ -293,7 +295,7 @@ async fn what_is_no_request_of_the_contract() {
 }
 
 #[tokio::test]
-async fn sessions_are_minted_here_and_now() {
+async fn minted_sessions_start_here_and_now() {
     let ingest = ingest(RecordingLog::new());
     let sent = send(&ingest, on_path(post("/v1/sessions").body(Body::Empty).unwrap())).await;
     let id: SessionId = sent.body["session_id"].as_str().unwrap().parse().unwrap();
@@ -303,7 +305,7 @@ async fn sessions_are_minted_here_and_now() {
 }
 
 #[test]
-fn trace_ids() {
+fn trace_id_comes_from_traceparent() {
     let of = |value: &str| {
         let mut headers = HeaderMap::new();
         headers.insert("traceparent", value.parse().unwrap());
@@ -314,7 +316,7 @@ fn trace_ids() {
     assert_eq!(of("garbage"), None);
 }
 
-/// An event of a session that is at home in us-west-2.
+/// An event of a session whose home is us-west-2.
 fn of_the_west(session: u8, seq: u64) -> Value {
     let mut event = event(session, seq);
     event["session_id"] = json!(event["session_id"].as_str().unwrap().replace("use1", "usw2"));
@@ -326,7 +328,7 @@ fn keys(log: &Failover<RecordingLog>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn sessions_of_another_region_go_to_the_log_of_the_router_and_their_answer_waits_for_it() {
+async fn other_regions_sessions_wait_for_the_remote_log() {
     let ingest = ingest(RecordingLog::new());
     let remote = ingest.remote.clone().unwrap();
     let body = json!({"events": [event(1, 0), of_the_west(2, 0), event(1, 1), of_the_west(2, 1)]}).to_string();
@@ -335,14 +337,15 @@ async fn sessions_of_another_region_go_to_the_log_of_the_router_and_their_answer
     assert_eq!((keys(&ingest.local), keys(&remote)), (vec!["use1".to_owned()], vec!["usw2".to_owned()]));
     assert!(sent.lines.contains("\"RecordsAppended\":2"), "{}", sent.lines);
 
-    let refuse = |record: &LogRecord| Some(AppendError::Unavailable(Attempt::new("r", record, "TimedOut", "away")));
+    let refuse =
+        |record: &LogRecord| Some(AppendError::Unavailable(Attempt::new("r", record, "TimedOut", "no answer")));
     let remote = Some(Failover::new(RecordingLog::refusing(refuse), None, Policy::default()));
     let without_router = Ingest { remote, ..ingest_to(RecordingLog::new(), None, r#"{"version":1}"#) };
-    assert_eq!(send(&without_router, events(body)).await.status, 503, "of which one record is not durable");
+    assert_eq!(send(&without_router, events(body)).await.status, 503, "one record is not durable");
 }
 
 #[tokio::test]
-async fn while_a_region_drains_its_sessions_go_to_its_successor_and_new_ones_begin_there() {
+async fn draining_region_sends_sessions_to_its_successor() {
     let west_drains = r#"{"version":1,"regions":{"us-west-2":{"state":"draining","to":"us-east-1"}}}"#;
     let here_drains = r#"{"version":1,"regions":{"us-east-1":{"state":"draining","to":"us-west-2"}}}"#;
     for (routing, local, home) in [(west_drains, 2, "use1"), (here_drains, 0, "usw2")] {

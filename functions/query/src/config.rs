@@ -1,15 +1,15 @@
-//! What `query` is told.
+//! Configuration of `query`.
 
 use lambda::auth::AuthConfig;
 use lambda::config::{Common, Env};
 use std::collections::BTreeSet;
 
-/// What `query` is told.
+/// Configuration of `query`.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// What every function is told.
+    /// Settings that all functions share.
     pub common: Common,
-    /// Whose tokens are believed.
+    /// Which tokens are accepted.
     pub auth: AuthConfig,
     /// The table `views` (`VIEWS_TABLE`).
     pub views_table: String,
@@ -24,7 +24,7 @@ impl Config {
         Some(Self { common: common?, auth: auth?, views_table: views_table? })
     }
 
-    /// The variables that the template has to set.
+    /// The variables that the template must set.
     pub fn variables() -> BTreeSet<&'static str> {
         lambda::config::variables_of(Self::read)
     }

@@ -1,6 +1,7 @@
 //! The member's API: history, continue watching, a title's bookmark, hide and unhide, erase.
 //!
-//! A member reaches only the profiles of their token; that is decided here, before the store is asked for anything.
+//! A member can reach only the profiles of their token; that is checked here, before any call to
+//! the store.
 
 mod config;
 mod route;
@@ -22,16 +23,17 @@ use store::StoreError;
 use store::dynamodb::Views;
 use tokio::time::Instant;
 
-/// How long one request deletes; a last call of 5 s is still inside the function's 15 s. Asking again goes on.
+/// How long one request deletes. One more call of 5 s still fits the function's 15 s. A repeated
+/// request goes on.
 const ERASE_FOR: Duration = Duration::from_secs(8);
-/// After how many seconds to try again when the store does not answer.
+/// After how many seconds to retry when the store does not answer.
 const RETRY_AFTER_S: u32 = 2;
 
-/// What serves requests; one a process.
+/// Serves requests; one per process.
 pub struct Query {
     /// The views table.
     pub views: Views,
-    /// Whose tokens are believed.
+    /// Checks tokens.
     pub authenticator: Authenticator,
 }
 
@@ -41,7 +43,7 @@ struct Page {
     next_page_token: Option<String>,
 }
 
-/// A session as the contract has it.
+/// A session in the contract's form.
 #[derive(Serialize)]
 struct Session {
     session_id: String,
@@ -109,7 +111,7 @@ impl Query {
         let identity = self.authenticator.verify(authorization).await?;
         let parameters = request.query_string_parameters();
         let parameter = |name: &str| parameters.first(name).map(str::to_owned);
-        // Clients may write the colon that ids can have as %3A.
+        // Ids may contain a colon, which clients may send as %3A.
         let path = percent_decode_str(request.raw_http_path()).decode_utf8_lossy();
         let (profile_id, call) = route(request.method(), &path, parameter)?;
         if !identity.may(profile_id) {
@@ -137,7 +139,7 @@ impl Query {
             Call::Erase => {
                 let until = Instant::now() + ERASE_FOR;
                 if !self.views.erase(profile_id, now, until).await.map_err(unavailable)? {
-                    tracing::warn!("an erasure is marked and holds, but not all items are deleted yet");
+                    tracing::warn!("an erasure is marked and in force, but not all items are deleted yet");
                 }
                 Ok(no_content())
             }
@@ -145,10 +147,10 @@ impl Query {
     }
 }
 
-/// The store's failure is for the log; the member learns when to try again.
+/// Logs the store's failure; the member only learns when to retry.
 fn unavailable(error: StoreError) -> Problem {
     tracing::error!(%error, "the store did not answer");
-    Problem::unavailable("store_unavailable", "the history cannot be read or changed now", RETRY_AFTER_S)
+    Problem::unavailable("store_unavailable", "the history is unavailable now", RETRY_AFTER_S)
 }
 
 fn sessions(entries: Vec<Entry>, next_page_token: Option<String>) -> Response<Body> {

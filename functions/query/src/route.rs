@@ -1,4 +1,5 @@
-//! Which call a request is: method, path and query string become a [`Call`], or a problem that names what is wrong.
+//! Routing: a request's method, path and query string become a [`Call`], or a problem that names
+//! what is wrong.
 
 use http::Method;
 use lambda::problem::Problem;
@@ -6,7 +7,7 @@ use playback::contract::is_id;
 use playback::session::SessionId;
 use store::dynamodb::{MAX_PAGE, Request as Page};
 
-/// Sessions in a page when the request does not say.
+/// Sessions per page if the request does not say.
 const DEFAULT_PAGE: usize = 20;
 
 /// A call of the member's API.
@@ -19,7 +20,7 @@ pub(crate) enum Call {
     Erase,
 }
 
-/// Reads a call, and whose profile it is about. `parameter` gives a query parameter's value.
+/// Reads the call and its profile id. `parameter` returns a query parameter's value.
 pub(crate) fn route<'a>(
     method: &Method,
     path: &'a str,
@@ -57,7 +58,7 @@ fn check_id(field: &str, text: &str) -> Result<(), Problem> {
     if is_id(text) {
         return Ok(());
     }
-    let detail = format!("`{field}` in the path is no id: 1 to 64 letters, digits or _ - . : are");
+    let detail = format!("`{field}` in the path must be 1 to 64 letters, digits or _ - . :");
     Err(Problem::bad_request("id_malformed", detail).field(field))
 }
 
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn invalid_requests_name_the_field() {
         let named = |field: &str| (400, Some(field.to_owned()));
         let get = |path: &str, query: &[(&str, &str)]| problem_of(Method::GET, path, query);
         let history = "/v1/profiles/p1/history";

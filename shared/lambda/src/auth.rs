@@ -1,14 +1,16 @@
-//! Who is asking: bearer JWTs, and the profiles that they may write and read.
+//! Authentication: bearer JWTs, and the profiles that their holder may write and read.
 //!
-//! Keys come from a JWKS (asymmetric algorithms only) or, on a development stage, from a shared secret (HS256 only). The two never
-//! mix, so a public key cannot be passed off as a secret. A token must expire (`exp`); `nbf` is honoured; both with
-//! [`LEEWAY_S`]. Issuer and audience are checked when they are configured, and then the token must carry them.
+//! Keys come from a JWKS (asymmetric algorithms only) or, on a development stage, from a shared
+//! secret (HS256 only). The two never mix, so a public key cannot pass as a secret. A token must
+//! expire (`exp`); `nbf` is honoured; both allow [`LEEWAY_S`]. If an issuer or an audience is
+//! configured, the token must carry it.
 //!
-//! The claim `profiles` lists the profiles that the token speaks for; `scope` with the word `service` speaks for all.
-//! A token with neither proves nothing and is refused.
+//! The claim `profiles` lists the profiles that the token covers; a `scope` with the word `service`
+//! covers all of them. A token with neither is refused.
 //!
-//! **Invariant:** no token, secret or key is logged or printed. **Invariant:** keys that cannot be had are
-//! [`AuthError::Unavailable`] (503), never a refusal: the device must keep its events and try again.
+//! **Invariant:** no token, secret or key is logged or printed. **Invariant:** unavailable keys are
+//! [`AuthError::Unavailable`] (503), never a refusal: the device must keep its events and try
+//! again.
 
 mod config;
 mod jwks;
@@ -29,26 +31,27 @@ use crate::problem::Problem;
 
 /// How far our clock and the issuer's may differ, in seconds.
 pub const LEEWAY_S: u64 = 60;
-/// The longest `Authorization` header that is looked at, in bytes. API Gateway's limit for all headers is 10,240.
+/// The longest `Authorization` header that is read, in bytes. API Gateway's limit for all headers
+/// is 10,240.
 const MAX_HEADER_BYTES: usize = 10_240;
-/// After how many seconds a device should try again when the keys cannot be had.
+/// After how many seconds a device should retry when the keys are unavailable.
 const RETRY_AFTER_S: u32 = 5;
 
-/// Whom a valid token speaks for.
+/// The holder of a valid token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// What it may touch.
+    /// Which profiles it covers.
     pub scope: Scope,
     /// The token's `sub`, if it has one.
     pub subject: Option<String>,
 }
 
-/// What an identity may touch.
+/// Which profiles an identity covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
-    /// These profiles, and no others.
+    /// These profiles and no others.
     Profiles(BTreeSet<String>),
-    /// Every profile: one of the house's own backends.
+    /// Every profile: the token of a backend.
     Service,
 }
 
@@ -62,17 +65,17 @@ impl Identity {
     }
 }
 
-/// Why nobody could be identified.
+/// Why authentication failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     /// There is no bearer token.
     #[error("send a bearer token in the Authorization header")]
     Missing,
-    /// There is a token, and it proves nothing. Says why, without any part of the token.
+    /// The token is invalid. The reason contains no part of the token.
     #[error("{0}")]
     Invalid(&'static str),
-    /// The keys to check the token with cannot be had now.
-    #[error("the keys that tokens are checked with cannot be had now")]
+    /// The keys that tokens are checked with are unavailable.
+    #[error("the keys that tokens are checked with are unavailable now")]
     Unavailable,
 }
 
@@ -88,10 +91,10 @@ impl From<AuthError> for Problem {
     }
 }
 
-/// Checks bearer tokens. One a process; shared by concurrent invocations.
+/// Checks bearer tokens. One per process, shared by concurrent invocations.
 pub struct Authenticator {
     keys: Keys,
-    /// Everything but the algorithm, which is each token's, once it is known to be allowed.
+    /// All checks but the algorithm. That comes from the token, once it is known to be allowed.
     validation: Validation,
 }
 
@@ -116,7 +119,8 @@ impl Authenticator {
         let mut validation = Validation {
             leeway: LEEWAY_S,
             validate_nbf: true,
-            // With no audience configured, tokens for any audience are taken; else the claim is required.
+            // Without a configured audience, tokens for any audience are accepted; with one, the
+            // claim is required.
             validate_aud: config.audience.is_some(),
             ..Validation::default()
         };
@@ -140,7 +144,7 @@ impl Authenticator {
     /// Fetches the keys during init, so that the first request need not wait for them.
     ///
     /// # Errors
-    /// [`AuthError::Unavailable`] when they cannot be had; the first request tries again.
+    /// [`AuthError::Unavailable`] when that fails; the first request tries again.
     pub async fn warm_up(&self) -> Result<(), AuthError> {
         match &self.keys {
             Keys::Jwks(jwks) => jwks.warm_up(Instant::now()).await,
@@ -156,12 +160,12 @@ impl Authenticator {
         self.verify_at(authorization, Instant::now()).await
     }
 
-    /// As [`Self::verify`]; `now` is the monotonic clock that ages the cached keys.
+    /// Like [`Self::verify`]; `now` is the monotonic clock by which the cached keys age.
     async fn verify_at(&self, authorization: Option<&str>, now: Instant) -> Result<Identity, AuthError> {
         let token = bearer(authorization)?;
         let header = jsonwebtoken::decode_header(token).map_err(|_| AuthError::Invalid("the token is not a JWT"))?;
         if header.crit.is_some() {
-            return Err(AuthError::Invalid("the token has critical headers that are not understood"));
+            return Err(AuthError::Invalid("the token has critical headers that are not supported"));
         }
         let claims = match &self.keys {
             Keys::Secret(secret) if header.alg == Algorithm::HS256 => self.claims(token, secret, header.alg)?,
@@ -181,7 +185,7 @@ impl Authenticator {
             AuthError::Invalid(match error.kind() {
                 ErrorKind::ExpiredSignature => "the token has expired",
                 ErrorKind::ImmatureSignature => "the token is not valid yet",
-                ErrorKind::InvalidIssuer => "the token is of another issuer",
+                ErrorKind::InvalidIssuer => "the token is from another issuer",
                 ErrorKind::InvalidAudience => "the token is for another audience",
                 ErrorKind::MissingRequiredClaim(_) => "the token lacks one of the claims exp, iss, aud",
                 _ => "the token is not valid",

@@ -1,23 +1,28 @@
-//! Batches: what a log or a queue woke a function with, and the answer that says which records failed.
+//! Batches: the records that a log or a queue invoked a function with, and the answer that names
+//! the failed ones.
 //!
-//! [`Batch::parse`] tells the trigger by `eventSource` and gives one [`Record`] for each record of the event, in the
-//! event's order within a partition. A record that cannot be decoded is a record all the same, with its original text in a [`BadRecord`],
-//! so that it can be dead-lettered instead of stopping the batch. A batch that cannot be read, or whose
-//! records cannot be named in an answer, is an error as a whole.
+//! [`Batch::parse`] recognises the trigger by `eventSource` and returns one [`Record`] for each
+//! record of the event, in the event's order within a partition. A record that cannot be decoded is
+//! still a record: a [`BadRecord`] keeps its original text, so that it can be dead-lettered instead
+//! of stopping the batch. A batch that cannot be read, or whose records an answer could not name,
+//! is an error as a whole.
 //!
-//! **Invariant:** an internal error never looks like success. An empty answer means that every record succeeded, so it
-//! can only be had from [`answer`], by naming no failed record; a [`BatchError`] has no way to become one.
+//! **Invariant:** an internal error never looks like success. An empty answer means that every
+//! record succeeded, so only [`answer`] makes one, when no record failed. A [`BatchError`] cannot
+//! become an answer.
 //!
 //! What Lambda does with an answer (`ReportBatchItemFailures` on the mapping):
-//! - Kafka (provisioned mode only): retries the failed records of the batch; a partition that was not in the batch makes
-//!   the whole batch fail. We name every failed record, which is right whether a partition resumes at its lowest failed
-//!   offset or record by record, since folding a record again changes nothing.
-//! - Kinesis: takes the lowest sequence number as a checkpoint and retries everything from there on.
+//! - Kafka (provisioned mode only): retries the failed records of the batch; a partition that was
+//!   not in the batch makes the whole batch fail. We name every failed record. That is right
+//!   whether a partition resumes at its lowest failed offset or record by record, since folding a
+//!   record again changes nothing.
+//! - Kinesis: takes the lowest sequence number as a checkpoint and retries everything from there.
 //! - SQS: makes the failed messages visible again and deletes the others.
 //!
-//! Sources: the AWS Lambda developer guide on Kafka error handling controls, and on partial batch responses for Kinesis and SQS.
-//! Kafka's and Kinesis' records are our own types: `aws_lambda_events` has no answer for Kafka, and its types fail a
-//! whole batch because of one bad record.
+//! Sources: the AWS Lambda developer guide on Kafka error handling controls, and on partial batch
+//! responses for Kinesis and SQS. The types for Kafka's and Kinesis' records are our own:
+//! `aws_lambda_events` has no answer for Kafka, and its types fail a whole batch because of one bad
+//! record.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -30,7 +35,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// Accepts what AWS's own examples hold: absent padding and unused trailing bits.
+/// Accepts what AWS's own examples contain: missing padding and unused trailing bits.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new()
@@ -38,36 +43,37 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The records that one invocation was given.
+/// The records of one invocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
     /// One for each record of the event.
     pub records: Vec<Record>,
 }
 
-/// One record, wherever it came from.
+/// One record, from any trigger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Where the record is: what names it in an answer, in a log and in a dead letter.
+    /// Where the record is from; names it in an answer, in a log line and in a dead letter.
     pub source: Source,
     /// The record's key: Kafka's key or Kinesis' partition key. SQS has none.
     pub key: Option<Bytes>,
-    /// The record's bytes: Kafka's value and Kinesis' data decoded from base64, SQS' body as it is.
+    /// The record's bytes: Kafka's value and Kinesis' data decoded from base64, SQS' body
+    /// unchanged.
     pub value: Result<Bytes, BadRecord>,
     /// How an SQS message was delivered.
     pub delivery: Option<Delivery>,
 }
 
-/// This delivery of an SQS message.
+/// One delivery of an SQS message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delivery {
-    /// What names the delivery to SQS, to change when the message comes again.
+    /// The delivery's handle in SQS, by which its visibility timeout can be changed.
     pub receipt_handle: String,
-    /// How often the message was received, this time included, as far as SQS knows; 1 when it does not say.
+    /// How often SQS has delivered the message, this time included; 1 if it does not say.
     pub receives: u32,
 }
 
-/// The place of a record. Its JSON form is the `source` of a dead letter.
+/// Where a record is from. Its JSON form is the `source` of a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(tag = "kind")]
 pub enum Source {
@@ -118,7 +124,7 @@ pub enum BadRecord {
 }
 
 impl BadRecord {
-    /// The text that was received in place of the bytes.
+    /// The text that was received instead of the bytes.
     pub fn original(&self) -> &[u8] {
         match self {
             Self::NoValue => &[],
@@ -127,16 +133,17 @@ impl BadRecord {
     }
 }
 
-/// Why a batch cannot be processed at all: the invocation must fail, so that the trigger delivers the batch again.
+/// Why a batch cannot be processed at all: the invocation must fail, so that the trigger delivers
+/// the batch again.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
-    /// The event is not JSON of the form that its trigger sends.
-    #[error("the event has not the form of a batch: {0}")]
+    /// The event is not JSON in the form that its trigger sends.
+    #[error("the event is not a batch: {0}")]
     Malformed(#[from] serde_json::Error),
-    /// The event does not say what sent it, or it is a trigger that is not handled.
-    #[error("the event's source is {0:?}; handled are aws:kafka, SelfManagedKafka, aws:sqs and aws:kinesis")]
+    /// The event does not name its trigger, or names one that is not supported.
+    #[error("unsupported event source {0:?}: expected aws:kafka, SelfManagedKafka, aws:sqs or aws:kinesis")]
     UnknownTrigger(Option<String>),
-    /// A record lacks what names it, so that it could not be reported as failed.
+    /// A record lacks its identifier, so it could not be reported as failed.
     #[error("record {index} of the batch has no valid {part}")]
     Unnamed {
         /// The record's index in the event, or in its partition.
@@ -205,7 +212,7 @@ impl Batch {
     /// Reads the JSON event of a Kafka, SQS or Kinesis event source mapping.
     ///
     /// # Errors
-    /// When the batch as a whole cannot be processed. Bad records are no such error.
+    /// When the batch as a whole cannot be processed. Bad records are not an error.
     pub fn parse(event: &[u8]) -> Result<Self, BatchError> {
         let event: Event<'_> = serde_json::from_slice(event)?;
         let records = match (event.event_source.as_deref(), event.records, event.list) {
@@ -221,7 +228,8 @@ fn kafka(partitions: BTreeMap<Cow<'_, str>, Vec<KafkaRecord<'_>>>) -> Result<Vec
     let mut records = Vec::with_capacity(partitions.values().map(Vec::len).sum());
     for (label, partition) in partitions {
         for (index, record) in partition.into_iter().enumerate() {
-            // The answer names a partition by this label; a wrong one would fail the whole batch without a word.
+            // The answer names a partition by this label; a wrong one would silently fail the whole
+            // batch.
             if label != partition_label(&record.topic, record.partition) {
                 return Err(BatchError::Unnamed { index, part: "topic and partition" });
             }
@@ -237,7 +245,8 @@ fn kafka(partitions: BTreeMap<Cow<'_, str>, Vec<KafkaRecord<'_>>>) -> Result<Vec
     Ok(records)
 }
 
-/// The records of an event that is one list. All come from one mapping, so the first tells the trigger of all.
+/// The records of an event that is one list. All come from one mapping, so the first one tells the
+/// trigger.
 fn listed(list: &[&RawValue]) -> Result<Vec<Record>, BatchError> {
     let first = list.first().ok_or(BatchError::UnknownTrigger(None))?;
     let read = match serde_json::from_str::<Origin<'_>>(first.get())?.event_source.as_deref() {
@@ -292,7 +301,7 @@ fn partition_label(topic: &str, partition: i32) -> String {
     format!("{topic}-{partition}")
 }
 
-/// The answer to a batch: the records that failed and are to be delivered again. Everything else succeeded.
+/// The answer to a batch: the failed records, which must be delivered again. All others succeeded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[must_use = "an invocation that does not return its answer says that every record succeeded"]
@@ -313,8 +322,8 @@ enum ItemIdentifier {
     Id(String),
 }
 
-/// Answers a batch. `failed` names every record that was neither applied nor dead-lettered; when it is empty, the
-/// answer says that all succeeded, and Lambda will not deliver any of them again.
+/// Answers a batch. `failed` names every record that must be delivered again. If it is empty, the
+/// answer says that all succeeded, and Lambda delivers none of them again.
 pub fn answer<'a>(failed: impl IntoIterator<Item = &'a Source>) -> BatchAnswer {
     let identify = |source: &Source| match source {
         Source::Kafka { topic, partition, offset } => {

@@ -1,13 +1,17 @@
-//! Configuration: environment variables, read once at cold start into typed values, every problem reported together.
+//! Configuration: environment variables, read once at cold start into typed values, every problem
+//! reported together.
 //!
-//! A function writes one `read(&mut Env) -> Option<Config>` that is the only list of its variables. Each reading
-//! notes the name it asked for and, on a problem, notes that too and goes on; [`Env::finish`] then gives the
-//! configuration or all problems at once. [`variables_of`] runs the same function over an empty environment
-//! to learn the names, so that a test can hold them against `template.yaml`.
+//! Each function has one `read(&mut Env) -> Option<Config>`, the only list of its variables. Each
+//! call on [`Env`] records the name it asked for. A problem is recorded too, and reading goes on;
+//! [`Env::finish`] then returns the configuration or all problems at once. [`variables_of`] runs
+//! the same function on an empty environment to learn the names, which a test compares with
+//! `template.yaml`.
 //!
-//! An empty variable counts as absent, since CloudFormation cannot leave a variable out by a parameter.
+//! An empty variable counts as absent, since a CloudFormation parameter cannot leave a variable
+//! out.
 //!
-//! **Invariant:** no value of a variable is ever printed: a secret may have been put into the wrong one.
+//! **Invariant:** no variable's value is ever printed: a secret may have been put into the wrong
+//! one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -27,19 +31,19 @@ pub struct Env {
 /// What is wrong with one variable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigProblem {
-    /// The variable to mend.
+    /// The variable to fix.
     pub variable: &'static str,
     /// What is wrong, and what to do.
-    pub mend: String,
+    pub fix: String,
 }
 
-/// Every problem of an environment. Both `Display` and `Debug` give one line a problem, since the error that
-/// `main` returns is printed with `Debug`.
+/// Every problem of an environment. Both `Display` and `Debug` print one line per problem, since
+/// the error that `main` returns is printed with `Debug`.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigErrors(pub Vec<ConfigProblem>);
 
 impl Env {
-    /// The environment of this process. Variables that are no UTF-8 count as absent.
+    /// The environment of this process. Variables that are not UTF-8 count as absent.
     pub fn from_process() -> Self {
         Self::from_pairs(
             std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
@@ -76,7 +80,8 @@ impl Env {
         Some(self.optional(name)?.unwrap_or(default))
     }
 
-    /// A variable that Lambda itself sets (`AWS_LAMBDA_FUNCTION_NAME`): required, but none of the template's.
+    /// A variable that Lambda itself sets (`AWS_LAMBDA_FUNCTION_NAME`): required, but not set by
+    /// the template.
     pub fn from_lambda(&mut self, name: &'static str) -> Option<String> {
         let value = self.parse(name)?;
         if value.is_none() {
@@ -85,13 +90,13 @@ impl Env {
         value
     }
 
-    /// Notes a problem that only the reader of a configuration can see, such as two variables that exclude each other.
-    pub fn problem(&mut self, variable: &'static str, mend: impl Into<String>) {
-        self.problems.push(ConfigProblem { variable, mend: mend.into() });
+    /// Notes a problem that only the caller can see, such as two variables that exclude each other.
+    pub fn problem(&mut self, variable: &'static str, fix: impl Into<String>) {
+        self.problems.push(ConfigProblem { variable, fix: fix.into() });
     }
 
-    /// Builds the configuration, or reports every problem that was noted. `build` returns `None` when one of its
-    /// parts is missing, which only happens together with a noted problem.
+    /// Builds the configuration, or reports every problem that was noted. `build` returns `None`
+    /// when a part is missing, which only happens together with a noted problem.
     ///
     /// # Errors
     /// All problems, in the order in which the variables were read.
@@ -126,8 +131,8 @@ pub fn read<C>(mut env: Env, read: impl FnOnce(&mut Env) -> Option<C>) -> Result
     env.finish(|| config)
 }
 
-/// The names of all variables that `read` asks the template for. `read` must ask for every variable whatever the
-/// others say; what it then does with the answers may depend on them.
+/// The names of all variables that `read` wants from the template. `read` must ask for every
+/// variable, whatever the others contain; only what it does with the answers may depend on them.
 pub fn variables_of<C>(read: impl FnOnce(&mut Env) -> Option<C>) -> BTreeSet<&'static str> {
     let mut env = Env::default();
     read(&mut env);
@@ -137,8 +142,8 @@ pub fn variables_of<C>(read: impl FnOnce(&mut Env) -> Option<C>) -> BTreeSet<&'s
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the configuration has {} problem(s):", self.0.len())?;
-        for ConfigProblem { variable, mend } in &self.0 {
-            write!(f, "\n  {variable} {mend}")?;
+        for ConfigProblem { variable, fix } in &self.0 {
+            write!(f, "\n  {variable} {fix}")?;
         }
         Ok(())
     }
@@ -175,23 +180,23 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// What every function is told.
+/// Settings that all functions share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Common {
     /// The deployment's stage (`STAGE`), a dimension of every metric.
     pub stage: String,
-    /// The least severe level that is logged (`LOG_LEVEL`, default `info`).
+    /// The lowest level that is logged (`LOG_LEVEL`, default `info`).
     pub log_level: LevelFilter,
-    /// The function's name, as Lambda gives it: a dimension of every metric.
+    /// The function's name, set by Lambda: a dimension of every metric.
     pub function: String,
-    /// The AWS region, as Lambda gives it.
+    /// The AWS region, set by Lambda.
     pub region: String,
-    /// The code by which session ids name that region.
+    /// The code for that region in session ids.
     pub home: Home,
 }
 
 impl Common {
-    /// Reads what every function is told.
+    /// Reads the settings that all functions share.
     pub fn read(env: &mut Env) -> Option<Self> {
         let stage = env.required("STAGE");
         let log_level = env.parsed("LOG_LEVEL", LevelFilter::INFO);
@@ -245,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_noted_by_the_reader_fails_a_complete_configuration() {
+    fn problem_noted_by_the_reader_fails_the_configuration() {
         let mut env = Env::from_pairs([("VIEWS_TABLE", "views")]);
         let config = read_config(&mut env);
         env.problem("JWT_SECRET", "excludes JWT_JWKS_URL: set one of them");
@@ -253,14 +258,14 @@ mod tests {
     }
 
     #[test]
-    fn variables_are_all_names_but_those_of_lambda() {
+    fn variables_exclude_those_that_lambda_sets() {
         let names = variables_of(|env| Some((Common::read(env), read_config(env))));
         let expected = ["JWT_SECRET", "KAFKA_BOOTSTRAP", "LOG_LEVEL", "SESSION_MAX_AGE_DAYS", "STAGE", "VIEWS_TABLE"];
         assert_eq!(names, BTreeSet::from(expected));
     }
 
     #[test]
-    fn common_names_what_lambda_should_have_set() {
+    fn missing_lambda_variables_are_reported() {
         let env = Env::from_pairs([("STAGE", "dev"), ("LOG_LEVEL", "loud"), ("AWS_REGION", "us-east-1")]);
         let errors = read(env, Common::read).unwrap_err();
         let names: Vec<_> = errors.0.iter().map(|problem| problem.variable).collect();

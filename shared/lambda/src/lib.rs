@@ -1,11 +1,14 @@
-//! What every function needs around its handler: configuration, telemetry, authentication, HTTP answers, batch answers.
+//! What every function needs around its handler: configuration, telemetry, authentication, HTTP
+//! answers, batch answers.
 //!
-//! **Invariant:** nothing here is global and mutable: an environment may serve several invocations at once.
+//! **Invariant:** there is no global mutable state: an environment may serve several invocations at
+//! once.
 
 pub mod auth;
 pub mod batch;
 pub mod clock;
 pub mod config;
+pub mod http_client;
 pub mod logs;
 pub mod metrics;
 pub mod problem;

@@ -1,10 +1,11 @@
-//! Logs: one JSON object a line on stdout, with the invocation's request id in `span`.
+//! Logs: one JSON object per line on stdout, with the invocation's request id in `span`.
 //!
-//! WARN means recovered, ERROR means that an operator is needed. The request id and the trace id come from the span
-//! that `lambda_runtime` opens around each invocation, so its spans are on at every level.
+//! WARN means recovered, ERROR means that an operator is needed. The request id and the trace id
+//! come from the span that `lambda_runtime` opens around each invocation, so its spans are on at
+//! every level.
 //!
-//! **Invariant:** no request is logged: other crates log from INFO up, since the runtime and the HTTP clients print
-//! bodies and headers, and so tokens, at TRACE and DEBUG.
+//! **Invariant:** no request is logged. Other crates log only at INFO and above, since the runtime
+//! and the HTTP clients print bodies and headers, and so tokens, at TRACE and DEBUG.
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -22,7 +23,7 @@ pub fn init(level: LevelFilter) {
     }
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string);
-        tracing::error!(panic = panic.payload_as_str().unwrap_or("a panic without a text"), place, "panicked");
+        tracing::error!(panic = panic.payload_as_str().unwrap_or("a panic without a message"), place, "panicked");
     }));
 }
 
@@ -92,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn other_crates_never_log_requests_whatever_the_level() {
+    fn other_crates_never_log_requests_at_any_level() {
         let lines = logged(LevelFilter::TRACE, || {
             tracing::trace!(target: "lambda_runtime::runtime", "response body - authorization: Bearer x");
             tracing::debug!(target: "lambda_http::request", "a header");

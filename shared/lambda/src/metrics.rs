@@ -1,12 +1,14 @@
-//! Metrics in CloudWatch's Embedded Metric Format (EMF): JSON lines on stdout, from which CloudWatch Logs extracts them.
+//! Metrics in CloudWatch's Embedded Metric Format (EMF): JSON lines on stdout, from which
+//! CloudWatch Logs extracts them.
 //!
-//! One [`Metrics`] recorder lives for one invocation and writes what it counted when it is dropped: so it writes
-//! exactly once, on success, on an error and on a panic. Nothing here is global, since one environment may serve
-//! several invocations at once. That is why this is not the crate `metrics_cloudwatch_embedded`: its collector is one
-//! per process (the `metrics` facade) and its flush would mix the counts of concurrent invocations.
+//! One [`Metrics`] recorder lives for one invocation and writes its counts when it is dropped, so
+//! exactly once: on success, on an error and on a panic. Nothing here is global, since one
+//! environment may serve several invocations at once. That rules out the crate
+//! `metrics_cloudwatch_embedded`: it has one collector per process (the `metrics` facade), and its
+//! flush would mix the counts of concurrent invocations.
 //!
-//! **Invariant:** an id is never a dimension. A dimension's value is a `&'static str` or an HTTP status, so the source
-//! code bounds how many series there are.
+//! **Invariant:** an id is never a dimension. A dimension's value is a `&'static str` or an HTTP
+//! status, so the source code bounds the number of series.
 //!
 //! Format: "Specification: Embedded metric format" in the CloudWatch user guide.
 
@@ -20,15 +22,16 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 /// The CloudWatch namespace of every metric.
 pub const NAMESPACE: &str = "Playhead";
 
-/// Everything that the functions count. The unit is `Count` throughout. Each metric has the dimensions `Stage` and
-/// `Function`; a variant with a value is there once more with that as a third one, named by [`Metric::dimension`], and what
-/// the books are made of once more with `Stage` alone ([`Metric::is_of_stage`]). (Sums are for alarms: one may name 10 metrics at
-/// most, and may not search.)
+/// Everything that the functions count. The unit is always `Count`. Each metric has the dimensions
+/// `Stage` and `Function`. A variant with a value is also published with that as a third dimension
+/// ([`Metric::dimension`]), and a metric that the books use also with `Stage` alone
+/// ([`Metric::is_of_stage`]): an alarm may name at most 10 metrics and may not search, so it needs
+/// the sum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Metric {
     /// Events that a durable log acknowledged and a `202` called accepted.
     EventsAccepted,
-    /// Events that validation turned away, by `Code`.
+    /// Events that validation rejected, by `Code`.
     EventsRejected(&'static str),
     /// Events folded into a view for the first time.
     EventsApplied,
@@ -36,35 +39,39 @@ pub enum Metric {
     EventsDuplicate,
     /// Events of records that went to the dead-letter queue, by `Reason`.
     EventsDead(&'static str),
-    /// Events of records that were redriven and have ended again, one way or the other: their earlier death does not count any more.
+    /// Events of redriven records that have had an outcome again: their earlier dead letter no
+    /// longer counts.
     EventsRedriven,
-    /// Events that are on the queue `inbound` of the region that folds their session.
+    /// Events on the queue `inbound` of the region that folds their session.
     EventsForwarded,
-    /// Events that came by the queue `inbound` and have ended here, or wait here: what other regions' EventsForwarded should come to.
+    /// Events that came through the queue `inbound` and had an outcome here, a retry included:
+    /// should equal the other regions' EventsForwarded.
     EventsArrived,
-    /// Records that a batch brought.
+    /// Records received in batches.
     RecordsReceived,
     /// Records whose outcome is final and good: applied, or nothing new in them.
     RecordsSettled,
     /// Records that went to the dead-letter queue, by `Reason`.
     RecordsDead(&'static str),
-    /// Events of records that were sent to the queue `retry`, each time that they were.
+    /// Events of records that were sent to the queue `retry`, counted each time.
     EventsRetried,
     /// Records that were sent to the queue `retry`, by `Reason` (the cause).
     RecordsRetried(&'static str),
-    /// Records that are on the queue `inbound` of the region that folds their session.
+    /// Records on the queue `inbound` of the region that folds their session.
     RecordsForwarded,
-    /// Calls of `SendMessageBatch` to those queues, failed ones too.
+    /// Calls of `SendMessageBatch` to those queues, failed ones included.
     ForwardRequests,
-    /// Bytes of the messages in them.
+    /// Bytes of the messages in those calls.
     ForwardBytes,
-    /// Times that the routing document could not be had or followed, so that an earlier one holds, by `Reason`.
+    /// Reads of the routing document that failed or gave an invalid one, so an earlier one stays in
+    /// force, by `Reason`.
     RoutingErrors(&'static str),
-    /// Shadows that could not be folded and are forgotten.
+    /// Shadows that could not be folded and were dropped.
     RecordsDropped,
-    /// Events of shadows that were appended beside the live answer of another system.
+    /// Events of shadows that were appended beside the legacy system's live answer.
     ShadowAppended,
-    /// Events of shadows that were not: no log took them before the live answer was there, or they are not of the contract.
+    /// Events of shadows that were not: they broke the contract, no append began before the live
+    /// answer, or none worked.
     ShadowMissed,
     /// Events folded into a shadow view for the first time.
     ShadowApplied,
@@ -72,15 +79,16 @@ pub enum Metric {
     ShadowDuplicate,
     /// Events of shadows that could not be folded.
     ShadowDropped,
-    /// Requests that were sent on to the system that we take over from, by `Code`: the status that it answered.
+    /// Requests passed on to the legacy system, by `Code`: the status of its answer.
     LegacyRequests(StatusCode),
-    /// Records reported as failed, to be delivered again, by `Reason` (the cause).
+    /// Records reported as failed, so that they are redelivered, by `Reason` (the cause).
     RecordsFailed(&'static str),
-    /// Sequence numbers found missing in sessions that have ended: what was lost before it reached us, unless it comes later.
+    /// Sequence numbers missing in sessions that have ended: events lost before they reached us,
+    /// unless they come later.
     HolesOpened,
     /// Of these, the ones that came later.
     HolesClosed,
-    /// Conditional writes of a view, whether they won or not.
+    /// Conditional writes of a view, won or lost.
     ViewWrites,
     /// Items read from the views table.
     ViewReads,
@@ -88,22 +96,23 @@ pub enum Metric {
     LostRaces,
     /// Calls that the store throttled.
     Throttles,
-    /// Records that the durable log acknowledged.
+    /// Records that a durable log acknowledged.
     RecordsAppended,
     /// Of these, the ones that the standby acknowledged.
     RecordsOnStandby,
-    /// Events that may be on a log once more than they were accepted: an attempt to append them failed, was overtaken by another one,
-    /// or was a probe. Each may show up as a duplicate.
+    /// Copies of events that may be on a log without being accepted: an attempt to append them
+    /// failed, was overtaken by another one, or was a probe. Each may show up as a duplicate.
     EventsUnclaimed,
     /// Records that no durable log acknowledged.
     AppendErrors,
-    /// Times that the circuit to the primary log opened.
+    /// How often the circuit to the primary log opened.
     CircuitOpened,
-    /// Times that it closed again.
+    /// How often it closed again.
     CircuitClosed,
-    /// Shadow sessions held against the live side: matching, differing, and missing on either side.
+    /// Shadow sessions compared with the live side: matching, different, and missing on either
+    /// side.
     ComparedSessions,
-    /// Of these, the ones on which both sides agree.
+    /// Of these, the ones that match.
     MatchedSessions,
     /// Sessions that differ in a field, by `Field`.
     FieldDifferences(&'static str),
@@ -111,7 +120,7 @@ pub enum Metric {
     MissingLive,
     /// Sessions that only the live side has.
     MissingShadow,
-    /// Sessions that are not compared, since the shadow has only a part of them.
+    /// Sessions that were not compared, since the shadow has only a part of them.
     PartialSessions,
     /// Sessions that could not be compared, by `Reason`.
     UnansweredSessions(&'static str),
@@ -176,7 +185,8 @@ impl Metric {
         "Count"
     }
 
-    /// Whether it is also summed over all functions of the stage: what the books are made of, and what no function has to itself.
+    /// Whether it is also summed over all functions of the stage: the metrics of the books, and
+    /// those that several functions share.
     pub fn is_of_stage(self) -> bool {
         matches!(
             self,
@@ -209,7 +219,8 @@ impl Metric {
     }
 }
 
-/// Where the metrics of one function go. Made once; [`Emitter::start`] makes each invocation's recorder.
+/// Writes one function's metrics. One per process; [`Emitter::start`] makes each invocation's
+/// recorder.
 #[derive(Clone)]
 pub struct Emitter {
     stage: Arc<str>,
@@ -221,14 +232,15 @@ impl Emitter {
     /// Metrics as lines on stdout, which Lambda carries to CloudWatch Logs.
     pub fn stdout(stage: &str, function: &str) -> Self {
         Self::to(stage, function, |lines| {
-            // One write of whole lines under stdout's lock, so that no log line lands inside of one.
+            // One write of whole lines under stdout's lock, so that no log line ends up inside one
+            // of them.
             if let Err(error) = std::io::stdout().lock().write_all(lines.as_bytes()) {
                 tracing::error!(%error, "metrics could not be written");
             }
         })
     }
 
-    /// Metrics as lines, each ended by a newline, handed to `write` once an invocation.
+    /// Metrics as lines, each ending in a newline, passed to `write` once per invocation.
     pub fn to(stage: &str, function: &str, write: impl Fn(&str) + Send + Sync + 'static) -> Self {
         Self { stage: stage.into(), function: function.into(), write: Arc::new(write) }
     }
@@ -239,30 +251,32 @@ impl Emitter {
     }
 }
 
-/// The oldest and the newest timestamp that a metric may have, as distances from now. CloudWatch takes up to two weeks and up to two
-/// hours (API reference of `PutMetricData`, which EMF's documents end in); an hour is kept back for the way there.
+/// The oldest and the newest timestamp that a metric may have, as distances from now. CloudWatch
+/// accepts up to two weeks ago and up to two hours ahead (API reference of `PutMetricData`); one
+/// hour of each is left as a margin.
 const OLDEST_MS: u64 = (14 * 24 - 1) * 3_600_000;
 const NEWEST_MS: u64 = 3_600_000;
 const MINUTE_MS: u64 = 60_000;
 
-/// The counts of one invocation. Shared by reference among its concurrent parts; written when dropped.
+/// The counts of one invocation. Its concurrent parts share it by reference; it is written when
+/// dropped.
 #[must_use = "metrics are written when the recorder is dropped, which should be at the end of the invocation"]
 pub struct Metrics {
     emitter: Emitter,
     timestamp_ms: u64,
-    /// By the timestamp that they are written with.
+    /// By the timestamp under which they are written.
     counts: Mutex<BTreeMap<(u64, Metric), u64>>,
 }
 
 impl Metrics {
-    /// Counts `n` more of `metric` now. Nothing is written for what was never counted above zero.
+    /// Adds `n` to `metric` now. A metric that stays at zero is not written.
     pub fn add(&self, metric: Metric, n: u64) {
         self.add_stamped(self.timestamp_ms, metric, n);
     }
 
-    /// Counts `n` more of `metric` in the minute of `at_ms` (Unix milliseconds): for what belongs to a time other than now.
-    /// A time that CloudWatch would refuse counts at the nearest that it takes, since a count at the wrong minute is
-    /// better than a document that is dropped without a word.
+    /// Adds `n` to `metric` in the minute of `at_ms` (Unix milliseconds), for counts that belong to
+    /// another time than now. A time that CloudWatch would refuse is moved to the nearest one that
+    /// it accepts: a count in the wrong minute is better than a document that is silently dropped.
     pub fn add_at(&self, at_ms: u64, metric: Metric, n: u64) {
         let (oldest, newest) =
             (self.timestamp_ms.saturating_sub(OLDEST_MS), self.timestamp_ms.saturating_add(NEWEST_MS));
@@ -276,17 +290,18 @@ impl Metrics {
         }
     }
 
-    /// What was counted of `metric` so far, at whatever time.
+    /// The count of `metric` so far, over all times.
     pub fn count(&self, metric: Metric) -> u64 {
         self.counts().iter().filter(|((_, counted), _)| *counted == metric).map(|(_, n)| n).sum()
     }
 
     fn counts(&self) -> std::sync::MutexGuard<'_, BTreeMap<(u64, Metric), u64>> {
-        // A panic elsewhere leaves whole numbers behind: they are still to be reported.
+        // A panic elsewhere leaves valid counts behind, which must still be reported.
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The EMF documents: for each timestamp one for the plain metrics, and one for each distinct value of a third dimension.
+    /// The EMF documents: for each timestamp, one for the plain metrics and one for each value of a
+    /// third dimension.
     fn lines(&self) -> serde_json::Result<String> {
         let counts = self.counts();
         let mut documents = BTreeMap::<_, Vec<_>>::new();
@@ -314,7 +329,8 @@ impl Drop for Metrics {
     }
 }
 
-/// One EMF document. It holds at most one entry a [`Metric`] variant, well under the format's limit of 100.
+/// One EMF document. It has at most one entry per [`Metric`] variant, well under the format's limit
+/// of 100.
 struct Document<'a> {
     timestamp_ms: u64,
     stage: &'a str,
@@ -389,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn one_document_for_plain_metrics_and_one_for_each_value_of_a_third_dimension() {
+    fn one_document_per_value_of_the_third_dimension() {
         let (emitter, lines) = recording();
         let metrics = emitter.start(1_790_000_010_122);
         metrics.add(Metric::RecordsReceived, 5);
@@ -412,7 +428,7 @@ mod tests {
     }
 
     #[test]
-    fn what_belongs_to_another_minute_is_stamped_with_it_within_what_cloudwatch_takes() {
+    fn counts_of_other_minutes_are_stamped_within_limits() {
         let (emitter, lines) = recording();
         let now = 1_790_000_010_122;
         let metrics = emitter.start(now);
@@ -445,7 +461,7 @@ mod tests {
         assert!(documents.iter().filter(|(at, _)| *at != now).all(|(at, _)| at.is_multiple_of(60_000)));
         assert_eq!(counted("EventsDead"), [(1_789_999_920_000, 5)]);
         assert_eq!(counted("RecordsReceived"), [(now, 1)]);
-        assert_eq!(documents.len(), 5, "one for each minute and set of dimensions");
+        assert_eq!(documents.len(), 5, "one per minute and set of dimensions");
     }
 
     #[test]
@@ -456,12 +472,12 @@ mod tests {
     }
 
     #[test]
-    fn counts_are_written_when_the_handler_fails_and_when_it_panics() {
+    fn counts_are_written_on_errors_and_panics() {
         let (emitter, lines) = recording();
         let failing = || -> Result<(), &str> {
             let metrics = emitter.start(0);
             metrics.add(Metric::ViewReads, 1);
-            Err("the store is away")
+            Err("the store is down")
         };
         failing().unwrap_err();
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

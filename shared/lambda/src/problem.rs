@@ -1,7 +1,8 @@
 //! HTTP answers: problems as RFC 9457 (`application/problem+json`), everything else as JSON.
 //!
-//! A problem has the type `about:blank`, so its `title` is the status's phrase (RFC 9457, 4.2.1); what a program should
-//! look at is the extension member `code`, which is stable. `field` names the part of the request that is wrong.
+//! A problem has the type `about:blank`, so its `title` is the status's phrase (RFC 9457, 4.2.1).
+//! Programs should look at the extension member `code`, which is stable. `field` names the part of
+//! the request that is wrong.
 
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Response, StatusCode};
@@ -15,11 +16,11 @@ pub struct Problem {
     pub status: StatusCode,
     /// A stable word for programs, in `snake_case`.
     pub code: &'static str,
-    /// A sentence for people. It must hold no secret and no other member's data.
+    /// A sentence for people. It must contain no secret and no other member's data.
     pub detail: String,
     /// The field, parameter or header that is wrong.
     pub field: Option<String>,
-    /// After how many seconds it is worth trying again (`Retry-After`).
+    /// After how many seconds to retry (`Retry-After`).
     pub retry_after_s: Option<u32>,
     /// How to authenticate (`WWW-Authenticate`, RFC 6750).
     pub challenge: Option<&'static str>,
@@ -38,34 +39,35 @@ struct Members<'a> {
 }
 
 impl Problem {
-    /// A problem with nothing but a status, a code and a sentence.
+    /// A problem with only a status, a code and a sentence.
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
         Self { status, code, detail: detail.into(), field: None, retry_after_s: None, challenge: None, allow: None }
     }
 
-    /// 400: the request has not the form that the contract asks for.
+    /// 400: the request does not follow the contract.
     pub fn bad_request(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, detail)
     }
 
-    /// 401: who is asking is not proven. `challenge` is the value of `WWW-Authenticate`.
+    /// 401: the caller is not authenticated. `challenge` is the value of `WWW-Authenticate`.
     pub fn unauthorized(code: &'static str, detail: impl Into<String>, challenge: &'static str) -> Self {
         Self { challenge: Some(challenge), ..Self::new(StatusCode::UNAUTHORIZED, code, detail) }
     }
 
-    /// 403: who is asking is known, and may not.
+    /// 403: the caller is authenticated but not allowed to do this.
     pub fn forbidden(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::FORBIDDEN, "forbidden", detail)
     }
 
-    /// 404: there is no such thing.
+    /// 404: there is no such resource.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", detail)
     }
 
-    /// 405: only the methods `allow` are served here, which the answer has to name (RFC 9110, 15.5.6).
+    /// 405: the path allows only the methods `allow`, which the answer must name (RFC 9110,
+    /// 15.5.6).
     pub fn method_not_allowed(allow: &'static str) -> Self {
-        let detail = format!("only {allow} can be served here");
+        let detail = format!("this path allows only {allow}");
         Self { allow: Some(allow), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail) }
     }
 
@@ -78,12 +80,12 @@ impl Problem {
         )
     }
 
-    /// 415: the body's media type or encoding is not one that is understood.
+    /// 415: the body's media type or encoding is not supported.
     pub fn unsupported_media_type(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
     }
 
-    /// 503: what is needed to serve the request is away; sending it again later is harmless.
+    /// 503: a dependency is unavailable; sending the request again later is harmless.
     pub fn unavailable(code: &'static str, detail: impl Into<String>, retry_after_s: u32) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail).retry_after(retry_after_s)
     }
@@ -94,7 +96,7 @@ impl Problem {
         Self { field: Some(field.into()), ..self }
     }
 
-    /// Says after how many seconds it is worth trying again.
+    /// Says after how many seconds to retry.
     #[must_use]
     pub fn retry_after(self, seconds: u32) -> Self {
         Self { retry_after_s: Some(seconds), ..self }
@@ -134,7 +136,7 @@ pub fn no_content() -> Response<Body> {
     bare(StatusCode::NO_CONTENT, Body::Empty)
 }
 
-/// Every answer is one member's: no cache may keep it.
+/// A response that no cache may keep: every answer belongs to one member.
 fn bare(status: StatusCode, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = status;

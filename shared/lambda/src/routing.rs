@@ -1,9 +1,12 @@
-//! The routing document as a function has it: read from SSM Parameter Store, kept for some seconds, and never lost to a failed read.
+//! A function's copy of the routing document: read from SSM Parameter Store, cached for some
+//! seconds, and never lost to a failed read.
 //!
-//! - A copy older than [`MAX_AGE`] is read again by whoever needs it first; others use the old copy meanwhile.
-//! - What cannot be read, or not be followed, changes nothing: the last good copy holds, and before there was one, what holds
-//!   while nobody has said anything. It is counted as `RoutingErrors`, once a read.
-//! - Nothing relies on running between two invocations: an environment that was frozen reads before it decides.
+//! - The first caller to need a copy older than [`MAX_AGE`] reads it again. Meanwhile the others
+//!   use the old copy.
+//! - A document that cannot be read or is invalid changes nothing: the last good copy stays in
+//!   force, or the default if there was none. Each such read is counted as one `RoutingErrors`.
+//! - Nothing relies on running between two invocations: an environment that was frozen reads before
+//!   it decides.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -16,33 +19,33 @@ use playback::routing::{Regions, Routes};
 
 use crate::metrics::{Metric, Metrics};
 
-/// How long a copy is used without asking again. Parameter Store answers 40 reads a second unless its higher throughput is
-/// switched on, which is enough for 400 environments.
+/// How long a copy is used before it is read again. Parameter Store answers 40 reads a second
+/// unless its higher throughput is switched on, which is enough for 400 environments.
 pub const MAX_AGE: Duration = Duration::from_secs(10);
-/// How long one read may take: somebody waits for it.
+/// How long one read may take; a request is waiting for it.
 const TIME_OUT: Duration = Duration::from_secs(1);
 
-/// Reads the document's text, or says why not.
+/// Reads the document's text, or returns why it could not.
 type Read = Box<dyn Fn() -> BoxFuture<'static, Result<String, String>> + Send + Sync>;
 
-/// The routing document, and how to get it; one a process.
+/// The cached routing document and how to read it; one per process.
 pub struct Routing {
     read: Read,
     cache: RwLock<Cache>,
-    /// Held by the one who reads.
+    /// Held by the caller that reads.
     reading: tokio::sync::Mutex<()>,
 }
 
 struct Cache {
     routes: Arc<Routes>,
-    /// When it was last asked for, with whatever success.
+    /// When it was last read, successfully or not.
     asked_at: Option<Instant>,
 }
 
 impl Routing {
     /// The document in the parameter `name` of the region of `sdk`, for a deployment in `regions`.
     pub fn of_parameter(sdk: &SdkConfig, name: impl Into<String>, regions: Regions) -> Self {
-        // Not tried again at once: the copy that is there will do.
+        // No immediate retry: the cached copy is good enough.
         let config = aws_sdk_ssm::config::Builder::from(sdk).retry_config(RetryConfig::disabled()).build();
         let (client, name) = (aws_sdk_ssm::Client::from_conf(config), name.into());
         Self::read_by(regions, move || {
@@ -55,7 +58,7 @@ impl Routing {
         })
     }
 
-    /// The document that `read` gives the text of.
+    /// The document whose text `read` returns.
     pub fn read_by<F>(regions: Regions, read: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<String, String>> + Send + 'static,
@@ -65,7 +68,7 @@ impl Routing {
         Self { read, cache: RwLock::new(Cache { routes, asked_at: None }), reading: tokio::sync::Mutex::default() }
     }
 
-    /// What holds at `now`. It never fails: see the module's rules.
+    /// The routes in force at `now`. It never fails: see the module's rules.
     pub async fn routes(&self, metrics: &Metrics, now: Instant) -> Arc<Routes> {
         if self.is_fresh(now) {
             return self.copy();
@@ -81,7 +84,7 @@ impl Routing {
             Routes::new(before.regions().clone(), document).map_err(|error| ("invalid", error.to_string()))
         });
         let routes = routes.map(Arc::new).unwrap_or_else(|(reason, why)| {
-            tracing::error!(reason, why, "the routing document: the last good copy holds");
+            tracing::error!(reason, why, "the routing document cannot be used; the last good copy stays in force");
             metrics.add(Metric::RoutingErrors(reason), 1);
             Arc::clone(&before)
         });
@@ -111,7 +114,7 @@ mod tests {
     use std::collections::VecDeque;
     use std::sync::Mutex;
 
-    /// A document that reads as each of these in turn, and how often it was read.
+    /// A document that gives each of these answers in turn, and how often it was read.
     fn routing(answers: &[Result<&str, &str>]) -> (Routing, Arc<Mutex<usize>>) {
         let owned = |answer: &Result<&str, &str>| answer.map(str::to_owned).map_err(str::to_owned);
         let answers: Mutex<VecDeque<_>> = Mutex::new(answers.iter().map(owned).collect());
@@ -132,7 +135,7 @@ mod tests {
     const STANDBY: &str = r#"{"version":1,"log":"standby"}"#;
 
     #[tokio::test]
-    async fn a_copy_is_used_for_some_seconds_and_then_read_again() {
+    async fn copy_is_reused_for_some_seconds_then_read_again() {
         let (routing, reads) = routing(&[Ok(STANDBY), Ok(r#"{"version":1}"#)]);
         let (metrics, began) = (metrics(), Instant::now());
         let log_after = async |seconds| routing.routes(&metrics, began + Duration::from_secs(seconds)).await.log();
@@ -144,13 +147,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_last_good_copy_holds_and_each_failed_read_is_counted_by_its_reason() {
+    async fn last_good_copy_holds_and_failures_are_counted_by_reason() {
         let (routing, reads) = routing(&[
-            Err("away"),
+            Err("unreachable"),
             Ok(STANDBY),
             Ok("{"),
             Ok(r#"{"version":1,"regions":{"mars-1":{"state":"active"}}}"#),
-            Err("away"),
+            Err("unreachable"),
         ]);
         let (metrics, mut now) = (metrics(), Instant::now());
         let mut log = Vec::new();
@@ -158,7 +161,7 @@ mod tests {
             log.push(routing.routes(&metrics, now).await.log());
             now += MAX_AGE;
         }
-        assert_eq!(log[0], Override::Auto, "nobody has said anything yet");
+        assert_eq!(log[0], Override::Auto, "no document was read yet");
         assert_eq!(log[1..], [Override::Standby; 4]);
         assert_eq!(metrics.count(Metric::RoutingErrors("unavailable")), 2);
         assert_eq!(metrics.count(Metric::RoutingErrors("invalid")), 2);
@@ -166,7 +169,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_read_that_hangs_is_given_up_and_meanwhile_others_go_on_with_the_old_copy() {
+    async fn hanging_read_times_out_while_others_use_the_old_copy() {
         let regions = Regions::parse("us-east-1", "").unwrap();
         let routing = Routing::read_by(regions, std::future::pending);
         let (metrics, now) = (metrics(), Instant::now());

@@ -1,7 +1,7 @@
-//! Warm-up: what would make the first invocation slow, done during init, where nobody waits for it.
+//! Warm-up: work that would slow the first invocation, done during init, when nobody waits for it.
 //!
-//! A warm-up is a favour, not a condition: one that fails or takes too long is logged and the function serves anyway,
-//! since whatever it wanted to reach is reached for again when it is needed.
+//! A warm-up is optional. If it fails or takes too long, that is logged and the function serves
+//! anyway: the first invocation does the work when it needs it.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -13,8 +13,8 @@ pub const BOUND: Duration = Duration::from_secs(3);
 pub async fn warm_up<T, E: Display>(what: &'static str, bound: Duration, warming: impl Future<Output = Result<T, E>>) {
     match tokio::time::timeout(bound, warming).await {
         Ok(Ok(_)) => tracing::debug!(what, "warm"),
-        Ok(Err(error)) => tracing::warn!(what, %error, "could not be warmed up; going on"),
-        Err(_) => tracing::warn!(what, bound_s = bound.as_secs_f64(), "took too long to warm up; going on"),
+        Ok(Err(error)) => tracing::warn!(what, %error, "the warm-up failed; going on"),
+        Err(_) => tracing::warn!(what, bound_s = bound.as_secs_f64(), "the warm-up took too long; going on"),
     }
 }
 
@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_warm_up_that_fails_or_hangs_does_not_stop_the_function() {
+    async fn failed_or_hanging_warm_up_does_not_stop_the_function() {
         let mut warmed = false;
         let warming = async {
             warmed = true;
@@ -33,7 +33,7 @@ mod tests {
         };
         warm_up("a table", BOUND, warming).await;
         assert!(warmed);
-        warm_up("a table", BOUND, async { Err::<(), _>("away") }).await;
+        warm_up("a table", BOUND, async { Err::<(), _>("unreachable") }).await;
         warm_up("a table", Duration::ZERO, std::future::pending::<Result<(), Infallible>>()).await;
     }
 }

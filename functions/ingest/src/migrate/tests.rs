@@ -11,15 +11,15 @@ use playback::envelope::Envelope;
 use playback::routing::Regions;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use stream::testing::RecordingLog;
 use stream::{AppendError, Attempt, Failover, LogRecord, Policy, RecordResult};
 
-/// What a legacy system was asked.
+/// The requests that a legacy system received.
 type Asked = Arc<Mutex<Vec<(HeaderMap, Vec<u8>)>>>;
 
-/// A legacy system that answers so.
+/// A legacy system that gives this answer to every request.
 async fn legacy(status: u16, body: &'static str) -> (Legacy, Asked) {
     let asked = Asked::default();
     let answer = move |State(asked): State<Asked>, request: HttpRequest<axum::body::Body>| async move {
@@ -80,27 +80,27 @@ fn shadows(log: &RecordingLog) -> Vec<bool> {
 }
 
 #[tokio::test]
-async fn without_a_rollout_nobody_is_moved_and_request_and_answer_pass_unread() {
-    let (legacy, asked) = legacy(418, r#"{"ok":"as ever"}"#).await;
+async fn without_rollout_all_requests_pass_to_legacy_unread() {
+    let (legacy, asked) = legacy(418, r#"{"ok":"as before"}"#).await;
     let ingest = ingest(RecordingLog::new(), Some(legacy), "");
     let odd = r#"{ "events": [ {"what": "ever"} ],  "more": 1 }"#;
     for body in [odd, "not JSON at all", ""] {
         let request =
             post("/v1/events").header("x-api-key", "k").header("connection", "x-secret").header("x-secret", "s");
         let sent = send_to(&ingest, on_path(request.body(Body::from(body)).unwrap())).await;
-        assert_eq!((sent.status, &sent.body), (418, &json!({"ok": "as ever"})));
+        assert_eq!((sent.status, &sent.body), (418, &json!({"ok": "as before"})));
         assert!(sent.headers["x-legacy"] == "yes" && sent.headers["set-cookie"] == "a=1");
         let (headers, passed) = asked.lock().unwrap().pop().unwrap();
         assert_eq!(passed, body.as_bytes());
         assert!(headers.contains_key("authorization") && headers["x-api-key"] == "k");
-        assert!(!headers.contains_key("x-secret"), "it was about the connection");
+        assert!(!headers.contains_key("x-secret"), "it concerns the connection");
         assert!(headers["host"].to_str().unwrap().starts_with("127.0.0.1"));
     }
     assert!(ingest.local.primary().appended().is_empty());
 }
 
 #[tokio::test]
-async fn a_shadow_goes_to_the_log_marked_and_the_answer_is_the_legacy_systems() {
+async fn shadow_is_appended_marked_and_legacy_answers() {
     let (legacy, asked) = legacy(200, r#"{"stored":2}"#).await;
     let ingest = ingest(RecordingLog::new(), Some(legacy), SHADOW);
     let mut bad = event(1, 1);
@@ -109,7 +109,7 @@ async fn a_shadow_goes_to_the_log_marked_and_the_answer_is_the_legacy_systems() 
     let sent = send_to(&ingest, events(body.clone())).await;
     assert_eq!((sent.status, &sent.body), (200, &json!({"stored": 2})));
     assert_eq!(asked.lock().unwrap()[0].1, body.as_bytes());
-    // What was appended is counted by whoever comes next.
+    // The next request counts what was appended.
     let counted = async || {
         loop {
             let lines = send_to(&ingest, events(r#"{"events":[]}"#)).await.lines;
@@ -124,7 +124,7 @@ async fn a_shadow_goes_to_the_log_marked_and_the_answer_is_the_legacy_systems() 
 }
 
 #[tokio::test]
-async fn a_stranger_gets_no_shadow() {
+async fn unauthenticated_request_gets_no_shadow() {
     let (legacy, _) = legacy(401, "{}").await;
     let ingest = ingest(RecordingLog::new(), Some(legacy), SHADOW);
     let request = http::Request::post("/v1/events").body(Body::from(json!({"events": [event(1, 0)]}).to_string()));
@@ -143,12 +143,12 @@ impl DurableLog for Silent {
 }
 
 #[tokio::test]
-async fn no_shadow_delays_or_fails_the_live_answer() {
+async fn shadow_never_delays_or_fails_the_live_answer() {
     let (to, _) = legacy(200, r#"{"stored":1}"#).await;
     let silent = ingest(Silent, Some(to), SHADOW);
     let body = json!({"events": [event(1, 0)]}).to_string();
     let answered = tokio::time::timeout(Duration::from_secs(2), send_to(&silent, events(body.clone()))).await;
-    assert_eq!(answered.expect("nobody waits for the log").status, 200);
+    assert_eq!(answered.expect("the answer does not wait for the log").status, 200);
 
     let refuse = |record: &LogRecord| Some(AppendError::Denied(Attempt::new("t", record, "Denied", "so")));
     let (to, _) = legacy(200, r#"{"stored":1}"#).await;
@@ -157,18 +157,18 @@ async fn no_shadow_delays_or_fails_the_live_answer() {
 }
 
 #[tokio::test]
-async fn who_is_async_is_unknown_to_the_legacy_system() {
+async fn async_profiles_never_reach_legacy() {
     let (legacy, asked) = legacy(200, "{}").await;
     let ingest = ingest(RecordingLog::new(), Some(legacy), ASYNC);
     let sent = send_to(&ingest, events(json!({"events": [event(1, 0)]}).to_string())).await;
     assert_eq!((sent.status, &sent.body["accepted"]), (202, &json!(1)));
-    assert_eq!(send_to(&ingest, events("nothing that we know")).await.status, 400);
+    assert_eq!(send_to(&ingest, events("not in our format")).await.status, 400);
     assert!(asked.lock().unwrap().is_empty());
     assert_eq!(shadows(ingest.local.primary()), [false]);
 }
 
 #[tokio::test]
-async fn a_request_of_both_sides_is_split_and_accepted_only_by_both() {
+async fn mixed_request_is_split_and_needs_both_sides() {
     let rollout = r#"{"salt":"s","always":{"async":["new"],"shadow":["both"]}}"#;
     let body = json!({"events": [of("old", 1, 0), of("new", 2, 0), of("both", 3, 0), of("new", 2, 1)]}).to_string();
     let (accepts, asked) = legacy(200, "{}").await;
@@ -178,17 +178,17 @@ async fn a_request_of_both_sides_is_split_and_accepted_only_by_both() {
     let passed: Value = serde_json::from_slice(&asked.lock().unwrap()[0].1).unwrap();
     assert_eq!(passed, json!({"events": [of("old", 1, 0), of("both", 3, 0)]}));
     let live: Vec<bool> = shadows(ingest.local.primary()).into_iter().filter(|shadow| !shadow).collect();
-    assert_eq!(live.len(), 1, "the one session of the one who is moved");
+    assert_eq!(live.len(), 1, "the one session of the migrated profile");
 
     let (refuses, _) = legacy(409, r#"{"no":1}"#).await;
     let refused = self::ingest(RecordingLog::new(), Some(refuses), rollout);
     let sent = send_to(&refused, on_path(service().body(Body::from(body)).unwrap())).await;
     assert_eq!((sent.status, &sent.body), (409, &json!({"no": 1})));
-    assert!(!shadows(refused.local.primary()).contains(&false), "nothing is accepted in part");
+    assert!(!shadows(refused.local.primary()).contains(&false), "nothing is accepted on one side only");
 }
 
 #[tokio::test]
-async fn every_profile_is_on_exactly_one_live_path_whatever_the_shares() {
+async fn every_profile_is_on_exactly_one_live_path() {
     let (legacy, asked) = legacy(200, "{}").await;
     let ingest = ingest(RecordingLog::new(), Some(legacy), r#"{"salt":"s","async":"30%","shadow":"60%"}"#);
     let body = json!({"events": (0..200).map(|n| of(&format!("p{n}"), 1, n % 90)).collect::<Vec<_>>()}).to_string();
@@ -207,7 +207,7 @@ async fn every_profile_is_on_exactly_one_live_path_whatever_the_shares() {
 }
 
 #[tokio::test]
-async fn a_legacy_system_that_does_not_answer_is_left_alone_and_tried_again() {
+async fn silent_legacy_is_left_alone_then_retried() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url: url::Url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
     drop(listener);
@@ -229,7 +229,7 @@ async fn a_legacy_system_that_does_not_answer_is_left_alone_and_tried_again() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_too_large_is_not_passed_back() {
+async fn oversized_legacy_answer_is_a_502() {
     let (legacy, _) = legacy(299, "").await;
     let ingest = ingest(RecordingLog::new(), Some(legacy), "");
     let sent = send_to(&ingest, events("{}")).await;

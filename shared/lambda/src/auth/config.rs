@@ -1,27 +1,28 @@
-//! Which tokens are believed, as the template says it.
+//! Which tokens are accepted, as the template configures it.
 
-use url::{Host, Url};
+use url::Url;
 
 use crate::config::{Env, Secret};
+use crate::http_client::is_private;
 
-/// The shortest shared secret, in bytes: HS256 asks for a key as long as its hash (RFC 7518, 3.2).
+/// The shortest shared secret, in bytes: HS256 needs a key as long as its hash (RFC 7518, 3.2).
 pub const MIN_SECRET_BYTES: usize = 32;
 
-/// Which tokens are believed.
+/// Which tokens are accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthConfig {
     /// Where the keys come from.
     pub keys: KeySource,
-    /// The `iss` that tokens must have; any, if absent.
+    /// The `iss` that tokens must have; any if absent.
     pub issuer: Option<String>,
-    /// The `aud` that tokens must have; any, if absent.
+    /// The `aud` that tokens must have; any if absent.
     pub audience: Option<String>,
 }
 
 /// Where the keys come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
-    /// The issuer's JSON Web Key Set, over https (or http on this machine).
+    /// The issuer's JSON Web Key Set, over https (or http on loopback).
     Jwks(Url),
     /// A shared secret, for development.
     Secret(Secret),
@@ -42,11 +43,11 @@ impl AuthConfig {
                 return None;
             }
             (None, Some(_)) => {
-                env.problem("JWT_SECRET", format!("is too short: give it at least {MIN_SECRET_BYTES} bytes"));
+                env.problem("JWT_SECRET", format!("is too short: it needs at least {MIN_SECRET_BYTES} bytes"));
                 return None;
             }
             (Some(_), Some(_)) => {
-                env.problem("JWT_SECRET", "excludes JWT_JWKS_URL: set one of them; the secret is for development");
+                env.problem("JWT_SECRET", "excludes JWT_JWKS_URL: set only one of them; the secret is for development");
                 return None;
             }
             (None, None) => {
@@ -56,17 +57,6 @@ impl AuthConfig {
         };
         Some(Self { keys, issuer: issuer?, audience: audience? })
     }
-}
-
-/// Whether nobody between us and the URL's host can change what it answers.
-fn is_private(url: &Url) -> bool {
-    let loopback = match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    };
-    url.scheme() == "https" || (url.scheme() == "http" && loopback)
 }
 
 #[cfg(test)]
@@ -81,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn exactly_one_source_of_keys_that_can_be_trusted() {
+    fn exactly_one_trusted_key_source_is_required() {
         let long = "0123456789abcdef0123456789abcdef";
         assert!(matches!(outcome(&[("JWT_SECRET", long)]), Ok(KeySource::Secret(_))));
         for url in ["https://issuer.example/jwks", "http://127.0.0.1:8080/jwks", "http://[::1]/", "http://localhost/"] {

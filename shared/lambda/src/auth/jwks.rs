@@ -1,10 +1,13 @@
-//! The issuer's keys: fetched when they are first needed, kept, refreshed, and never lost to a failed refresh.
+//! The issuer's keys: fetched when first needed, cached, refreshed, and never lost to a failed
+//! refresh.
 //!
-//! - Keys older than [`MAX_AGE`] are fetched again; until that succeeds, the old ones hold.
-//! - An unknown key id fetches them too, since the issuer may have rotated, but not within [`PAUSE`] of the last
-//!   attempt: invented key ids must not turn into requests to the issuer.
-//! - One request fetches at a time. Others wait for it if they have no key, and use the old key if they have one.
-//! - A key of an unknown type, or not for signatures, is passed over: it is no reason to refuse the others.
+//! - Keys older than [`MAX_AGE`] are fetched again; until that succeeds, the old ones stay in use.
+//! - An unknown key id also triggers a fetch, since the issuer may have rotated its keys, but not
+//!   within [`PAUSE`] of the last attempt: made-up key ids must not turn into requests to the
+//!   issuer.
+//! - One request fetches at a time. The others use the old key if there is one, and otherwise wait.
+//! - A key of an unknown type, or one that is not for signatures, is skipped: the others still
+//!   work.
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -15,8 +18,9 @@ use serde::Deserialize;
 use url::Url;
 
 use super::AuthError;
+use crate::http_client::client_for;
 
-/// How long fetched keys are used without asking again.
+/// How long fetched keys are used before they are fetched again.
 pub(super) const MAX_AGE: Duration = Duration::from_secs(600);
 /// The least time between two attempts while there are keys.
 pub(super) const PAUSE: Duration = Duration::from_secs(30);
@@ -32,13 +36,13 @@ pub(super) struct Jwks {
     url: Url,
     client: reqwest::Client,
     cache: RwLock<Cache>,
-    /// Held by the one who fetches.
+    /// Held by the request that fetches.
     fetching: tokio::sync::Mutex<()>,
 }
 
 #[derive(Clone, Default)]
 struct Cache {
-    /// The last good set; empty until there was one.
+    /// The last good set; empty before the first one.
     keys: Arc<[Key]>,
     fetched_at: Option<Instant>,
     attempted_at: Option<Instant>,
@@ -57,7 +61,7 @@ enum FetchError {
     Http(#[from] reqwest::Error),
     #[error("the key set is larger than {MAX_BYTES} bytes")]
     TooLarge,
-    #[error("the key set is not JSON of its form: {0}")]
+    #[error("the answer is not a JSON key set: {0}")]
     Malformed(#[from] serde_json::Error),
     #[error("the key set has no key for an allowed algorithm")]
     NoUsableKey,
@@ -70,11 +74,7 @@ struct KeySet {
 
 impl Jwks {
     pub(super) fn new(url: Url) -> Result<Self, reqwest::Error> {
-        let client = reqwest::Client::builder()
-            .timeout(TIME_OUT)
-            // A redirect could lead away from https or from the configured host.
-            .redirect(reqwest::redirect::Policy::none())
-            .build()?;
+        let client = client_for(&url).timeout(TIME_OUT).build()?;
         Ok(Self { url, client, cache: RwLock::default(), fetching: tokio::sync::Mutex::default() })
     }
 
@@ -95,14 +95,14 @@ impl Jwks {
             (Err(_), Some(key)) => return Ok(key),
             (Err(_), None) => self.fetching.lock().await,
         };
-        // Whoever fetched while we waited has made an attempt, so that this makes none.
+        // If another request fetched while this one waited, its attempt counts for both.
         if self.cache().may_try(now) {
             self.refresh(now).await;
         }
         drop(fetching);
         let cache = self.cache();
         cache.find(id, algorithm).ok_or(if cache.keys.is_empty() || cache.last_attempt_failed {
-            AuthError::Unavailable // The key may exist: we could not look.
+            AuthError::Unavailable // The key may exist; we could not check.
         } else {
             AuthError::Invalid("the token is signed with an unknown key")
         })
@@ -125,7 +125,7 @@ impl Jwks {
                 cache.fetched_at = Some(now);
             }
             Err(error) if cache.keys.is_empty() => tracing::error!(%error, "the JWKS could not be fetched"),
-            Err(error) => tracing::warn!(%error, "the JWKS could not be refreshed; the last good one holds"),
+            Err(error) => tracing::warn!(%error, "the JWKS could not be refreshed; the last good one stays in use"),
         }
     }
 
@@ -170,7 +170,7 @@ impl Cache {
     }
 }
 
-/// A key that may verify signatures by one of the allowed algorithms.
+/// The key, if it can verify signatures with an allowed algorithm.
 fn usable(jwk: serde_json::Value) -> Option<Key> {
     let jwk: Jwk = serde_json::from_value(jwk).ok()?;
     if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {

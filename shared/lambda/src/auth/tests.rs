@@ -1,4 +1,4 @@
-//! Tokens against real signatures, and the key cache against a real HTTP server on loopback.
+//! Tokens with real signatures, and the key cache with a real HTTP server on loopback.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -46,14 +46,14 @@ fn profiles(ids: &[&str]) -> Scope {
 }
 
 #[tokio::test]
-async fn a_members_token_speaks_for_its_profiles_only() {
+async fn member_token_is_limited_to_its_profiles() {
     let identity = by_secret().verify(Some(&hs256(&member()))).await.unwrap();
     assert_eq!(identity, Identity { scope: profiles(&["p1", "p2"]), subject: Some("m1".into()) });
     assert!(identity.may("p1") && !identity.may("p3") && !identity.may(""));
 }
 
 #[tokio::test]
-async fn a_service_token_speaks_for_all_and_the_scheme_has_no_case() {
+async fn service_token_covers_all_and_scheme_ignores_case() {
     let claims = json!({"exp": in_an_hour(), "scope": "openid service", "profiles": []});
     let header = hs256(&claims).replacen("Bearer", "bEaReR", 1);
     let identity = by_secret().verify(Some(&header)).await.unwrap();
@@ -62,7 +62,7 @@ async fn a_service_token_speaks_for_all_and_the_scheme_has_no_case() {
 }
 
 #[tokio::test]
-async fn claims_that_prove_nothing_are_refused() {
+async fn insufficient_claims_are_refused() {
     let exp = in_an_hour();
     let now = get_current_timestamp();
     let cases = [
@@ -138,7 +138,7 @@ async fn forged_tokens_are_refused() {
 }
 
 #[test]
-fn errors_answer_as_problems() {
+fn auth_errors_become_problems() {
     let problem = Problem::from(AuthError::Missing);
     assert_eq!((problem.status.as_u16(), problem.challenge), (401, Some(r#"Bearer realm="playhead""#)));
     let problem = Problem::from(AuthError::Invalid("the token has expired"));
@@ -149,7 +149,7 @@ fn errors_answer_as_problems() {
 }
 
 #[test]
-fn nothing_secret_is_printed() {
+fn secrets_are_never_printed() {
     assert_eq!(format!("{:?}", by_secret()), "Authenticator { .. }");
     let config = AuthConfig { keys: KeySource::Secret(SECRET.parse().unwrap()), issuer: None, audience: None };
     assert!(!format!("{config:?}").contains(SECRET));
@@ -176,10 +176,10 @@ impl Issuer {
             }
             AlgorithmFamily::Rsa => {
                 let key: Pkcs8V1Der<'_> = KeyPair::generate(KeySize::Rsa2048).unwrap().as_der().unwrap();
-                // PKCS #8 wraps the PKCS #1 key that is asked for in 26 bytes of header, at this size.
+                // At this size, PKCS #8 wraps the PKCS #1 key that is needed in 26 bytes of header.
                 EncodingKey::from_rsa_der(&key.as_ref()[26..])
             }
-            AlgorithmFamily::Hmac => panic!("a public key is asked for"),
+            AlgorithmFamily::Hmac => panic!("HMAC has no public key"),
         };
         let mut jwk = Jwk::from_encoding_key(&private, algorithm).unwrap();
         jwk.common.key_id = Some(kid.into());
@@ -191,7 +191,7 @@ impl Issuer {
     }
 }
 
-/// A JWKS server on loopback whose answer the test sets, and that counts its requests.
+/// A JWKS server on loopback. The test sets its answer; it counts its requests.
 #[derive(Clone, Default)]
 struct Server {
     answer: Arc<Mutex<Option<String>>>,
@@ -234,7 +234,7 @@ impl Server {
 }
 
 #[tokio::test]
-async fn each_family_of_public_keys_verifies() {
+async fn every_public_key_family_verifies() {
     let issuers = [
         Issuer::new(Algorithm::RS256, "rsa"),
         Issuer::new(Algorithm::ES256, "ec"),
@@ -249,7 +249,7 @@ async fn each_family_of_public_keys_verifies() {
 }
 
 #[tokio::test]
-async fn a_public_key_is_never_a_secret() {
+async fn public_key_is_never_used_as_a_secret() {
     let issuer = Issuer::new(Algorithm::RS256, "rsa");
     let (server, authenticator) = Server::start(&[&issuer]).await;
     let modulus = issuer.public["n"].as_str().unwrap();
@@ -266,7 +266,7 @@ async fn a_public_key_is_never_a_secret() {
 }
 
 #[tokio::test]
-async fn a_key_only_verifies_its_own_algorithm_and_tokens() {
+async fn key_verifies_only_its_own_algorithm_and_tokens() {
     let (rsa, ec) = (Issuer::new(Algorithm::RS256, "rsa"), Issuer::new(Algorithm::ES256, "ec"));
     let (_server, authenticator) = Server::start(&[&rsa, &ec]).await;
     let crossed = [
@@ -282,7 +282,7 @@ async fn a_key_only_verifies_its_own_algorithm_and_tokens() {
 }
 
 #[tokio::test]
-async fn rotated_keys_are_found_but_invented_ids_do_not_reach_the_issuer() {
+async fn rotated_keys_are_found_but_made_up_ids_are_not_fetched() {
     let (old, new) = (Issuer::new(Algorithm::ES256, "old"), Issuer::new(Algorithm::ES256, "new"));
     let (server, authenticator) = Server::start(&[&old]).await;
     let start = Instant::now();
@@ -292,7 +292,7 @@ async fn rotated_keys_are_found_but_invented_ids_do_not_reach_the_issuer() {
     for _ in 0..5 {
         assert_eq!(authenticator.verify_at(Some(&new.token()), start).await, unknown);
     }
-    assert_eq!(server.requests(), 1, "within the pause nobody asks again");
+    assert_eq!(server.requests(), 1, "within the pause nothing is fetched");
     authenticator.verify_at(Some(&new.token()), start + PAUSE).await.unwrap();
     assert_eq!(server.requests(), 2);
     server.publish(&[&new]);
@@ -301,24 +301,24 @@ async fn rotated_keys_are_found_but_invented_ids_do_not_reach_the_issuer() {
 }
 
 #[tokio::test]
-async fn the_last_good_keys_hold_while_the_issuer_is_away() {
+async fn last_good_keys_hold_while_the_issuer_is_down() {
     let (known, other) = (Issuer::new(Algorithm::ES256, "known"), Issuer::new(Algorithm::ES256, "other"));
     let (server, authenticator) = Server::start(&[&known]).await;
     let start = Instant::now();
     authenticator.verify_at(Some(&known.token()), start).await.unwrap();
     let too_large = json!({"keys": [other.public]}).to_string() + &" ".repeat(MAX_BYTES);
-    let broken = [None, Some("no JSON".into()), Some(r#"{"keys":[]}"#.into()), Some(too_large)];
+    let broken = [None, Some("not JSON".into()), Some(r#"{"keys":[]}"#.into()), Some(too_large)];
     for (answer, n) in broken.into_iter().zip(1..) {
         server.answer(answer);
         let now = start + MAX_AGE * n;
         authenticator.verify_at(Some(&known.token()), now).await.unwrap();
-        let cannot_look = authenticator.verify_at(Some(&other.token()), now).await;
-        assert_eq!((cannot_look, server.requests()), (Err(AuthError::Unavailable), 1 + n as usize));
+        let unknown = authenticator.verify_at(Some(&other.token()), now).await;
+        assert_eq!((unknown, server.requests()), (Err(AuthError::Unavailable), 1 + n as usize));
     }
 }
 
 #[tokio::test]
-async fn keys_that_were_never_had_are_unavailable_and_soon_tried_again() {
+async fn keys_never_fetched_are_unavailable_and_soon_retried() {
     let issuer = Issuer::new(Algorithm::ES256, "only");
     let (server, authenticator) = Server::start(&[&issuer]).await;
     server.answer(None);

@@ -1,4 +1,5 @@
-//! Golden: the example events of the AWS Lambda developer guide (chapters MSK, SQS, Kinesis). Property: nothing is lost in parsing.
+//! Golden: the example events of the AWS Lambda developer guide (chapters MSK, SQS, Kinesis).
+//! Property: parsing loses no record.
 
 use std::collections::BTreeSet;
 
@@ -71,7 +72,7 @@ fn parse(event: &Value) -> Result<Batch, BatchError> {
     Batch::parse(event.to_string().as_bytes())
 }
 
-/// Parses an event of one record and answers that it failed.
+/// Parses an event of one record, and answers that it failed.
 fn only_record_and_its_answer(event: &Value) -> (Record, String) {
     let mut records = parse(event).unwrap().records;
     assert_eq!(records.len(), 1);
@@ -118,12 +119,12 @@ fn self_managed_kafka_is_kafka() {
 }
 
 #[test]
-fn no_failure_is_the_only_way_to_an_empty_answer() {
+fn empty_answer_requires_no_failures() {
     assert_eq!(serde_json::to_string(&answer([])).unwrap(), r#"{"batchItemFailures":[]}"#);
 }
 
 #[test]
-fn the_source_of_a_dead_letter() {
+fn source_json_of_a_dead_letter() {
     let source = parse(&msk_example()).unwrap().records.remove(0).source;
     assert_eq!(
         serde_json::to_value(source).unwrap(),
@@ -132,7 +133,7 @@ fn the_source_of_a_dead_letter() {
 }
 
 #[test]
-fn a_bad_record_is_a_record_with_its_original_text() {
+fn bad_record_keeps_its_original_text() {
     let mut tombstone = msk_example();
     tombstone["records"]["mytopic-0"][0]["value"] = Value::Null;
     assert_eq!(only_record_and_its_answer(&tombstone).0.value, Err(BadRecord::NoValue));
@@ -153,7 +154,7 @@ fn a_bad_record_is_a_record_with_its_original_text() {
 }
 
 #[test]
-fn what_cannot_be_answered_record_by_record_is_an_error_of_the_batch() {
+fn unanswerable_batches_are_errors() {
     let without = |mut event: Value, part: &str| {
         event["Records"][0].as_object_mut().unwrap().remove(part);
         event
@@ -186,7 +187,8 @@ fn what_cannot_be_answered_record_by_record_is_an_error_of_the_batch() {
     assert!(Batch::parse(b"{").is_err());
 }
 
-/// The runtime hands a function its event as raw JSON through `serde_path_to_error`; this must keep working.
+/// The runtime passes a function its event as raw JSON through `serde_path_to_error`; this must
+/// keep working.
 #[test]
 fn the_runtime_can_hand_over_the_raw_event() {
     let text = kinesis_example().to_string();
@@ -204,7 +206,7 @@ fn kafka_value() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn every_kafka_record_of_mixed_partitions_is_parsed_and_can_be_named(
+    fn every_kafka_record_is_parsed_and_can_be_named(
         partitions in prop::collection::btree_map(
             ("[a-z][a-z0-9.-]{0,8}", 0..50_i32),
             (0..1_000_000_i64, prop::collection::vec(kafka_value(), 0..20)),
