@@ -6,8 +6,8 @@
 //!
 //! A *work* is a batch to send or to discard. The list of works is ordered: for each partition,
 //! earlier offsets come first. A work may run when no earlier work shares a partition with it. New
-//! batches are taken only from partitions without works. So each partition is processed in order, and
-//! a batch that fails for ever blocks only its own partitions.
+//! batches are taken only from partitions without works. So each partition is processed in order,
+//! and a batch that fails for ever blocks only its own partitions.
 //!
 //! A batch of a Kafka topic mixes its free partitions. Each shard of a Kinesis stream has its own
 //! batches and its own batching window. Here a shard is a partition, and a record's offset is its
@@ -105,8 +105,8 @@ impl Core {
         queue.records.push_back((now, serial, record));
     }
 
-    /// Forgets everything uncommitted: the group revoked the partitions and will deliver the records
-    /// again. Results of earlier steps no longer have an effect.
+    /// Forgets everything uncommitted: the group revoked the partitions and will deliver the
+    /// records again. Results of earlier steps no longer have an effect.
     pub(super) fn reset(&mut self) {
         self.queues.clear();
         self.works.clear();

@@ -303,8 +303,8 @@ impl Log {
     }
 }
 
-/// The input of a property: arriving records as (partition, bytes, age), and ends of steps as (luck,
-/// which of the running ones, milliseconds that pass).
+/// The input of a property: arriving records as (partition, bytes, age), and ends of steps as
+/// (luck, which of the running ones, milliseconds that pass).
 #[derive(Debug, Clone)]
 struct Script {
     arrivals: Vec<(i32, usize, i64)>,

@@ -1,7 +1,7 @@
 //! A mapping's side of a Kafka topic: a consumer in the mapping's group.
 //!
-//! It must never use end offsets or watermarks (the embedded broker's are wrong), and it commits only
-//! what it is told to commit.
+//! It must never use end offsets or watermarks (the embedded broker's are wrong), and it commits
+//! only what it is told to commit.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -88,14 +88,14 @@ fn subscribe(
         .set("auto.offset.reset", reset)
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
-        // The shortest that Apache Kafka allows. A dead poller must release its partitions soon, and
-        // the embedded broker makes the first member of a group wait half of this time.
+        // The shortest that Apache Kafka allows. A dead poller must release its partitions soon,
+        // and the embedded broker makes the first member of a group wait half of this time.
         .set("session.timeout.ms", "6000")
         .set("heartbeat.interval.ms", "1500")
         // Find a topic that is created later.
         .set("topic.metadata.refresh.interval.ms", "2000")
-        // A hung broker keeps its connections open: requests must not wait a minute for it. A broker
-        // that comes back after minutes must be used at once.
+        // A hung broker keeps its connections open: requests must not wait a minute for it. A
+        // broker that comes back after minutes must be used at once.
         .set("socket.timeout.ms", "6000")
         .set("reconnect.backoff.max.ms", "1000")
         .create_with_context(context)
@@ -117,8 +117,8 @@ pub(super) struct KafkaLog {
 }
 
 impl KafkaLog {
-    /// Subscribes to the topic as a member of the group. The group assigns partitions once the log is
-    /// read.
+    /// Subscribes to the topic as a member of the group. The group assigns partitions once the log
+    /// is read.
     ///
     /// # Errors
     /// If librdkafka refuses the configuration.

@@ -29,8 +29,8 @@ const PARTITIONS: i32 = 4;
 const OUTAGE: Duration = Duration::from_secs(16);
 const SOON: Duration = Duration::from_secs(90);
 
-/// Where each record was read, by its number. (The producer may not know where it wrote it: its first
-/// attempt may have succeeded without an answer.)
+/// Where each record was read, by its number. (The producer may not know where it wrote it: its
+/// first attempt may have succeeded without an answer.)
 type Places = Arc<Mutex<BTreeMap<u32, (i32, i64)>>>;
 
 /// Stands in for Lambda and the function. Accepts every batch.
@@ -128,7 +128,8 @@ async fn no_record_is_skipped_while_brokers_come_and_go() {
     let (stop_writing, stop_receiver) = watch::channel(false);
     let writing = write(&bootstrap, stop_receiver);
 
-    // One after the other, to hit each partition's leader, the group's coordinator and the controller.
+    // One after the other, to hit each partition's leader, the group's coordinator and the
+    // controller.
     for node in 0..3 {
         tokio::time::sleep(Duration::from_secs(2)).await;
         cluster.kill(node).await.unwrap();

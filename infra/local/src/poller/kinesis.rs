@@ -22,8 +22,9 @@ use super::record::{KinesisRecord, Record, Stream, shard_id, shard_number};
 use super::settings::StartingPosition;
 use super::shell::{Log, Read, now_ms};
 
-/// Shortest and longest pause at the end of a shard. It doubles each time that no record came. Lambda
-/// waits a second. On one machine a record should arrive sooner, but each request costs milliseconds.
+/// Shortest and longest pause at the end of a shard. It doubles each time that no record came.
+/// Lambda waits a second. On one machine a record should arrive sooner, but each request costs
+/// milliseconds.
 const IDLE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(250));
 /// Pause after an error.
 const AFTER_ERROR: Duration = Duration::from_millis(500);
@@ -33,8 +34,8 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const MOST: i32 = 10_000;
 
 /// Where pollers of Kinesis mappings stopped: for each shard, the last sequence number before the
-/// first unsettled record. Clones share the checkpoints. So a new poller in the same process resumes
-/// where the previous one stopped or died.
+/// first unsettled record. Clones share the checkpoints. So a new poller in the same process
+/// resumes where the previous one stopped or died.
 #[derive(Debug, Clone, Default)]
 pub struct Checkpoints(Arc<Mutex<BTreeMap<(String, i32), String>>>);
 
@@ -65,7 +66,8 @@ pub(super) struct KinesisLog {
 }
 
 impl KinesisLog {
-    /// Finds the shards and starts reading them after their checkpoints, or at the starting position.
+    /// Finds the shards and starts reading them after their checkpoints, or at the starting
+    /// position.
     ///
     /// # Errors
     /// If the stream cannot be read.

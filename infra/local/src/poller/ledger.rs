@@ -1,7 +1,7 @@
 //! Which offsets may be committed.
 //!
-//! Pure. A partition's committed offset never passes an unsettled record, whatever the order in which
-//! records are settled. "Nothing is lost" depends on this.
+//! Pure. A partition's committed offset never passes an unsettled record, whatever the order in
+//! which records are settled. "Nothing is lost" depends on this.
 
 use std::collections::BTreeMap;
 

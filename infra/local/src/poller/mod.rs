@@ -1,6 +1,7 @@
-//! Polls Kafka topics and Kinesis streams and invokes functions with their records. It stands in for
-//! AWS Lambda's event source mappings. No emulator has those for Kafka. Ours has them for Kinesis, but
-//! it treats a batch as done whatever the answer names, and it neither splits a batch nor gives it up.
+//! Polls Kafka topics and Kinesis streams and invokes functions with their records. It stands in
+//! for AWS Lambda's event source mappings. No emulator has those for Kafka. Ours has them for
+//! Kinesis, but it treats a batch as done whatever the answer names, and it neither splits a batch
+//! nor gives it up.
 //!
 //! **It emulates what AWS documents** (Lambda Developer Guide: "Using Lambda with Amazon MSK",
 //! "Configuring error handling controls for Kafka event sources", "Using Lambda with Kinesis",
@@ -11,22 +12,22 @@
 //!   mixes partitions of the topic. A Kinesis payload has one shard, and a shard has one at a time.
 //! - Once records succeeded or were given up, their offsets are committed to the mapping's consumer
 //!   group, or the shard's checkpoint is moved.
-//! - With `ReportBatchItemFailures`, on Kafka only the records that the answer names are retried. On
-//!   Kinesis the lowest sequence number that it names is the checkpoint: everything from there on is
-//!   retried. An empty or null answer is success. An answer of another form, one that names a record
-//!   outside the batch, and a function error all fail the whole batch.
+//! - With `ReportBatchItemFailures`, on Kafka only the records that the answer names are retried.
+//!   On Kinesis the lowest sequence number that it names is the checkpoint: everything from there
+//!   on is retried. An empty or null answer is success. An answer of another form, one that names a
+//!   record outside the batch, and a function error all fail the whole batch.
 //! - A failed batch is split in two if the mapping says so, which uses no retry. Otherwise it is
 //!   retried, up to the limit. (No limit means 10 on Kafka with a destination, and for ever on
-//!   Kinesis.) Until it ends it blocks its partitions or its shard. A partial answer splits a batch of
-//!   a shard only at the checkpoint.
+//!   Kinesis.) Until it ends it blocks its partitions or its shard. A partial answer splits a batch
+//!   of a shard only at the checkpoint.
 //! - Records that used up their retries, grew too old, or exceed the payload limit alone go to the
 //!   on-failure destination: an S3 object with the whole event, or an SQS message without it.
 //!
 //! **Where the documentation is silent**:
 //! - Splitting on Kafka uses no retry either, nor does an invocation that Lambda could not start.
 //! - The object key has the form that the page for Kinesis gives.
-//! - On Kinesis a sequence number that was not in the batch counts like such an offset on Kafka, and a
-//!   partial answer uses a retry even if it moved the checkpoint.
+//! - On Kinesis a sequence number that was not in the batch counts like such an offset on Kafka,
+//!   and a partial answer uses a retry even if it moved the checkpoint.
 //!
 //! **Where it differs from Lambda**:
 //! - Waits between retries are short (0.1 s to 10 s). A destination that fails is tried until it
@@ -48,8 +49,8 @@
 //! - `GetRecords` has no limit of 10 MB, 2 MB/s or five reads a second. It accepts an iterator only
 //!   once (`emulator.py` does that). Nothing is ever throttled.
 //!
-//! The core (`core`, `settle`, `ledger`, `record`) is pure and decides. `shell`, `kafka`, `kinesis`,
-//! `failure` and `settings` talk to the logs and to AWS.
+//! The core (`core`, `settle`, `ledger`, `record`) is pure and decides. `shell`, `kafka`,
+//! `kinesis`, `failure` and `settings` talk to the logs and to AWS.
 //!
 //! **Invariant:** a record is committed only after it succeeded or was delivered to the destination
 //! (tests `no_record_is_lost_or_skipped`, `no_record_of_a_shard_is_lost_or_skipped`).
@@ -156,12 +157,12 @@ pub struct Poller {
 }
 
 impl Poller {
-    /// Reads the mapping's settings and starts polling. Returns once the consumer group has assigned
-    /// the topic's partitions, or the stream's shards are open.
+    /// Reads the mapping's settings and starts polling. Returns once the consumer group has
+    /// assigned the topic's partitions, or the stream's shards are open.
     ///
     /// # Errors
-    /// If the settings cannot be read or ask for something that is not emulated, or the log cannot be
-    /// read.
+    /// If the settings cannot be read or ask for something that is not emulated, or the log cannot
+    /// be read.
     pub async fn start(config: PollerConfig) -> anyhow::Result<Self> {
         let settings = Settings::load(&config.sdk, &config.stack, &config.logical_id).await?;
         info!(?settings, bootstrap = config.bootstrap, "polling");
@@ -244,8 +245,8 @@ pub struct PollersConfig {
     pub checkpoints: Checkpoints,
 }
 
-/// The pollers of all mappings of a stack that read a Kafka topic or a Kinesis stream. Dropping them
-/// stops them without waiting.
+/// The pollers of all mappings of a stack that read a Kafka topic or a Kinesis stream. Dropping
+/// them stops them without waiting.
 #[derive(Debug)]
 pub struct Pollers {
     /// By the mapping's logical id.

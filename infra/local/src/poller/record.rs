@@ -2,8 +2,8 @@
 //!
 //! Pure. A record is encoded once, when it arrives. So the size of a payload is known before it is
 //! assembled, and the function and the on-failure destination get the same bytes. The formats are
-//! those of the example events in the AWS Lambda Developer Guide, "Using Lambda with Amazon MSK" and
-//! "Using Lambda with Kinesis".
+//! those of the example events in the AWS Lambda Developer Guide, "Using Lambda with Amazon MSK"
+//! and "Using Lambda with Kinesis".
 
 use std::collections::BTreeMap;
 

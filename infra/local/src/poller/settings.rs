@@ -1,10 +1,10 @@
 //! The settings of a mapping, read from its stack.
 //!
-//! The emulator's `ListEventSourceMappings` omits topics, consumer group and poller settings, so they
-//! are read from the processed template. Ids and ARNs come from the stack's resources and the mapping
-//! itself. Defaults are those of the AWS Lambda Developer Guide, "All Amazon MSK event source
-//! configuration parameters in Lambda" and "Lambda parameters for Amazon Kinesis Data Streams event
-//! source mappings".
+//! The emulator's `ListEventSourceMappings` omits topics, consumer group and poller settings, so
+//! they are read from the processed template. Ids and ARNs come from the stack's resources and the
+//! mapping itself. Defaults are those of the AWS Lambda Developer Guide, "All Amazon MSK event
+//! source configuration parameters in Lambda" and "Lambda parameters for Amazon Kinesis Data
+//! Streams event source mappings".
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -100,8 +100,10 @@ impl Settings {
             .filter_map(|p| Some((p.parameter_key?, p.resolved_value.or(p.parameter_value)?)))
             .collect();
         let resources = resources(&cloudformation, stack).await?;
-        let (_, uuid) =
-            resources.get(logical_id).with_context(|| format!("the stack {stack} has no resource {logical_id}"))?.clone();
+        let (_, uuid) = resources
+            .get(logical_id)
+            .with_context(|| format!("the stack {stack} has no resource {logical_id}"))?
+            .clone();
         let lambda = aws_sdk_lambda::Client::new(sdk);
         let mapping = lambda
             .get_event_source_mapping()
@@ -336,7 +338,8 @@ impl Properties<'_> {
         let mut out = String::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("${") {
-            let (name, tail) = after.split_once('}').with_context(|| format!("Fn::Sub {text}: a brace is not closed"))?;
+            let (name, tail) =
+                after.split_once('}').with_context(|| format!("Fn::Sub {text}: a brace is not closed"))?;
             out.push_str(before);
             if let Some(literal) = name.strip_prefix('!') {
                 out.push_str(&format!("${{{literal}}}"));

@@ -16,7 +16,8 @@ use super::record::{Record, Source};
 pub(super) struct Policy {
     /// Retries after the first invocation. `None` means no limit.
     pub(super) max_retries: Option<u32>,
-    /// Maximum age of a record that is still sent to the function, in milliseconds. `None` means any.
+    /// Maximum age of a record that is still sent to the function, in milliseconds. `None` means
+    /// any.
     pub(super) max_age_ms: Option<i64>,
     /// `BisectBatchOnFunctionError`.
     pub(super) bisect: bool,
@@ -150,9 +151,9 @@ fn retry(policy: &Policy, mut batch: Batch, response: Response, now: i64, split:
 }
 
 /// The records that failed according to a partial answer. `None` if the whole batch failed: the
-/// answer does not have the documented form, or it names a record that was not in the batch. An empty
-/// or null answer names nothing. On Kafka only the named records fail. On Kinesis the lowest of them
-/// is the checkpoint, and everything from there on is sent again.
+/// answer does not have the documented form, or it names a record that was not in the batch. An
+/// empty or null answer names nothing. On Kafka only the named records fail. On Kinesis the lowest
+/// of them is the checkpoint, and everything from there on is sent again.
 fn failures(source: &Source, sent: &[Record], payload: &[u8]) -> Option<BTreeSet<(i32, i64)>> {
     let none = BTreeSet::new();
     if payload.is_empty() {
