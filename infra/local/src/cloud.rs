@@ -596,7 +596,7 @@ async fn parameters(
     Ok(parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
-/// Ports that nobody listens on.
+/// Free ports on the loopback interface.
 pub(super) fn free_ports<const N: usize>() -> Result<[u16; N]> {
     let bind = || {
         let mut tries = (0..100).map(|_| TcpListener::bind(("127.0.0.1", rand::random_range(PORTS))));

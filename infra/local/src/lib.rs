@@ -3,16 +3,18 @@
 //!
 //! | part | what it is |
 //! |---|---|
-//! | AWS | [ministack](https://github.com/ministackorg/ministack), an emulator that needs no Docker |
-//! | Kafka | [tansu](https://github.com/tansu-io/tansu) in memory, Apache Kafka, the user's brokers, or none |
+//! | AWS | [ministack](https://github.com/ministackorg/ministack), which needs no Docker |
+//! | Kafka | [tansu](https://github.com/tansu-io/tansu), Apache Kafka, the user's brokers, or none |
 //! | Lambda's event source mappings | our [`poller`]: the emulator has none for Kafka |
 //! | other regions ([`LocalRegions`]) | one local cloud per region, each with its own emulator |
-//! | DynamoDB's global tables | our `replicate` ([`Replicator`]): the emulators do not know each other |
+//! | DynamoDB's global tables | our `replicate` ([`Replicator`]) |
 //! | the way to another region's SQS | our `link` ([`Link`]), which can be slow or cut |
 //!
 //! **Invariant:** nothing outlives the process that holds a [`LocalCloud`], even if it is killed
-//! (test `letting_go_ends_the_child_and_its_descendants`). **Invariant:** the children see none of
-//! the user's AWS settings, proxies or secrets, and nothing is written outside `target/`.
+//! (test `letting_go_ends_the_child_and_its_descendants`).
+//!
+//! **Invariant:** the children see none of the user's AWS settings, proxies or secrets, and nothing is
+//! written outside `target/`.
 
 pub mod args;
 mod broker;
