@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 /// The embedded broker needs milliseconds, but the machine may be busy.
 const READY_WITHIN: Duration = Duration::from_secs(30);
-/// Of one administrative request.
+/// Time limit of one administrative request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Starts the embedded broker (tansu, in memory) and waits until it accepts connections.

@@ -3,7 +3,7 @@
 //! Every node is broker and controller in one (KRaft's combined mode). Its data is in the folder of
 //! the run, and its Java process runs under the guard. Durability is as in production: three copies
 //! of each partition, two of which must be in sync for a write, and no unclean election.
-//! Differences to an MSK cluster:
+//! Differences from an MSK cluster:
 //! - MSK has separate controllers. Here they fail with their brokers. With two of three nodes down
 //!   there is no quorum: topics, leaders and in-sync replicas do not change until a second node is
 //!   back.
@@ -54,7 +54,7 @@ const READY_WITHIN: Duration = Duration::from_secs(90);
 const KILLED_WITHIN: Duration = Duration::from_secs(10);
 const STOPPED_WITHIN: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// Of one request for metadata.
+/// Time limit of one metadata request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// With a full disk, no file can grow past this size. A broker's log needs less when it halts.
 const FULL_AT_BYTES: u64 = 64 * 1024;

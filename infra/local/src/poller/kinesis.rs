@@ -28,7 +28,7 @@ use super::shell::{Log, Read, now_ms};
 const IDLE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(250));
 /// Pause after an error.
 const AFTER_ERROR: Duration = Duration::from_millis(500);
-/// Of one request.
+/// Time limit of one request.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of records from `GetRecords`, and of shards from `ListShards`.
 const MOST: i32 = 10_000;
