@@ -1,30 +1,31 @@
-"""Start ministack with a few things set right.
+"""Start ministack with some fixes.
 
-Sockets: the server that hands events to the functions writes headers and body apart, so that the delayed acknowledgement
-of the first holds the second back by some 40 ms: 52 ms a warm invocation instead of 10. So Nagle's delay is switched off.
+Sockets: the server that passes events to the functions sends headers and body in two writes. Nagle's algorithm then holds
+the body back until the delayed acknowledgement of the headers, some 40 ms: 52 ms per warm invocation instead of 10. So it
+is switched off.
 
-Compressed bodies: the HTTP API takes every body of the type application/json for UTF-8 text, which destroys one that is
-gzip. So a body with a Content-Encoding is handed over as what it is, binary, in base64.
+Compressed bodies: the HTTP API treats every application/json body as UTF-8 text, which destroys gzip. So a body with a
+Content-Encoding is passed on as binary, in base64.
 
-Logs: what a function printed is waited for at most 50 ms after its answer, 5 ms after the first line, and what comes later
+Logs: ministack waits for a function's output at most 50 ms after its answer, and 5 ms after the first line. Later output
 waits for the next invocation of the same environment, or for ever. On a busy machine that loses the metrics of the last
-invocations, and the books with them. Every invocation of ours prints its metrics, so they are waited for.
+invocations, and with them the books. Each of our invocations prints its metrics, so we wait for those.
 
-Log streams: there is one of each invocation, where Lambda has one of each environment. Tens of thousands make every look at the
-logs slow, so a function gets one stream every ten seconds. And their events get ids, so that a reader can tell them apart.
+Log streams: ministack creates one per invocation, where Lambda has one per environment. Tens of thousands of streams make
+every query of the logs slow, so a function gets one stream every ten seconds. Events also get ids, to tell them apart.
 
-Alarms: CloudFormation refuses one on metric math. So it is kept as it is, and never evaluated.
+Alarms: CloudFormation rejects an alarm on metric math. So we store it unchanged, and it is never evaluated.
 
-Kinesis: its event source mapping takes a batch for done whatever records the answer names, so that those are skipped for
-ever, and it has no bisecting, no limit of retries and no on-failure destination. So it is off; Playhead's poller runs these
-mappings, as it does those of Kafka. And every read of a shard leaves an iterator behind for five minutes, through all of which
-every later call looks. So an iterator goes when it was used.
+Kinesis: the event source mapping treats a batch as done whatever records the answer names, so those are never retried. It
+also has no bisecting, no limit of retries and no on-failure destination. So it is off, and Playhead's poller runs these
+mappings like those of Kafka. Besides, every read of a shard leaves an iterator behind for five minutes, and every later
+call searches them all. So an iterator is removed once it was used.
 
-SQS: its event source mapping deletes a batch whose answer names a message that was not in it, or none at all, where Lambda takes
-the batch for failed. So it is failed.
+SQS: if an answer names a message that was not in the batch, or has an item that names no message, the event source
+mapping deletes the batch. Lambda treats such a batch as failed. So do we.
 
-DynamoDB streams: records have whole seconds, as AWS shows them. Which of two regions' writes came last is not told by seconds, so
-they have milliseconds.
+DynamoDB streams: records have times in whole seconds, as AWS shows them. That is too coarse to tell which of two regions'
+writes came last, so they get milliseconds.
 """
 
 import contextvars
@@ -35,7 +36,7 @@ import uuid
 
 socketserver.StreamRequestHandler.disable_nagle_algorithm = True
 
-from ministack.app import main  # noqa: E402  (the switch must come before the servers are defined)
+from ministack.app import main  # noqa: E402  (must come after the switch)
 from ministack.core.lambda_runtime import ProvidedWorker  # noqa: E402
 from ministack.services import apigateway, cloudwatch_logs, dynamodb, kinesis, lambda_svc  # noqa: E402
 from ministack.services.cloudformation import provisioners  # noqa: E402

@@ -2,9 +2,9 @@
 
 usage: guard.py GRACE_SECONDS COMMAND [ARG...]
 
-Standard input is a pipe whose other end the owner keeps open. When it closes - the owner let go, ended, crashed
-or was killed - the command's whole process group is told to end, and killed after the grace. The guard
-ends only when the group is empty, so waiting for the guard is waiting for every process it stood for.
+Standard input is a pipe whose other end the owner keeps open. When it closes (the owner let go, ended, crashed
+or was killed), the command's whole process group gets SIGTERM, and SIGKILL after the grace period. The guard ends
+only when the group is empty, so waiting for the guard means waiting for all of its processes.
 """
 
 import os
@@ -16,7 +16,7 @@ import time
 
 
 def signal_group(group, number):
-    """Signal every process of the group; False when none is left."""
+    """Signal every process of the group. False if none is left."""
     try:
         os.killpg(group, number)
     except ProcessLookupError:
@@ -25,7 +25,7 @@ def signal_group(group, number):
 
 
 def status_of(child):
-    """The command's own exit status, as a shell has it; 1 if it never ended by itself."""
+    """The command's exit status, as a shell reports it; 1 if it did not end by itself."""
     code = child.poll()
     if code is None:
         return 1
@@ -35,7 +35,7 @@ def status_of(child):
 def main():
     grace, command = float(sys.argv[1]), sys.argv[2:]
     over = threading.Event()
-    # A signal to the guard ends the group as well, rather than leaving it alone.
+    # A signal to the guard ends the group too.
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, lambda *_: over.set())
 
@@ -54,8 +54,8 @@ def main():
         threading.Thread(target=watch, daemon=True).start()
     over.wait()
 
-    # To the last process of the group. One that ended but that nobody collects (in a container without an init) stays in it
-    # for ever, so the wait after the kill, which cannot be refused, is bounded.
+    # Wait for the last process of the group. A zombie that is never reaped (in a container without an init) stays in
+    # it for ever, so the wait after SIGKILL is bounded.
     for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, 2.0)):
         deadline = time.monotonic() + patience
         left = signal_group(child.pid, number)

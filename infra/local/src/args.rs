@@ -1,4 +1,5 @@
-//! The options that say what a local cloud is made of: the same for `playhead local up`, `playhead local serve` and `playhead demo`.
+//! The options of a local cloud, shared by `playhead local up`, `playhead local serve` and
+//! `playhead demo`.
 
 use super::cloud::{
     Brokers, DEFAULT_BROKERS, DEFAULT_REGION, DEFAULT_REPLICATION_DELAY, LocalOptions, Primary, Standby,
@@ -8,7 +9,7 @@ use playback::routing::Regions;
 use playback::session::Home;
 use std::time::Duration;
 
-/// What a local cloud is made of.
+/// Options of a local cloud.
 #[derive(Debug, clap::Args)]
 pub struct CloudArgs {
     #[command(flatten)]
@@ -17,37 +18,37 @@ pub struct CloudArgs {
     log: LogArgs,
 }
 
-/// Where it is.
+/// Options of its regions.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Regions")]
 struct RegionArgs {
-    /// The AWS regions to run side by side, each a whole local cloud; the first one is the one that other commands speak to
+    /// AWS regions to run side by side, each a whole local cloud; other commands use the first one
     #[arg(long, value_name = "REGION[,…]", value_delimiter = ',', value_parser = region, default_value = DEFAULT_REGION)]
     regions: Vec<String>,
-    /// What a change of a view takes to the other regions, milliseconds [default: 500]
+    /// How long a change of a view takes to reach the other regions, in milliseconds [default: 500]
     #[arg(long, value_name = "MS")]
     replication_delay: Option<u64>,
 }
 
-/// A name in the form of a region's: that the emulator runs it is enough.
+/// Accepts any well-formed region name: the emulator runs any.
 fn region(name: &str) -> Result<String, String> {
     let mut parts = name.split('-');
     let letters = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase());
     let number = parts.next_back().is_some_and(|part| part.parse::<u8>().is_ok());
     let well_formed = number && parts.clone().count() >= 2 && parts.all(letters) && Home::of_region(name).is_some();
-    if well_formed { Ok(name.to_owned()) } else { Err("not the name of a region, such as us-west-2".to_owned()) }
+    if well_formed { Ok(name.to_owned()) } else { Err("not a valid region name, such as us-west-2".to_owned()) }
 }
 
 impl CloudArgs {
     /// The options of the run with this name.
     ///
     /// # Errors
-    /// If an option asks for what another one excludes, or there is no workspace here.
+    /// If options exclude each other, or outside a workspace.
     pub fn options(&self, run: &str) -> Result<LocalOptions> {
         let RegionArgs { regions, replication_delay } = &self.regions;
         let here = regions.first().map_or(DEFAULT_REGION, String::as_str);
         Regions::parse(here, &regions.join(",")).context("--regions")?;
-        ensure!(regions.len() > 1 || replication_delay.is_none(), "--replication-delay is between several --regions");
+        ensure!(regions.len() > 1 || replication_delay.is_none(), "--replication-delay needs several --regions");
         let options = self.log.options(run)?;
         Ok(LocalOptions {
             region: here.to_owned(),
@@ -57,7 +58,7 @@ impl CloudArgs {
         })
     }
 
-    /// The same, for another process.
+    /// The arguments that give another process the same options.
     pub(super) fn as_arguments(&self) -> Vec<String> {
         let RegionArgs { regions, replication_delay } = &self.regions;
         let mut arguments = vec!["--regions".to_owned(), regions.join(",")];
@@ -67,24 +68,25 @@ impl CloudArgs {
     }
 }
 
-/// What the durable log is made of.
+/// Options of the durable log.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Durable log")]
 struct LogArgs {
-    /// Where the primary log is
+    /// Service of the primary log
     #[arg(long, value_enum, default_value_t)]
     primary: Primary,
     /// Brokers of a primary log on Kafka [default: embedded]
     ///
-    /// `embedded`: one small broker in memory, which is up at once. `apache`: a cluster of Apache Kafka, three copies of each record,
-    /// two of which must be in sync (needs Java 17; Maven for the first time). HOST:PORT[,…]: brokers of yours, without encryption; the run
-    /// makes a topic of its own there and deletes it at the end.
+    /// `embedded`: one small broker in memory, ready at once. `apache`: a cluster of Apache Kafka
+    /// with three copies of each record, two of which must be in sync (needs Java 17, and Maven the
+    /// first time). HOST:PORT[,…]: your own brokers, without encryption; the run creates its own
+    /// topic there and deletes it at the end.
     #[arg(long, value_name = "embedded|apache|HOST:PORT[,…]")]
     kafka: Option<Brokers>,
-    /// Brokers of each cluster of Apache Kafka, 1 to 5 [default: 3]
+    /// Number of brokers in each Apache Kafka cluster, 1 to 5 [default: 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=5))]
     brokers: Option<u16>,
-    /// Where the standby log is, which takes what the primary cannot
+    /// Service of the standby log, which accepts what the primary cannot
     #[arg(long, value_enum, default_value_t)]
     standby: Standby,
 }
@@ -93,17 +95,17 @@ impl LogArgs {
     /// The options of the run with this name.
     ///
     /// # Errors
-    /// If an option asks for what another one excludes, or there is no workspace here.
+    /// If options exclude each other, or outside a workspace.
     fn options(&self, run: &str) -> Result<LocalOptions> {
         let Self { primary, kafka, brokers, standby } = self;
         ensure!(
             kafka.is_none() || *primary == Primary::Kafka,
-            "--kafka says which brokers the primary log has: it does not go with --primary {}",
+            "--kafka chooses the primary log's brokers: it does not go with --primary {}",
             primary.name()
         );
         ensure!(
             brokers.is_none() || *kafka == Some(Brokers::Apache) || *standby == Standby::Apache,
-            "--brokers is for clusters of Apache Kafka: ask for one with --kafka apache or --standby apache"
+            "--brokers is for Apache Kafka clusters: add --kafka apache or --standby apache"
         );
         Ok(LocalOptions {
             primary: *primary,
@@ -114,7 +116,7 @@ impl LogArgs {
         })
     }
 
-    /// The same, for another process.
+    /// The arguments that give another process the same options.
     fn as_arguments(&self) -> Vec<String> {
         let Self { primary, kafka, brokers, standby } = self;
         let mut arguments = ["--primary", primary.name(), "--standby", standby.name()].map(str::to_owned).to_vec();
@@ -148,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn the_background_process_is_started_with_the_same_arguments() {
+    fn background_process_gets_the_same_arguments() {
         for primary in Primary::value_variants() {
             for standby in Standby::value_variants() {
                 for kafka in [None, Some("embedded"), Some("apache"), Some("b1:9092,b2:9092")] {
@@ -176,13 +178,13 @@ mod tests {
         assert_eq!(chosen("apache"), Brokers::Apache);
         assert_eq!(chosen("b1:9092,[::1]:9093"), Brokers::At("b1:9092,[::1]:9093".to_owned()));
         assert_eq!(parse(&[]).unwrap().kafka, Brokers::Embedded);
-        refused(&["--kafka", "apace"], "neither `embedded` nor `apache` nor brokers as HOST:PORT");
+        refused(&["--kafka", "apace"], "must be `embedded`, `apache`, or brokers as HOST:PORT");
         refused(&["--kafka", "b1:9092,b2"], "HOST:PORT");
         refused(&["--kafka", "b1:99999"], "HOST:PORT");
     }
 
     #[test]
-    fn regions_are_named_as_aws_names_them_and_each_once() {
+    fn regions_have_aws_names_and_are_named_once() {
         let one = parse(&["--regions", "eu-west-1"]).unwrap();
         assert_eq!((one.region.as_str(), one.regions.len()), ("eu-west-1", 0));
         let two = parse(&["--regions", "us-east-1,us-gov-west-1", "--replication-delay", "7"]).unwrap();
@@ -190,7 +192,7 @@ mod tests {
         assert_eq!(two.replication_delay, Duration::from_millis(7));
         assert_eq!(parse(&[]).unwrap().region, "us-east-1");
         for wrong in ["us-east", "useast1", "us-1", "", "US-EAST-1", "us-east-1,,us-west-2", "us--1"] {
-            refused(&["--regions", wrong], "not the name of a region");
+            refused(&["--regions", wrong], "not a valid region name");
         }
         refused(&["--regions", "us-east-1,us-east-1"], "--regions");
         refused(&["--replication-delay", "7"], "several --regions");

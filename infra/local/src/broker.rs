@@ -1,4 +1,4 @@
-//! The durable log of the local cloud: the embedded broker, or one that the user has, and the run's topic on it.
+//! The embedded Kafka broker, and topics on any broker.
 
 use super::child::{Guarded, Program};
 use super::tools::Tools;
@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::TcpStream;
 
-/// The embedded broker is ready in milliseconds; a machine may be busy.
+/// The embedded broker needs milliseconds, but the machine may be busy.
 const READY_WITHIN: Duration = Duration::from_secs(30);
-/// For one administrative request.
+/// Time limit of one administrative request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Starts the embedded broker (tansu, in memory: what it holds ends with it) and waits until it takes connections.
+/// Starts the embedded broker (tansu, in memory) and waits until it accepts connections.
 ///
 /// # Errors
 /// If it does not come up.
@@ -39,10 +39,10 @@ pub(super) async fn start_embedded(tools: &Tools, folder: &Path, log: PathBuf, p
     Ok(child)
 }
 
-/// Creates the topic. `replication` is the number of copies; `None` leaves it to the broker.
+/// Creates a topic. `replication` is the number of copies, by default the broker's.
 ///
 /// # Errors
-/// If the brokers do not answer or refuse.
+/// If the brokers do not answer, or refuse.
 pub async fn create_topic(bootstrap: &str, topic: &str, partitions: i32, replication: Option<i32>) -> Result<()> {
     let replication = TopicReplication::Fixed(replication.unwrap_or(-1));
     let new = NewTopic::new(topic, partitions, replication);
@@ -51,20 +51,20 @@ pub async fn create_topic(bootstrap: &str, topic: &str, partitions: i32, replica
     one_answer(answers, &format!("creating the topic `{topic}` on {bootstrap}"))
 }
 
-/// Deletes the topic.
+/// Deletes a topic.
 ///
 /// # Errors
-/// If the brokers do not answer or refuse.
+/// If the brokers do not answer, or refuse.
 pub async fn delete_topic(bootstrap: &str, topic: &str) -> Result<()> {
     let answers = admin(bootstrap)?.delete_topics(&[topic], &options()).await;
     let answers = answers.with_context(|| format!("deleting the topic `{topic}` on {bootstrap}"))?;
     one_answer(answers, &format!("deleting the topic `{topic}` on {bootstrap}"))
 }
 
-/// A client for requests to the brokers.
+/// An administrative client for the brokers.
 pub(super) fn admin(bootstrap: &str) -> Result<AdminClient<DefaultClientContext>> {
     let client = ClientConfig::new().set("bootstrap.servers", bootstrap).set("client.id", "playhead-local").create();
-    client.with_context(|| format!("a Kafka client for {bootstrap}"))
+    client.with_context(|| format!("creating a Kafka client for {bootstrap}"))
 }
 
 fn options() -> AdminOptions {

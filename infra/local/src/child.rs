@@ -1,8 +1,9 @@
 //! Child processes that can never outlive us.
 //!
-//! Each runs under `assets/guard.py`, whose standard input is a pipe that we hold open and never write to. When we let go, end, or
-//! are killed, the kernel closes our end, and the guard ends the child's whole process group: with ministack, the functions
-//! that it started. So neither a crash of ours nor SIGKILL leaves anything behind.
+//! Each child runs under `assets/guard.py`. The guard's standard input is a pipe that we hold open
+//! and never write to. When we let go, end, or are killed, the kernel closes our end. The guard
+//! then ends the child's whole process group; for ministack that includes the functions it started.
+//! So neither a crash nor SIGKILL leaves anything behind.
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -15,28 +16,28 @@ use std::time::{Duration, Instant};
 
 const GUARD: &str = include_str!("../assets/guard.py");
 
-/// Between being told to end and being killed. Short: what they hold is in memory, and nobody will read it again.
+/// Between SIGTERM and SIGKILL. Short: their state is in memory, and nobody will read it again.
 const GRACE: Duration = Duration::from_secs(1);
-/// How often a child is looked at while we wait for it.
+/// How often we check a child while we wait for it.
 const LOOK_EVERY: Duration = Duration::from_millis(25);
-/// How much of a log an error shows.
+/// How much of its log an error shows.
 const TAIL_BYTES: u64 = 4_000;
 
 /// What to run, and where its output goes.
 #[derive(Debug)]
 pub(crate) struct Program<'a> {
-    /// What messages call it.
+    /// Its name in messages.
     pub(crate) name: &'a str,
-    /// A Python for the guard.
+    /// The Python that runs the guard.
     pub(crate) python: &'a Path,
     /// Program and arguments.
     pub(crate) command: Vec<String>,
-    /// Its whole environment: nothing of ours is inherited, so that no proxy, profile or secret of the user's leaks into
-    /// the functions.
+    /// Its whole environment. It inherits nothing, so none of the user's proxies, profiles or
+    /// secrets leak into the functions.
     pub(crate) environment: Vec<(String, String)>,
-    /// Where it runs.
+    /// Its working directory.
     pub(crate) folder: &'a Path,
-    /// Standard output and error go here; an older file is replaced.
+    /// The file for standard output and error. Replaces an older one.
     pub(crate) log: PathBuf,
 }
 
@@ -53,7 +54,7 @@ impl Guarded {
     /// Starts the program.
     ///
     /// # Errors
-    /// If the guard could not be started. That the program itself could not is seen by [`Guarded::check`].
+    /// If the guard does not start. If the program itself does not start, [`Guarded::check`] tells.
     pub(crate) fn start(program: Program<'_>) -> Result<Self> {
         if let Some(folder) = program.log.parent() {
             fs::create_dir_all(folder)?;
@@ -65,7 +66,8 @@ impl Guarded {
             .env_clear()
             .envs(program.environment)
             .current_dir(program.folder)
-            // Not in our group: Ctrl-C on the terminal is for us, and we decide in which order things end.
+            // Not in our group: Ctrl-C on the terminal is for us, and we choose the order of
+            // ending.
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
@@ -76,10 +78,10 @@ impl Guarded {
         Ok(Self { name: program.name.to_owned(), guard, lifeline, log: program.log })
     }
 
-    /// Whether it still runs.
+    /// Checks that it still runs.
     ///
     /// # Errors
-    /// If it ended: with the end of its log.
+    /// If it ended. The message shows the end of its log.
     pub(crate) fn check(&mut self) -> Result<()> {
         match self.guard.try_wait()? {
             None => Ok(()),
@@ -87,10 +89,10 @@ impl Guarded {
         }
     }
 
-    /// Waits until `ready` says so.
+    /// Waits until `ready` returns true.
     ///
     /// # Errors
-    /// If the child ends before, or is not ready in time.
+    /// If the child ends first, or is not ready in time.
     pub(crate) async fn ready(&mut self, within: Duration, mut ready: impl AsyncFnMut() -> bool) -> Result<()> {
         let deadline = Instant::now() + within;
         while !ready().await {
@@ -120,10 +122,10 @@ impl Guarded {
         }
     }
 
-    /// The command itself, under the guard: also the leader of the process group of all that it started.
+    /// The process id of the command under the guard, which is also its process group.
     ///
     /// # Errors
-    /// If it does not run (any more), or the system does not tell (Linux does, in `/proc`).
+    /// If it does not run, or the system has no `/proc` (only Linux does).
     pub(crate) fn command_id(&self) -> Result<Pid> {
         let guard = self.guard.id();
         let children = fs::read_to_string(format!("/proc/{guard}/task/{guard}/children")).unwrap_or_default();
@@ -131,7 +133,7 @@ impl Guarded {
         id.with_context(|| format!("{} does not run; {}", self.name, self.tail()))
     }
 
-    /// Sends a signal to the command and what it started; the guard gets none.
+    /// Sends a signal to the command and everything it started, but not to the guard.
     ///
     /// # Errors
     /// As [`Guarded::command_id`].
@@ -140,12 +142,12 @@ impl Guarded {
         kill_process_group(group, signal).with_context(|| format!("sending {signal:?} to {}", self.name))
     }
 
-    /// Lets go: it begins to end, while others may be told too.
+    /// Lets go: it starts to end. Does not wait, so others can be told too.
     pub(crate) fn let_go(&mut self) {
         self.lifeline = None;
     }
 
-    /// The end of its log, and where the rest is.
+    /// The end of its log, and the log's path.
     pub(crate) fn tail(&self) -> String {
         match read_tail(&self.log) {
             Ok(text) if text.trim().is_empty() => format!("its log {} is empty", self.log.display()),
@@ -158,7 +160,8 @@ impl Guarded {
 impl Drop for Guarded {
     fn drop(&mut self) {
         self.let_go();
-        // The guard kills after the grace and ends then; a guard that does not is a bug worth a hang of a few seconds only.
+        // The guard kills after the grace period and ends. If it does not, that is a bug, so wait
+        // only a few more seconds.
         let deadline = Instant::now() + GRACE + Duration::from_secs(5);
         while matches!(self.guard.try_wait(), Ok(None)) && Instant::now() < deadline {
             std::thread::sleep(LOOK_EVERY);
@@ -180,7 +183,7 @@ mod tests {
     use super::*;
     use rustix::process::test_kill_process;
 
-    /// A shell that starts one more process in the background, writes both ids and stays.
+    /// A shell that starts another process in the background, prints both ids and waits.
     const FAMILY: &str = r#"sleep 600 & echo "$$ $!"; wait"#;
 
     fn start(folder: &Path, script: &str) -> Guarded {
@@ -204,7 +207,7 @@ mod tests {
     }
 
     async fn assert_all_end(family: &[Pid]) {
-        // The sleeper's exit status is collected by init, in its own time.
+        // init reaps the sleeper, which may take a moment.
         let deadline = Instant::now() + Duration::from_secs(10);
         while family.iter().any(|id| test_kill_process(*id).is_ok()) {
             assert!(Instant::now() < deadline, "still there: {family:?}");
@@ -213,7 +216,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn letting_go_ends_the_child_and_what_it_started() {
+    async fn letting_go_ends_the_child_and_its_descendants() {
         let folder = tempfile::tempdir().unwrap();
         let mut child = start(folder.path(), FAMILY);
         let family = family(&mut child).await;
@@ -224,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stopped_child_ends_with_us_too() {
+    async fn stopped_child_ends_with_us_too() {
         let folder = tempfile::tempdir().unwrap();
         let mut child = start(folder.path(), FAMILY);
         let family = family(&mut child).await;
@@ -237,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_signal_reaches_the_command_and_the_guard_tells_its_end() {
+    async fn signal_reaches_the_command_and_the_guard_reports_its_end() {
         let folder = tempfile::tempdir().unwrap();
         let mut child = start(folder.path(), FAMILY);
         let family = family(&mut child).await;
@@ -249,7 +252,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_child_that_dies_early_shows_the_end_of_its_log() {
+    async fn child_that_dies_early_shows_the_end_of_its_log() {
         let folder = tempfile::tempdir().unwrap();
         let mut child = start(folder.path(), "echo the port is taken; exit 3");
         let error = child.ready(Duration::from_secs(20), async || false).await.unwrap_err().to_string();

@@ -1,9 +1,9 @@
-//! The local cloud itself: what it is made of, the order in which that starts, and that it ends as a whole.
+//! The local cloud: its parts, the order in which they start, and how they end together.
 
 use super::broker;
 use super::build::{assemble, build};
 use super::child::Guarded;
-use super::deploy::{Deployment, STACK, create_cluster};
+use super::deploy::{DeployRequest, STACK, create_cluster};
 use super::emulator::Emulator;
 use super::kafka_cluster::{self, ApacheKafka};
 use super::poller::{Checkpoints, Pollers, PollersConfig};
@@ -21,30 +21,30 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// The region of a local cloud, unless another is wanted.
+/// The default region of a local cloud.
 pub const DEFAULT_REGION: &str = "us-east-1";
-/// The topic on the embedded broker. On a broker of the user's, each run has one of its own: this name and a suffix.
+/// The topic. On the user's brokers each run has its own topic: this name with a suffix.
 const TOPIC: &str = "playback-events";
-/// The topic of the sessions of other regions, likewise.
+/// Likewise for sessions of other regions.
 const REMOTE_TOPIC: &str = "playback-remote";
-/// Below the ports that systems hand out by themselves, so that none is taken between our choice and its use.
+/// Below the ephemeral ports of common systems, so no port is taken between our choice and its use.
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
-/// What AWS says is usual: "within a second".
+/// AWS calls "within a second" typical.
 pub(super) const DEFAULT_REPLICATION_DELAY: Duration = Duration::from_millis(500);
 const STOPPED_WITHIN: Duration = Duration::from_secs(20);
 
-/// Where the primary log is.
+/// The service of the primary log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Primary {
-    /// On Kafka.
+    /// Kafka
     #[default]
     Kafka,
-    /// On Kinesis: no broker is started, and no MSK cluster is in the stack.
+    /// Kinesis: starts no broker, and the stack has no MSK cluster
     Kinesis,
 }
 
 impl Primary {
-    /// The name that the command line and the template have for it.
+    /// Its name on the command line and in the template.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Kafka => "kafka",
@@ -53,20 +53,20 @@ impl Primary {
     }
 }
 
-/// Where the standby log is, which takes what the primary cannot.
+/// The service of the standby log, which accepts records that the primary cannot.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Standby {
-    /// Nowhere: what the primary cannot take is refused.
+    /// No standby: events that the primary cannot accept are refused
     None,
-    /// On Kinesis.
+    /// Kinesis
     #[default]
     Kinesis,
-    /// On a cluster of Apache Kafka of its own. Needs Java 17, and Maven for the first time.
+    /// A separate cluster of Apache Kafka (needs Java 17, and Maven the first time)
     Apache,
 }
 
 impl Standby {
-    /// The name that the command line has for it.
+    /// Its name on the command line.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -93,7 +93,8 @@ pub enum Brokers {
     Embedded,
     /// A cluster of Apache Kafka.
     Apache,
-    /// The user's, as `host:port,host:port`, plaintext. The run makes a topic of its own there, and deletes it when stopped.
+    /// The user's plaintext brokers, as `host:port,host:port`. The run creates its own topic there
+    /// and deletes it at the end.
     At(String),
 }
 
@@ -108,7 +109,7 @@ impl FromStr for Brokers {
             "embedded" => Ok(Self::Embedded),
             "apache" => Ok(Self::Apache),
             _ if text.split(',').all(is_address) => Ok(Self::At(text.to_owned())),
-            _ => bail!("neither `embedded` nor `apache` nor brokers as HOST:PORT, separated by commas"),
+            _ => bail!("must be `embedded`, `apache`, or brokers as HOST:PORT, separated by commas"),
         }
     }
 }
@@ -123,43 +124,45 @@ impl fmt::Display for Brokers {
     }
 }
 
-/// Brokers of a cluster of Apache Kafka, unless others are wanted: as many as there are copies of each record.
+/// Default size of an Apache Kafka cluster: as many brokers as each record has copies.
 pub(super) const DEFAULT_BROKERS: u16 = 3;
 
-/// What a local cloud is made from.
+/// Options of a local cloud.
 #[derive(Debug, Clone)]
 pub struct LocalOptions {
     /// Root of the workspace, see [`workspace_root`].
     pub workspace: PathBuf,
-    /// Folder of the run: one local cloud at a time. Logs stay there.
+    /// Folder of the run, for one local cloud at a time. Logs stay there.
     pub run_dir: PathBuf,
-    /// The region that it is.
+    /// Its region.
     pub region: String,
-    /// All regions of the deployment, this one included, if there are several: [`super::LocalRegions`] starts them.
+    /// If there are several regions, all of them, including this one. [`super::LocalRegions`]
+    /// starts them.
     pub regions: Vec<String>,
-    /// What a write of a view takes to the other regions.
+    /// How long a write of a view takes to reach the other regions.
     pub replication_delay: Duration,
-    /// Where the functions' SQS clients go, if not to this cloud itself.
+    /// Endpoint of the functions' SQS clients, if it is not this cloud.
     pub sqs_endpoint: Option<String>,
-    /// Where the primary log is.
+    /// The service of the primary log.
     pub primary: Primary,
-    /// Where the standby log is.
+    /// The service of the standby log.
     pub standby: Standby,
-    /// Whose brokers a primary log on Kafka has.
+    /// The brokers of a primary log on Kafka.
     pub kafka: Brokers,
-    /// How many brokers a cluster of Apache Kafka has, be it primary or standby.
+    /// Number of brokers in each Apache Kafka cluster, primary or standby.
     pub brokers: u16,
     /// Partitions of each topic.
     pub partitions: i32,
-    /// Template parameters, over those that the local cloud sets itself.
+    /// Template parameters. They override those of the local cloud.
     pub parameters: BTreeMap<String, String>,
 }
 
 impl LocalOptions {
-    /// The embedded broker with four partitions and a standby on Kinesis, in `target/playhead/<run>` of the present workspace.
+    /// The defaults: the embedded broker with four partitions and a standby on Kinesis. The run is
+    /// in `target/playhead/<run>` of the current workspace.
     ///
     /// # Errors
-    /// If there is no workspace here.
+    /// Outside a workspace.
     pub fn named(run: &str) -> Result<Self> {
         let workspace = workspace_root()?;
         Ok(Self {
@@ -183,16 +186,16 @@ impl LocalOptions {
     }
 }
 
-/// What any number of local clouds start from.
+/// The installed tools and built functions that all local clouds share.
 #[derive(Debug)]
 pub(super) struct Prepared {
     tools: Tools,
-    /// By function.
+    /// By function name.
     binaries: BTreeMap<String, PathBuf>,
 }
 
 impl Prepared {
-    /// Installs what is missing, and builds the functions.
+    /// Installs missing tools and builds the functions.
     ///
     /// # Errors
     /// If any of it fails.
@@ -213,10 +216,10 @@ impl Prepared {
     }
 }
 
-/// A running local cloud. Dropping it ends it, as does the end of our process, however that comes.
+/// A running local cloud. It ends when it is dropped or our process ends, even by SIGKILL.
 #[derive(Debug)]
 pub struct LocalCloud {
-    // In the order in which they are dropped: readers first, the folder's lock last.
+    // In drop order: readers first, the folder's lock last.
     pollers: Option<Pollers>,
     checkpoints: Checkpoints,
     emulator: Guarded,
@@ -227,10 +230,11 @@ pub struct LocalCloud {
 }
 
 impl LocalCloud {
-    /// Installs what is missing, builds the functions, starts everything and deploys the template.
+    /// Installs missing tools, builds the functions, starts everything and deploys the template.
     ///
     /// # Errors
-    /// If any of it fails, or another process runs a local cloud in the same folder. What was started is ended again.
+    /// If any step fails, or another process runs a local cloud in the same folder. Parts that were
+    /// already started are ended.
     pub async fn start(options: LocalOptions, progress: &Progress) -> Result<Self> {
         let folder = RunFolder::take(&options.run_dir).await?;
         let prepared = Prepared::new(&options, progress).await?;
@@ -239,10 +243,11 @@ impl LocalCloud {
         Ok(cloud)
     }
 
-    /// Starts everything in this folder and deploys the template. Nobody is told before [`LocalCloud::publish`].
+    /// Starts everything in this folder and deploys the template. Other processes cannot find the
+    /// cloud before [`LocalCloud::publish`].
     ///
     /// # Errors
-    /// If any of it fails. What was started is ended again.
+    /// If any step fails. Parts that were already started are ended.
     pub(super) async fn start_in(
         folder: RunFolder,
         options: LocalOptions,
@@ -281,7 +286,7 @@ impl LocalCloud {
         parameters.extend(options.parameters.clone());
         let jwt_secret = parameters.get("JwtSecret").cloned().unwrap_or_default();
         let legacy_endpoint = parameters.get("LegacyEndpoint").filter(|endpoint| !endpoint.is_empty()).cloned();
-        let deployment = Deployment {
+        let request = DeployRequest {
             sdk: &sdk,
             endpoint: &aws_endpoint,
             region,
@@ -290,7 +295,7 @@ impl LocalCloud {
             log: folder.log("deploy"),
             parameters,
         };
-        let outputs = deployment.run(tools).await?;
+        let outputs = request.run(tools).await?;
         let output = |name: &str| outputs.get(name).cloned().with_context(|| format!("the stack has no output {name}"));
         let bootstrap = |kafka: &Option<Kafka>| kafka.as_ref().map(|kafka| kafka.bootstrap.clone());
         let endpoints = Endpoints {
@@ -336,18 +341,19 @@ impl LocalCloud {
         Ok(cloud)
     }
 
-    /// Tells others that it is ready, and which other regions there are.
+    /// Writes the endpoints, so other processes find the ready cloud and its peers.
     ///
     /// # Errors
-    /// If that cannot be written down.
+    /// If the file cannot be written.
     pub(super) fn publish(&self, peers: Vec<Endpoints>) -> Result<()> {
         self.folder.publish(&Endpoints { peers, ..self.endpoints.clone() })
     }
 
-    /// Starts the pollers of the stack's mappings, on the present runtime, unless they run. Each goes on where it was stopped.
+    /// Starts the pollers of the stack's mappings on the current runtime, unless they run. Each
+    /// resumes where it stopped.
     ///
     /// # Errors
-    /// If one cannot read its mapping.
+    /// If a poller cannot read its mapping.
     pub async fn start_poller(&mut self) -> Result<()> {
         if self.pollers.is_none() {
             let pollers = Pollers::start(PollersConfig {
@@ -362,7 +368,7 @@ impl LocalCloud {
         Ok(())
     }
 
-    /// Stops the pollers as [`Pollers::stop`] does, and leaves everything else as it is: the logs fill up until
+    /// Stops only the pollers, with [`Pollers::stop`]. The logs fill up until
     /// [`LocalCloud::start_poller`].
     ///
     /// # Errors
@@ -374,30 +380,31 @@ impl LocalCloud {
         }
     }
 
-    /// How to speak to it.
+    /// How to reach it.
     #[must_use]
     pub fn endpoints(&self) -> &Endpoints {
         &self.endpoints
     }
 
-    /// The pollers that stand in for Lambda's, unless they were stopped.
+    /// The pollers, unless they were stopped.
     #[must_use]
     pub fn poller(&self) -> Option<&Pollers> {
         self.pollers.as_ref()
     }
 
-    /// The cluster of Apache Kafka that has the primary log, if one has: to make its brokers fail.
+    /// The Apache Kafka cluster of the primary log, if it has one. Tests make its brokers fail.
     pub fn primary_cluster_mut(&mut self) -> Option<&mut ApacheKafka> {
         self.primary.as_mut().and_then(Kafka::cluster)
     }
 
-    /// The cluster of Apache Kafka that has the standby log, if one has.
+    /// The Apache Kafka cluster of the standby log, if it has one.
     pub fn standby_cluster_mut(&mut self) -> Option<&mut ApacheKafka> {
         self.standby.as_mut().and_then(Kafka::cluster)
     }
 
-    /// Waits until a part of it ends by itself, and gives the reason. It does not return while all is well; a broker that was
-    /// made to fail through [`LocalCloud::primary_cluster_mut`] is no reason.
+    /// Waits until a part ends by itself, and returns the reason. Does not return while all parts
+    /// run. A broker that was made to fail through [`LocalCloud::primary_cluster_mut`] does not
+    /// count.
     pub async fn failure(&mut self) -> anyhow::Error {
         loop {
             let mut logs = self.primary.iter_mut().chain(&mut self.standby);
@@ -409,10 +416,10 @@ impl LocalCloud {
         }
     }
 
-    /// Ends it, and waits until all is gone.
+    /// Ends it and waits until all parts are gone.
     ///
     /// # Errors
-    /// If a part did not end in order. It is gone all the same.
+    /// If a part did not end cleanly. It is gone anyway.
     pub async fn stop(mut self) -> Result<()> {
         let polled = self.stop_poller().await;
         let deleted = match &self.primary {
@@ -442,12 +449,12 @@ struct Kafka {
     bootstrap: String,
 }
 
-/// What must end with us.
+/// The brokers of a log on Kafka.
 #[derive(Debug)]
 enum Servers {
     Embedded(Guarded),
     Apache(ApacheKafka),
-    /// Not ours.
+    /// The user's: we neither start nor end them.
     Users,
 }
 
@@ -483,23 +490,24 @@ impl Kafka {
         }
     }
 
-    /// The least number of copies that an acknowledged record has, as `ingest` is told.
+    /// The minimum number of copies of an acknowledged record, for `ingest`'s configuration.
     fn min_in_sync(&self, brokers: u16) -> u16 {
         match self.servers {
             Servers::Apache(_) => brokers.min(2),
-            // The embedded broker is one, and knows nothing of replicas; what brokers of the user's keep is for their topic to say.
+            // The embedded broker has no replicas. We do not know the setting of the user's
+            // brokers.
             Servers::Embedded(_) | Servers::Users => 1,
         }
     }
 }
 
-/// What the logs of a run are started with.
+/// Starts the logs of a run.
 struct Start<'a> {
     options: &'a LocalOptions,
     tools: &'a Tools,
     folder: &'a RunFolder,
     topic: &'a str,
-    /// The topic of the sessions of other regions, if there are any.
+    /// The topic for sessions of other regions, if there are any.
     remote_topic: Option<&'a str>,
 }
 
@@ -508,7 +516,7 @@ impl Start<'_> {
         std::iter::once(self.topic).chain(self.remote_topic)
     }
 
-    /// The primary log, if it is on Kafka, with the run's topics.
+    /// Starts the primary log, if it is on Kafka, and creates the run's topics.
     async fn primary(&self, port: u16) -> Result<Option<Kafka>> {
         let Self { options, tools, folder, .. } = self;
         let (kafka, replication) = match (options.primary, &options.kafka) {
@@ -529,7 +537,7 @@ impl Start<'_> {
         Ok(Some(kafka))
     }
 
-    /// The standby log, if it is on Kafka, with topics of the same names.
+    /// Starts the standby log, if it is on Kafka, with topics of the same names.
     async fn standby(&self) -> Result<Option<Kafka>> {
         match self.options.standby {
             Standby::None | Standby::Kinesis => Ok(None),
@@ -548,7 +556,7 @@ impl Start<'_> {
     }
 }
 
-/// The template's parameters for a local cloud, and what of MSK they name.
+/// The template's parameters for a local cloud. Creates the MSK clusters that they name.
 async fn parameters(
     start: &Start<'_>,
     sdk: &SdkConfig,
@@ -565,14 +573,16 @@ async fn parameters(
         ("JwtSecret", secret),
     ];
     if primary.is_some() {
-        parameters.push(("KafkaClusterArn", create_cluster(sdk, STACK).await?)); // its brokers are asked of MSK, as on AWS
+        // `ingest` asks MSK for its brokers, as on AWS.
+        parameters.push(("KafkaClusterArn", create_cluster(sdk, STACK).await?));
     }
     if let Some(standby) = standby {
         parameters.push(("StandbyKafkaClusterArn", create_cluster(sdk, &format!("{STACK}-standby")).await?));
-        // The emulator's MSK gives the same brokers for every cluster.
+        // The emulator's MSK returns the same brokers for every cluster.
         parameters.push(("StandbyKafkaBootstrap", standby.bootstrap.clone()));
     }
-    // One parameter for both: the lesser, since avoiding a partition that would take a record is what does harm.
+    // One parameter for both, so take the smaller number: a larger one would make `ingest` avoid
+    // partitions that accept records.
     let min_in_sync = primary.into_iter().chain(standby).map(|kafka| kafka.min_in_sync(options.brokers)).min();
     if let Some(copies) = min_in_sync {
         parameters.push(("KafkaMinInsyncReplicas", copies.to_string()));
@@ -586,7 +596,7 @@ async fn parameters(
     Ok(parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
-/// Ports that nobody listens on.
+/// Free ports on the loopback interface.
 pub(super) fn free_ports<const N: usize>() -> Result<[u16; N]> {
     let bind = || {
         let mut tries = (0..100).map(|_| TcpListener::bind(("127.0.0.1", rand::random_range(PORTS))));
@@ -603,7 +613,7 @@ pub(super) fn free_ports<const N: usize>() -> Result<[u16; N]> {
     Ok(ports)
 }
 
-/// The template's name for the processor that we run on.
+/// The template's name for this machine's processor.
 fn architecture() -> &'static str {
     if cfg!(target_arch = "aarch64") { "arm64" } else { "x86_64" }
 }

@@ -21,7 +21,7 @@ const DOWN_WITHIN: Duration = Duration::from_secs(60);
 /// Arguments of `playhead local`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Another run than the usual one, in the folder of this name under target/playhead: for tests, beside a cloud of the user's
+    /// Use the run in this folder under target/playhead, for tests beside the user's local cloud
     #[arg(long, value_name = "NAME", global = true, hide = true, default_value = RUN)]
     run: String,
     #[command(subcommand)]
@@ -32,17 +32,18 @@ pub struct Args {
 enum LocalCommand {
     /// Start the local cloud in the background, and return when it is ready
     ///
-    /// Builds the functions, installs what is needed under target/playhead/tools (the first time: Python 3.10 or newer and the
-    /// network are needed), starts an emulator of AWS and Kafka brokers on free ports of 127.0.0.1, deploys template.yaml, and polls
-    /// the topic. It stays up until `local down`. If it is up already, says so.
+    /// Builds the functions, installs the tools under target/playhead/tools (the first time this
+    /// needs Python 3.10 or newer and the network), starts an AWS emulator and Kafka brokers on
+    /// free ports of 127.0.0.1, deploys template.yaml, and polls the topic. It stays up until
+    /// `local down`.
     Up(CloudArgs),
-    /// End the local cloud, and return when all of it is gone
+    /// Stop the local cloud, and return when all of it is gone
     ///
-    /// What it held is gone too: tables, queues and topics live in memory.
+    /// Its data is gone too: tables, queues and topics live in memory.
     Down,
     /// Show how to reach the local cloud; exit status 1 if none is running
     Status {
-        /// As one JSON object, for a program
+        /// Print one JSON object, for programs
         #[arg(long)]
         json: bool,
     },
@@ -53,7 +54,7 @@ enum LocalCommand {
 /// Runs `playhead local`.
 ///
 /// # Errors
-/// If what was asked for could not be done.
+/// If the command fails.
 pub async fn run(args: Args) -> Result<ExitCode> {
     let Args { run, command } = args;
     match command {
@@ -68,9 +69,9 @@ async fn up(run: &str, args: &CloudArgs) -> Result<ExitCode> {
     let folder = args.options(run)?.run_dir;
     if let Some(Run { pid, endpoints }) = Run::find(&folder)? {
         let Some(endpoints) = endpoints else {
-            bail!("the local cloud (process {pid}) is starting or ending: see `cargo playhead local status`");
+            bail!("the local cloud (process {pid}) is starting or stopping: see `cargo playhead local status`");
         };
-        println!("The local cloud is up already (process {pid}).\n");
+        println!("The local cloud is already up (process {pid}).\n");
         print(&endpoints);
         return Ok(ExitCode::SUCCESS);
     }
@@ -85,7 +86,7 @@ async fn up(run: &str, args: &CloudArgs) -> Result<ExitCode> {
     };
     match ready {
         Ok(endpoints) => {
-            println!("The local cloud is up (process {}). End it with `cargo playhead local down`.\n", endpoints.pid);
+            println!("The local cloud is up (process {}). Stop it with `cargo playhead local down`.\n", endpoints.pid);
             print(&endpoints);
             Ok(ExitCode::SUCCESS)
         }
@@ -109,14 +110,14 @@ impl Supervisor {
         let out = File::create(log_path).with_context(|| format!("creating {}", log_path.display()))?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["local", "serve", "--run", run]).args(args.as_arguments());
-        // In a group of its own, so that Ctrl-C and the end of the terminal are not for it.
+        // In its own group, so Ctrl-C and closing the terminal do not reach it.
         command.process_group(0).stdin(Stdio::null()).stdout(out.try_clone()?).stderr(out);
         let process = command.spawn().context("starting the background process")?;
         let log = File::open(log_path)?;
         Ok(Self { process, log, log_path: log_path.to_owned() })
     }
 
-    /// Shows what it says until it is ready.
+    /// Shows its log until it is ready.
     async fn until_ready(&mut self, folder: &Path) -> Result<Endpoints> {
         loop {
             let ended = self.process.try_wait()?;
@@ -141,12 +142,12 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Ends it in order, if it still runs.
+    /// Ends it cleanly, if it still runs.
     fn end(&mut self) {
         if matches!(self.process.try_wait(), Ok(None)) {
             let asked = process_id(self.process.id()).and_then(|pid| Ok(kill_process(pid, Signal::TERM)?));
             if let Err(error) = asked.and_then(|()| Ok(self.process.wait()?)) {
-                tracing::warn!("the background process could not be ended: {error:#}");
+                tracing::warn!("could not stop the background process: {error:#}");
             }
         }
     }
@@ -159,14 +160,14 @@ async fn down(run: &str) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     if !is_supervisor(pid) {
-        bail!("process {pid}, which holds {}, is not `playhead local serve`: it is left alone", folder.display());
+        bail!("process {pid} holds {}, but it is not `playhead local serve`: not stopping it", folder.display());
     }
-    kill_process(process_id(pid)?, Signal::TERM).with_context(|| format!("asking process {pid} to end"))?;
+    kill_process(process_id(pid)?, Signal::TERM).with_context(|| format!("asking process {pid} to stop"))?;
     let deadline = Instant::now() + DOWN_WITHIN;
     while Run::find(&folder)?.is_some_and(|run| run.pid == pid) {
         if Instant::now() > deadline {
             bail!(
-                "process {pid} did not end within {} s; see {}",
+                "process {pid} did not stop within {} s; see {}",
                 DOWN_WITHIN.as_secs(),
                 folder.join("logs").display()
             );
@@ -177,8 +178,8 @@ async fn down(run: &str) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Whether a process is one of ours, where the system tells (Linux). The lock has said so already; this guards the moment in
-/// which a new holder has not written its id over that of one long gone.
+/// Whether this process is a `playhead local serve`. Only Linux can tell; elsewhere we assume so.
+/// The lock says so already, but a new holder may not have replaced an old process id yet.
 fn is_supervisor(pid: u32) -> bool {
     match fs::read(format!("/proc/{pid}/cmdline")) {
         Ok(arguments) => String::from_utf8_lossy(&arguments).contains("local\0serve"),
@@ -206,10 +207,10 @@ fn status(run: &str, json: bool) -> Result<ExitCode> {
     Ok(code)
 }
 
-/// The endpoints without the secret: a program that needs a token asks `playhead token` for one.
+/// The endpoints without the secret. Programs get a token from `playhead token`.
 fn describe(endpoints: &Endpoints) -> Result<Value> {
     let mut object = serde_json::to_value(endpoints)?;
-    let fields = object.as_object_mut().context("endpoints are an object")?;
+    let fields = object.as_object_mut().context("the endpoints are not an object")?;
     fields.remove("jwt_secret");
     for peer in fields.get_mut("peers").and_then(Value::as_array_mut).into_iter().flatten() {
         peer.as_object_mut().map(|peer| peer.remove("jwt_secret"));
@@ -247,7 +248,7 @@ fn print(endpoints: &Endpoints) {
         ("Shadow table", endpoints.shadow_table.as_ref()),
         ("Candidate", endpoints.candidate_function.as_ref()),
         ("Compare", endpoints.compare_function.as_ref()),
-        ("Reports", endpoints.reports_bucket.as_ref()),
+        ("Comparisons", endpoints.reports_bucket.as_ref()),
         ("Routing", Some(&endpoints.routing_parameter)),
         ("Logs", Some(&logs)),
     ];
@@ -261,7 +262,7 @@ fn print(endpoints: &Endpoints) {
 }
 
 async fn serve(run: &str, args: CloudArgs) -> Result<ExitCode> {
-    // Taken over, and with no effect: a terminal that goes away is no reason to end.
+    // Ignore SIGHUP: closing the terminal must not stop the cloud.
     let _hangup = signal(SignalKind::hangup())?;
     let options = args.options(run)?;
     let progress = Progress::new();
@@ -269,7 +270,7 @@ async fn serve(run: &str, args: CloudArgs) -> Result<ExitCode> {
         cloud = LocalRegions::start(options, &progress) => cloud?,
         signal = asked_to_end() => {
             signal?;
-            eprintln!("Ended before it was up.");
+            eprintln!("Stopped before it was up.");
             return Ok(ExitCode::SUCCESS);
         }
     };
@@ -281,16 +282,16 @@ async fn serve(run: &str, args: CloudArgs) -> Result<ExitCode> {
             None
         }
     };
-    progress.step("Ending the local cloud");
+    progress.step("Stopping the local cloud");
     let stopped = cloud.stop().await;
     progress.finish();
     match failed {
-        Some(error) => Err(error.context("the local cloud broke")),
+        Some(error) => Err(error.context("a part of the local cloud failed")),
         None => stopped.map(|()| ExitCode::SUCCESS),
     }
 }
 
-/// Returns at Ctrl-C or SIGTERM.
+/// Returns on Ctrl-C or SIGTERM.
 async fn asked_to_end() -> Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::select! {
@@ -319,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_not_ours_is_left_alone() {
+    fn foreign_process_is_left_alone() {
         assert!(!is_supervisor(std::process::id()) || !Path::new("/proc/self/cmdline").exists());
     }
 }

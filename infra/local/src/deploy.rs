@@ -21,7 +21,7 @@ const DEPLOYED_WITHIN: Duration = Duration::from_secs(300);
 
 /// What to deploy, and where to.
 #[derive(Debug)]
-pub(super) struct Deployment<'a> {
+pub(super) struct DeployRequest<'a> {
     pub(super) sdk: &'a SdkConfig,
     pub(super) endpoint: &'a str,
     pub(super) region: &'a str,
@@ -58,7 +58,7 @@ pub(super) async fn create_cluster(sdk: &SdkConfig, name: &str) -> Result<String
     made.cluster_arn.context("the emulator gave the MSK cluster no ARN")
 }
 
-impl Deployment<'_> {
+impl DeployRequest<'_> {
     /// Deploys, and gives the stack's outputs by name.
     ///
     /// # Errors

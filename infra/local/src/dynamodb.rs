@@ -1,7 +1,8 @@
-//! A DynamoDB by itself, without a deployment: what tests of the store's adapter run against.
+//! A standalone DynamoDB for tests of the store's adapter.
 //!
-//! The emulator is what the local cloud runs on. DynamoDB Local is AWS's own, so it has the last word on what DynamoDB does;
-//! it needs Java 17 and, for its installation, Maven. Both keep everything in memory or in the folder of the run, and end with us.
+//! The local cloud uses the emulator. DynamoDB Local comes from AWS, so it is the reference for
+//! what DynamoDB does. It needs Java 17 and, to install it, Maven. Both keep everything in memory
+//! or in the folder of the run, and end with us.
 
 use super::child::{Guarded, Program};
 use super::cloud::{DEFAULT_REGION, free_ports};
@@ -26,20 +27,21 @@ const MAIN_CLASS: &str = "software.amazon.dynamodb.services.local.main.ServerRun
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A running DynamoDB with no tables. Dropping it ends it, as does the end of our process, however that comes.
+/// A running DynamoDB without tables. It ends when it is dropped or our process ends, even by
+/// SIGKILL.
 #[derive(Debug)]
 pub struct LocalDynamoDb {
-    // In the order in which they are dropped: the folder's lock last.
+    // In drop order: the folder's lock last.
     _child: Guarded,
     endpoint: String,
     _folder: RunFolder,
 }
 
 impl LocalDynamoDb {
-    /// Starts the emulator (ministack) in `target/playhead/<name>`, for its DynamoDB alone.
+    /// Starts the emulator (ministack) in `target/playhead/<name>`, only for its DynamoDB.
     ///
     /// # Errors
-    /// If it cannot be installed or does not come up, or another process runs one in the same folder.
+    /// If it cannot be installed, does not come up, or another process runs one in the same folder.
     pub async fn emulator(name: &str) -> Result<Self> {
         let workspace = workspace_root()?;
         let folder = RunFolder::take(&workspace.join("target/playhead").join(name)).await?;
@@ -60,11 +62,11 @@ impl LocalDynamoDb {
     /// Starts DynamoDB Local in `target/playhead/<name>`, with its storage in memory.
     ///
     /// # Errors
-    /// As [`LocalDynamoDb::emulator`]; also if there is no Java 17, or no Maven to install it with.
+    /// As [`LocalDynamoDb::emulator`]. Also if there is no Java 17, or no Maven to install it.
     pub async fn dynamodb_local(name: &str) -> Result<Self> {
         let workspace = workspace_root()?;
         let folder = RunFolder::take(&workspace.join("target/playhead").join(name)).await?;
-        // Its guard is written in Python.
+        // The guard is written in Python.
         let tools = Tools::install(&workspace, &Progress::silent()).await?;
         let installed = PROGRAM.install(&workspace).await?;
         let [port] = free_ports()?;
@@ -82,7 +84,7 @@ impl LocalDynamoDb {
             log: folder.log("dynamodb-local"),
         })?;
         let client = reqwest::Client::builder().no_proxy().timeout(PROBE_TIMEOUT).build().context("an HTTP client")?;
-        // It refuses a call that names no operation, but it answers.
+        // Any answer will do: it rejects this call, which names no operation.
         child.ready(READY_WITHIN, async || client.get(&endpoint).send().await.is_ok()).await?;
         Ok(Self { _child: child, endpoint, _folder: folder })
     }
@@ -93,7 +95,7 @@ impl LocalDynamoDb {
         &self.endpoint
     }
 
-    /// Configuration of AWS clients for it. Nothing of the user's own AWS settings goes into it.
+    /// Configuration of AWS clients for it, without the user's AWS settings.
     #[must_use]
     pub fn sdk_config(&self) -> SdkConfig {
         sdk_config(&self.endpoint, DEFAULT_REGION)

@@ -1,4 +1,4 @@
-//! The emulator of AWS: ministack, on a port and in a folder of its own.
+//! The AWS emulator, ministack, with its own port and folder.
 
 use super::child::{Guarded, Program};
 use super::tools::Tools;
@@ -11,20 +11,19 @@ const LAUNCHER: &str = include_str!("../assets/emulator.py");
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where an emulator runs, and what it must know.
+/// Configuration of an emulator.
 #[derive(Debug)]
 pub(super) struct Emulator<'a> {
     /// Its port on the loopback interface.
     pub(super) port: u16,
-    /// The region that functions are told to be in.
+    /// The functions' region.
     pub(super) region: &'a str,
-    /// Where the functions' SQS clients go, if not to this emulator.
+    /// Endpoint of the functions' SQS clients, if it is not this emulator.
     pub(super) sqs_endpoint: Option<&'a str>,
-    /// What `GetBootstrapBrokers` answers.
+    /// The answer to `GetBootstrapBrokers`.
     pub(super) bootstrap: Option<&'a str>,
-    /// For everything it writes: code of functions, state.
+    /// For everything it writes: the functions' code and its state.
     pub(super) folder: PathBuf,
-    /// Its log.
     pub(super) log: PathBuf,
 }
 
@@ -34,7 +33,7 @@ impl Emulator<'_> {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// Starts it, and waits until it is healthy.
+    /// Starts it and waits until it is healthy.
     ///
     /// # Errors
     /// If it does not come up.
@@ -55,7 +54,7 @@ impl Emulator<'_> {
         Ok(child)
     }
 
-    /// The functions inherit this environment from the emulator.
+    /// Its environment, which the functions inherit.
     fn environment(&self) -> Vec<(String, String)> {
         let mut environment = aws_environment(&self.endpoint(), self.region, &self.folder);
         let own = [
@@ -65,7 +64,7 @@ impl Emulator<'_> {
             ("STATE_DIR", self.folder.join("state").to_string_lossy().into_owned()),
             ("S3_DATA_DIR", self.folder.join("s3").to_string_lossy().into_owned()),
             ("LAMBDA_EXECUTOR", "local".to_owned()),
-            // Listeners of services that we do not use, on fixed ports.
+            // Unused services that would listen on fixed ports.
             ("IOT_MTLS_ENABLED", "0".to_owned()),
             ("SFTP_ENABLED", "0".to_owned()),
         ];
@@ -76,8 +75,8 @@ impl Emulator<'_> {
     }
 }
 
-/// The whole environment of a child that speaks to the emulator: `folder` is its home and its temporary folder, so that
-/// it finds no settings of the user's and leaves nothing outside.
+/// The whole environment of a child that talks to the emulator. `folder` is its home and its
+/// temporary folder, so it finds none of the user's settings and leaves no files elsewhere.
 pub(super) fn aws_environment(endpoint: &str, region: &str, folder: &Path) -> Vec<(String, String)> {
     let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_owned());
     let folder = folder.to_string_lossy().into_owned();

@@ -1,13 +1,16 @@
-//! Apache Kafka itself: a cluster of several brokers on this machine, whose brokers can be made to fail.
+//! Apache Kafka: a cluster of several brokers on this machine, which tests can make fail.
 //!
-//! Every node is broker and controller in one (KRaft's combined mode), with its data in the folder of the run, and its Java process under
-//! the guard. What acknowledged records rest on is as in production: three copies of each partition, two of which must be in sync for
-//! a write, and no unclean election. What differs from a cluster of MSK:
-//! - MSK keeps its controllers apart. Here they go with the brokers, so that with two of three nodes down there is no quorum: topics,
-//!   leaders and in-sync replicas then stay as they were, until a second node is back.
-//! - A broker is missed after 6 s without a heartbeat, instead of 9, so that tests are quicker; the rest of the timing is Kafka's own.
-//! - Brokers write to the page cache and do not wait for the disk, which is Kafka's default too: a killed process loses nothing, and
-//!   that a machine may lose its memory is what the copies are for.
+//! Every node is broker and controller in one (KRaft's combined mode). Its data is in the folder of
+//! the run, and its Java process runs under the guard. Durability is as in production: three copies
+//! of each partition, two of which must be in sync for a write, and no unclean election.
+//! Differences from an MSK cluster:
+//! - MSK has separate controllers. Here they fail with their brokers. With two of three nodes down
+//!   there is no quorum: topics, leaders and in-sync replicas do not change until a second node is
+//!   back.
+//! - A broker is fenced after 6 s without a heartbeat, instead of 9, to make tests faster. All
+//!   other timing is Kafka's default.
+//! - Brokers write to the page cache and do not wait for the disk, which is Kafka's default. A
+//!   killed process loses nothing. The copies are there for machines that lose their memory.
 
 use super::broker;
 use super::child::{Guarded, Program};
@@ -35,14 +38,15 @@ pub(super) const PROGRAM: JavaProgram = JavaProgram {
 };
 const STORAGE_TOOL: &str = "kafka.tools.StorageTool";
 const SERVER: &str = "kafka.Kafka";
-/// The short-lived work of tests is over before the second compiler's would pay. Warnings go to the log, on standard error.
+/// Tests are too short for the second compiler to pay off. Warnings go to standard error, the log.
 const JAVA_OPTIONS: [&str; 2] = ["-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"];
-/// A broker of a few partitions lives in a third of it.
+/// A broker with a few partitions uses a third of it.
 const HEAP_MB: u32 = 256;
-/// So many nodes at most: one machine runs all of them.
+/// One machine runs all of them.
 const MOST_BROKERS: usize = 5;
 
-/// After that long without a heartbeat a broker is fenced: it leads nothing any more and is out of every set of in-sync replicas.
+/// After this time without a heartbeat a broker is fenced: it leads no partition and is in no set
+/// of in-sync replicas.
 const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
 const FORMATTED_WITHIN: Duration = Duration::from_secs(60);
 const READY_WITHIN: Duration = Duration::from_secs(90);
@@ -50,31 +54,31 @@ const READY_WITHIN: Duration = Duration::from_secs(90);
 const KILLED_WITHIN: Duration = Duration::from_secs(10);
 const STOPPED_WITHIN: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// For one request for metadata.
+/// Time limit of one metadata request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Where a full disk ends: no file can grow past it. More than what a broker says in its log when it halts.
+/// With a full disk, no file can grow past this size. A broker's log needs less when it halts.
 const FULL_AT_BYTES: u64 = 64 * 1024;
 
-/// A running cluster. Dropping it ends it, as does the end of our process, however that comes.
+/// A running cluster. It ends when it is dropped or our process ends, even by SIGKILL.
 ///
-/// Nodes are numbered from 0, as Kafka numbers them.
+/// Nodes are numbered from 0, as in Kafka.
 #[derive(Debug)]
 pub struct ApacheKafka {
-    // In the order in which they are dropped: the folder's lock last.
+    // In drop order: the folder's lock last.
     nodes: Vec<Node>,
     bootstrap: String,
     setting: Setting,
     _folder: Option<RunFolder>,
 }
 
-/// What every node is started with.
+/// What all nodes share.
 #[derive(Debug)]
 struct Setting {
-    /// What messages and logs call the cluster.
+    /// The cluster's name in messages and logs.
     part: String,
     python: PathBuf,
     installed: Installed,
-    /// Holds a folder a node.
+    /// Holds one folder per node.
     folder: PathBuf,
     logs: PathBuf,
 }
@@ -82,7 +86,7 @@ struct Setting {
 #[derive(Debug)]
 struct Node {
     port: u16,
-    /// None after it was killed, or was seen to have halted on a full disk.
+    /// None after it was killed, or after it halted on a full disk.
     child: Option<Guarded>,
     paused: bool,
     full: bool,
@@ -93,8 +97,8 @@ impl ApacheKafka {
     /// Starts a cluster in `target/playhead/<name>`, and waits until all its brokers are ready.
     ///
     /// # Errors
-    /// If there is no Java 17 or newer, or no Maven to install Kafka with (only the first time; the message says what to do), if it does
-    /// not come up, or another process runs one in the same folder.
+    /// If there is no Java 17 or newer, or, the first time, no Maven to install Kafka. Also if it
+    /// does not come up, or another process runs one in the same folder.
     pub async fn start(name: &str, brokers: u16) -> Result<Self> {
         let workspace = workspace_root()?;
         let folder = RunFolder::take(&workspace.join("target/playhead").join(name)).await?;
@@ -105,7 +109,7 @@ impl ApacheKafka {
         Ok(cluster)
     }
 
-    /// Starts a cluster as a part of a larger run; `part` is the name of its folder and begins those of its logs.
+    /// Starts a cluster as a part of a larger run. `part` names its folder and its logs.
     ///
     /// # Errors
     /// As [`ApacheKafka::start`].
@@ -126,7 +130,7 @@ impl ApacheKafka {
             folder: folder.temporary(part)?,
             logs: folder.logs(),
         };
-        // Chosen at once, so that no two are the same.
+        // Chosen together, so all are different.
         let ports: [u16; 2 * MOST_BROKERS] = free_ports()?;
         let (broker_ports, controller_ports) = ports.split_at(MOST_BROKERS);
         let (broker_ports, controller_ports) = (&broker_ports[..count], &controller_ports[..count]);
@@ -144,31 +148,31 @@ impl ApacheKafka {
         Ok(cluster)
     }
 
-    /// All its brokers, as `host:port,host:port`, plaintext.
+    /// All its plaintext brokers, as `host:port,host:port`.
     #[must_use]
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
     }
 
-    /// How many nodes it has, running or not.
+    /// The number of nodes, running or not.
     #[must_use]
     pub fn brokers(&self) -> usize {
         self.nodes.len()
     }
 
-    /// Creates a topic with the cluster's replication: three copies, or as many as there are brokers.
+    /// Creates a topic with three copies, or as many as there are brokers.
     ///
     /// # Errors
-    /// If the brokers do not answer or refuse.
+    /// If the brokers do not answer, or refuse.
     pub async fn create_topic(&self, topic: &str, partitions: i32) -> Result<()> {
         broker::create_topic(&self.bootstrap, topic, partitions, None).await
     }
 
-    /// Waits until every node that runs and is not paused takes part in the cluster and takes connections. For that a
-    /// majority of all nodes must run.
+    /// Waits until every running node that is not paused has joined the cluster and accepts
+    /// connections. A majority of all nodes must run.
     ///
     /// # Errors
-    /// If one of them ended, or it takes longer than `within`.
+    /// If a node ended, or it takes longer than `within`.
     pub async fn ready(&mut self, within: Duration) -> Result<()> {
         let deadline = Instant::now() + within;
         loop {
@@ -188,8 +192,8 @@ impl ApacheKafka {
         }
     }
 
-    /// The leader of each partition; None for one that has none. As far as the nodes that are awake know: without a quorum
-    /// they say what was so before.
+    /// The leader of each partition, if it has one. Without a quorum, nodes return the last known
+    /// state.
     ///
     /// # Errors
     /// If no broker answers, or there is no such topic.
@@ -197,7 +201,7 @@ impl ApacheKafka {
         self.partitions(topic, |partition| usize::try_from(partition.leader()).ok()).await
     }
 
-    /// The nodes that are in sync, for each partition.
+    /// The in-sync nodes of each partition.
     ///
     /// # Errors
     /// As [`ApacheKafka::leaders`].
@@ -207,18 +211,18 @@ impl ApacheKafka {
         self.partitions(topic, numbers).await
     }
 
-    /// Kills a node (SIGKILL), as a machine is lost. Its data stay.
+    /// Kills a node (SIGKILL), like a machine that is lost. Its data stays.
     ///
     /// # Errors
     /// If it does not run.
     pub async fn kill(&mut self, node: usize) -> Result<()> {
-        let mut child = self.node(node)?.child.take().with_context(|| format!("broker {node} does not run"))?;
+        let mut child = self.node(node)?.child.take().with_context(|| format!("broker {node} is not running"))?;
         child.signal(Signal::KILL)?;
         child.finished(KILLED_WITHIN).await?;
         Ok(())
     }
 
-    /// Stops a node in its tracks (SIGSTOP): its connections stay open and nothing answers on them.
+    /// Hangs a node (SIGSTOP): its connections stay open, but it does not answer.
     ///
     /// # Errors
     /// If it does not run.
@@ -228,7 +232,7 @@ impl ApacheKafka {
         Ok(())
     }
 
-    /// Lets a paused node go on (SIGCONT).
+    /// Resumes a paused node (SIGCONT).
     ///
     /// # Errors
     /// If it does not run.
@@ -238,22 +242,23 @@ impl ApacheKafka {
         Ok(())
     }
 
-    /// Starts a node that does not run on the data that it has, with room on its disk. Does not wait: see [`ApacheKafka::ready`].
+    /// Starts a node again with its data and room on its disk. Does not wait for it: see
+    /// [`ApacheKafka::ready`].
     ///
     /// # Errors
-    /// If it runs, or cannot be started.
+    /// If it runs, or does not start.
     pub fn restart(&mut self, number: usize) -> Result<()> {
         let setting = &self.setting;
         let node = self.nodes.get_mut(number).with_context(|| format!("there is no broker {number}"))?;
-        ensure!(node.child.as_mut().is_none_or(|child| child.check().is_err()), "broker {number} runs already");
+        ensure!(node.child.as_mut().is_none_or(|child| child.check().is_err()), "broker {number} is already running");
         node.child = Some(setting.start(number, node.starts)?);
         (node.paused, node.full, node.starts) = (false, false, node.starts + 1);
         Ok(())
     }
 
-    /// Fills the disk under a node, as far as that can be had without one: none of its files can grow beyond 64 KiB any more, and a write that
-    /// would fails (EFBIG, by the limit RLIMIT_FSIZE of the process). As on a disk that is full, Kafka then takes its log folder
-    /// offline and, since it has no other, halts; see [`ApacheKafka::halted`].
+    /// Imitates a full disk under a node: none of its files can grow beyond 64 KiB, and a larger
+    /// write fails (EFBIG, by the process limit RLIMIT_FSIZE). As on a full disk, Kafka then takes
+    /// its log folder offline and, since it has no other, halts. See [`ApacheKafka::halted`].
     ///
     /// # Errors
     /// If it does not run.
@@ -264,7 +269,7 @@ impl ApacheKafka {
         Ok(())
     }
 
-    /// Makes room again on the disk under a node that still runs. One that halted is started again instead.
+    /// Makes room on the disk of a node that still runs. Restart a node that halted.
     ///
     /// # Errors
     /// If it does not run.
@@ -278,26 +283,26 @@ impl ApacheKafka {
     /// Waits until a node whose disk is full has halted.
     ///
     /// # Errors
-    /// If it does not run, or halts only later.
+    /// If it does not run, or does not halt in time.
     pub async fn halted(&mut self, node: usize, within: Duration) -> Result<()> {
         self.running(node)?.finished(within).await?;
         self.node(node)?.child = None;
         Ok(())
     }
 
-    /// Whether all nodes run but those that were killed and those whose disk is full.
+    /// Checks that all nodes run, except killed ones and those with a full disk.
     ///
     /// # Errors
-    /// If one does not: with the end of its log.
+    /// If a node ended. The message shows the end of its log.
     pub fn check(&mut self) -> Result<()> {
         let mut expected = self.nodes.iter_mut().filter(|node| !node.full).filter_map(|node| node.child.as_mut());
         expected.try_for_each(Guarded::check)
     }
 
-    /// Ends it, and waits until all is gone.
+    /// Ends it and waits until all nodes are gone.
     ///
     /// # Errors
-    /// If a node did not end in order. It is gone all the same.
+    /// If a node did not end cleanly. It is gone anyway.
     pub async fn stop(mut self) -> Result<()> {
         self.let_go();
         for child in self.nodes.iter_mut().filter_map(|node| node.child.as_mut()) {
@@ -306,7 +311,7 @@ impl ApacheKafka {
         Ok(())
     }
 
-    /// Begins to end it.
+    /// Starts to end it.
     pub(super) fn let_go(&mut self) {
         self.nodes.iter_mut().filter_map(|node| node.child.as_mut()).for_each(Guarded::let_go);
     }
@@ -316,10 +321,10 @@ impl ApacheKafka {
     }
 
     fn running(&mut self, node: usize) -> Result<&mut Guarded> {
-        self.node(node)?.child.as_mut().with_context(|| format!("broker {node} does not run"))
+        self.node(node)?.child.as_mut().with_context(|| format!("broker {node} is not running"))
     }
 
-    /// The nodes that are expected to answer.
+    /// The nodes that should answer.
     fn awake(&self) -> Vec<usize> {
         let awake = |node: &Node| node.child.is_some() && !node.paused && !node.full;
         (0..self.nodes.len()).filter(|node| awake(&self.nodes[*node])).collect()
@@ -328,14 +333,14 @@ impl ApacheKafka {
     #[cfg(target_os = "linux")]
     fn limit_files(&mut self, node: usize, bytes: Option<u64>) -> Result<()> {
         let process = self.running(node)?.command_id()?;
-        // The hard limit, which it has from us, stays: nobody could raise it again.
+        // Keep the inherited hard limit: we could not raise it again.
         let limit = Rlimit { current: bytes, maximum: getrlimit(Resource::Fsize).maximum };
         rustix::process::prlimit(Some(process), Resource::Fsize, limit)
-            .with_context(|| format!("limiting the files of broker {node}"))?;
+            .with_context(|| format!("limiting the file size of broker {node}"))?;
         Ok(())
     }
 
-    /// The nodes that the cluster takes for alive.
+    /// The nodes that the cluster considers alive.
     async fn alive(&self) -> Result<Vec<usize>> {
         self.metadata(None, |metadata| {
             Ok(metadata.brokers().iter().flat_map(|broker| usize::try_from(broker.id())).collect())
@@ -368,7 +373,7 @@ impl ApacheKafka {
         .await
     }
 
-    /// Asks a broker that is awake, with a client that knows nothing yet.
+    /// Asks an awake broker with a new client, which has no old metadata.
     async fn metadata<T: Send + 'static>(
         &self,
         topic: Option<&str>,
@@ -390,14 +395,16 @@ impl ApacheKafka {
 
 impl Drop for ApacheKafka {
     fn drop(&mut self) {
-        self.let_go(); // all at once, before the nodes are dropped and waited for one by one
+        // All at once, before the nodes are dropped and waited for one by one.
+        self.let_go();
     }
 }
 
 impl Setting {
     /// Writes each node's configuration and prepares its folder with Kafka's own tool.
     async fn format(&self, broker_ports: &[u16], controller_ports: &[u16]) -> Result<()> {
-        // Kafka's form of an id. The first bit is 0, so that none begins with a hyphen, as an option does.
+        // Kafka's form of an id. The first bit is 0, so it never starts with a hyphen like an
+        // option.
         let cluster = URL_SAFE_NO_PAD.encode((rand::random::<u128>() >> 1).to_be_bytes());
         let voters = controller_ports.iter().enumerate().map(|(node, port)| format!("{node}@127.0.0.1:{port}"));
         let voters = voters.collect::<Vec<_>>().join(",");
@@ -424,7 +431,7 @@ impl Setting {
     fn start(&self, node: usize, starts: u32) -> Result<Guarded> {
         let configuration = self.configuration(node);
         let configuration = configuration.to_str().context("the path of the workspace is not UTF-8")?;
-        // A log for each start: why the node ended is in the one before.
+        // One log per start: the previous log says why the node ended.
         let log = if starts == 0 { String::new() } else { format!("again-{starts}") };
         self.java(node, &log, SERVER, &[configuration])
     }
@@ -480,7 +487,7 @@ share.coordinator.state.topic.min.isr={in_sync}
 share.coordinator.state.topic.num.partitions=4
 group.initial.rebalance.delay.ms=0
 broker.session.timeout.ms={session}
-# A buffer of 128 MiB by default, for compacting what here is small.
+# The default is 128 MiB, but there is little to compact here.
 log.cleaner.dedupe.buffer.size=4194304
 "
         )

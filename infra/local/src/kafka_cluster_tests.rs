@@ -1,6 +1,7 @@
-//! A cluster of Apache Kafka whose brokers are killed, stopped and filled up: what was acknowledged stays, and the cluster comes back.
+//! An Apache Kafka cluster whose brokers are killed, paused and run out of disk: acknowledged
+//! records stay, and the cluster recovers.
 //!
-//! It needs Java and, for its installation, Maven, so one asks for it: `PLAYHEAD_TEST_APACHE_KAFKA=1`.
+//! It needs Java and, to install Kafka, Maven, so it is opt-in: `PLAYHEAD_TEST_APACHE_KAFKA=1`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -19,31 +20,29 @@ use tokio::sync::{Mutex, MutexGuard};
 
 const OPT_IN: &str = "PLAYHEAD_TEST_APACHE_KAFKA";
 const TOPIC: &str = "events";
-/// More than a broker needs to miss another one, on a busy machine.
+/// Long enough to notice a lost broker on a busy machine.
 const SOON: Duration = Duration::from_secs(60);
-/// Past the size at which a disk counts as full.
+/// Larger than the space on a full disk.
 const LARGE: usize = 100 * 1024;
 
-/// Held while a cluster runs: a machine of two processors is busy enough with one.
+/// Held while a cluster runs: one is enough for a machine with two processors.
 static ONE_AT_A_TIME: LazyLock<Mutex<()>> = LazyLock::new(Mutex::default);
 
-/// None if Apache Kafka is not wanted.
+/// `None` if the tests with Apache Kafka are not enabled.
 pub(crate) async fn opted_in() -> Option<MutexGuard<'static, ()>> {
     match std::env::var(OPT_IN) {
         Ok(value) if value == "1" => Some(ONE_AT_A_TIME.lock().await),
         Err(VarError::NotPresent) => {
-            // Past the test harness, which keeps what passing tests print to itself.
-            let said =
-                format!("\n*** SKIPPED: to run Apache Kafka, install Java 17 and Maven, and set {OPT_IN}=1. ***\n");
-            eprintln!("{said}");
+            eprintln!("\n*** SKIPPED: to run Apache Kafka, install Java 17 and Maven, and set {OPT_IN}=1. ***\n");
             None
         }
-        // A misspelt wish must not pass for a test.
+        // A misspelt value must not skip the test silently.
         other => panic!("{OPT_IN} is {other:?}: set it to 1, or leave it unset to skip Apache Kafka"),
     }
 }
 
-/// A producer that waits for all copies. One attempt is short: a broker that stands still must not keep a record for long.
+/// A producer that waits for all copies. Attempts are short: a hung broker must not hold a record
+/// for long.
 pub(crate) fn producer(bootstrap: &str) -> FutureProducer {
     ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
@@ -56,7 +55,7 @@ pub(crate) fn producer(bootstrap: &str) -> FutureProducer {
         .unwrap()
 }
 
-/// A client that writes to one partition, and what was acknowledged to it.
+/// A client that writes to one partition, and its acknowledged records.
 struct Writer {
     producer: FutureProducer,
     bootstrap: String,
@@ -87,7 +86,7 @@ impl Writer {
         producer.send(record, Duration::ZERO).await.map(|_| ()).map_err(|(error, _)| error)
     }
 
-    /// Reads the partition from its beginning until all that was acknowledged was seen.
+    /// Reads the partition from the beginning until all acknowledged records were seen.
     #[track_caller]
     fn assert_all_are_there(&self) {
         let consumer: BaseConsumer = ClientConfig::new()
@@ -102,7 +101,7 @@ impl Writer {
         let mut missing = self.acknowledged.clone();
         let deadline = Instant::now() + SOON;
         while !missing.is_empty() {
-            assert!(Instant::now() < deadline, "acknowledged and lost: {missing:?}");
+            assert!(Instant::now() < deadline, "acknowledged but lost: {missing:?}");
             if let Some(Ok(message)) = consumer.poll(Duration::from_millis(200)) {
                 missing.remove(std::str::from_utf8(message.key().unwrap()).unwrap());
             }
@@ -110,7 +109,7 @@ impl Writer {
     }
 }
 
-/// Waits until the partition has these nodes in sync.
+/// Waits until exactly these nodes are in sync.
 async fn in_sync(cluster: &ApacheKafka, wanted: &[usize]) {
     let deadline = Instant::now() + SOON;
     loop {
@@ -133,7 +132,7 @@ fn all_but(gone: &[usize]) -> Vec<usize> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_acknowledged_outlives_its_leader_a_pause_a_full_disk_and_the_loss_of_the_quorum() {
+async fn acknowledged_records_survive_every_broker_failure() {
     let Some(_alone) = opted_in().await else { return };
     let mut cluster = ApacheKafka::start("apache-kafka-test", 3).await.unwrap();
     cluster.create_topic(TOPIC, 1).await.unwrap();
@@ -141,7 +140,7 @@ async fn what_is_acknowledged_outlives_its_leader_a_pause_a_full_disk_and_the_lo
     let mut writer = Writer::new(cluster.bootstrap());
     writer.write(100).await.unwrap();
 
-    // The leader is lost: another one leads, and two copies are enough.
+    // The leader is lost: another broker leads, and two copies are enough.
     let first = leader(&cluster).await;
     cluster.kill(first).await.unwrap();
     cluster.check().expect("a broker that was killed on purpose is no failure");
@@ -152,7 +151,7 @@ async fn what_is_acknowledged_outlives_its_leader_a_pause_a_full_disk_and_the_lo
     cluster.ready(SOON).await.unwrap();
     in_sync(&cluster, &[0, 1, 2]).await;
 
-    // The leader stands still: it is missed, and goes on later as a follower.
+    // The leader hangs: it is fenced, and later continues as a follower.
     let second = leader(&cluster).await;
     cluster.pause(second).unwrap();
     writer.write(100).await.unwrap();
@@ -161,7 +160,7 @@ async fn what_is_acknowledged_outlives_its_leader_a_pause_a_full_disk_and_the_lo
     cluster.ready(SOON).await.unwrap();
     in_sync(&cluster, &[0, 1, 2]).await;
 
-    // The leader's disk is full: it halts rather than pretend, and catches up when there is room.
+    // The leader's disk is full: it halts, and catches up when there is room.
     let third = leader(&cluster).await;
     cluster.fill_disk(third).unwrap();
     writer.write(LARGE).await.unwrap();
@@ -173,7 +172,8 @@ async fn what_is_acknowledged_outlives_its_leader_a_pause_a_full_disk_and_the_lo
     cluster.ready(SOON).await.unwrap();
     in_sync(&cluster, &[0, 1, 2]).await;
 
-    // Two of three are lost: nothing is acknowledged until one of them is back, and then what was under way is.
+    // Two of three are lost: nothing is acknowledged until one of them is back. Then the pending
+    // record is.
     let last = leader(&cluster).await;
     let lost = all_but(&[last]);
     for node in &lost {

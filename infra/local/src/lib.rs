@@ -1,17 +1,20 @@
-//! The local cloud: the real template, deployed with the real tool, running the real binaries against a real broker.
+//! The local cloud: the real template, deployed with the real tool, running the real binaries
+//! against a real broker.
 //!
-//! | part | is |
+//! | part | what it is |
 //! |---|---|
-//! | AWS | [ministack](https://github.com/ministackorg/ministack), a LocalStack-compatible emulator, no Docker needed |
-//! | Kafka | [tansu](https://github.com/tansu-io/tansu) in memory, or brokers of the user's, or none |
-//! | Lambda's event source mapping for Kafka | [`poller`], ours: no emulator has one |
-//! | other regions ([`LocalRegions`]) | a local cloud each, with an emulator of its own |
-//! | DynamoDB's global tables | `replicate`, ours ([`Replicator`]): the emulators know nothing of each other |
-//! | the way to another region's SQS | `link`, ours ([`Link`]), which can be slow or cut |
+//! | AWS | [ministack](https://github.com/ministackorg/ministack), which needs no Docker |
+//! | Kafka | [tansu](https://github.com/tansu-io/tansu), Apache Kafka, the user's brokers, or none |
+//! | Lambda's event source mappings | our [`poller`]: the emulator has none for Kafka |
+//! | other regions ([`LocalRegions`]) | one local cloud per region, each with its own emulator |
+//! | DynamoDB's global tables | our `replicate` ([`Replicator`]) |
+//! | the way to another region's SQS | our `link` ([`Link`]), which can be slow or cut |
 //!
-//! **Invariant:** nothing outlives the process that holds a [`LocalCloud`], even if that is killed
-//! (test `letting_go_ends_the_child_and_what_it_started`).
-//! **Invariant:** nothing of the user's AWS settings, proxies or secrets reaches the children, and nothing is written outside `target/`.
+//! **Invariant:** nothing outlives the process that holds a [`LocalCloud`], even if it is killed
+//! (test `letting_go_ends_the_child_and_its_descendants`).
+//!
+//! **Invariant:** the children see none of the user's AWS settings, proxies or secrets, and nothing is
+//! written outside `target/`.
 
 pub mod args;
 mod broker;

@@ -1,8 +1,11 @@
-//! The link between regions: what a function sends to a queue of another region goes through here, so that it can be held up and cut off.
+//! The link between regions. A function's request to a queue of another region goes through here,
+//! so tests can delay it or cut it off.
 //!
-//! Each region's functions have it as the endpoint of SQS (`AWS_ENDPOINT_URL_SQS`), a port a region. A request is meant for the region in
-//! its signature's scope (`Credential=KEY/DATE/REGION/sqs/aws4_request`), as on AWS its host name would say. Inside a region it passes at once. It
-//! is no part of what is tested: it reads no body, answers nothing itself, and does to requests between regions only what it was told.
+//! It is the SQS endpoint (`AWS_ENDPOINT_URL_SQS`) of each region's functions, with one port per
+//! region. The target region is in the scope of the request's signature
+//! (`Credential=KEY/DATE/REGION/sqs/aws4_request`); on AWS the host name says it. A request inside
+//! a region passes at once. The link is not under test: it reads no body, answers nothing itself,
+//! and does to requests between regions only what it is told.
 
 use anyhow::{Context as _, Result};
 use axum::Router;
@@ -18,34 +21,34 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// What it takes longer between regions than inside of one, unless told otherwise: a request and its answer across a continent.
+/// Default extra time between regions: a round trip across a continent.
 const DELAY: Duration = Duration::from_millis(60);
 
 /// How the regions are cut off from each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
-    /// Connections are closed at once.
+    /// Closes connections at once.
     HangUp,
-    /// Nothing is answered, until the caller gives up or the cut ends.
+    /// Does not answer until the caller gives up or the cut ends.
     Silence,
 }
 
-/// What went from one region to another.
+/// The traffic from one region to another.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Crossing {
-    /// Requests that were passed on.
+    /// Requests passed on.
     pub requests: u64,
     /// Bytes of their bodies.
     pub bytes: u64,
-    /// Requests that were not, since the regions were cut off from each other.
+    /// Requests lost to a cut.
     pub cut_off: u64,
 }
 
-/// The link between the regions of a deployment. Dropping it ends it.
+/// The link between the regions of a deployment. It ends when it is dropped.
 #[derive(Debug)]
 pub struct Link {
     state: Arc<Shared>,
-    /// By the region whose functions call there.
+    /// By the calling region.
     urls: BTreeMap<String, String>,
     _servers: JoinSet<()>,
 }
@@ -55,28 +58,28 @@ struct Shared {
     http: reqwest::Client,
     /// Endpoints by region.
     upstreams: Mutex<BTreeMap<String, String>>,
-    ocean: watch::Sender<Ocean>,
-    /// By the regions from and to which it went.
+    settings: watch::Sender<LinkSettings>,
+    /// By source and target region.
     crossings: Mutex<BTreeMap<(String, String), Crossing>>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Ocean {
+struct LinkSettings {
     delay: Duration,
     cut: Option<Cut>,
 }
 
 impl Link {
-    /// Opens a port for each of these regions. Nothing passes to one before [`Link::lead_to`].
+    /// Opens one port per region. A region gets no requests before [`Link::lead_to`].
     ///
     /// # Errors
-    /// If there is no port.
+    /// If no port is free.
     pub(super) async fn open<'a>(regions: impl IntoIterator<Item = &'a String>) -> Result<Self> {
         let state = Arc::new(Shared {
-            // A caller that gives up closes its connection, and that ends the call here as well.
+            // When a caller gives up, it closes its connection, which ends our call too.
             http: reqwest::Client::builder().no_proxy().build().context("an HTTP client")?,
             upstreams: Mutex::default(),
-            ocean: watch::Sender::new(Ocean { delay: DELAY, cut: None }),
+            settings: watch::Sender::new(LinkSettings { delay: DELAY, cut: None }),
             crossings: Mutex::default(),
         });
         let (mut urls, mut servers) = (BTreeMap::new(), JoinSet::new());
@@ -94,41 +97,41 @@ impl Link {
         Ok(Self { state, urls, _servers: servers })
     }
 
-    /// Requests for this region go to this endpoint from now on.
+    /// Sends requests for this region to this endpoint from now on.
     pub(super) fn lead_to(&self, region: &str, endpoint: &str) {
         let mut upstreams = self.state.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
         upstreams.insert(region.to_owned(), endpoint.to_owned());
     }
 
-    /// Where the functions of this region find SQS.
+    /// The SQS endpoint for the functions of this region.
     #[must_use]
     pub fn url(&self, region: &str) -> Option<&str> {
         self.urls.get(region).map(String::as_str)
     }
 
-    /// What a request between regions takes longer than one inside, from now on.
+    /// Delays requests between regions by this time from now on.
     pub fn delay(&self, delay: Duration) {
-        self.state.ocean.send_modify(|ocean| ocean.delay = delay);
+        self.state.settings.send_modify(|settings| settings.delay = delay);
     }
 
-    /// Cuts the regions off from each other. What is under way is lost, or its answer is.
+    /// Cuts the regions off from each other. Requests in flight, or their answers, are lost.
     pub fn cut(&self, how: Cut) {
-        self.state.ocean.send_modify(|ocean| ocean.cut = Some(how));
+        self.state.settings.send_modify(|settings| settings.cut = Some(how));
     }
 
     /// Ends the cut.
     pub fn heal(&self) {
-        self.state.ocean.send_modify(|ocean| ocean.cut = None);
+        self.state.settings.send_modify(|settings| settings.cut = None);
     }
 
-    /// What went between regions, by those from and to which it went.
+    /// The traffic between regions, by source and target region.
     #[must_use]
     pub fn crossings(&self) -> BTreeMap<(String, String), Crossing> {
         self.state.crossings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// One region's side.
+/// The port of one region.
 #[derive(Debug, Clone)]
 struct Port {
     from: String,
@@ -137,7 +140,7 @@ struct Port {
 
 async fn serve(State(port): State<Port>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
     let Some(to) = region_of(&headers) else {
-        return (StatusCode::BAD_REQUEST, "the link between regions takes signed requests only").into_response();
+        return (StatusCode::BAD_REQUEST, "the link between regions accepts only signed requests").into_response();
     };
     let answer = if to == port.from {
         port.link.pass_on(&to, &uri, headers, body).await
@@ -145,51 +148,51 @@ async fn serve(State(port): State<Port>, uri: Uri, headers: HeaderMap, body: Byt
         port.link.cross((port.from, to), &uri, headers, body).await
     };
     answer.unwrap_or_else(|error| {
-        tracing::warn!(error = format!("{error:#}"), "the link between regions could not pass a request on");
+        tracing::warn!(error = format!("{error:#}"), "the link between regions could not pass on a request");
         hang_up()
     })
 }
 
 impl Shared {
-    async fn cross(&self, way: (String, String), uri: &Uri, headers: HeaderMap, body: Bytes) -> Result<Response> {
-        let delay = self.ocean.borrow().delay;
+    async fn cross(&self, route: (String, String), uri: &Uri, headers: HeaderMap, body: Bytes) -> Result<Response> {
+        let delay = self.settings.borrow().delay;
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
         let bytes = body.len() as u64;
         if let Some(lost) = self.lost().await {
-            self.count(way, |crossing| crossing.cut_off += 1);
+            self.count(route, |crossing| crossing.cut_off += 1);
             return Ok(lost);
         }
-        let answer = self.pass_on(&way.1, uri, headers, body).await;
-        self.count(way, |crossing| {
+        let answer = self.pass_on(&route.1, uri, headers, body).await;
+        self.count(route, |crossing| {
             crossing.requests += 1;
             crossing.bytes += bytes;
         });
         match self.lost().await {
-            Some(lost) => Ok(lost), // it was carried out, and the caller does not get to know
+            Some(lost) => Ok(lost), // it was carried out, but the caller does not know
             None => answer,
         }
     }
 
-    /// What a caller gets to see if the regions are cut off from each other.
+    /// What a caller sees during a cut.
     async fn lost(&self) -> Option<Response> {
-        let mut ocean = self.ocean.subscribe();
-        let cut = ocean.borrow_and_update().cut?;
+        let mut settings = self.settings.subscribe();
+        let cut = settings.borrow_and_update().cut?;
         if cut == Cut::Silence {
-            // Ends as well if the link does.
-            let _ = ocean.wait_for(|ocean| ocean.cut != Some(Cut::Silence)).await;
+            // Also returns when the link ends.
+            let _ = settings.wait_for(|settings| settings.cut != Some(Cut::Silence)).await;
         }
         Some(hang_up())
     }
 
-    fn count(&self, way: (String, String), add: impl FnOnce(&mut Crossing)) {
-        add(self.crossings.lock().unwrap_or_else(PoisonError::into_inner).entry(way).or_default());
+    fn count(&self, route: (String, String), add: impl FnOnce(&mut Crossing)) {
+        add(self.crossings.lock().unwrap_or_else(PoisonError::into_inner).entry(route).or_default());
     }
 
     async fn pass_on(&self, to: &str, uri: &Uri, headers: HeaderMap, body: Bytes) -> Result<Response> {
         let upstream = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner).get(to).cloned();
-        let upstream = upstream.with_context(|| format!("a request for the region {to}, which is not there"))?;
+        let upstream = upstream.with_context(|| format!("got a request for the unknown region {to}"))?;
         let answer = self.http.post(format!("{upstream}{uri}")).headers(headers).body(body).send().await?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         Ok((status, headers, answer.bytes().await?).into_response())
@@ -203,7 +206,7 @@ fn region_of(headers: &HeaderMap) -> Option<String> {
     credential.split([',', ' ']).next()?.split('/').nth(2).map(str::to_owned)
 }
 
-/// A body that fails makes the server close the connection.
+/// Closes the connection: the server does so when a body fails.
 fn hang_up() -> Response {
     let fails =
         stream::once(async { Err::<Bytes, _>(std::io::Error::other("the regions are cut off from each other")) });
@@ -216,7 +219,7 @@ mod tests {
     use operate::sdk_config;
     use std::time::Instant;
 
-    /// An emulator's SQS that answers with its region, and the number of calls that it carried out.
+    /// A fake SQS that answers with its region, and the number of its calls.
     async fn sqs(region: &'static str) -> (Arc<Mutex<u64>>, String) {
         let calls = Arc::new(Mutex::new(0));
         let counted = Arc::clone(&calls);
@@ -246,7 +249,7 @@ mod tests {
             Self { link, west_calls }
         }
 
-        /// Asks from the first region, by a client for `to`.
+        /// Sends a request from the first region, with a client for `to`.
         async fn ask(&self, to: &str) -> Option<String> {
             let sdk = sdk_config(self.link.url("us-east-1").unwrap(), to);
             let config = aws_sdk_sqs::config::Builder::from(&sdk)
@@ -261,7 +264,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_goes_to_the_region_of_its_signature() {
+    async fn request_goes_to_the_region_of_its_signature() {
         let world = World::new().await;
         assert_eq!(world.ask("us-east-1").await.as_deref(), Some("http://east"));
         assert_eq!(world.ask("us-west-2").await.as_deref(), Some("http://west"));
@@ -273,7 +276,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cut_is_between_regions_only_and_heals() {
+    async fn cut_is_only_between_regions_and_heals() {
         let world = World::new().await;
         for how in [Cut::HangUp, Cut::Silence] {
             let calls = *world.west_calls.lock().unwrap();
@@ -289,7 +292,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn between_regions_it_takes_the_delay_longer() {
+    async fn delay_is_only_between_regions() {
         let world = World::new().await;
         world.link.delay(Duration::from_millis(300));
         let timed = async |to: &str| {

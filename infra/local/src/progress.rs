@@ -1,4 +1,4 @@
-//! Says on standard error what is being done: a spinner on a terminal, one line a step elsewhere.
+//! Shows progress on standard error: a spinner on a terminal, otherwise one line per step.
 
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fmt::Display;
@@ -6,10 +6,10 @@ use std::io::IsTerminal as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How often a step that takes long says how far it is, where there is no terminal.
+/// How often a long step reports its progress without a terminal.
 const DETAIL_EVERY: Duration = Duration::from_secs(10);
 
-/// What is being done, for the person who waits.
+/// Shows the user what is being done.
 #[derive(Debug)]
 pub struct Progress {
     bar: Option<ProgressBar>,
@@ -25,7 +25,7 @@ struct Step {
 }
 
 impl Progress {
-    /// A spinner if standard error is a terminal, else lines.
+    /// A spinner if standard error is a terminal, otherwise lines.
     #[must_use]
     pub fn new() -> Self {
         let terminal = std::io::stderr().is_terminal();
@@ -39,13 +39,13 @@ impl Progress {
         Self { bar, lines: !terminal, step: Mutex::new(None) }
     }
 
-    /// Says nothing.
+    /// Prints nothing.
     #[must_use]
     pub fn silent() -> Self {
         Self { bar: None, lines: false, step: Mutex::new(None) }
     }
 
-    /// Ends the step before, if any, and begins this one.
+    /// Ends the current step, if any, and starts this one.
     pub fn step(&self, title: impl Display) {
         self.finish();
         let (title, now) = (title.to_string(), Instant::now());
@@ -60,7 +60,7 @@ impl Progress {
         *self.current() = Some(Step { title, began: now, last_said: now });
     }
 
-    /// What the present step is busy with. Off a terminal, said only now and then.
+    /// Shows what the current step is doing. Without a terminal, only now and then.
     pub fn detail(&self, text: impl Display) {
         if let Some(bar) = &self.bar {
             bar.set_message(text.to_string());
@@ -73,7 +73,7 @@ impl Progress {
         }
     }
 
-    /// Ends the present step, if any.
+    /// Ends the current step, if any.
     pub fn finish(&self) {
         let Some(step) = self.current().take() else { return };
         let took = step.began.elapsed().as_secs_f32();

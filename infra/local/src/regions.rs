@@ -1,5 +1,5 @@
-//! Several regions side by side on one machine: a whole local cloud for each, from the same template under the same stack name, with the link
-//! between them ([`Link`]) and the replication of their views ([`Replicator`]).
+//! Several regions side by side on one machine. Each is a whole local cloud, from the same template
+//! with the same stack name. A [`Link`] connects them, and a [`Replicator`] replicates their views.
 
 use super::cloud::{LocalCloud, LocalOptions, Prepared};
 use super::link::Link;
@@ -11,11 +11,12 @@ use futures::future::{join_all, select_all, try_join_all};
 use operate::Endpoints;
 use operate::run::RunFolder;
 
-/// Running local clouds of one deployment: one a region, the first of which is *the* cloud and the others its peers. With one region it is
-/// that [`LocalCloud`] and nothing else. Dropping it ends all, as does the end of our process, however that comes.
+/// The running local clouds of one deployment, one per region. The first is *the* cloud, and the
+/// others are its peers. With one region it is just that [`LocalCloud`]. All end when this is
+/// dropped or our process ends, even by SIGKILL.
 #[derive(Debug)]
 pub struct LocalRegions {
-    // In the order in which they are dropped.
+    // In drop order.
     replicator: Replicator,
     clouds: Vec<LocalCloud>,
     link: Link,
@@ -23,11 +24,12 @@ pub struct LocalRegions {
 }
 
 impl LocalRegions {
-    /// Starts a cloud for each of the options' regions: the first one in the folder of the run, the others in folders inside of it, so that
-    /// each has its own logs. All have the same secret.
+    /// Starts one cloud per region of the options. The first is in the folder of the run, the
+    /// others in folders inside it, so each has its own logs. All have the same secret.
     ///
     /// # Errors
-    /// If any of it fails, or another process runs a local cloud in the same folder. What was started is ended again.
+    /// If any step fails, or another process runs a local cloud in the same folder. Parts that were
+    /// already started are ended.
     pub async fn start(options: LocalOptions, progress: &Progress) -> Result<Self> {
         let folder = RunFolder::take(&options.run_dir).await?;
         let prepared = Prepared::new(&options, progress).await?;
@@ -46,7 +48,7 @@ impl LocalRegions {
             if regions.len() > 1 {
                 options.sqs_endpoint = link.url(region).map(str::to_owned);
             }
-            // The first one says what all are doing.
+            // The first one reports the progress of all.
             let (folder, progress) = match folder.take() {
                 Some(folder) => (folder, progress),
                 None => {
@@ -57,7 +59,7 @@ impl LocalRegions {
             let (prepared, link) = (&prepared, &link);
             starting.push(async move {
                 let cloud = LocalCloud::start_in(folder, options, prepared, progress).await;
-                let cloud = cloud.with_context(|| format!("the region {region}"))?;
+                let cloud = cloud.with_context(|| format!("starting the region {region}"))?;
                 link.lead_to(region, &cloud.endpoints().aws_endpoint);
                 anyhow::Ok(cloud)
             });
@@ -78,7 +80,7 @@ impl LocalRegions {
         Ok(Self { replicator, clouds, link, endpoints })
     }
 
-    /// How to speak to the first region, and to its peers.
+    /// How to reach the first region and its peers.
     #[must_use]
     pub fn endpoints(&self) -> &Endpoints {
         &self.endpoints
@@ -87,19 +89,19 @@ impl LocalRegions {
     /// The cloud of a region.
     ///
     /// # Errors
-    /// If it is none of these regions.
+    /// If there is no such region.
     pub fn cloud(&self, region: &str) -> Result<&LocalCloud> {
         let cloud = self.clouds.iter().find(|cloud| cloud.endpoints().region == region);
-        cloud.with_context(|| format!("no local cloud is the region {region}"))
+        cloud.with_context(|| format!("there is no local cloud of the region {region}"))
     }
 
-    /// The cloud of a region, to stop and start what it is made of.
+    /// The cloud of a region, to stop and start its parts.
     ///
     /// # Errors
     /// As [`LocalRegions::cloud`].
     pub fn cloud_mut(&mut self, region: &str) -> Result<&mut LocalCloud> {
         let cloud = self.clouds.iter_mut().find(|cloud| cloud.endpoints().region == region);
-        cloud.with_context(|| format!("no local cloud is the region {region}"))
+        cloud.with_context(|| format!("there is no local cloud of the region {region}"))
     }
 
     /// All clouds, in the order of the options.
@@ -108,13 +110,13 @@ impl LocalRegions {
         &self.clouds
     }
 
-    /// What lies between the regions' functions and the queues of other regions.
+    /// The link between the regions' functions and the queues of other regions.
     #[must_use]
     pub fn link(&self) -> &Link {
         &self.link
     }
 
-    /// What copies the views between the regions.
+    /// The replicator of the views.
     #[must_use]
     pub fn replicator(&self) -> &Replicator {
         &self.replicator
@@ -126,13 +128,13 @@ impl LocalRegions {
         select_all(failures).await.0
     }
 
-    /// Ends all, and waits until they are gone.
+    /// Ends all clouds and waits until they are gone.
     ///
     /// # Errors
-    /// As [`LocalCloud::stop`], the first error.
+    /// As [`LocalCloud::stop`]: the first error.
     pub async fn stop(self) -> Result<()> {
         drop(self.replicator);
-        // The first one last: whoever looks at its folder sees that all are gone.
+        // The first one last: when its folder shows that it is gone, all are gone.
         let mut clouds = self.clouds;
         let peers = clouds.split_off(1.min(clouds.len()));
         let stopped = join_all(peers.into_iter().map(LocalCloud::stop)).await;

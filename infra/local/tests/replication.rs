@@ -1,4 +1,4 @@
-//! Replication between the tables of two emulators: what one region writes is in the other, and stays so.
+//! Replication between the tables of two emulators.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -86,7 +86,8 @@ async fn two_tables_become_the_same_and_a_cut_loses_nothing() {
     put(w, &item("a-too", 1)).await;
     both_hold([e, w], &[item("a", 1), item("a-too", 1), item("b", 1), item("before", 1)]).await;
 
-    // Each region goes on by itself; the later write of `a` and the deletion of `b` hold everywhere once it is healed.
+    // Each region continues alone. After the cut, the later write of `a` and the deletion of `b`
+    // hold everywhere.
     replicator.cut();
     put(e, &item("a", 2)).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -99,7 +100,7 @@ async fn two_tables_become_the_same_and_a_cut_loses_nothing() {
     replicator.heal();
     both_hold([e, w], &[item("a", 3), item("a-too", 1), item("before", 1), item("c", 1)]).await;
 
-    // Nothing comes back as a write for ever.
+    // No copy comes back as a write again and again.
     let settled = async || {
         let deadline = Instant::now() + Duration::from_secs(10);
         while replicator.stats().open > 0 {

@@ -1,7 +1,8 @@
-//! `playhead bench`: what an event costs, in CPU, requests and bytes, on the paths that every event takes.
+//! `playhead bench`: what an event costs in CPU, requests and bytes on the paths that every event
+//! takes.
 //!
-//! Figures of this machine, to be compared with figures of this machine: before and after a change. They come from the
-//! library functions that the Lambda functions call, in one process, on one thread.
+//! Compare its figures only with figures of the same machine, before and after a change. They come
+//! from the library functions that the Lambda functions call, in one process, on one thread.
 
 mod append;
 mod forwarding;
@@ -32,30 +33,32 @@ const TABLE: &str = "bench-views";
 
 /// Measure what an event costs: CPU, conditional writes, bytes
 ///
-/// Feeds batches of a simulated trace (duplicates and reordering as in the demo) through ingest's and process's own code, first
-/// with a table in memory, then with the real DynamoDB client against the emulator on this machine. A debug build hands over to
-/// a release build of itself, which takes some minutes the first time.
+/// Feeds batches of a simulated trace (with duplicates and reordering, as in the demo) through the
+/// code of ingest and process: first with a table in memory, then with the real DynamoDB client
+/// against the emulator on this machine. A debug build hands over to a release build of itself,
+/// which takes some minutes the first time.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Lambda events to process
+    /// Number of Lambda events to process
     #[arg(long, value_name = "N", default_value_t = 13, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     batches: u16,
-    /// Records in each
+    /// Records in each Lambda event
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     records: u32,
-    /// The trace's seed
+    /// Seed of the trace
     #[arg(long, value_name = "N", default_value_t = 7)]
     seed: u64,
-    /// How often the paths without a store are measured; the fastest run counts
+    /// Runs of the measurements without a store; the fastest one counts
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..=100))]
     runs: u8,
-    /// Measure instead how long an append takes on these brokers (plaintext), with and without a standby beside them
+    /// Measure instead how long an append takes on these plaintext brokers, with and without a
+    /// standby
     #[arg(long, value_name = "HOST:PORT[,...]")]
     append: Option<String>,
-    /// How many appends of each kind to measure
+    /// Number of appends of each kind
     #[arg(long, value_name = "N", default_value_t = 5_000, requires = "append")]
     appends: usize,
-    /// Print the figures as one JSON object, for a program
+    /// Print the figures as one JSON object, for programs
     #[arg(long)]
     json: bool,
     /// Measure this build even if it is a debug build
@@ -63,18 +66,18 @@ pub struct Args {
     here: bool,
 }
 
-/// What was measured. CPU in microseconds, user and system, of the whole process.
+/// The measurements. CPU is user and system time of the whole process, in microseconds.
 #[derive(Debug, Serialize)]
 struct Figures {
     batches: usize,
     records: u64,
     events: u64,
     sessions: usize,
-    /// Parse, validate, group, encode: ingest's own work, without HTTP and the log.
+    /// Parse, validate, group, encode: `ingest`'s own work, without HTTP and the log.
     edge_cpu_us_per_event: f64,
     /// The record's value on the log.
     log_bytes_per_event: f64,
-    /// Parse the Lambda event, decode, fold, merge, pack: process's own work.
+    /// Parse the Lambda event, decode, fold, merge, pack: `process`'s own work.
     fold_cpu_us_per_event: f64,
     /// The same with the DynamoDB client and plain HTTP to the emulator.
     process_cpu_us_per_event: f64,
@@ -84,14 +87,14 @@ struct Figures {
     view_bytes_median: usize,
     view_bytes_p99: usize,
     view_bytes_greatest: usize,
-    /// What it costs to bring events to another region, by sessions a batch.
+    /// The cost of forwarding events to another region, by sessions per batch.
     forwarding: Vec<forwarding::Cost>,
 }
 
 /// Runs `playhead bench`.
 ///
 /// # Errors
-/// When the release build or the emulator cannot be had.
+/// If the release build or the emulator is unavailable.
 pub async fn run(args: Args) -> Result<ExitCode> {
     if cfg!(debug_assertions) && !args.here {
         return in_release(&args).await;
@@ -129,7 +132,7 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     let stored = process_all(&views, &events).await?;
     let with_store = began.elapsed();
     if stored != sums {
-        bail!("the table in memory and the emulator disagree: {sums:?} and {stored:?}");
+        bail!("the table in memory and the emulator gave different results: {sums:?} and {stored:?}");
     }
 
     let each = |cpu: Duration, events: u64| (cpu.as_secs_f64() * 1e6 / events as f64 * 100.0).round() / 100.0;
@@ -163,17 +166,17 @@ pub async fn run(args: Args) -> Result<ExitCode> {
 fn print(figures: &Figures) {
     let Figures { batches, records, events, sessions, .. } = figures;
     println!("{events} events of {sessions} sessions in {records} records in {batches} batches\n");
-    println!("ingest   {:>8.2} µs CPU an event: parse, validate, group, encode", figures.edge_cpu_us_per_event);
-    println!("log      {:>8.1} bytes an event", figures.log_bytes_per_event);
-    println!("process  {:>8.2} µs CPU an event: parse, decode, fold, merge, pack", figures.fold_cpu_us_per_event);
+    println!("ingest   {:>8.2} µs CPU per event: parse, validate, group, encode", figures.edge_cpu_us_per_event);
+    println!("log      {:>8.1} bytes per event", figures.log_bytes_per_event);
+    println!("process  {:>8.2} µs CPU per event: parse, decode, fold, merge, pack", figures.fold_cpu_us_per_event);
     println!(
-        "         {:>8.2} µs CPU an event with the DynamoDB client, over plain HTTP",
+        "         {:>8.2} µs CPU per event with the DynamoDB client, over plain HTTP",
         figures.process_cpu_us_per_event
     );
-    println!("store    {:>8.4} conditional writes an event ({} in all)", figures.writes_per_event, figures.writes);
-    println!("         {:>8.4} views read an event", figures.reads_per_event);
+    println!("store    {:>8.4} conditional writes per event ({} in total)", figures.writes_per_event, figures.writes);
+    println!("         {:>8.4} views read per event", figures.reads_per_event);
     println!(
-        "views    {:>8} bytes packed in the median, {} at 99%, {} at the most",
+        "views    {:>8} bytes packed at the median, {} at p99, {} at most",
         figures.view_bytes_median, figures.view_bytes_p99, figures.view_bytes_greatest
     );
     forwarding::print(&figures.forwarding);
@@ -195,14 +198,15 @@ async fn in_release(args: &Args) -> Result<ExitCode> {
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The bodies of the requests, and the Lambda events that come of them.
+/// The bodies of the requests, and the Lambda events made from them.
 fn trace(args: &Args) -> Result<(Vec<Vec<u8>>, Vec<String>)> {
     let (plan, events) = msk_batches(args.seed, usize::from(args.batches), args.records)?;
     let bodies: Result<Vec<Vec<u8>>> = plan.posts.iter().map(|post| post.body()).collect();
     Ok((bodies?, events))
 }
 
-/// What `ingest` does with each request but for HTTP and the log: gives the events and the bytes for the log.
+/// What `ingest` does with each request, without HTTP and the log. Returns the number of events and
+/// the bytes for the log.
 fn ingest_all(requests: &[Vec<u8>]) -> Result<(u64, usize)> {
     let (mut count, mut bytes) = (0, 0);
     for body in requests {
@@ -214,9 +218,9 @@ fn ingest_all(requests: &[Vec<u8>]) -> Result<(u64, usize)> {
     Ok((count, bytes))
 }
 
-/// The envelopes that `ingest` makes of a request.
+/// The envelopes that `ingest` makes from a request.
 fn envelopes(body: &[u8]) -> Result<Vec<Envelope>> {
-    // The trace plays at a fixed time in virtual days.
+    // The trace has a fixed virtual time, so no event is too old.
     let window = SessionWindow { max_age_ms: u64::MAX, max_ahead_ms: u64::MAX / 2 };
     let stamp = Stamp {
         received_at: DEFAULT_START_AT.unsigned_abs(),

@@ -1,4 +1,4 @@
-//! The commands: declared and dispatched here, each built in a file of its own.
+//! Declares and dispatches the commands. Each command has its own file.
 
 use crate::{bench, demo, invoke};
 use anyhow::Result;
@@ -7,17 +7,17 @@ use operate::{books, comparison, dlq, rollout, routing, token};
 use simulate::encode;
 use std::process::ExitCode;
 
-/// Playhead's command line: a local cloud, a simulator of viewers, and operations
+/// Playhead's command line: a local cloud, a viewer simulator, and operations
 #[derive(Debug, Parser)]
 #[command(name = "playhead", bin_name = "cargo playhead", version, arg_required_else_help = true)]
 #[command(after_help = "Examples:
-  cargo playhead demo                              see the whole pipeline at work, and proven
+  cargo playhead demo                              watch the whole pipeline work, with a proof
   cargo playhead local up                          start the whole system on this machine
-  cargo playhead token --profile p00000054         a token to call its API with
-  cargo playhead local status                      where everything is
-  cargo playhead local down                        end it
+  cargo playhead token --profile p00000054         print a token for its API
+  cargo playhead local status                      show where everything is
+  cargo playhead local down                        stop it
 
-The environment variable RUST_LOG shows more of what happens inside, for example RUST_LOG=info.")]
+Set RUST_LOG to see more of what happens inside, for example RUST_LOG=info.")]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -26,7 +26,8 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(Box<demo::Args>),
-    /// Run the whole system on this machine: the real template, functions and log, with AWS emulated
+    /// Run the whole system on this machine: the real template, functions and log, with AWS
+    /// emulated
     #[command(arg_required_else_help = true)]
     Local(local::command::Args),
     Invoke(invoke::Args),
@@ -45,7 +46,7 @@ impl Cli {
     /// Runs the command.
     ///
     /// # Errors
-    /// If it failed; the message is for its user.
+    /// If the command failed. The message is for the user.
     pub async fn run(self) -> Result<ExitCode> {
         match self.command {
             Command::Bench(args) => return bench::run(args).await,
@@ -71,12 +72,12 @@ mod tests {
     use clap::CommandFactory as _;
 
     #[test]
-    fn the_declaration_is_consistent() {
+    fn clap_declaration_is_consistent() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn the_stack_may_be_named_before_or_after_what_is_done_with_it() {
+    fn stack_may_be_named_before_or_after_the_subcommand() {
         let parses = |line: &str| Cli::try_parse_from(line.split(' ')).map(drop).map_err(|error| error.to_string());
         for line in [
             "playhead routing --stack playhead-prod --region us-east-1 show",

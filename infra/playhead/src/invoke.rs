@@ -1,4 +1,5 @@
-//! `playhead invoke`: calls one function of the running local cloud with an event, as a trigger would.
+//! `playhead invoke`: invokes one function of the running local cloud with an event, as a trigger
+//! would.
 
 use anyhow::{Context as _, Result, bail};
 use aws_sdk_lambda::primitives::Blob;
@@ -8,8 +9,8 @@ use std::path::{Path, PathBuf};
 
 /// Invoke a function of the running local cloud with an event, and print its answer
 ///
-/// The whole event is given, as the trigger would send it: `encode` makes some.
-/// Exit status 1 if the function answered with an error.
+/// Pass the whole event, as the trigger would send it. `encode` makes such events. The exit status
+/// is 1 if the function answered with an error.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   cargo playhead simulate --sessions 10 --out trace.jsonl
@@ -18,12 +19,12 @@ use std::path::{Path, PathBuf};
   cargo playhead invoke process --data-ascii '{\"eventSource\":\"aws:kafka\",\"records\":{}}'")]
 #[command(group(clap::ArgGroup::new("data").required(true).args(["data_file", "data_ascii"])))]
 pub struct Args {
-    /// Which one
+    /// The function to invoke
     pub function: Function,
-    /// The event, from a file (`-` = standard input)
+    /// Read the event from this file (`-` for standard input)
     #[arg(long, value_name = "FILE")]
     pub data_file: Option<PathBuf>,
-    /// The event itself
+    /// The event as JSON text
     #[arg(long, value_name = "JSON")]
     pub data_ascii: Option<String>,
 }
@@ -31,27 +32,27 @@ pub struct Args {
 /// A function of the stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Function {
-    /// Takes requests of the HTTP API: POST /v1/events and /v1/sessions
+    /// Serves the HTTP API: POST /v1/events and /v1/sessions
     Ingest,
-    /// Takes batches of MSK, SQS and Kinesis
+    /// Serves batches from MSK, SQS and Kinesis
     Process,
-    /// Takes letters and notifications of the queue retry
+    /// Serves letters and notifications from the retry queue
     Retry,
-    /// Takes requests of the HTTP API: the member's history
+    /// Serves the HTTP API: the members' histories
     Query,
-    /// Takes what its schedule sends: nothing that matters
+    /// Serves a schedule; ignores the event
     Compare,
 }
 
 /// Runs `playhead invoke`.
 ///
 /// # Errors
-/// If no local cloud is running, the event is no JSON, or the function answered with an error.
+/// If no local cloud is running, the event is not JSON, or the function answered with an error.
 pub async fn run(args: Args) -> Result<()> {
     let event = match (args.data_file, args.data_ascii) {
         (Some(file), _) => read(&file)?,
         (None, Some(text)) => text.into_bytes(),
-        (None, None) => bail!("give --data-file or --data-ascii"),
+        (None, None) => bail!("pass --data-file or --data-ascii"),
     };
     serde_json::from_slice::<serde::de::IgnoredAny>(&event).context("the event is not JSON")?;
     let endpoints = running()?;
@@ -60,7 +61,7 @@ pub async fn run(args: Args) -> Result<()> {
         Function::Process => &endpoints.process_function,
         Function::Retry => &endpoints.retry_function,
         Function::Query => &endpoints.query_function,
-        Function::Compare => endpoints.compare_function.as_ref().context("this local cloud compares nothing")?,
+        Function::Compare => endpoints.compare_function.as_ref().context("this local cloud has no function compare")?,
     };
     let client = aws_sdk_lambda::Client::new(&endpoints.sdk_config());
     let answer = client.invoke().function_name(name).payload(Blob::new(event)).send().await;

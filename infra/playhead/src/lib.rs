@@ -1,7 +1,8 @@
-//! The command line of Playhead: declares the commands and runs the demo, the bench and single invocations.
+//! The command line of Playhead: declares the commands and runs the demo, the bench and single
+//! invocations.
 //!
-//! The rest is in the crates beside it: `operate` (books, dead letters, routing, rollout, comparison), `local` (the local
-//! cloud) and `simulate` (viewers and traces).
+//! The rest is in the crates beside it: `operate` (books, dead letters, routing, rollout,
+//! comparison), `local` (the local cloud) and `simulate` (viewers and traces).
 
 pub mod bench;
 pub mod cli;

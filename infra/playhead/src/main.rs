@@ -1,4 +1,4 @@
-//! Wiring only: logs to standard error, the command, its exit status.
+//! Wiring only: sets up logs to standard error and runs the command.
 
 use clap::Parser as _;
 use std::process::ExitCode;

@@ -1,5 +1,5 @@
-//! The life of the local cloud as its user sees it: up, up again, down, and killed in between. The real program runs, in a
-//! run of its own, so that a cloud of the user's stays as it is.
+//! The life of the local cloud as its user sees it: up, up again, killed, and down. Runs the real
+//! program in a separate run, so a local cloud of the user is left alone.
 //!
 //! Linux only: processes are found through `/proc`.
 
@@ -39,7 +39,7 @@ fn run_dir() -> PathBuf {
     LocalOptions::named(RUN).unwrap().run_dir
 }
 
-/// Processes that work in the run's folder: emulator, functions, broker and their guards.
+/// Processes in the run's folder: emulator, functions, broker and their guards.
 fn members() -> Vec<Pid> {
     let folder = run_dir().canonicalize().unwrap();
     let works_there = |pid: &Pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(&folder));
@@ -56,11 +56,11 @@ fn assert_nothing_is_left(aws_endpoint: &str) {
         std::thread::sleep(Duration::from_millis(50));
     }
     let address: SocketAddr = aws_endpoint.strip_prefix("http://").unwrap().parse().unwrap();
-    assert!(TcpStream::connect(address).is_err(), "somebody still listens on {address}");
+    assert!(TcpStream::connect(address).is_err(), "a process still listens on {address}");
     assert_eq!(status(), (Some(1), serde_json::json!({ "running": false })));
 }
 
-/// Ends the cloud, however the test ends.
+/// Stops the cloud, however the test ends.
 struct Ended;
 
 impl Drop for Ended {
@@ -70,7 +70,7 @@ impl Drop for Ended {
 }
 
 #[test]
-fn it_comes_up_once_survives_no_crash_of_its_own_and_goes_down() {
+fn local_cloud_comes_up_once_and_leaves_nothing_behind() {
     let _ended = Ended;
     succeeds(&["up"]);
     let (code, first) = status();
@@ -78,18 +78,18 @@ fn it_comes_up_once_survives_no_crash_of_its_own_and_goes_down() {
     for field in ["api", "aws_endpoint", "log_bootstrap", "views_table", "inbound_queue_url", "dead_letter_queue_url"] {
         assert!(first[field].as_str().is_some_and(|text| !text.is_empty()), "{field}: {first}");
     }
-    assert!(first.get("jwt_secret").is_none(), "the secret is shown");
+    assert!(first.get("jwt_secret").is_none(), "the status shows the secret");
     assert!(members().len() >= 4, "emulator, broker and their guards: {:?}", members());
 
     let again = succeeds(&["up"]);
-    assert!(again.contains("up already"), "{again}");
-    assert_eq!(status().1, first, "the second `up` left the first alone");
+    assert!(again.contains("already up"), "{again}");
+    assert_eq!(status().1, first, "the second `up` must leave the first alone");
 
     let supervisor = Pid::from_raw(i32::try_from(first["pid"].as_i64().unwrap()).unwrap()).unwrap();
     kill_process(supervisor, Signal::KILL).unwrap();
     assert_nothing_is_left(first["aws_endpoint"].as_str().unwrap());
 
-    // What the crash left in the folder does not hinder the next one.
+    // Files that the crash left in the folder do not stop the next `up`.
     succeeds(&["up"]);
     let (code, second) = status();
     assert_eq!(code, Some(0));
@@ -97,5 +97,5 @@ fn it_comes_up_once_survives_no_crash_of_its_own_and_goes_down() {
     succeeds(&["down"]);
     assert_nothing_is_left(second["aws_endpoint"].as_str().unwrap());
     succeeds(&["down"]);
-    assert!(!run_dir().join("live").exists(), "what only a living run needs is still there");
+    assert!(!run_dir().join("live").exists(), "the folder of a running cloud is still there");
 }

@@ -1,33 +1,35 @@
 //! The mapping as a state machine: which batch is sent when, and what may be committed.
 //!
-//! Pure: records, outcomes and the time come in, steps come out. It reads no clock, knows no
-//! Kafka client and no SDK. It must never let go of a record that is neither done nor delivered
-//! to the destination.
+//! Pure: records, resolutions and the time come in, steps come out. It reads no clock and knows no
+//! Kafka client and no SDK. It must never forget a record before it is done or delivered to the
+//! destination.
 //!
-//! A *work* is a batch to send or to discard. Works stand in a list in which, for each partition,
-//! earlier offsets come first. A work may run when no earlier work has a partition in common with
-//! it, and new batches are taken only from partitions without works. So each partition is
-//! processed in order, and a batch that fails for ever holds its own partitions and no others.
-//! A batch of a Kafka topic mixes its free partitions; of a Kinesis stream each shard has batches,
-//! and a batching window, of its own. Here a shard is a partition, and a record's offset its number in the shard.
+//! A *work* is a batch to send or to discard. The list of works is ordered: for each partition,
+//! earlier offsets come first. A work may run when no earlier work shares a partition with it. New
+//! batches are taken only from partitions without works. So each partition is processed in order,
+//! and a batch that fails for ever blocks only its own partitions.
+//!
+//! A batch of a Kafka topic mixes its free partitions. Each shard of a Kinesis stream has its own
+//! batches and its own batching window. Here a shard is a partition, and a record's offset is its
+//! number in the shard.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::PollerStats;
 use super::ledger::Ledger;
 use super::record::{Record, Source};
-use super::settle::{Batch, Condition, Discard, Outcome, Policy, Response, backoff_ms, settle};
+use super::settle::{Batch, Condition, Discard, Policy, Resolution, Response, backoff_ms, settle};
 
-/// How batches are put together.
+/// How batches are assembled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Batching {
-    /// Most records in a batch.
+    /// Maximum number of records in a batch.
     pub(super) size: usize,
-    /// How long records are gathered, in milliseconds.
+    /// How long to collect records, in milliseconds.
     pub(super) window_ms: i64,
-    /// Most bytes of a payload.
+    /// Maximum size of a payload, in bytes.
     pub(super) payload_limit: usize,
-    /// Most invocations and deliveries at a time.
+    /// Maximum number of invocations and deliveries at a time.
     pub(super) concurrency: usize,
 }
 
@@ -38,7 +40,7 @@ pub(super) enum Step {
     Invoke { id: u64, batch: Batch },
     /// Send to the on-failure destination, then call [`Core::delivered`].
     Deliver { id: u64, discard: Discard },
-    /// Nothing before this time (Unix milliseconds), or before something else happens.
+    /// Nothing to do before this time (Unix milliseconds) or the next event.
     Wait(Option<i64>),
 }
 
@@ -46,7 +48,7 @@ pub(super) enum Step {
 struct Work {
     id: u64,
     batch: Batch,
-    /// Set if the batch is to be discarded, not sent.
+    /// Set if the batch must be discarded, not sent.
     fate: Option<(Condition, Option<Response>)>,
     running: bool,
 }
@@ -57,10 +59,10 @@ impl Work {
     }
 }
 
-/// Records that wait for their batch.
+/// Records waiting for their batch.
 #[derive(Debug, Default)]
 struct Queue {
-    /// With the time of arrival and a running number, which keeps partitions in turn.
+    /// With the arrival time and a serial number, which serves partitions fairly.
     records: VecDeque<(i64, u64, Record)>,
     bytes: usize,
 }
@@ -75,7 +77,7 @@ pub(super) struct Core {
     works: Vec<Work>,
     ledger: Ledger,
     stats: PollerStats,
-    /// Source of work ids and of the running numbers of records.
+    /// The last work id or serial number of a record.
     serial: u64,
 }
 
@@ -93,7 +95,7 @@ impl Core {
         }
     }
 
-    /// Takes a record in. Records of a partition come in the order of the log.
+    /// Queues a record. Records of a partition must come in the order of the log.
     pub(super) fn receive(&mut self, record: Record, now: i64) {
         self.stats.waiting += 1;
         self.ledger.receive(record.partition, record.offset);
@@ -103,8 +105,8 @@ impl Core {
         queue.records.push_back((now, serial, record));
     }
 
-    /// Forgets everything that is not committed: the group took the partitions away and will
-    /// deliver it again. Outcomes of earlier steps have no effect from here on.
+    /// Forgets everything uncommitted: the group revoked the partitions and will deliver the
+    /// records again. Results of earlier steps no longer have an effect.
     pub(super) fn reset(&mut self) {
         self.queues.clear();
         self.works.clear();
@@ -112,7 +114,7 @@ impl Core {
         self.stats.waiting = 0;
     }
 
-    /// Partitions that hold enough for now and should not be read further.
+    /// Partitions that hold enough records for now. They should be paused.
     pub(super) fn full_partitions(&self) -> BTreeSet<i32> {
         self.queues
             .iter()
@@ -123,7 +125,7 @@ impl Core {
             .collect()
     }
 
-    /// The next thing to do. Call it until it says to wait, and after every event.
+    /// The next step. Call it after every event, and until it returns [`Step::Wait`].
     pub(super) fn next(&mut self, now: i64) -> Step {
         if self.works.iter().filter(|work| work.running).count() >= self.batching.concurrency {
             return Step::Wait(None);
@@ -151,19 +153,19 @@ impl Core {
     }
 
     /// An invocation ended.
-    pub(super) fn invoked(&mut self, id: u64, outcome: Outcome, now: i64) {
+    pub(super) fn invoked(&mut self, id: u64, resolution: Resolution, now: i64) {
         let Some(index) = self.works.iter().position(|work| work.id == id) else {
             return;
         };
         let work = self.works.remove(index);
-        let decision = settle(&self.policy, &self.source, work.batch, outcome, now);
+        let decision = settle(&self.policy, &self.source, work.batch, resolution, now);
         self.stats.function_errors += u64::from(decision.failed);
         self.stats.records_delivered += decision.done.len() as u64;
         self.stats.waiting -= decision.done.len() as u64;
         for record in &decision.done {
             self.ledger.settle(record.partition, record.offset);
         }
-        // In the place of the old work, so that the order of each partition is kept.
+        // At the index of the old work, to keep the order of each partition.
         let again = decision.again.into_iter().map(|batch| (batch, None));
         let discard = decision.discard.map(|discard| (discard.batch, Some((discard.condition, discard.response))));
         for (offset, (batch, fate)) in again.chain(discard).enumerate() {
@@ -171,8 +173,8 @@ impl Core {
         }
     }
 
-    /// A delivery to the destination ended. One that failed is tried again: unlike Lambda, which
-    /// drops the records then, since a local outage must not lose any.
+    /// A delivery to the destination ended. If it failed, it is retried. Lambda would lose the
+    /// records, but a local outage must not lose any.
     pub(super) fn delivered(&mut self, id: u64, succeeded: bool, now: i64) {
         let Some(index) = self.works.iter().position(|work| work.id == id) else {
             return;
@@ -191,12 +193,12 @@ impl Core {
         }
     }
 
-    /// Positions to commit that changed since the last call, as (partition, offset).
+    /// The positions to commit that changed since the last call, as (partition, offset).
     pub(super) fn take_commits(&mut self) -> Vec<(i32, i64)> {
         self.ledger.take_commits()
     }
 
-    /// All positions, for the commit before a stop.
+    /// All positions, for the last commit before a stop.
     pub(super) fn positions(&self) -> Vec<(i32, i64)> {
         self.ledger.positions()
     }
@@ -215,10 +217,10 @@ impl Core {
         self.works.insert(index, Work { id, batch, fate, running: false });
     }
 
-    /// Starts the work at `index`; if records of it are too old, first those are discarded.
+    /// Starts the work at `index`. If some of its records are too old, discards those first.
     fn start(&mut self, index: usize, now: i64) -> Step {
         if self.works[index].fate.is_none() {
-            self.part_expired(index, now);
+            self.split_off_expired(index, now);
         }
         let work = &mut self.works[index];
         work.running = true;
@@ -231,8 +233,8 @@ impl Core {
         Step::Invoke { id, batch }
     }
 
-    /// Puts the records of the work at `index` that are too old into a work of their own before it.
-    fn part_expired(&mut self, index: usize, now: i64) {
+    /// Moves the expired records of the work at `index` into a separate work before it.
+    fn split_off_expired(&mut self, index: usize, now: i64) {
         let Some(max_age) = self.policy.max_age_ms else {
             return;
         };
@@ -252,8 +254,8 @@ impl Core {
         self.insert_work(index, expired, Some((Condition::RecordAgeExceeded, None)));
     }
 
-    /// When the next batch of partitions that are not held is due, and from which it is to be taken.
-    /// `None` if there is nothing to take.
+    /// When the next batch is due, and the partitions to take it from. Partitions in `held` do not
+    /// count. `None` if there are no records to take.
     fn next_window(&self, held: &BTreeSet<i32>) -> Option<(i64, BTreeSet<i32>)> {
         let free =
             self.queues.iter().filter(|(partition, queue)| !held.contains(partition) && !queue.records.is_empty());
@@ -267,7 +269,7 @@ impl Core {
         windows.min_by_key(|(end, _)| *end)
     }
 
-    /// When the window of a batch of these partitions ends: at once if it is full.
+    /// When the window of a batch of these partitions ends. A full batch is due at once.
     fn window_end(&self, partitions: &BTreeSet<i32>) -> Option<i64> {
         let (mut records, mut bytes, mut first) = (0, self.source.envelope_size(), None);
         for partition in partitions {
@@ -283,7 +285,7 @@ impl Core {
         first.map(|arrived| arrived + if full { 0 } else { self.batching.window_ms })
     }
 
-    /// Takes records off these partitions, in the order of arrival, up to the limits.
+    /// Takes records from these partitions in the order of arrival, up to the limits.
     fn assemble(&mut self, from: &BTreeSet<i32>) {
         let mut taken: Vec<Record> = Vec::new();
         let mut partitions = BTreeSet::new();

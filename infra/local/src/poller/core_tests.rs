@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::super::record::samples::{record, sequence_number, sized, source, stream_source, streamed};
 use super::super::record::{Record, Source};
-use super::super::settle::{Batch, Condition, Outcome, Policy, Response};
+use super::super::settle::{Batch, Condition, Policy, Resolution, Response};
 use super::{Batching, Core, Step};
 
 fn policy() -> Policy {
@@ -21,22 +21,22 @@ fn core() -> Core {
     Core::new(policy(), batching(), source())
 }
 
-fn success() -> Outcome {
+fn success() -> Resolution {
     answer("null")
 }
 
-fn answer(payload: &str) -> Outcome {
-    Outcome::Answered { payload: payload.as_bytes().to_vec(), response: Response::default() }
+fn answer(payload: &str) -> Resolution {
+    Resolution::Answered { payload: payload.as_bytes().to_vec(), response: Response::default() }
 }
 
-fn error() -> Outcome {
-    Outcome::FunctionError { response: Response::default() }
+fn error() -> Resolution {
+    Resolution::FunctionError { response: Response::default() }
 }
 
 fn invoke(step: Step) -> (u64, Batch) {
     match step {
         Step::Invoke { id, batch } => (id, batch),
-        other => panic!("no invocation but {other:?}"),
+        other => panic!("expected an invocation, got {other:?}"),
     }
 }
 
@@ -58,18 +58,18 @@ fn batch_leaves_when_the_window_ends_and_mixes_partitions() {
 }
 
 #[test]
-fn full_batch_leaves_at_once_and_takes_no_more_than_its_size() {
+fn full_batch_leaves_at_once_with_its_maximum_size() {
     let mut core = core();
     for offset in 0..4 {
         core.receive(record(0, offset, 0), 0);
     }
     let (_, batch) = invoke(core.next(0));
     assert_eq!(places(&batch), [(0, 0), (0, 1), (0, 2)]);
-    assert_eq!(core.next(9_000), Step::Wait(None), "partition 0 is held");
+    assert_eq!(core.next(9_000), Step::Wait(None), "partition 0 is blocked");
 }
 
 #[test]
-fn payload_limit_closes_a_batch_and_one_record_above_it_is_discarded() {
+fn payload_limit_ends_a_batch_and_discards_a_larger_record() {
     let limit = 2_000;
     let batching = Batching { payload_limit: limit, size: 100, ..batching() };
     let mut core = Core::new(policy(), batching, source());
@@ -93,7 +93,7 @@ fn payload_limit_closes_a_batch_and_one_record_above_it_is_discarded() {
 }
 
 #[test]
-fn poison_that_is_retried_for_ever_holds_only_its_own_partition() {
+fn poison_retried_for_ever_blocks_only_its_own_partition() {
     let policy = Policy { max_retries: None, ..policy() };
     let mut core = Core::new(policy, batching(), source());
     core.receive(record(0, 0, 0), 0);
@@ -130,7 +130,7 @@ fn split_halves_of_one_partition_run_in_order() {
 }
 
 #[test]
-fn records_past_their_age_are_delivered_before_the_rest_is_sent() {
+fn expired_records_are_delivered_before_the_rest_is_sent() {
     let policy = Policy { max_age_ms: Some(60_000), ..policy() };
     let mut core = Core::new(policy, batching(), source());
     core.receive(record(0, 0, 1_000), 100_000);
@@ -141,16 +141,16 @@ fn records_past_their_age_are_delivered_before_the_rest_is_sent() {
     assert_eq!(discard.condition, Condition::RecordAgeExceeded);
     assert_eq!(places(&discard.batch), [(0, 0)]);
     core.delivered(id, false, 100_500);
-    assert_eq!(core.take_commits(), [], "the destination did not take it");
+    assert_eq!(core.take_commits(), [], "the destination did not accept it");
     let Step::Deliver { id, .. } = core.next(200_000) else {
-        panic!("delivery is not tried again");
+        panic!("delivery is not retried");
     };
     core.delivered(id, true, 200_000);
     assert_eq!(core.take_commits(), [(0, 1)]);
 }
 
 #[test]
-fn outcome_of_work_from_before_a_reset_has_no_effect() {
+fn result_of_work_from_before_a_reset_has_no_effect() {
     let mut core = core();
     core.receive(record(0, 0, 0), 0);
     let (id, _) = invoke(core.next(500));
@@ -162,7 +162,7 @@ fn outcome_of_work_from_before_a_reset_has_no_effect() {
 }
 
 #[test]
-fn each_shard_has_batches_and_windows_of_its_own() {
+fn each_shard_has_its_own_batches_and_windows() {
     let mut core = Core::new(policy(), batching(), stream_source());
     core.receive(streamed(1, 0, 0, 2), 1_000);
     core.receive(streamed(0, 0, 0, 2), 1_200);
@@ -173,14 +173,14 @@ fn each_shard_has_batches_and_windows_of_its_own() {
     assert_eq!(core.next(1_500), Step::Wait(Some(1_700)));
     let (_, batch) = invoke(core.next(1_700));
     assert_eq!(places(&batch), [(0, 0)]);
-    assert_eq!(core.next(9_000), Step::Wait(None), "one batch of a shard at a time");
+    assert_eq!(core.next(9_000), Step::Wait(None), "a shard has one batch at a time");
     core.invoked(first, success(), 9_000);
     assert_eq!(places(&invoke(core.next(9_000)).1), [(1, 1)]);
     assert_eq!(core.take_commits(), [(1, 1)]);
 }
 
 #[test]
-fn full_shard_leaves_at_once_whatever_the_others_hold() {
+fn full_shard_leaves_at_once_whatever_others_hold() {
     let mut core = Core::new(policy(), batching(), stream_source());
     core.receive(streamed(0, 0, 0, 2), 0);
     for ordinal in 0..3 {
@@ -191,7 +191,7 @@ fn full_shard_leaves_at_once_whatever_the_others_hold() {
 }
 
 #[test]
-fn everything_from_the_checkpoint_on_is_sent_again_before_what_came_later() {
+fn records_from_the_checkpoint_on_are_resent_before_later_ones() {
     let mut core = Core::new(policy(), batching(), stream_source());
     for ordinal in 0..5 {
         core.receive(streamed(0, ordinal, 0, 2), 0);
@@ -200,7 +200,7 @@ fn everything_from_the_checkpoint_on_is_sent_again_before_what_came_later() {
     let failed = json!({"batchItemFailures": [{"itemIdentifier": sequence_number(1)}]});
     core.invoked(id, answer(&failed.to_string()), 0);
     assert_eq!(core.take_commits(), [(0, 1)]);
-    assert_eq!(core.next(0), Step::Wait(Some(100)), "what came later waits too");
+    assert_eq!(core.next(0), Step::Wait(Some(100)), "later records wait too");
     let (id, batch) = invoke(core.next(100));
     assert_eq!((places(&batch), batch.retries), (vec![(0, 1), (0, 2)], 1));
     core.invoked(id, success(), 200);
@@ -218,7 +218,7 @@ fn partition_with_two_batches_waiting_is_full() {
     assert_eq!(core.full_partitions(), BTreeSet::from([2]));
 }
 
-/// What happens to one step, by chance.
+/// The random result of one step.
 #[derive(Debug, Clone, Copy)]
 enum Luck {
     Success,
@@ -239,7 +239,7 @@ fn luck() -> impl Strategy<Value = Luck> {
     ]
 }
 
-/// A log for a property: its records, and what an answer means to it.
+/// A kind of log for a property: its records, and what an answer means for it.
 #[derive(Debug, Clone, Copy)]
 enum Log {
     Kafka,
@@ -270,41 +270,41 @@ impl Log {
         }
     }
 
-    /// The answer, and which records of the batch it makes succeed.
-    fn play(self, luck: Luck, policy: &Policy, batch: &Batch) -> (Outcome, Vec<(i32, i64)>) {
+    /// The answer, and which records of the batch succeed by it.
+    fn play(self, luck: Luck, policy: &Policy, batch: &Batch) -> (Resolution, Vec<(i32, i64)>) {
         let all = places(batch);
         match luck {
             Luck::Success => (success(), all),
             Luck::Error => (error(), Vec::new()),
             Luck::NotInvoked => {
                 let cause = "throttled".into();
-                (Outcome::NotInvoked { cause }, Vec::new())
+                (Resolution::NotInvoked { cause }, Vec::new())
             }
             Luck::Nonsense => {
-                let outcome = answer(r#"{"batchItemFailures":[{"itemIdentifier":"x"}]}"#);
+                let resolution = answer(r#"{"batchItemFailures":[{"itemIdentifier":"x"}]}"#);
                 let done = if policy.partial_answers { Vec::new() } else { all };
-                (outcome, done)
+                (resolution, done)
             }
             Luck::Partial(bits) => {
                 let failing: Vec<usize> = (0..all.len()).filter(|index| bits & (1 << (index % 8)) != 0).collect();
-                // Backwards: an answer may name them in any order.
+                // In reverse: an answer may name them in any order.
                 let items = failing.iter().rev().map(|index| &batch.records[*index]);
                 let items: Vec<_> = items.map(|record| json!({"itemIdentifier": self.identifier(record)})).collect();
-                let outcome = answer(&json!({ "batchItemFailures": items }).to_string());
+                let resolution = answer(&json!({ "batchItemFailures": items }).to_string());
                 let is_done = |index: &usize| match self {
                     _ if !policy.partial_answers => true,
                     Self::Kafka => !failing.contains(index),
                     Self::Kinesis => failing.first().is_none_or(|checkpoint| index < checkpoint),
                 };
                 let done = all.into_iter().enumerate().filter(|(index, _)| is_done(index));
-                (outcome, done.map(|(_, place)| place).collect())
+                (resolution, done.map(|(_, place)| place).collect())
             }
         }
     }
 }
 
-/// What a property holds of: records arrive as (partition, bytes, age), steps end as (luck, which of those that run,
-/// milliseconds that pass).
+/// The input of a property: arriving records as (partition, bytes, age), and ends of steps as
+/// (luck, which of the running ones, milliseconds that pass).
 #[derive(Debug, Clone)]
 struct Script {
     arrivals: Vec<(i32, usize, i64)>,
@@ -338,9 +338,11 @@ fn script() -> impl Strategy<Value = Script> {
         })
 }
 
-/// Whatever functions answer, in whatever order invocations end: every record ends exactly once, done or delivered; no
-/// commit passes a record that has not ended; no two invocations share a partition at the same time; the limits hold. Of
-/// a stream, each invocation has the first records of one shard that have not ended, without a gap.
+/// Whatever functions answer, and in whatever order invocations end:
+/// - Every record ends exactly once, done or delivered.
+/// - No commit passes a record that has not ended.
+/// - No two running invocations share a partition, and the limits hold.
+/// - On a stream, each invocation has the first open records of one shard, without a gap.
 fn nothing_is_lost_or_skipped(log: Log, script: Script) -> Result<(), TestCaseError> {
     let Script { arrivals, lucks, policy, size, concurrency } = script;
     let source = log.source();
@@ -355,7 +357,7 @@ fn nothing_is_lost_or_skipped(log: Log, script: Script) -> Result<(), TestCaseEr
     let mut lucks = lucks.into_iter();
     let mut left = arrivals.len();
     for round in 0.. {
-        prop_assert!(round < 5_000, "it does not come to an end: {:?}", core);
+        prop_assert!(round < 5_000, "it never ends: {:?}", core);
         if let Some((partition, bytes, age)) = arrivals.next() {
             let offset = next_offset.entry(partition).or_default();
             open.insert((partition, *offset));
@@ -400,26 +402,26 @@ fn nothing_is_lost_or_skipped(log: Log, script: Script) -> Result<(), TestCaseEr
             }
             continue;
         }
-        // After the script everything goes well, so that retries without a limit end too.
+        // After the script every step succeeds, so unlimited retries end too.
         let (luck, which, pause) = lucks.next().unwrap_or((Luck::Success, 0, 1));
         now += pause;
         match running.remove(usize::from(which) % running.len()) {
             Step::Invoke { id, batch } => {
-                let (outcome, done) = log.play(luck, &policy, &batch);
+                let (resolution, done) = log.play(luck, &policy, &batch);
                 for place in done {
                     prop_assert!(open.remove(&place), "{place:?} ended twice");
                 }
-                core.invoked(id, outcome, now);
+                core.invoked(id, resolution, now);
             }
             Step::Deliver { id, discard } => {
-                let taken = matches!(luck, Luck::Success);
+                let accepted = matches!(luck, Luck::Success);
                 for place in places(&discard.batch) {
                     prop_assert!(open.contains(&place), "{place:?} ended twice");
-                    if taken {
+                    if accepted {
                         open.remove(&place);
                     }
                 }
-                core.delivered(id, taken, now);
+                core.delivered(id, accepted, now);
             }
             Step::Wait(_) => unreachable!(),
         }

@@ -1,11 +1,11 @@
-//! The on-failure destination: what is written about records that are given up, and where.
+//! The on-failure destination: what is written about discarded records, and where.
 //!
-//! The form is that of AWS Lambda Developer Guide, "Capturing discarded batches for Amazon MSK
+//! The format follows the AWS Lambda Developer Guide, "Capturing discarded batches for Amazon MSK
 //! and self-managed Apache Kafka event sources" and "Retain discarded batch records for a Kinesis
-//! Data Streams event source in Lambda": an SQS message says which records failed and how, an S3
+//! Data Streams event source in Lambda". An SQS message says which records failed and how. An S3
 //! object also carries the whole event as an escaped JSON string in `payload`. The guide gives the
-//! name of such an object for streams only, with the shard in it; for Kafka the first partition of
-//! the batch stands in that place.
+//! name of such an object only for streams, with the shard in it. For Kafka we put the first
+//! partition of the batch there.
 
 use anyhow::Context as _;
 use aws_sdk_s3::primitives::{ByteStream, DateTime, DateTimeFormat};
@@ -27,25 +27,25 @@ impl Destination {
     /// Reads the ARN of `DestinationConfig.OnFailure.Destination`.
     ///
     /// # Errors
-    /// If it is neither a bucket nor a queue: the other kinds are not emulated.
+    /// If it is neither a bucket nor a queue. Other kinds are not emulated.
     pub(super) fn from_arn(arn: &str) -> anyhow::Result<Self> {
         let parts: Vec<&str> = arn.split(':').collect();
         match parts.as_slice() {
             ["arn", _, "s3", "", "", bucket] => Ok(Self::Bucket((*bucket).to_owned())),
             ["arn", _, "sqs", _, _, queue] => Ok(Self::Queue((*queue).to_owned())),
-            _ => anyhow::bail!("on-failure destination {arn}: neither an S3 bucket nor an SQS queue"),
+            _ => anyhow::bail!("on-failure destination {arn} is neither an S3 bucket nor an SQS queue"),
         }
     }
 }
 
-/// The mapping that gives the records up.
+/// The mapping that discards the records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Mapping {
     pub(super) uuid: String,
     pub(super) function_arn: String,
 }
 
-/// What is written about a discard, without the event itself. `now` in Unix milliseconds.
+/// The failure record of a discard, without the event itself. `now` is in Unix milliseconds.
 pub(super) fn failure_record(
     mapping: &Mapping,
     source: &Source,
@@ -80,7 +80,7 @@ pub(super) fn failure_record(
     Ok(record)
 }
 
-/// Which records they are, under the name that the kind of source has in a failure record.
+/// Which records they are, with the field name that this kind of source has in a failure record.
 fn batch_info(source: &Source, records: &[Record], payload_size: usize) -> anyhow::Result<(&'static str, Value)> {
     match source {
         Source::Kafka(topic) => {
@@ -138,7 +138,7 @@ fn object_key(mapping: &Mapping, partition: &str, now: i64, random: [u8; 16]) ->
 
 /// RFC 3339 in UTC, of Unix milliseconds.
 fn iso(millis: i64) -> anyhow::Result<String> {
-    DateTime::from_millis(millis).fmt(DateTimeFormat::DateTime).with_context(|| format!("no time: {millis} ms"))
+    DateTime::from_millis(millis).fmt(DateTimeFormat::DateTime).with_context(|| format!("invalid time: {millis} ms"))
 }
 
 /// Writes discards to a destination.
@@ -155,7 +155,7 @@ impl FailureSink {
     /// Delivers a discard.
     ///
     /// # Errors
-    /// If the destination did not take it.
+    /// If the destination did not accept it.
     pub(super) async fn deliver(&self, discard: &Discard, now: i64) -> anyhow::Result<()> {
         let records = &discard.batch.records;
         let payload = self.source.payload(records);
@@ -174,7 +174,7 @@ impl FailureSink {
                     .body(ByteStream::from(body.to_string().into_bytes()))
                     .send()
                     .await
-                    .with_context(|| format!("put s3://{bucket}/{key}"))?;
+                    .with_context(|| format!("writing s3://{bucket}/{key}"))?;
             }
             Destination::Queue(queue) => {
                 let url = self
@@ -183,16 +183,16 @@ impl FailureSink {
                     .queue_name(queue)
                     .send()
                     .await
-                    .with_context(|| format!("find queue {queue}"))?
+                    .with_context(|| format!("finding the queue {queue}"))?
                     .queue_url
-                    .with_context(|| format!("queue {queue} has no URL"))?;
+                    .with_context(|| format!("the queue {queue} has no URL"))?;
                 self.sqs
                     .send_message()
                     .queue_url(url)
                     .message_body(body.to_string())
                     .send()
                     .await
-                    .with_context(|| format!("send to queue {queue}"))?;
+                    .with_context(|| format!("sending to the queue {queue}"))?;
             }
         }
         Ok(())

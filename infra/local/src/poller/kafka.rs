@@ -1,7 +1,7 @@
-//! A mapping's side of a Kafka topic: a consumer of the mapping's group.
+//! A mapping's side of a Kafka topic: a consumer in the mapping's group.
 //!
-//! It must never use end offsets or watermarks (the embedded broker's are wrong) and never commit
-//! what it was not told to.
+//! It must never use end offsets or watermarks (the embedded broker's are wrong), and it commits
+//! only what it is told to commit.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -21,12 +21,12 @@ use super::record::{KafkaRecord, Record, TimestampType};
 use super::settings::StartingPosition;
 use super::shell::{Log, Read, now_ms};
 
-/// A member that died without a word is missed after six seconds; then the group waits for three more.
+/// The group notices a dead member after six seconds, then waits three more.
 const JOINED_WITHIN: Duration = Duration::from_secs(30);
-/// How long to wait after an error: librdkafka says it again many times a second.
+/// Pause after an error: librdkafka repeats it many times a second.
 const AFTER_ERROR: Duration = Duration::from_millis(100);
 
-/// What the group tells: counts revocations, so that the loop notices them before the next record.
+/// Callbacks of the group. Counts revocations, so the loop notices them before the next record.
 #[derive(Debug, Default, Clone)]
 struct GroupContext {
     revocations: Arc<AtomicU64>,
@@ -34,9 +34,9 @@ struct GroupContext {
 }
 
 impl GroupContext {
-    /// Waits until the group gave out its partitions for the first time.
+    /// Waits until the group has assigned partitions for the first time.
     async fn joined(&self) {
-        // It holds the sender itself, so the channel is open.
+        // It owns the sender, so the channel is open.
         let _ = self.joined.subscribe().wait_for(|joined| *joined).await;
     }
 }
@@ -55,7 +55,8 @@ impl ConsumerContext for GroupContext {
             }
             Rebalance::Error(error) => {
                 warn!(%error, "rebalance failed");
-                // The client gives all partitions up after this, and reads from what is committed when it gets them again.
+                // The client now gives up all partitions. When it gets them back, it reads from the
+                // committed offsets.
                 self.revocations.fetch_add(1, Ordering::SeqCst);
             }
         }
@@ -63,12 +64,12 @@ impl ConsumerContext for GroupContext {
 
     fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
         if let Err(error) = result {
-            warn!(%error, "a commit failed; its records may be delivered again");
+            warn!(%error, "a commit failed; its records may be redelivered");
         }
     }
 }
 
-/// A consumer of the group and the topic.
+/// A consumer of the topic in the group.
 fn subscribe(
     bootstrap: &str,
     topic: &str,
@@ -87,36 +88,37 @@ fn subscribe(
         .set("auto.offset.reset", reset)
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
-        // The shortest that Apache Kafka takes: a poller that died must give its partitions back soon,
-        // and the embedded broker lets the first member of a group wait for half of it.
+        // The shortest that Apache Kafka allows. A dead poller must release its partitions soon,
+        // and the embedded broker makes the first member of a group wait half of this time.
         .set("session.timeout.ms", "6000")
         .set("heartbeat.interval.ms", "1500")
-        // A topic that is created later must be found soon.
+        // Find a topic that is created later.
         .set("topic.metadata.refresh.interval.ms", "2000")
-        // A broker that stands still keeps its connections open: what it was asked must not wait a minute for it. And one that
-        // comes back after minutes is wanted at once.
+        // A hung broker keeps its connections open: requests must not wait a minute for it. A
+        // broker that comes back after minutes must be used at once.
         .set("socket.timeout.ms", "6000")
         .set("reconnect.backoff.max.ms", "1000")
         .create_with_context(context)
-        .with_context(|| format!("make a Kafka consumer for {bootstrap}"))?;
-    consumer.subscribe(&[topic]).with_context(|| format!("subscribe to {topic}"))?;
+        .with_context(|| format!("creating a Kafka consumer for {bootstrap}"))?;
+    consumer.subscribe(&[topic]).with_context(|| format!("subscribing to {topic}"))?;
     Ok(consumer)
 }
 
-/// The consumer, and what of the group's doings was seen.
+/// The consumer, and what the loop has seen of the group.
 pub(super) struct KafkaLog {
     consumer: StreamConsumer<GroupContext>,
     context: GroupContext,
     topic: String,
-    /// Revocations that were told to the loop.
+    /// Revocations already reported to the loop.
     revocations: u64,
     paused: BTreeSet<i32>,
-    /// Set while reading fails: when to try again.
+    /// While reading fails: when to try again.
     failing: Option<Instant>,
 }
 
 impl KafkaLog {
-    /// Subscribes to the topic as a member of the group. The group gives out partitions once it is read.
+    /// Subscribes to the topic as a member of the group. The group assigns partitions once the log
+    /// is read.
     ///
     /// # Errors
     /// If librdkafka refuses the configuration.
@@ -132,8 +134,8 @@ impl KafkaLog {
         Ok(Self { consumer, context, topic, revocations: 0, paused, failing: None })
     }
 
-    /// Waits, while the log is read elsewhere, until the group gave out partitions. (The embedded broker never again
-    /// answers for a group whose first member left before that.)
+    /// Waits until the group has assigned partitions. The log must be read meanwhile. (The embedded
+    /// broker never answers again for a group whose first member left before that.)
     ///
     /// # Errors
     /// If that takes too long.
@@ -141,7 +143,7 @@ impl KafkaLog {
         let (context, topic) = (self.context.clone(), self.topic.clone());
         async move {
             let joined = tokio::time::timeout(JOINED_WITHIN, context.joined()).await;
-            joined.with_context(|| format!("the group gave out no partitions of {topic} in {JOINED_WITHIN:?}"))
+            joined.with_context(|| format!("the group assigned no partitions of {topic} within {JOINED_WITHIN:?}"))
         }
     }
 
@@ -160,7 +162,7 @@ impl Log for KafkaLog {
             tokio::time::sleep_until(again).await;
         }
         let received = self.consumer.recv().await;
-        // The callback of a revocation runs inside `recv`, before any record that is read anew.
+        // A revocation's callback runs inside `recv`, before any record that is read again.
         let seen = self.context.revocations.load(Ordering::SeqCst);
         let reset = seen != self.revocations;
         if reset {
@@ -173,9 +175,9 @@ impl Log for KafkaLog {
                 Ok(Read { reset, records: vec![encode(&message)?] })
             }
             Err(error) => {
-                // Once an outage: librdkafka says it again many times a second.
+                // Warn once per outage.
                 if self.failing.replace(Instant::now() + AFTER_ERROR).is_none() {
-                    warn!(%error, "reading the topic failed; trying on");
+                    warn!(%error, "reading the topic failed; will retry");
                 }
                 Ok(Read { reset, records: Vec::new() })
             }
@@ -185,7 +187,7 @@ impl Log for KafkaLog {
     fn commit(&mut self, positions: &[(i32, i64)]) {
         let committed = self.offsets(positions).and_then(|list| self.consumer.commit(&list, CommitMode::Async));
         if let Err(error) = committed {
-            warn!(%error, "a commit failed; its records may be delivered again");
+            warn!(%error, "a commit failed; its records may be redelivered");
         }
     }
 
@@ -205,7 +207,7 @@ impl Log for KafkaLog {
         let done = self.consumer.pause(&pause).and_then(|()| self.consumer.resume(&resume));
         match done {
             Ok(()) => self.paused = full,
-            Err(error) => warn!(%error, "pausing partitions failed; trying again"),
+            Err(error) => warn!(%error, "pausing partitions failed; will retry"),
         }
     }
 
@@ -215,9 +217,9 @@ impl Log for KafkaLog {
             if !positions.is_empty() {
                 self.offsets(&positions)
                     .and_then(|list| self.consumer.commit(&list, CommitMode::Sync))
-                    .with_context(|| format!("commit before the stop ({revoked} revocations)"))?;
+                    .with_context(|| format!("committing before the stop ({revoked} revocations)"))?;
             }
-            // Dropping the consumer leaves the group, which blocks for a moment.
+            // Dropping the consumer leaves the group and blocks for a moment.
             drop(self.consumer);
             Ok(())
         })
@@ -248,7 +250,7 @@ fn encode(message: &BorrowedMessage<'_>) -> anyhow::Result<Record> {
         value: message.payload(),
         headers,
     })
-    .with_context(|| format!("encode offset {} of partition {}", message.offset(), message.partition()))
+    .with_context(|| format!("encoding offset {} of partition {}", message.offset(), message.partition()))
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -1,4 +1,4 @@
-//! The poller on real brokers that come and go. See `kafka_cluster_tests.rs` for how to ask for it.
+//! The poller on real brokers that come and go. See `kafka_cluster_tests.rs` for how to enable it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -25,16 +25,16 @@ use tokio::task::JoinHandle;
 const TOPIC: &str = "events";
 const GROUP: &str = "process";
 const PARTITIONS: i32 = 4;
-/// An outage that is longer than every time-out of the group.
+/// Longer than every time-out of the group.
 const OUTAGE: Duration = Duration::from_secs(16);
 const SOON: Duration = Duration::from_secs(90);
 
-/// Where each record was found, by its number. (Where it was written the producer does not know, if its first attempt was the one
-/// that succeeded.)
+/// Where each record was read, by its number. (The producer may not know where it wrote it: its
+/// first attempt may have succeeded without an answer.)
 type Places = Arc<Mutex<BTreeMap<u32, (i32, i64)>>>;
 
-/// What stands in for Lambda and the function: takes every batch.
-async fn take(State(taken): State<Places>, event: Bytes) -> Json<Value> {
+/// Stands in for Lambda and the function. Accepts every batch.
+async fn accept(State(accepted): State<Places>, event: Bytes) -> Json<Value> {
     let event: Value = serde_json::from_slice(&event).unwrap();
     let batches = event["records"].as_object().unwrap().values();
     let records = batches.flat_map(|records| records.as_array().unwrap());
@@ -43,21 +43,21 @@ async fn take(State(taken): State<Places>, event: Bytes) -> Json<Value> {
         let partition = i32::try_from(record["partition"].as_i64().unwrap()).unwrap();
         (std::str::from_utf8(&number).unwrap().parse().unwrap(), (partition, record["offset"].as_i64().unwrap()))
     };
-    taken.lock().unwrap().extend(records.map(place));
+    accepted.lock().unwrap().extend(records.map(place));
     Json(Value::Null)
 }
 
-async fn lambda(taken: &Places) -> aws_sdk_lambda::Client {
+async fn lambda(accepted: &Places) -> aws_sdk_lambda::Client {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let app = axum::Router::new().fallback(take).with_state(taken.clone());
+    let app = axum::Router::new().fallback(accept).with_state(accepted.clone());
     tokio::spawn(async move { axum::serve(listener, app.layer(axum::extract::DefaultBodyLimit::disable())).await });
     aws_sdk_lambda::Client::new(&sdk_config(&endpoint, "us-east-1"))
 }
 
 type Running = (watch::Sender<bool>, watch::Receiver<PollerStats>, JoinHandle<anyhow::Result<()>>);
 
-async fn poll(bootstrap: &str, taken: &Places) -> Running {
+async fn poll(bootstrap: &str, accepted: &Places) -> Running {
     let log = KafkaLog::subscribe(bootstrap, TOPIC, GROUP, StartingPosition::TrimHorizon).unwrap();
     let joined = log.joined();
     let source = Source::Kafka(Topic {
@@ -74,7 +74,7 @@ async fn poll(bootstrap: &str, taken: &Places) -> Running {
         log,
         source,
         function_arn: "process".to_owned(),
-        lambda: lambda(taken).await,
+        lambda: lambda(accepted).await,
         sink: None,
         stats,
     };
@@ -83,7 +83,7 @@ async fn poll(bootstrap: &str, taken: &Places) -> Running {
     (stop, stats_receiver, running)
 }
 
-/// Writes without a pause until told to end; gives back what was acknowledged.
+/// Writes until it is told to end. Returns the acknowledged records.
 fn write(bootstrap: &str, mut stop: watch::Receiver<bool>) -> JoinHandle<BTreeSet<u32>> {
     let producer = producer(bootstrap);
     tokio::spawn(async move {
@@ -107,14 +107,14 @@ fn write(bootstrap: &str, mut stop: watch::Receiver<bool>) -> JoinHandle<BTreeSe
     })
 }
 
-/// What the group has committed, by partition.
+/// The group's committed offsets by partition.
 fn committed(bootstrap: &str) -> BTreeMap<i32, i64> {
     let client: BaseConsumer =
         ClientConfig::new().set("bootstrap.servers", bootstrap).set("group.id", GROUP).create().unwrap();
-    let mut asked = TopicPartitionList::new();
-    asked.add_partition_range(TOPIC, 0, PARTITIONS - 1);
-    let told = client.committed_offsets(asked, Duration::from_secs(20)).unwrap();
-    told.elements().iter().filter_map(|e| Some((e.partition(), e.offset().to_raw()?))).collect()
+    let mut partitions = TopicPartitionList::new();
+    partitions.add_partition_range(TOPIC, 0, PARTITIONS - 1);
+    let offsets = client.committed_offsets(partitions, Duration::from_secs(20)).unwrap();
+    offsets.elements().iter().filter_map(|e| Some((e.partition(), e.offset().to_raw()?))).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -123,12 +123,13 @@ async fn no_record_is_skipped_while_brokers_come_and_go() {
     let mut cluster = ApacheKafka::start("poller-test", 3).await.unwrap();
     cluster.create_topic(TOPIC, PARTITIONS).await.unwrap();
     let bootstrap = cluster.bootstrap().to_owned();
-    let taken = Places::default();
-    let (stop, stats, running) = poll(&bootstrap, &taken).await;
-    let (stop_writing, told) = watch::channel(false);
-    let writing = write(&bootstrap, told);
+    let accepted = Places::default();
+    let (stop, stats, running) = poll(&bootstrap, &accepted).await;
+    let (stop_writing, stop_receiver) = watch::channel(false);
+    let writing = write(&bootstrap, stop_receiver);
 
-    // Each in turn, so that whichever leads a partition, coordinates the group or is the controller is hit.
+    // One after the other, to hit each partition's leader, the group's coordinator and the
+    // controller.
     for node in 0..3 {
         tokio::time::sleep(Duration::from_secs(2)).await;
         cluster.kill(node).await.unwrap();
@@ -140,7 +141,7 @@ async fn no_record_is_skipped_while_brokers_come_and_go() {
         cluster.resume(node).unwrap();
         cluster.ready(SOON).await.unwrap();
     }
-    // All at once: neither records nor commits have anywhere to go.
+    // All at once: there is no broker for records or commits.
     for node in 0..3 {
         cluster.kill(node).await.unwrap();
     }
@@ -156,8 +157,8 @@ async fn no_record_is_skipped_while_brokers_come_and_go() {
     let deadline = Instant::now() + SOON;
     loop {
         let missing: Vec<u32> = {
-            let taken = taken.lock().unwrap();
-            acknowledged.iter().filter(|number| !taken.contains_key(number)).copied().collect()
+            let accepted = accepted.lock().unwrap();
+            acknowledged.iter().filter(|number| !accepted.contains_key(number)).copied().collect()
         };
         if missing.is_empty() {
             break;
@@ -170,10 +171,10 @@ async fn no_record_is_skipped_while_brokers_come_and_go() {
     running.await.unwrap().unwrap();
 
     let committed = tokio::task::spawn_blocking(move || committed(&bootstrap)).await.unwrap();
-    let places: BTreeSet<(i32, i64)> = taken.lock().unwrap().values().copied().collect();
+    let places: BTreeSet<(i32, i64)> = accepted.lock().unwrap().values().copied().collect();
     for partition in 0..PARTITIONS {
         let last = places.range(..(partition + 1, 0)).next_back().unwrap();
-        assert_eq!(committed.get(&partition), Some(&(last.1 + 1)), "what is committed of partition {partition}");
+        assert_eq!(committed.get(&partition), Some(&(last.1 + 1)), "committed offset of partition {partition}");
     }
     println!("{} acknowledged; {:?}", acknowledged.len(), *stats.borrow());
     cluster.stop().await.unwrap();

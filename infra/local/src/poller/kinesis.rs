@@ -1,6 +1,6 @@
 //! A mapping's side of a Kinesis stream: one reader for each shard, and the mapping's checkpoints.
 //!
-//! Shards are listed once: a stream that is split or merged while the poller runs is not emulated.
+//! Shards are listed once. Splits and merges while the poller runs are not emulated.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,19 +22,20 @@ use super::record::{KinesisRecord, Record, Stream, shard_id, shard_number};
 use super::settings::StartingPosition;
 use super::shell::{Log, Read, now_ms};
 
-/// How long a shard whose end was reached is left alone: the shortest at first, twice as long each time that nothing came.
-/// Lambda waits a second; on one machine a record shall be there sooner, but a request costs some milliseconds of it.
+/// Shortest and longest pause at the end of a shard. It doubles each time that no record came.
+/// Lambda waits a second. On one machine a record should arrive sooner, but each request costs
+/// milliseconds.
 const IDLE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(250));
-/// How long to wait after an error.
+/// Pause after an error.
 const AFTER_ERROR: Duration = Duration::from_millis(500);
-/// For one request.
+/// Time limit of one request.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Most records that `GetRecords` gives, and most shards that `ListShards` gives.
+/// Maximum number of records from `GetRecords`, and of shards from `ListShards`.
 const MOST: i32 = 10_000;
 
-/// Where pollers of Kinesis mappings stopped: the last sequence number of each shard before which nothing is unsettled.
-/// Clones are the same checkpoints. They live as long as the last of them, so that a poller that starts anew in the same
-/// process goes on where the one before it stopped, or died.
+/// Where pollers of Kinesis mappings stopped: for each shard, the last sequence number before the
+/// first unsettled record. Clones share the checkpoints. So a new poller in the same process
+/// resumes where the previous one stopped or died.
 #[derive(Debug, Clone, Default)]
 pub struct Checkpoints(Arc<Mutex<BTreeMap<(String, i32), String>>>);
 
@@ -50,12 +51,12 @@ impl Checkpoints {
     }
 }
 
-/// The readers of a stream, and what they read since the last commit.
+/// The readers of a stream, and the records read since the last commit.
 pub(super) struct KinesisLog {
     reads: mpsc::Receiver<Vec<Record>>,
-    /// Shards that are not to be read for now.
+    /// Paused shards.
     full: watch::Sender<BTreeSet<i32>>,
-    /// They end with this value.
+    /// Aborted when this value is dropped.
     readers: JoinSet<anyhow::Result<()>>,
     checkpoints: Checkpoints,
     /// UUID of the mapping.
@@ -65,7 +66,8 @@ pub(super) struct KinesisLog {
 }
 
 impl KinesisLog {
-    /// Finds the shards and begins to read them: after their checkpoints, or at the starting position.
+    /// Finds the shards and starts reading them after their checkpoints, or at the starting
+    /// position.
     ///
     /// # Errors
     /// If the stream cannot be read.
@@ -77,7 +79,7 @@ impl KinesisLog {
         checkpoints: Checkpoints,
     ) -> anyhow::Result<Self> {
         let config = aws_sdk_kinesis::config::Builder::from(sdk)
-            .retry_config(RetryConfig::disabled()) // readers try again by themselves
+            .retry_config(RetryConfig::disabled()) // readers retry by themselves
             .timeout_config(TimeoutConfig::builder().operation_timeout(TIMEOUT).build())
             .build();
         let client = Client::from_conf(config);
@@ -93,7 +95,7 @@ impl KinesisLog {
                 after: checkpoints.get(mapping, number),
                 ordinal: 0,
             };
-            // Before anybody is told that the poller runs: what comes after that is not missed.
+            // Before the caller knows that the poller runs, so no later record is missed.
             let iterator = reader.iterator().await?;
             readers.spawn(reader.run(iterator, sender.clone(), full_receiver.clone()));
         }
@@ -104,7 +106,7 @@ impl KinesisLog {
 
 async fn shards(client: &Client, stream: &Stream) -> anyhow::Result<Vec<i32>> {
     let listed = client.list_shards().stream_arn(&stream.arn).max_results(MOST).send().await;
-    let listed = listed.with_context(|| format!("list the shards of {}", stream.arn))?;
+    let listed = listed.with_context(|| format!("listing the shards of {}", stream.arn))?;
     ensure!(listed.next_token.is_none(), "{} has more than {MOST} shards", stream.arn);
     let numbers = listed.shards.unwrap_or_default().into_iter().map(|shard| {
         let id = shard.shard_id;
@@ -160,17 +162,17 @@ impl Log for KinesisLog {
 struct Reader {
     client: Client,
     stream: Stream,
-    /// The shard's.
+    /// The shard's number.
     number: i32,
     from: StartingPosition,
-    /// The sequence number of the last record that was read, by this or the poller before.
+    /// The sequence number of the last record read, by this poller or the previous one.
     after: Option<String>,
-    /// That of the next record.
+    /// The ordinal of the next record.
     ordinal: i64,
 }
 
 impl Reader {
-    /// Reads until the shard is closed or nobody listens. What fails is tried again.
+    /// Reads until the shard is closed or the receiver is gone. Retries errors.
     async fn run(
         mut self,
         mut iterator: String,
@@ -200,14 +202,14 @@ impl Reader {
                     }
                 }
                 Err(error) => {
-                    // Once an outage.
+                    // Warn once per outage.
                     if !failing {
                         let error = DisplayErrorContext(&error);
-                        warn!(stream = self.stream.arn, shard = self.number, %error, "reading failed; trying on");
+                        warn!(stream = self.stream.arn, shard = self.number, %error, "reading failed; will retry");
                     }
                     failing = true;
                     tokio::time::sleep(AFTER_ERROR).await;
-                    // It does, five minutes after it was given.
+                    // An iterator expires after five minutes.
                     let expired = error.as_service_error().is_some_and(GetRecordsError::is_expired_iterator_exception);
                     if expired && let Ok(renewed) = self.iterator().await {
                         iterator = renewed;
@@ -234,8 +236,8 @@ impl Reader {
             .set_starting_sequence_number(self.after.clone())
             .send()
             .await;
-        let got = got.with_context(|| format!("GetShardIterator of {shard} of {}", self.stream.arn))?;
-        got.shard_iterator.with_context(|| format!("GetShardIterator of {shard} gave none"))
+        let got = got.with_context(|| format!("getting an iterator of {shard} of {}", self.stream.arn))?;
+        got.shard_iterator.with_context(|| format!("GetShardIterator returned no iterator of {shard}"))
     }
 
     fn encode(&mut self, output: &GetRecordsOutput) -> serde_json::Result<Vec<Record>> {
@@ -273,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn checkpoint_is_the_last_record_before_the_first_that_has_not_ended() -> anyhow::Result<()> {
+    async fn checkpoint_is_the_last_record_before_the_first_open_one() -> anyhow::Result<()> {
         let checkpoints = Checkpoints::default();
         let (reader, mut log) = log(&checkpoints);
         reader.send((0..4).map(|ordinal| streamed(1, ordinal, 0, 2)).collect()).await?;

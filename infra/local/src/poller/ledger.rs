@@ -1,7 +1,7 @@
 //! Which offsets may be committed.
 //!
-//! Pure. A partition's committed offset never passes a record that is not settled, in whatever
-//! order records are settled: that is what "nothing is lost" rests on.
+//! Pure. A partition's committed offset never passes an unsettled record, whatever the order in
+//! which records are settled. "Nothing is lost" depends on this.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +13,8 @@ pub(super) struct Ledger {
 
 #[derive(Debug, Default)]
 struct Progress {
-    /// How often each unsettled offset was received. More than once only if the broker lost its
-    /// log and counts from the start again.
+    /// How often each unsettled offset was received. More than once only if the broker lost its log
+    /// and started again at offset 0.
     unsettled: BTreeMap<i64, u32>,
     /// The offset after the last one received.
     next: i64,
@@ -30,7 +30,7 @@ impl Progress {
 }
 
 impl Ledger {
-    /// A record arrived and is now ours to settle.
+    /// A record arrived and must be settled.
     pub(super) fn receive(&mut self, partition: i32, offset: i64) {
         let progress = self.partitions.entry(partition).or_default();
         *progress.unsettled.entry(offset).or_default() += 1;
@@ -40,7 +40,7 @@ impl Ledger {
         }
     }
 
-    /// The record reached its end.
+    /// The record is done.
     pub(super) fn settle(&mut self, partition: i32, offset: i64) {
         let Some(progress) = self.partitions.get_mut(&partition) else {
             return;
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn log_that_starts_over_is_followed_back() {
+    fn ledger_follows_a_log_that_starts_over() {
         let mut ledger = Ledger::default();
         ledger.receive(0, 0);
         ledger.receive(0, 1);

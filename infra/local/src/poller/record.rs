@@ -1,9 +1,9 @@
-//! Records in the form in which a function receives them, and the payload that carries them.
+//! Records as a function receives them, and the payload that carries them.
 //!
-//! Pure. A record is encoded once, when it arrives, so that the size of a payload is known before
-//! it is assembled and the same bytes go to the function and to the on-failure destination.
-//! Sources of the forms: AWS Lambda Developer Guide, "Using Lambda with Amazon MSK" and "Using Lambda
-//! with Kinesis", example events.
+//! Pure. A record is encoded once, when it arrives. So the size of a payload is known before it is
+//! assembled, and the function and the on-failure destination get the same bytes. The formats are
+//! those of the example events in the AWS Lambda Developer Guide, "Using Lambda with Amazon MSK"
+//! and "Using Lambda with Kinesis".
 
 use std::collections::BTreeMap;
 
@@ -35,15 +35,15 @@ pub(super) struct KafkaRecord<'a> {
     pub(super) headers: Vec<(&'a str, &'a [u8])>,
 }
 
-/// A record as it was read from a Kinesis shard.
+/// A record as read from a Kinesis shard.
 #[derive(Debug, Clone)]
 pub(super) struct KinesisRecord<'a> {
     /// The shard's number.
     pub(super) shard: i32,
-    /// How many records of the shard were read before it.
+    /// The number of records of the shard that were read before it.
     pub(super) ordinal: i64,
     pub(super) sequence_number: &'a str,
-    /// When the stream took it, Unix milliseconds.
+    /// When the stream accepted it, Unix milliseconds.
     pub(super) arrival: i64,
     pub(super) partition_key: &'a str,
     pub(super) data: &'a [u8],
@@ -52,15 +52,15 @@ pub(super) struct KinesisRecord<'a> {
 /// A record encoded for the payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Record {
-    /// Of Kinesis: the shard's number.
+    /// For Kinesis, the shard's number.
     pub(super) partition: i32,
-    /// Its place in the order of the partition. Of Kinesis: how many records of the shard were read before it.
+    /// The position in the partition. For Kinesis, the [`KinesisRecord::ordinal`].
     pub(super) offset: i64,
     /// Unix milliseconds.
     pub(super) timestamp: i64,
-    /// Kinesis' name of the record in its shard; empty for Kafka, where that is the offset.
+    /// Names the record in its Kinesis shard. Empty for Kafka, where the offset does that.
     pub(super) sequence_number: String,
-    /// The JSON object that stands in the payload.
+    /// The record's JSON object in the payload.
     json: String,
 }
 
@@ -107,7 +107,7 @@ struct KinesisData<'a> {
 }
 
 impl Record {
-    /// Encodes what the Kafka consumer read.
+    /// Encodes a record of the Kafka consumer.
     ///
     /// # Errors
     /// Only if serde_json cannot write a plain struct, which would be a bug.
@@ -132,12 +132,12 @@ impl Record {
         })
     }
 
-    /// Encodes what was read from a shard of `stream`.
+    /// Encodes a record of a shard of `stream`.
     ///
     /// # Errors
     /// Only if serde_json cannot write a plain struct, which would be a bug.
     pub(super) fn kinesis(stream: &Stream, read: &KinesisRecord<'_>) -> serde_json::Result<Self> {
-        #[expect(clippy::cast_precision_loss, reason = "milliseconds of any year to come fit 53 bits")]
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds fit 53 bits for the next 285,000 years")]
         let seconds = read.arrival as f64 / 1_000.0;
         let wire = KinesisWire {
             kinesis: KinesisData {
@@ -164,7 +164,7 @@ impl Record {
         })
     }
 
-    /// Bytes that this record adds to a payload, its separator included.
+    /// Bytes that this record adds to a payload, including the separator.
     pub(super) fn size(&self) -> usize {
         self.json.len() + 1
     }
@@ -177,7 +177,7 @@ pub(super) enum Source {
     Kinesis(Stream),
 }
 
-/// A Kafka topic: the constant part of each payload.
+/// A Kafka topic: the part that all payloads share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Topic {
     pub(super) event_source_arn: String,
@@ -185,11 +185,11 @@ pub(super) struct Topic {
     pub(super) topic: String,
 }
 
-/// A Kinesis stream: the constant part of each record.
+/// A Kinesis stream: the part that all records share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stream {
     pub(super) arn: String,
-    /// ARN of the function's role, with which Lambda reads the stream.
+    /// ARN of the function's role, which Lambda uses to read the stream.
     pub(super) role: String,
 }
 
@@ -199,12 +199,12 @@ impl Stream {
     }
 }
 
-/// The id of a shard, which is its number in twelve digits.
+/// The id of a shard: its number in twelve digits.
 pub(super) fn shard_id(number: i32) -> String {
     format!("shardId-{number:012}")
 }
 
-/// The number of a shard, if its id has the form of all that streams were ever given.
+/// The number of a shard, if its id has the usual form.
 pub(super) fn shard_number(id: &str) -> Option<i32> {
     let number = id.strip_prefix("shardId-")?.parse().ok()?;
     (shard_id(number) == id).then_some(number)
@@ -216,7 +216,8 @@ impl Source {
         matches!(self, Self::Kafka(_))
     }
 
-    /// `topic-partition` or the shard's id: the name of a partition in events, answers and failure records.
+    /// The name of a partition in events, answers and failure records: `topic-partition` or the
+    /// shard's id.
     pub(super) fn partition_name(&self, partition: i32) -> String {
         match self {
             Self::Kafka(topic) => format!("{}-{partition}", topic.topic),
@@ -229,7 +230,7 @@ impl Source {
         self.payload(&[]).len()
     }
 
-    /// Bytes that the first record of a partition adds besides itself. Kafka: `"topic-0":[]` and a comma.
+    /// Extra bytes for the first record of a partition. Kafka: `"topic-0":[]` and a comma.
     pub(super) fn partition_size(&self, partition: i32) -> usize {
         match self {
             Self::Kafka(_) => quoted(&self.partition_name(partition)).len() + 4,
@@ -237,7 +238,7 @@ impl Source {
         }
     }
 
-    /// The event for `records`, which must be sorted by partition and offset.
+    /// The event that carries `records`, which must be sorted by partition and offset.
     pub(super) fn payload(&self, records: &[Record]) -> String {
         match self {
             Self::Kafka(topic) => {
@@ -307,7 +308,7 @@ pub(super) mod samples {
         .expect("a record encodes")
     }
 
-    /// The record at a place of a stream; its sequence number is that of [`sequence_number`].
+    /// The record at a place of a stream. Its sequence number comes from [`sequence_number`].
     pub(in super::super) fn streamed(shard: i32, ordinal: i64, arrival: i64, bytes: usize) -> Record {
         let sequence_number = &sequence_number(ordinal);
         let data = &vec![b'v'; bytes];
@@ -315,7 +316,7 @@ pub(super) mod samples {
         Record::kinesis(&stream(), &read).expect("a record encodes")
     }
 
-    /// Some sequence number, with gaps, of more digits than any integer type holds.
+    /// A sequence number, with gaps, and with more digits than any integer type holds.
     pub(in super::super) fn sequence_number(ordinal: i64) -> String {
         format!("4959033827149025660855969253836157109592157{:013}", 7 * ordinal + 3)
     }
@@ -400,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn shards_are_known_by_their_numbers() {
+    fn shard_ids_are_parsed_to_numbers() {
         assert_eq!(shard_number("shardId-000000000012"), Some(12));
         for other in ["shardId-12", "shardId-00000001573689847184-864758bb", "12", "shardId-+00000000012"] {
             assert_eq!(shard_number(other), None, "{other}");

@@ -1,10 +1,10 @@
-//! The settings of a mapping, from the stack that deployed it.
+//! The settings of a mapping, read from its stack.
 //!
-//! The emulator's `ListEventSourceMappings` leaves out topics, consumer group and poller settings,
-//! so they are read from the processed template; what only the deployment knows (ids, ARNs) comes
-//! from the stack's resources and from the mapping itself. Defaults are those of AWS Lambda
-//! Developer Guide, "All Amazon MSK event source configuration parameters in Lambda" and "Lambda
-//! parameters for Amazon Kinesis Data Streams event source mappings".
+//! The emulator's `ListEventSourceMappings` omits topics, consumer group and poller settings, so
+//! they are read from the processed template. Ids and ARNs come from the stack's resources and the
+//! mapping itself. Defaults are those of the AWS Lambda Developer Guide, "All Amazon MSK event
+//! source configuration parameters in Lambda" and "Lambda parameters for Amazon Kinesis Data
+//! Streams event source mappings".
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -20,14 +20,14 @@ use super::settle::Policy;
 
 /// Payload limit of a synchronous invocation, in bytes.
 const PAYLOAD_LIMIT: usize = 6 * 1024 * 1024;
-/// Invocations at a time on one machine, however many pollers the mapping may have.
+/// Maximum number of invocations at a time on one machine, whatever the mapping allows.
 const MAX_CONCURRENCY: usize = 8;
-/// Batching window of Kafka mappings if none is set, in milliseconds.
+/// Default batching window of Kafka mappings, in milliseconds.
 const DEFAULT_WINDOW_MS: i64 = 500;
-/// Retries that Lambda applies to Kafka when they are unlimited and there is a destination.
+/// Lambda's limit for "unlimited" retries on Kafka if there is a destination.
 const RETRIES_BEFORE_DESTINATION: u32 = 10;
 
-/// Where a mapping begins that committed nothing yet.
+/// Where a mapping starts if it has committed nothing yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StartingPosition {
     TrimHorizon,
@@ -41,7 +41,7 @@ pub(super) enum Origin {
     Kinesis(Stream),
 }
 
-/// Everything that the poller needs to know of a mapping.
+/// Everything that the poller needs to know about a mapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Settings {
     pub(super) mapping: Mapping,
@@ -52,7 +52,7 @@ pub(super) struct Settings {
     pub(super) destination: Option<Destination>,
 }
 
-/// What the stack and the mapping say beside the template.
+/// What comes from the stack and the mapping, not from the template.
 #[derive(Debug, Clone, Default)]
 struct Deployed {
     stack: String,
@@ -70,8 +70,8 @@ impl Settings {
     /// Reads the settings of the mapping `logical_id` of `stack`.
     ///
     /// # Errors
-    /// If the stack, the mapping or the template cannot be read, or the template asks for what
-    /// is not emulated.
+    /// If the stack, the mapping or the template cannot be read, or the template asks for something
+    /// that is not emulated.
     pub(super) async fn load(sdk: &SdkConfig, stack: &str, logical_id: &str) -> anyhow::Result<Self> {
         let cloudformation = aws_sdk_cloudformation::Client::new(sdk);
         let body = cloudformation
@@ -80,11 +80,11 @@ impl Settings {
             .template_stage(TemplateStage::Processed)
             .send()
             .await
-            .with_context(|| format!("get the processed template of stack {stack}"))?
+            .with_context(|| format!("getting the processed template of the stack {stack}"))?
             .template_body
-            .with_context(|| format!("stack {stack} has no template"))?;
+            .with_context(|| format!("the stack {stack} has no template"))?;
         let template: Value = serde_json::from_str(&body).with_context(|| {
-            format!("the processed template of stack {stack} is no JSON (does it use the SAM transform?)")
+            format!("the processed template of the stack {stack} is not JSON (does it use the SAM transform?)")
         })?;
 
         let parameters = cloudformation
@@ -92,7 +92,7 @@ impl Settings {
             .stack_name(stack)
             .send()
             .await
-            .with_context(|| format!("describe stack {stack}"))?
+            .with_context(|| format!("describing the stack {stack}"))?
             .stacks
             .into_iter()
             .flatten()
@@ -100,38 +100,40 @@ impl Settings {
             .filter_map(|p| Some((p.parameter_key?, p.resolved_value.or(p.parameter_value)?)))
             .collect();
         let resources = resources(&cloudformation, stack).await?;
-        let (_, uuid) =
-            resources.get(logical_id).with_context(|| format!("stack {stack} has no resource {logical_id}"))?.clone();
+        let (_, uuid) = resources
+            .get(logical_id)
+            .with_context(|| format!("the stack {stack} has no resource {logical_id}"))?
+            .clone();
         let lambda = aws_sdk_lambda::Client::new(sdk);
         let mapping = lambda
             .get_event_source_mapping()
             .uuid(&uuid)
             .send()
             .await
-            .with_context(|| format!("get event source mapping {uuid} ({logical_id})"))?;
-        let function_arn = mapping.function_arn.with_context(|| format!("mapping {uuid} has no function"))?;
+            .with_context(|| format!("getting the event source mapping {uuid} ({logical_id})"))?;
+        let function_arn = mapping.function_arn.with_context(|| format!("the mapping {uuid} has no function"))?;
         let function = lambda.get_function_configuration().function_name(&function_arn).send().await;
-        let function = function.with_context(|| format!("get the configuration of {function_arn}"))?;
+        let function = function.with_context(|| format!("getting the configuration of {function_arn}"))?;
         let deployed = Deployed {
             stack: stack.to_owned(),
             role: function.role.with_context(|| format!("{function_arn} has no role"))?,
             function_arn,
             event_source_arn: mapping
                 .event_source_arn
-                .with_context(|| format!("mapping {uuid} has no event source"))?,
+                .with_context(|| format!("the mapping {uuid} has no event source"))?,
             uuid,
             parameters,
             resources,
         };
         Self::parse(&template, logical_id, &deployed)
-            .with_context(|| format!("settings of {logical_id} in stack {stack}"))
+            .with_context(|| format!("settings of {logical_id} in the stack {stack}"))
     }
 
     fn parse(template: &Value, logical_id: &str, deployed: &Deployed) -> anyhow::Result<Self> {
         let resource = &template["Resources"][logical_id];
         ensure!(
             resource["Type"] == "AWS::Lambda::EventSourceMapping",
-            "not an AWS::Lambda::EventSourceMapping but {}",
+            "expected an AWS::Lambda::EventSourceMapping, found {}",
             resource["Type"]
         );
         let properties = Properties { values: &resource["Properties"], template, deployed };
@@ -146,7 +148,7 @@ impl Settings {
             Value::Null => None,
             Value::String(arn) if arn.is_empty() => None,
             Value::String(arn) => Some(Destination::from_arn(&arn)?),
-            other => bail!("the on-failure destination is no ARN but {other}"),
+            other => bail!("the on-failure destination must be an ARN, not {other}"),
         };
         let max_retries = match properties.integer("/MaximumRetryAttempts")?.unwrap_or(-1) {
             -1 if on_kafka && destination.is_some() => Some(RETRIES_BEFORE_DESTINATION),
@@ -158,7 +160,7 @@ impl Settings {
             seconds => Some(seconds * 1_000),
         };
         let size = properties.integer("/BatchSize")?.unwrap_or(100);
-        ensure!((1..=10_000).contains(&size), "BatchSize {size} is not within 1 to 10000");
+        ensure!((1..=10_000).contains(&size), "BatchSize is {size}; it must be between 1 and 10000");
         let window = properties.integer("/MaximumBatchingWindowInSeconds")?.map(|seconds| seconds * 1_000);
         let pollers = properties.integer("/ProvisionedPollerConfig/MaximumPollers")?.unwrap_or(200);
         Ok(Self {
@@ -191,22 +193,22 @@ async fn resources(
     stack: &str,
 ) -> anyhow::Result<HashMap<String, (String, String)>> {
     let described = cloudformation.describe_stack_resources().stack_name(stack).send().await;
-    let described = described.with_context(|| format!("describe the resources of stack {stack}"))?;
+    let described = described.with_context(|| format!("describing the resources of the stack {stack}"))?;
     let resources = described.stack_resources.into_iter().flatten();
     Ok(resources.filter_map(|r| Some((r.logical_resource_id?, (r.resource_type?, r.physical_resource_id?)))).collect())
 }
 
-/// Logical ids of the event source mappings that `stack` has.
+/// Logical ids of the stack's event source mappings.
 ///
 /// # Errors
-/// If its resources cannot be read.
+/// If the stack's resources cannot be read.
 pub(super) async fn deployed_mappings(sdk: &SdkConfig, stack: &str) -> anyhow::Result<BTreeSet<String>> {
     let resources = resources(&aws_sdk_cloudformation::Client::new(sdk), stack).await?;
     let mappings = resources.into_iter().filter(|(_, (kind, _))| kind == "AWS::Lambda::EventSourceMapping");
     Ok(mappings.map(|(logical_id, _)| logical_id).collect())
 }
 
-/// The properties of the mapping's resource, with intrinsic functions resolved on reading.
+/// The properties of the mapping's resource. Reading one resolves intrinsic functions.
 struct Properties<'a> {
     values: &'a Value,
     template: &'a Value,
@@ -214,7 +216,7 @@ struct Properties<'a> {
 }
 
 impl Properties<'_> {
-    /// The log that the mapping reads: a stream if its ARN is one's, else a topic.
+    /// The log that the mapping reads: a stream if the ARN is a stream's, otherwise a topic.
     fn origin(&self) -> anyhow::Result<Origin> {
         let Deployed { event_source_arn, uuid, role, .. } = self.deployed;
         if event_source_arn.split(':').nth(2) == Some("kinesis") {
@@ -223,12 +225,12 @@ impl Properties<'_> {
         let topics = self.get("/Topics")?;
         let topic = match topics.as_array().map(Vec::as_slice) {
             Some([Value::String(topic)]) => topic.clone(),
-            _ => bail!("Topics must name one topic, not {topics}"),
+            _ => bail!("Topics must name exactly one topic, not {topics}"),
         };
         let group_id = match self.get("/AmazonManagedKafkaEventSourceConfig/ConsumerGroupId")? {
             Value::Null => uuid.clone(),
             Value::String(group) => group,
-            other => bail!("ConsumerGroupId is no text but {other}"),
+            other => bail!("ConsumerGroupId must be a string, not {other}"),
         };
         Ok(Origin::Kafka { event_source_arn: event_source_arn.clone(), topic, group_id })
     }
@@ -245,7 +247,7 @@ impl Properties<'_> {
             Value::String(text) => Ok(Some(text.parse().with_context(|| pointer.to_owned())?)),
             value => match value.as_i64() {
                 Some(number) => Ok(Some(number)),
-                None => bail!("{pointer} is no whole number but {value}"),
+                None => bail!("{pointer} must be a whole number, not {value}"),
             },
         }
     }
@@ -255,7 +257,7 @@ impl Properties<'_> {
             Value::Null => Ok(false),
             Value::Bool(flag) => Ok(flag),
             Value::String(text) => text.parse().with_context(|| pointer.to_owned()),
-            value => bail!("{pointer} is no true or false but {value}"),
+            value => bail!("{pointer} must be true or false, not {value}"),
         }
     }
 
@@ -271,11 +273,11 @@ impl Properties<'_> {
                     ("Fn::GetAtt", Value::String(path)) => self.attribute(path),
                     ("Fn::GetAtt", Value::Array(path)) => {
                         let path: Option<Vec<_>> = path.iter().map(Value::as_str).collect();
-                        self.attribute(&path.context("Fn::GetAtt of no names")?.join("."))
+                        self.attribute(&path.context("Fn::GetAtt must have names")?.join("."))
                     }
                     ("Fn::Sub", Value::String(text)) => self.substitute(text),
                     (name, _) if name == "Ref" || name.starts_with("Fn::") => {
-                        bail!("{value} is not understood here")
+                        bail!("{value} is not supported")
                     }
                     _ => Ok(value.clone()),
                 }
@@ -304,7 +306,7 @@ impl Properties<'_> {
             .with_context(|| format!("Ref {name}: no such parameter or resource"))
     }
 
-    /// Account, region and partition are those of the function.
+    /// Account, region and partition come from the function's ARN.
     fn pseudo_parameter(&self, name: &str) -> Option<Value> {
         let arn = |index| self.deployed.function_arn.split(':').nth(index).map(Value::from);
         match name {
@@ -325,9 +327,9 @@ impl Properties<'_> {
             (_, "Arn") if id.starts_with("arn:") => return Ok(id.as_str().into()),
             ("AWS::S3::Bucket", "Arn") => "arn:${AWS::Partition}:s3:::",
             ("AWS::SQS::Queue", "Arn") => "arn:${AWS::Partition}:sqs:${AWS::Region}:${AWS::AccountId}:",
-            _ => bail!("Fn::GetAtt {path} of {kind} is not understood here"),
+            _ => bail!("Fn::GetAtt {path} of {kind} is not supported"),
         };
-        // The physical id of a queue is its URL, which ends in its name.
+        // The physical id of a queue is its URL, which ends with its name.
         let name = id.rsplit('/').next().unwrap_or(id);
         self.substitute(&format!("{form}{name}"))
     }
@@ -336,7 +338,8 @@ impl Properties<'_> {
         let mut out = String::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("${") {
-            let (name, tail) = after.split_once('}').with_context(|| format!("Fn::Sub {text}: an open brace"))?;
+            let (name, tail) =
+                after.split_once('}').with_context(|| format!("Fn::Sub {text}: a brace is not closed"))?;
             out.push_str(before);
             if let Some(literal) = name.strip_prefix('!') {
                 out.push_str(&format!("${{{literal}}}"));

@@ -8,7 +8,7 @@ use super::super::record::Stream;
 use super::super::settle::Policy;
 use super::{Deployed, Origin, Settings, StartingPosition};
 
-/// A processed template of the form that SAM's transform leaves.
+/// A processed template, as SAM's transform leaves it.
 fn template() -> Value {
     json!({
         "AWSTemplateFormatVersion": "2010-09-09",
@@ -89,7 +89,7 @@ fn settings_come_from_the_processed_template_and_the_stack() {
 }
 
 #[test]
-fn what_is_not_set_has_the_documented_default() {
+fn unset_properties_have_the_documented_defaults() {
     let mut template = template();
     template["Resources"]["ProcessLogMapping"]["Properties"] = json!({"Topics": ["t"], "StartingPosition": "LATEST"});
     let settings = parse(&template).expect("settings");
@@ -101,13 +101,13 @@ fn what_is_not_set_has_the_documented_default() {
 }
 
 #[test]
-fn retries_without_a_limit_end_after_ten_if_there_is_a_destination() {
+fn unlimited_retries_end_after_ten_if_there_is_a_destination() {
     let settings = parse(&with("MaximumRetryAttempts", json!(-1))).expect("settings");
     assert_eq!(settings.policy.max_retries, Some(10));
 }
 
 #[test]
-fn mapping_of_a_stream_has_its_own_defaults() {
+fn stream_mapping_has_its_own_defaults() {
     let arn = "arn:aws:kinesis:us-east-1:000000000000:stream/s".to_owned();
     let deployed = Deployed { event_source_arn: arn.clone(), ..deployed() };
     let parse = |properties: Value| {
@@ -119,7 +119,7 @@ fn mapping_of_a_stream_has_its_own_defaults() {
     let settings = parse(json!({"StartingPosition": "TRIM_HORIZON", "DestinationConfig": destination}));
     assert_eq!(settings.origin, Origin::Kinesis(Stream { arn, role: "arn:aws:iam::000000000000:role/process".into() }));
     assert_eq!((settings.batching.size, settings.batching.window_ms), (100, 0));
-    assert_eq!(settings.policy.max_retries, None, "without a limit means just that");
+    assert_eq!(settings.policy.max_retries, None, "unlimited means unlimited");
     assert_eq!(settings.destination, Some(Destination::Bucket("failures-1".into())));
     let settings = parse(json!({
         "StartingPosition": "LATEST", "BatchSize": 10, "MaximumBatchingWindowInSeconds": 2, "MaximumRetryAttempts": 3,
@@ -130,7 +130,7 @@ fn mapping_of_a_stream_has_its_own_defaults() {
 }
 
 #[test]
-fn destination_may_be_a_queue_by_attribute_or_an_arn_by_substitution() {
+fn destination_may_use_get_att_or_sub() {
     let queue = json!({"OnFailure": {"Destination": {"Fn::GetAtt": "DeadLetterQueue.Arn"}}});
     let settings = parse(&with("DestinationConfig", queue)).expect("settings");
     assert_eq!(settings.destination, Some(Destination::Queue("dead".into())));
@@ -140,7 +140,7 @@ fn destination_may_be_a_queue_by_attribute_or_an_arn_by_substitution() {
 }
 
 #[test]
-fn what_is_not_emulated_is_refused_by_name() {
+fn settings_that_are_not_emulated_are_refused_by_name() {
     for (property, value, said) in [
         ("StartingPosition", json!("AT_TIMESTAMP"), "AT_TIMESTAMP"),
         ("Topics", json!(["a", "b"]), "Topics"),

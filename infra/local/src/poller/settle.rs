@@ -1,9 +1,9 @@
-//! What becomes of a batch once the function answered.
+//! What happens to a batch once its invocation ended.
 //!
-//! Pure: a policy, a batch and an outcome give a decision. Each record of the batch is in exactly
+//! Pure: a policy, a batch and a resolution give a decision. Each record of the batch is in exactly
 //! one part of the decision. Sources: AWS Lambda Developer Guide, "Configuring error handling
 //! controls for Kafka event sources" and "Configuring partial batch response with Kinesis Data
-//! Streams and Lambda"; what the first leaves open follows the guide's pages for Kinesis.
+//! Streams and Lambda". Where the first is silent, we follow the guide's pages for Kinesis.
 
 use std::collections::BTreeSet;
 
@@ -14,56 +14,57 @@ use super::record::{Record, Source};
 /// The error handling of a mapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Policy {
-    /// Retries after the first invocation; `None` = without limit.
+    /// Retries after the first invocation. `None` means no limit.
     pub(super) max_retries: Option<u32>,
-    /// Greatest age of a record that is still sent to the function, in milliseconds; `None` = any.
+    /// Maximum age of a record that is still sent to the function, in milliseconds. `None` means
+    /// any.
     pub(super) max_age_ms: Option<i64>,
     /// `BisectBatchOnFunctionError`.
     pub(super) bisect: bool,
-    /// `ReportBatchItemFailures`. Without it an answer's content is not looked at.
+    /// `ReportBatchItemFailures`. Without it the content of an answer is ignored.
     pub(super) partial_answers: bool,
 }
 
-/// Records that are sent in one invocation.
+/// Records sent in one invocation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Batch {
     /// Sorted by partition and offset; never empty.
     pub(super) records: Vec<Record>,
-    /// Retries that were used up. Splitting does not use one.
+    /// Retries used so far. Splitting uses none.
     pub(super) retries: u32,
-    /// Invocations that these records went through.
+    /// Invocations so far.
     pub(super) invocations: u32,
-    /// Not to be sent before this time, Unix milliseconds.
+    /// Must not be sent before this time, Unix milliseconds.
     pub(super) not_before: i64,
 }
 
-/// What an invocation came to.
+/// How an invocation ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum Resolution {
     /// The function returned this payload.
     Answered { payload: Vec<u8>, response: Response },
     /// The function failed or timed out.
     FunctionError { response: Response },
-    /// Lambda did not run the function: throttled, unreachable. Uses no retry.
+    /// Lambda did not run the function: throttled or unreachable. Uses no retry.
     NotInvoked { cause: String },
 }
 
-/// What is told of an invocation in a failure record.
+/// What a failure record says about an invocation.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Response {
     pub(super) request_id: String,
     pub(super) status: i32,
     pub(super) executed_version: String,
-    /// `Handled` or `Unhandled`; absent if the function returned normally.
+    /// `Handled` or `Unhandled`. Absent if the function returned normally.
     pub(super) function_error: Option<String>,
 }
 
-/// Why records are given up.
+/// Why records are discarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Condition {
     /// All retries failed.
     RetryAttemptsExhausted,
-    /// Older than the greatest age.
+    /// Older than the maximum age.
     RecordAgeExceeded,
     /// One record alone exceeds the payload limit.
     MaximumPayloadSizeExceeded,
@@ -94,24 +95,23 @@ pub(super) struct Discard {
 pub(super) struct Decision {
     /// Succeeded: their offsets may be committed.
     pub(super) done: Vec<Record>,
-    /// To be sent again: one batch, or two after a split.
+    /// Must be sent again: one batch, or two after a split.
     pub(super) again: Vec<Batch>,
-    /// Given up.
     pub(super) discard: Option<Discard>,
-    /// The batch failed as a whole by the function's doing.
+    /// The function made the whole batch fail.
     pub(super) failed: bool,
 }
 
-/// Decides about a batch.
-pub(super) fn settle(policy: &Policy, source: &Source, mut batch: Batch, outcome: Outcome, now: i64) -> Decision {
-    let (response, payload) = match outcome {
-        Outcome::NotInvoked { .. } => {
+/// Decides what to do with a batch.
+pub(super) fn settle(policy: &Policy, source: &Source, mut batch: Batch, resolution: Resolution, now: i64) -> Decision {
+    let (response, payload) = match resolution {
+        Resolution::NotInvoked { .. } => {
             batch.not_before = now + backoff_ms(batch.invocations + 1);
             batch.invocations += 1;
             return Decision { again: vec![batch], ..Decision::default() };
         }
-        Outcome::FunctionError { response } => (response, None),
-        Outcome::Answered { payload, response } => (response, Some(payload)),
+        Resolution::FunctionError { response } => (response, None),
+        Resolution::Answered { payload, response } => (response, Some(payload)),
     };
     batch.invocations += 1;
     let failures = match payload {
@@ -131,7 +131,7 @@ pub(super) fn settle(policy: &Policy, source: &Source, mut batch: Batch, outcome
     Decision { done, ..retry(policy, batch, response, now, false) }
 }
 
-/// Splits, sends again or gives up.
+/// Splits, retries or discards the batch.
 fn retry(policy: &Policy, mut batch: Batch, response: Response, now: i64, split: bool) -> Decision {
     if split && batch.records.len() > 1 {
         let right = batch.records.split_off(batch.records.len() / 2);
@@ -150,10 +150,10 @@ fn retry(policy: &Policy, mut batch: Batch, response: Response, now: i64, split:
     Decision { again: vec![batch], ..Decision::default() }
 }
 
-/// The records that a partial answer makes fail, or `None` if the batch failed as a whole: the
-/// answer has not the documented form, or it names a record that was not in the batch. An empty or
-/// null answer names nothing. On Kafka just the named records fail; on Kinesis the lowest of them
-/// is the checkpoint, and everything from there on is sent again.
+/// The records that failed according to a partial answer. `None` if the whole batch failed: the
+/// answer does not have the documented form, or it names a record that was not in the batch. An
+/// empty or null answer names nothing. On Kafka only the named records fail. On Kinesis the lowest
+/// of them is the checkpoint, and everything from there on is sent again.
 fn failures(source: &Source, sent: &[Record], payload: &[u8]) -> Option<BTreeSet<(i32, i64)>> {
     let none = BTreeSet::new();
     if payload.is_empty() {
@@ -179,7 +179,7 @@ fn failures(source: &Source, sent: &[Record], payload: &[u8]) -> Option<BTreeSet
     let named = named?.into_iter().map(place);
     match source {
         Source::Kafka(_) => Some(named.collect()),
-        // Records of one shard, so the least place is the lowest sequence number.
+        // All records are of one shard, so the least place has the lowest sequence number.
         Source::Kinesis(_) => Some(
             named
                 .min()
@@ -199,8 +199,8 @@ fn is_named(source: &Source, record: &Record, id: &Value) -> bool {
     }
 }
 
-/// Milliseconds to wait before attempt `n`: doubling from 0.1 s up to 10 s. Lambda waits longer
-/// between attempts and does not document how long.
+/// Milliseconds to wait before attempt `n`, doubling from 0.1 s up to 10 s. Lambda waits longer and
+/// does not document how long.
 pub(super) fn backoff_ms(n: u32) -> i64 {
     (50_i64 << n.min(8)).min(10_000)
 }
@@ -210,7 +210,7 @@ mod tests {
     use serde_json::json;
 
     use super::super::record::samples::{record, sequence_number, source, stream_source, streamed};
-    use super::{Batch, Condition, Decision, Outcome, Policy, Response, settle};
+    use super::{Batch, Condition, Decision, Policy, Resolution, Response, settle};
 
     fn policy() -> Policy {
         Policy { max_retries: Some(2), max_age_ms: None, bisect: false, partial_answers: true }
@@ -225,13 +225,13 @@ mod tests {
         }
     }
 
-    fn error() -> Outcome {
-        Outcome::FunctionError { response: Response::default() }
+    fn error() -> Resolution {
+        Resolution::FunctionError { response: Response::default() }
     }
 
     fn decide(policy: &Policy, batch: Batch, answer: &str) -> Decision {
-        let outcome = Outcome::Answered { payload: answer.as_bytes().to_vec(), response: Response::default() };
-        settle(policy, &source(), batch, outcome, 1_000)
+        let resolution = Resolution::Answered { payload: answer.as_bytes().to_vec(), response: Response::default() };
+        settle(policy, &source(), batch, resolution, 1_000)
     }
 
     fn offsets(batch: &Batch) -> Vec<(i32, i64)> {
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn answer_of_an_unknown_form_or_place_fails_the_whole_batch() {
+    fn answer_with_unknown_form_or_record_fails_the_whole_batch() {
         let item = |id| json!({"batchItemFailures": [{"itemIdentifier": id}]}).to_string();
         for answer in [
             item(json!({"partition": "events-9", "offset": 100})),
@@ -290,12 +290,12 @@ mod tests {
         }
     }
 
-    /// What becomes of records 3 to 6 of shard 2: those done, and those sent again.
+    /// What happens to records 3 to 6 of shard 2: the done ones, and those sent again.
     fn decide_of_a_shard(answer: &str) -> (Vec<i64>, Vec<i64>, bool) {
         let records = (3..7).map(|ordinal| streamed(2, ordinal, 1, 2)).collect();
         let batch = Batch { records, ..batch() };
-        let outcome = Outcome::Answered { payload: answer.as_bytes().to_vec(), response: Response::default() };
-        let decision = settle(&policy(), &stream_source(), batch, outcome, 1_000);
+        let resolution = Resolution::Answered { payload: answer.as_bytes().to_vec(), response: Response::default() };
+        let decision = settle(&policy(), &stream_source(), batch, resolution, 1_000);
         assert!(decision.again.len() <= 1 && decision.discard.is_none());
         let again = decision.again.iter().flat_map(offsets).map(|(_, ordinal)| ordinal).collect();
         (decision.done.iter().map(|record| record.offset).collect(), again, decision.failed)
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn answer_that_names_no_record_of_the_batch_fails_the_whole_batch_of_a_shard() {
+    fn answer_naming_a_foreign_record_fails_the_shards_whole_batch() {
         for id in [
             json!(""),
             json!(null),
@@ -335,14 +335,14 @@ mod tests {
     }
 
     #[test]
-    fn answer_is_not_looked_at_unless_partial_answers_are_on() {
+    fn answer_is_ignored_unless_partial_answers_are_on() {
         let policy = Policy { partial_answers: false, ..policy() };
         let answer = r#"{"batchItemFailures":[{"itemIdentifier":""}]}"#;
         assert_eq!(decide(&policy, batch(), answer).done.len(), 4);
     }
 
     #[test]
-    fn function_error_retries_the_batch_until_its_retries_are_used_up() {
+    fn function_error_retries_the_batch_up_to_its_limit() {
         let mut current = batch();
         for retries in 1..=2 {
             let decision = settle(&policy(), &source(), current, error(), 0);
@@ -350,7 +350,7 @@ mod tests {
             assert_eq!(current.retries, retries);
         }
         let decision = settle(&policy(), &source(), current, error(), 0);
-        let discard = decision.discard.expect("given up");
+        let discard = decision.discard.expect("discarded");
         assert_eq!(discard.condition, Condition::RetryAttemptsExhausted);
         assert_eq!((discard.batch.invocations, discard.batch.records.len()), (3, 4));
     }
@@ -366,9 +366,9 @@ mod tests {
 
     #[test]
     fn invocation_that_did_not_happen_uses_no_retry() {
-        let outcome = Outcome::NotInvoked { cause: "throttled".into() };
+        let resolution = Resolution::NotInvoked { cause: "throttled".into() };
         let policy = Policy { max_retries: Some(0), bisect: true, ..policy() };
-        let decision = settle(&policy, &source(), batch(), outcome, 0);
+        let decision = settle(&policy, &source(), batch(), resolution, 0);
         assert_eq!(decision.again[0].records.len(), 4);
         assert_eq!(decision.again[0].retries, 0);
         assert!(decision.again[0].not_before > 0 && !decision.failed);

@@ -1,7 +1,7 @@
 //! The loop around the core: reads the log, invokes the function, delivers discards, commits.
 //!
-//! What touches the outside is here and in the two logs; it decides nothing. It must never commit
-//! what the core did not hand out.
+//! All I/O is here and in the two logs. The shell decides nothing, and it must never commit a
+//! position that the core did not hand out.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -17,46 +17,46 @@ use super::PollerStats;
 use super::core::{Core, Step};
 use super::failure::FailureSink;
 use super::record::{Record, Source};
-use super::settle::{Batch, Discard, Outcome, Response};
+use super::settle::{Batch, Discard, Resolution, Response};
 
-/// How long a stop waits for what is under way, before it abandons it.
+/// How long a stop waits for running tasks before it abandons them.
 const STOP_GRACE: Duration = Duration::from_secs(10);
-/// Lambda's longest function time-out; an invocation without an answer by then has timed out.
+/// Lambda's longest function time-out. An invocation without an answer by then has timed out.
 const INVOKE_TIMEOUT: Duration = Duration::from_secs(900);
 
-/// What a log has next.
+/// What came next from a log.
 #[derive(Debug, Default)]
 pub(super) struct Read {
-    /// All that is not committed was taken away, and comes again.
+    /// Everything uncommitted was revoked and will be delivered again.
     pub(super) reset: bool,
-    /// Those of a partition in their order.
+    /// In order within each partition.
     pub(super) records: Vec<Record>,
 }
 
 /// A mapping's side of a log: a Kafka topic or a Kinesis stream.
 pub(super) trait Log: Send + 'static {
-    /// Waits for what comes next. Loses nothing if it is dropped meanwhile.
+    /// Waits for the next records. Cancel-safe: dropping the future loses nothing.
     ///
     /// # Errors
-    /// By a bug only. A log that cannot be read at the time is waited for.
+    /// Only on a bug. If the log is unavailable, this waits for it.
     fn read(&mut self) -> impl Future<Output = anyhow::Result<Read>> + Send;
 
-    /// Remembers from which (partition, offset) the next poller must read.
+    /// Stores the (partition, offset) from which the next poller must read.
     fn commit(&mut self, positions: &[(i32, i64)]);
 
-    /// Stops reading these partitions, which hold enough for now, and no others.
+    /// Pauses exactly these partitions, which hold enough for now.
     fn pause(&mut self, full: BTreeSet<i32>);
 
-    /// Commits for the last time, and leaves the log to the next poller.
+    /// Commits one last time and leaves the log to the next poller.
     ///
     /// # Errors
     /// If the commit failed.
     fn leave(self, positions: Vec<(i32, i64)>) -> impl Future<Output = anyhow::Result<()>> + Send;
 }
 
-/// What a task of the loop came to.
+/// How a task of the loop ended.
 enum Ended {
-    Invoked { id: u64, outcome: Outcome },
+    Invoked { id: u64, resolution: Resolution },
     Delivered { id: u64, succeeded: bool },
 }
 
@@ -67,7 +67,7 @@ pub(super) struct Shell<L> {
     pub(super) source: Source,
     pub(super) function_arn: String,
     pub(super) lambda: aws_sdk_lambda::Client,
-    /// Absent: discards are dropped, as Lambda does.
+    /// Without one, discarded records are lost, as with Lambda.
     pub(super) sink: Option<FailureSink>,
     pub(super) stats: watch::Sender<PollerStats>,
 }
@@ -105,7 +105,7 @@ impl<L: Log> Shell<L> {
         self.finish(tasks).await
     }
 
-    /// Starts everything that is due; says when to look again.
+    /// Starts everything that is due. Returns when to look again.
     fn start_work(&mut self, tasks: &mut JoinSet<Ended>) -> Option<i64> {
         loop {
             match self.core.next(now_ms()) {
@@ -117,8 +117,8 @@ impl<L: Log> Shell<L> {
                         .function_name(&self.function_arn)
                         .payload(Blob::new(self.source.payload(&batch.records)));
                     tasks.spawn(async move {
-                        let outcome = invoke(request, &batch).await;
-                        Ended::Invoked { id, outcome }
+                        let resolution = invoke(request, &batch).await;
+                        Ended::Invoked { id, resolution }
                     });
                 }
                 Step::Deliver { id, discard } => {
@@ -134,13 +134,13 @@ impl<L: Log> Shell<L> {
 
     fn end(&mut self, ended: Ended) {
         match ended {
-            Ended::Invoked { id, outcome } => self.core.invoked(id, outcome, now_ms()),
+            Ended::Invoked { id, resolution } => self.core.invoked(id, resolution, now_ms()),
             Ended::Delivered { id, succeeded } => self.core.delivered(id, succeeded, now_ms()),
         }
     }
 
-    /// Takes in what ends within the grace period, commits, and leaves the log. What is then still
-    /// under way is not committed and will be delivered again.
+    /// Waits for running tasks up to the grace period, commits, and leaves the log. Records of
+    /// unfinished tasks are not committed and will be delivered again.
     async fn finish(mut self, mut tasks: JoinSet<Ended>) -> anyhow::Result<()> {
         let deadline = tokio::time::Instant::now() + STOP_GRACE;
         while let Ok(Some(ended)) = tokio::time::timeout_at(deadline, tasks.join_next()).await {
@@ -170,12 +170,15 @@ pub(super) fn now_ms() -> i64 {
         .unwrap_or_default()
 }
 
-async fn invoke(request: aws_sdk_lambda::operation::invoke::builders::InvokeFluentBuilder, batch: &Batch) -> Outcome {
-    let outcome = match tokio::time::timeout(INVOKE_TIMEOUT, request.send()).await {
-        Err(_) => Outcome::FunctionError {
+async fn invoke(
+    request: aws_sdk_lambda::operation::invoke::builders::InvokeFluentBuilder,
+    batch: &Batch,
+) -> Resolution {
+    let resolution = match tokio::time::timeout(INVOKE_TIMEOUT, request.send()).await {
+        Err(_) => Resolution::FunctionError {
             response: Response { function_error: Some("Unhandled".into()), ..Response::default() },
         },
-        Ok(Err(error)) => Outcome::NotInvoked { cause: format!("{:#}", anyhow::Error::from(error)) },
+        Ok(Err(error)) => Resolution::NotInvoked { cause: format!("{:#}", anyhow::Error::from(error)) },
         Ok(Ok(output)) => {
             let response = Response {
                 request_id: output.request_id().unwrap_or_default().to_owned(),
@@ -186,31 +189,31 @@ async fn invoke(request: aws_sdk_lambda::operation::invoke::builders::InvokeFlue
             let payload = output.payload.map(Blob::into_inner).unwrap_or_default();
             if response.function_error.is_some() {
                 warn!(records = batch.records.len(), answer = %String::from_utf8_lossy(&payload), "the function failed");
-                Outcome::FunctionError { response }
+                Resolution::FunctionError { response }
             } else {
-                Outcome::Answered { payload, response }
+                Resolution::Answered { payload, response }
             }
         }
     };
-    if let Outcome::NotInvoked { cause } = &outcome {
-        warn!(records = batch.records.len(), %cause, "the function could not be invoked");
+    if let Resolution::NotInvoked { cause } = &resolution {
+        warn!(records = batch.records.len(), %cause, "could not invoke the function");
     }
-    outcome
+    resolution
 }
 
 async fn deliver(sink: Option<FailureSink>, discard: &Discard) -> bool {
     let (records, condition) = (discard.batch.records.len(), discard.condition.as_str());
     let Some(sink) = sink else {
-        warn!(records, condition, "records are dropped: there is no on-failure destination");
+        warn!(records, condition, "discarded records: there is no on-failure destination");
         return true;
     };
     match sink.deliver(discard, now_ms()).await {
         Ok(()) => {
-            warn!(records, condition, "records went to the on-failure destination");
+            warn!(records, condition, "sent records to the on-failure destination");
             true
         }
         Err(error) => {
-            warn!(records, condition, error = format!("{error:#}"), "the on-failure destination failed; trying again");
+            warn!(records, condition, error = format!("{error:#}"), "the on-failure destination failed; will retry");
             false
         }
     }

@@ -1,15 +1,20 @@
-//! The decisions of the replicator: what each region knows of each item, and which write it is due. No I/O and no clock.
+//! The decisions of the replicator: what each region knows about each item, and which writes are
+//! due. No I/O and no clock.
 //!
-//! Of an item a region knows the greatest write that it made itself or that reached it: by time, then by region. What its table is
-//! believed to hold and that write differ: then the write is *due*, on the condition that the table holds what is believed.
+//! For each item, a region knows the latest write that it made or that reached it, ordered by time,
+//! then by region. We also keep what we believe its table holds. If they differ, a write is *due*,
+//! on the condition that the table holds what we believe.
 //!
-//! Our own writes come back on the region's stream. The order of a stream is the order of the writes, and none of ours succeeds unless the
-//! table holds what we believe; so the first record that shows the image of our oldest write that has not come back is that write's echo,
-//! as long as nobody writes an item as it was before, a deletion apart. Views do not: their version grows; nor do registers: their time does.
+//! Our own writes come back on the region's stream as *echoes*. The stream has the order of the
+//! writes, and our writes succeed only if the table holds what we believe. So the first record with
+//! the image of our oldest unseen write is its echo. This assumes that no region writes an earlier
+//! image of an item again, except a deletion. It holds for views, whose version grows, and for
+//! registers, whose time does.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Something that is due: make the item of this region this image, if it still is what was expected. `None` is no item.
+/// A due write: sets the item in this region to this image, if it still is the expected one. `None`
+/// means no item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Apply<K, I> {
     pub(super) region: usize,
@@ -18,27 +23,27 @@ pub(super) struct Apply<K, I> {
     pub(super) image: Option<I>,
 }
 
-/// What was counted since the start.
+/// Counts since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ReplicationStats {
-    /// Writes of the regions' own that were read.
+    /// The regions' own writes.
     pub writes: u64,
-    /// Of these, the ones that were older than what their region knew already, and gave way to it.
+    /// Own writes that lost, because their region already knew a later one.
     pub overruled: u64,
-    /// Writes that were made in the place of another region's.
+    /// Copies written to other regions.
     pub applied: u64,
-    /// Writes that were not made, since the item had changed meanwhile.
+    /// Copies not written, because the item had changed meanwhile.
     pub refused: u64,
-    /// Items that are not yet the same everywhere, as far as is known.
+    /// Items that are not yet known to be the same everywhere.
     pub open: u64,
 }
 
-/// The state of all items in all regions, which are numbered in the order of their names.
+/// The state of all items in all regions. Regions are numbered in the order of their names.
 #[derive(Debug)]
 pub(super) struct Core<K, I> {
     regions: usize,
     items: BTreeMap<K, Item<I>>,
-    /// Those of the items that are not the same everywhere.
+    /// Items that are not the same everywhere.
     open: BTreeSet<K>,
     stats: ReplicationStats,
 }
@@ -46,20 +51,21 @@ pub(super) struct Core<K, I> {
 #[derive(Debug)]
 struct Item<I> {
     replicas: Vec<Replica<I>>,
-    /// Writes that the other regions do not know of, and when each was read, milliseconds: the oldest first.
+    /// Writes that the other regions do not know yet, with the milliseconds at which each was read.
+    /// Oldest first.
     travelling: VecDeque<(u64, Write<I>)>,
 }
 
 #[derive(Debug)]
 struct Replica<I> {
     known: Option<Write<I>>,
-    /// What the table holds after all that we know of.
+    /// What we believe the table holds.
     believed: Option<I>,
-    /// Images that we wrote and that have not come back, in the order in which they were written.
+    /// Images that we wrote and that have not come back, in the order of writing.
     echoes: VecDeque<Option<I>>,
     /// Time of the region's newest own write.
     newest: u64,
-    /// A write of ours was refused: something was written of which the record has not been read.
+    /// Our write was refused: there is a write whose record we have not read.
     behind: bool,
 }
 
@@ -72,7 +78,8 @@ struct Write<I> {
 }
 
 impl<I: Clone + PartialEq> Replica<I> {
-    /// Takes a write for the newest if it is. Of writes of one region and the same time the later one counts.
+    /// Remembers a write if it is the newest. Of two writes of one region at the same time, the
+    /// second wins.
     fn learn(&mut self, write: &Write<I>) -> bool {
         let newer = self.known.as_ref().is_none_or(|known| (write.at, write.region) >= (known.at, known.region));
         if newer {
@@ -81,19 +88,20 @@ impl<I: Clone + PartialEq> Replica<I> {
         newer
     }
 
-    /// What the table must come to hold, if it does not.
+    /// What the table must hold, if it does not yet.
     fn due(&self) -> Option<&Option<I>> {
         self.known.as_ref().map(|known| &known.image).filter(|image| **image != self.believed)
     }
 }
 
 impl<K: Clone + Ord, I: Clone + PartialEq> Core<K, I> {
-    /// So many regions, with empty tables.
+    /// Starts with empty tables in this many regions.
     pub(super) fn new(regions: usize) -> Self {
         Self { regions, items: BTreeMap::new(), open: BTreeSet::new(), stats: ReplicationStats::default() }
     }
 
-    /// A record of a region's stream, read at `now`: at `at` an item came to be this image. Both in milliseconds.
+    /// Takes a record of a region's stream, read at `now`: the item became this image at `at`. Both
+    /// are in milliseconds.
     pub(super) fn observe(&mut self, region: usize, key: &K, image: Option<I>, at: u64, now: u64) {
         let regions = self.regions;
         let item = self.items.entry(key.clone()).or_insert_with(|| Item::new(regions));
@@ -105,8 +113,8 @@ impl<K: Clone + Ord, I: Clone + PartialEq> Core<K, I> {
         }
         if replica.echoes.is_empty() {
             replica.believed.clone_from(&image);
-        } // else it was written before what we wrote last, which the table holds
-        // A clock that was set back does not make a region's later write the older one.
+        } // else it was written before our last write, which the table holds
+        // If the region's clock was set back, its later write must still win.
         replica.newest = replica.newest.max(at);
         let write = Write { at: replica.newest, region, image };
         self.stats.writes += 1;
@@ -115,8 +123,9 @@ impl<K: Clone + Ord, I: Clone + PartialEq> Core<K, I> {
         self.open.insert(key.clone());
     }
 
-    /// Everything that is due at `now`, at most one thing a region and item. Writes that were read `delay` milliseconds ago arrive, unless
-    /// the regions are cut off from each other. Each result must be told to [`Core::applied`] before anything else.
+    /// The writes due at `now`, at most one per region and item. Writes that were read `delay`
+    /// milliseconds ago arrive, unless the regions are cut off. Pass each result to
+    /// [`Core::applied`] before any other call.
     pub(super) fn due(&mut self, now: u64, delay: u64, cut: bool) -> Vec<Apply<K, I>> {
         let mut due = Vec::new();
         let items = &mut self.items;
@@ -145,7 +154,7 @@ impl<K: Clone + Ord, I: Clone + PartialEq> Core<K, I> {
         due
     }
 
-    /// What came of something that was due: it was done, or the table did not hold what was expected.
+    /// Takes the result of a due write: it was made, or the table did not hold the expected image.
     pub(super) fn applied(&mut self, apply: Apply<K, I>, done: bool) {
         let item = self.items.get_mut(&apply.key);
         let Some(replica) = item.and_then(|item| item.replicas.get_mut(apply.region)) else { return };
@@ -159,7 +168,7 @@ impl<K: Clone + Ord, I: Clone + PartialEq> Core<K, I> {
         }
     }
 
-    /// What was counted.
+    /// The counts so far.
     pub(super) fn stats(&self) -> ReplicationStats {
         ReplicationStats { open: self.open.len() as u64, ..self.stats }
     }

@@ -1,4 +1,5 @@
-//! The core between tables that behave as DynamoDB's do: a write is conditional, and every change is on the stream, in order.
+//! The core between tables that behave like DynamoDB's: writes are conditional, and every change is
+//! on the stream, in order.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -9,7 +10,7 @@ use std::collections::BTreeMap;
 type Key = u8;
 type Image = u32;
 
-/// A region: its table, its stream, and how far that was read.
+/// A region: its table, its stream, and how far the stream was read.
 #[derive(Default)]
 struct Region {
     table: BTreeMap<Key, Image>,
@@ -18,7 +19,7 @@ struct Region {
 }
 
 impl Region {
-    /// A write that changes nothing is on no stream.
+    /// A write that changes nothing is not on the stream.
     fn put(&mut self, key: Key, image: Option<Image>, at: u64) {
         let before = self.table.get(&key).copied();
         if before != image {
@@ -35,12 +36,12 @@ struct World {
     regions: Vec<Region>,
     core: Core<Key, Image>,
     now: u64,
-    /// Of the stamps in the streams, in ms.
+    /// Resolution of the time stamps in the streams, in ms.
     resolution: u64,
     delay: u64,
     cut: bool,
     images: Image,
-    /// Of each item the greatest write of a region's own: its stamp, region and image.
+    /// The latest own write of each item: its stamp, region and image.
     winners: BTreeMap<Key, (u64, usize, Option<Image>)>,
 }
 
@@ -62,7 +63,7 @@ impl World {
         self.now - self.now % self.resolution
     }
 
-    /// A region's own write: of an image that never was, or a deletion.
+    /// A region's own write: a new image or a deletion.
     fn write(&mut self, region: usize, key: Key, deletes: bool) {
         let stamp = self.stamp();
         self.images += 1;
@@ -76,7 +77,7 @@ impl World {
         }
     }
 
-    /// Reads up to so many records of a region's stream.
+    /// Reads up to `most` records of a region's stream.
     fn poll(&mut self, region: usize, most: usize) {
         let Region { stream, read, .. } = &mut self.regions[region];
         for (key, image, at) in stream.iter().skip(*read).take(most) {
@@ -89,7 +90,7 @@ impl World {
         self.core.due(self.now, self.delay, self.cut)
     }
 
-    /// Does what is due, as far as the tables still are what they are believed to be.
+    /// Makes the due writes whose condition holds. Returns how many.
     fn apply(&mut self, due: Vec<Apply<Key, Image>>) -> usize {
         let stamp = self.stamp();
         let mut done = 0;
@@ -110,7 +111,7 @@ impl World {
         self.regions.iter().map(|region| region.stream.len() - region.read).sum()
     }
 
-    /// Lets it come to rest, and says how many writes that took.
+    /// Runs until nothing is due. Returns how many writes that took.
     fn settle(&mut self) -> usize {
         self.cut = false;
         let (mut done, mut rounds) = (0, 0);
@@ -123,7 +124,7 @@ impl World {
             }
             done += self.apply(due);
             rounds += 1;
-            assert!(rounds < 100, "it never comes to rest: {:?}", self.core);
+            assert!(rounds < 100, "it never settles: {:?}", self.core);
         }
     }
 }
@@ -139,7 +140,7 @@ enum Step {
         region: usize,
         most: usize,
     },
-    /// What is due is done, after these writes (region, item, whether it deletes) came between.
+    /// Makes the due writes, after these writes (region, item, whether it deletes) came between.
     Apply {
         meanwhile: Vec<(usize, Key, bool)>,
     },
@@ -170,7 +171,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn any_interleaving_ends_with_the_last_write_in_every_region_and_nothing_echoes(
+    fn any_interleaving_ends_with_the_last_write_everywhere(
         steps in prop::collection::vec(step(), 0..60),
         resolution in prop::sample::select(vec![1, 10, 1_000]),
     ) {
@@ -195,12 +196,12 @@ proptest! {
                 prop_assert_eq!(region.table.get(key).copied(), *image, "item {}", key);
             }
         }
-        prop_assert_eq!(world.settle(), 0, "what has come to rest stays so");
+        prop_assert_eq!(world.settle(), 0, "once settled, it stays settled");
     }
 }
 
 #[test]
-fn a_write_arrives_after_the_delay_once() {
+fn write_arrives_once_after_the_delay() {
     let mut world = World::new(2, 1);
     world.delay = 100;
     world.write(0, 1, false);
@@ -211,11 +212,11 @@ fn a_write_arrives_after_the_delay_once() {
     let due = world.due();
     assert_eq!(due, [Apply { region: 1, key: 1, expected: None, image: Some(1) }]);
     assert_eq!((world.apply(due), world.settle()), (1, 0));
-    assert_eq!(world.core.stats().writes, 1, "the echo is no write of the region's own");
+    assert_eq!(world.core.stats().writes, 1, "the echo is not an own write");
 }
 
 #[test]
-fn while_the_regions_are_cut_off_nothing_arrives_and_nothing_is_forgotten() {
+fn cut_delays_writes_and_loses_none() {
     let mut world = World::new(2, 1);
     world.cut = true;
     world.write(0, 1, false);
@@ -228,7 +229,7 @@ fn while_the_regions_are_cut_off_nothing_arrives_and_nothing_is_forgotten() {
 }
 
 #[test]
-fn of_two_writes_at_once_that_of_the_later_region_wins_and_the_other_gives_way() {
+fn greater_region_wins_two_writes_at_the_same_time() {
     let mut world = World::new(2, 1_000);
     world.write(1, 1, false);
     world.now += 1;
@@ -239,7 +240,7 @@ fn of_two_writes_at_once_that_of_the_later_region_wins_and_the_other_gives_way()
 }
 
 #[test]
-fn a_deletion_is_a_write() {
+fn deletion_is_replicated() {
     let mut world = World::new(2, 1);
     world.write(0, 1, false);
     world.settle();
@@ -249,7 +250,7 @@ fn a_deletion_is_a_write() {
 }
 
 #[test]
-fn what_is_refused_waits_for_the_record_that_explains_it() {
+fn refused_write_waits_for_the_record_that_explains_it() {
     let mut world = World::new(2, 1);
     world.write(0, 1, false);
     world.poll(0, 9);
@@ -257,7 +258,7 @@ fn what_is_refused_waits_for_the_record_that_explains_it() {
     world.write(1, 1, false);
     assert_eq!(world.apply(due), 0);
     world.now += 1;
-    assert_eq!(world.due(), [], "not again before something is read");
+    assert_eq!(world.due(), [], "no retry before a record is read");
     assert_eq!(world.settle(), 1);
     assert_eq!(world.regions[0].table, world.regions[1].table);
 }

@@ -1,23 +1,31 @@
-//! Copies what is written in the table of one region to those of the others, in the place of DynamoDB's global tables.
+//! Copies writes from one region's table to the others. Stands in for DynamoDB's global tables.
 //!
-//! **It is an emulation**, made of the tables' streams and conditional writes, since the emulator of each region knows nothing of the others. As
-//! AWS documents for global tables with eventual consistency ("How DynamoDB global tables work", read in November 2026): replication is
-//! asynchronous and by item as a whole; of two regions' writes of an item the later one ends up everywhere; a deletion is a write; no region
-//! waits for another, and while regions are cut off from each other each one goes on, and nothing is lost.
+//! **It is an emulation** made of table streams and conditional writes, since each region's
+//! emulator does not know the others. It does what AWS documents for global tables with eventual
+//! consistency ("How DynamoDB global tables work", read in November 2026):
+//! - Replication is asynchronous, and replicates whole items.
+//! - Of two regions' writes of an item, the later one ends up everywhere. A deletion is a write.
+//! - No region waits for another. While regions are cut off, each one continues and nothing is
+//!   lost.
 //!
-//! **Where it differs from AWS's**:
-//! - Times are those of the streams' records, which `emulator.py` makes milliseconds (AWS shows whole seconds there, and replicates by
-//!   finer times that nobody sees). At the same millisecond the region with the greater name wins.
-//! - A write arrives after a delay that is set, counted from when its record was read; writes of an item that arrive together arrive as the last of them.
-//! - A copied write is on the stream of its region like any other; on AWS too, but there, with attributes that say so in older versions only.
-//! - A copy can be told from a region's own write only as long as no region writes an item as it was before, a deletion apart
-//!   (see [`core`]): true of views, whose version grows, and of registers, whose time does.
-//! - Transactions, strong consistency, TTL and tables with other keys than `pk` and `sk` are not emulated.
+//! **Where it differs from AWS**:
+//! - Times come from the streams' records. `emulator.py` gives them milliseconds; AWS shows whole
+//!   seconds there and replicates by finer, invisible times. At the same millisecond the region
+//!   with the greater name wins.
+//! - A write arrives a configured delay after its record was read. Of an item's writes that arrive
+//!   together, only the last one is made.
+//! - A copy is on the stream of its region like any other write. That holds on AWS too, but older
+//!   versions of global tables mark it with attributes.
+//! - We can tell a copy from an own write only if no region writes an earlier image of an item
+//!   again, except a deletion (see [`core`]). That holds for views, whose version grows, and for
+//!   registers, whose time does.
+//! - Transactions, strong consistency, TTL and keys other than `pk` and `sk` are not emulated.
 //!
-//! The core decides and is pure; this shell and `table` speak to the tables.
+//! The core decides and is pure. This shell and `table` talk to the tables.
 //!
-//! **Invariant:** whatever the order of writes, deletions, reads, delays and cuts, all regions end with the last write of each item, and no
-//! copy comes back as a write (test `any_interleaving_ends_with_the_last_write_in_every_region_and_nothing_echoes`).
+//! **Invariant:** whatever the order of writes, deletions, reads, delays and cuts, all regions end
+//! with the last write of each item, and no copy comes back as an own write (test
+//! `any_interleaving_ends_with_the_last_write_everywhere`).
 
 mod core;
 #[cfg(test)]
@@ -37,66 +45,65 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::warn;
 
-/// How long the streams are left alone where nothing is to be done: the shortest at first, twice as long each time.
+/// Shortest and longest pause when there is nothing to do. It doubles each time.
 const IDLE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(160));
-/// How long to wait after an error.
+/// Pause after an error.
 const AFTER_ERROR: Duration = Duration::from_millis(500);
-/// Writes under way at once.
+/// Concurrent writes.
 const WRITERS: usize = 8;
 
-/// Between the regions.
 #[derive(Debug, Clone, Copy, Default)]
-struct Ocean {
+struct ReplicationSettings {
     delay: Duration,
     cut: bool,
 }
 
-/// The running replication of a table. Dropping it ends it.
+/// The running replication of a table. It ends when it is dropped.
 #[derive(Debug)]
 pub struct Replicator {
-    ocean: watch::Sender<Ocean>,
+    settings: watch::Sender<ReplicationSettings>,
     stats: watch::Receiver<ReplicationStats>,
-    /// None if there is nothing to copy: with one table.
+    /// None with one table: there is nothing to copy.
     task: Option<JoinHandle<()>>,
 }
 
 impl Replicator {
-    /// Begins to copy between these tables, by the name of their region, and what was written before as well. Every write reaches the
-    /// other regions `delay` after it was seen.
+    /// Starts copying between these tables, which are given by region name. Earlier writes are
+    /// copied too. Every write reaches the other regions `delay` after it was read.
     ///
     /// # Errors
-    /// If a table has no stream, or it cannot be read.
+    /// If a table has no stream, or the stream cannot be read.
     pub async fn start(tables: BTreeMap<String, (SdkConfig, String)>, delay: Duration) -> Result<Self> {
-        let (ocean, ocean_receiver) = watch::channel(Ocean { delay, cut: false });
+        let (settings, settings_receiver) = watch::channel(ReplicationSettings { delay, cut: false });
         let (stats, stats_receiver) = watch::channel(ReplicationStats::default());
         if tables.len() < 2 {
-            return Ok(Self { ocean, stats: stats_receiver, task: None });
+            return Ok(Self { settings, stats: stats_receiver, task: None });
         }
         let mut open = Vec::with_capacity(tables.len());
         for (region, (sdk, name)) in &tables {
             open.push(Table::open(sdk, name).await.with_context(|| format!("replicating the table of {region}"))?);
         }
-        let shell =
-            Shell { core: Core::new(open.len()), tables: open, ocean: ocean_receiver, stats, began: Instant::now() };
-        Ok(Self { ocean, stats: stats_receiver, task: Some(tokio::spawn(shell.run())) })
+        let core = Core::new(open.len());
+        let shell = Shell { core, tables: open, settings: settings_receiver, stats, began: Instant::now() };
+        Ok(Self { settings, stats: stats_receiver, task: Some(tokio::spawn(shell.run())) })
     }
 
-    /// From now on a write reaches the other regions so long after it was seen.
+    /// Delays writes to other regions by this time from now on.
     pub fn delay(&self, delay: Duration) {
-        self.ocean.send_modify(|ocean| ocean.delay = delay);
+        self.settings.send_modify(|settings| settings.delay = delay);
     }
 
-    /// From now on no write reaches another region. None is lost: they wait until [`Replicator::heal`].
+    /// Stops all writes to other regions. None is lost: they wait until [`Replicator::heal`].
     pub fn cut(&self) {
-        self.ocean.send_modify(|ocean| ocean.cut = true);
+        self.settings.send_modify(|settings| settings.cut = true);
     }
 
     /// Ends the cut.
     pub fn heal(&self) {
-        self.ocean.send_modify(|ocean| ocean.cut = false);
+        self.settings.send_modify(|settings| settings.cut = false);
     }
 
-    /// What was done up to now.
+    /// The counts so far.
     #[must_use]
     pub fn stats(&self) -> ReplicationStats {
         *self.stats.borrow()
@@ -113,7 +120,7 @@ struct Shell {
     core: Core<Key, Image>,
     /// In the order of their regions' names.
     tables: Vec<Table>,
-    ocean: watch::Receiver<Ocean>,
+    settings: watch::Receiver<ReplicationSettings>,
     stats: watch::Sender<ReplicationStats>,
     began: Instant,
 }
@@ -122,14 +129,14 @@ impl Shell {
     async fn run(mut self) {
         let (shortest, longest) = IDLE;
         let mut idle = shortest;
-        let mut failing = false; // an outage is told once
+        let mut failing = false; // warn once per outage
         loop {
             let (read, failed) = self.read().await;
             let (wrote, refused) = self.write().await;
             self.stats.send_replace(self.core.stats());
             if let Some(error) = failed.or(refused) {
                 if !failing {
-                    warn!(error = format!("{error:#}"), "replication failed; trying on");
+                    warn!(error = format!("{error:#}"), "replication failed; will retry");
                 }
                 failing = true;
                 tokio::time::sleep(AFTER_ERROR).await;
@@ -141,7 +148,7 @@ impl Shell {
         }
     }
 
-    /// Reads each stream once; says how many records there were.
+    /// Reads each stream once. Returns the number of records.
     async fn read(&mut self) -> (usize, Option<anyhow::Error>) {
         let reads = join_all(self.tables.iter_mut().map(Table::read)).await;
         let now = self.now();
@@ -160,9 +167,9 @@ impl Shell {
         (records, failed)
     }
 
-    /// Makes the writes that are due; says how many there were.
+    /// Makes the due writes. Returns their number.
     async fn write(&mut self) -> (usize, Option<anyhow::Error>) {
-        let Ocean { delay, cut } = *self.ocean.borrow();
+        let ReplicationSettings { delay, cut } = *self.settings.borrow();
         let due = self.core.due(self.now(), u64::try_from(delay.as_millis()).unwrap_or(u64::MAX), cut);
         let tables = &self.tables;
         let writes = due.into_iter().map(|apply: Apply<Key, Image>| async move {

@@ -1,4 +1,4 @@
-//! One region's table: reads its stream, and writes on the condition that an item is as it was expected. Decides nothing.
+//! One region's table: reads its stream, and writes items on condition. Decides nothing.
 
 use super::core::Apply;
 use anyhow::{Context as _, Result, bail};
@@ -27,13 +27,13 @@ pub(super) type Image = Arc<HashMap<String, AttributeValue>>;
 #[derive(Debug)]
 pub(super) struct Change {
     pub(super) key: Key,
-    /// What the item came to be; `None` if it was deleted.
+    /// The new item. `None` if it was deleted.
     pub(super) image: Option<Image>,
     /// When, Unix milliseconds.
     pub(super) at: u64,
 }
 
-/// A table and its stream, which has one shard: the emulator's never splits.
+/// A table and its stream. The stream has one shard, which the emulator never splits.
 #[derive(Debug)]
 pub(super) struct Table {
     name: String,
@@ -42,7 +42,7 @@ pub(super) struct Table {
     stream: String,
     shard: String,
     iterator: Option<String>,
-    /// The last record that was read.
+    /// Sequence number of the last record read.
     after: Option<String>,
 }
 
@@ -50,9 +50,9 @@ impl Table {
     /// Opens the stream at its beginning.
     ///
     /// # Errors
-    /// If the table has no stream, or it cannot be read.
+    /// If the table has no stream, or the stream cannot be read.
     pub(super) async fn open(sdk: &SdkConfig, name: &str) -> Result<Self> {
-        // A write that was tried twice could be refused for having been made.
+        // No SDK retries: a second attempt would be refused if the first one succeeded.
         let once = aws_sdk_dynamodb::config::Builder::from(sdk).retry_config(RetryConfig::disabled()).build();
         let (items, streams) = (Client::from_conf(once), Streams::new(sdk));
         let described = items.describe_table().table_name(name).send().await;
@@ -62,17 +62,15 @@ impl Table {
         let shards = streams.describe_stream().stream_arn(&stream).send().await;
         let shards = shards.with_context(|| format!("describing the stream of {name}"))?.stream_description;
         let shards = shards.map(|stream| stream.shards.unwrap_or_default()).unwrap_or_default();
-        let [shard] = &shards[..] else {
-            bail!("the stream of {name} has {} shards, and should have one", shards.len())
-        };
+        let [shard] = &shards[..] else { bail!("the stream of {name} has {} shards instead of one", shards.len()) };
         let shard = shard.shard_id.clone().context("a shard without an id")?;
         Ok(Self { name: name.to_owned(), items, streams, stream, shard, iterator: None, after: None })
     }
 
-    /// The next records, in the order of their writes; none if there are none for now.
+    /// The next records, in the order of their writes. Empty if there are none yet.
     ///
     /// # Errors
-    /// If the stream cannot be read for now.
+    /// If the stream is unavailable.
     pub(super) async fn read(&mut self) -> Result<Vec<Change>> {
         let iterator = match self.iterator.take() {
             Some(iterator) => iterator,
@@ -87,7 +85,8 @@ impl Table {
                 }
                 records.iter().map(change).collect()
             }
-            // One was not used for a quarter of an hour: a machine that slept. The next call asks for a new one.
+            // Iterators expire after 15 minutes, for example while the machine sleeps. The next
+            // call gets a new one.
             Err(error) if error.as_service_error().is_some_and(GetRecordsError::is_expired_iterator_exception) => {
                 Ok(Vec::new())
             }
@@ -109,10 +108,11 @@ impl Table {
         got.shard_iterator.context("a stream without an iterator")
     }
 
-    /// Makes an item what it is to be, if it still is what was expected; says whether it was.
+    /// Makes a due write if the item still is the expected one. Returns whether it did.
     ///
     /// # Errors
-    /// If the table could not be asked. It then counts as not written; if it was all the same, its echo counts as a write of the region's own.
+    /// If the table is unavailable. The write then counts as not made. If it was made anyway, its
+    /// echo counts as an own write of the region.
     pub(super) async fn apply(&self, apply: &Apply<Key, Image>) -> Result<bool> {
         let Condition { expression, names, values } = Condition::that(apply);
         let done = match &apply.image {
@@ -147,7 +147,7 @@ where
     }
 }
 
-/// That an item has these attributes, and none of the others that it is about to get.
+/// The condition that an item has the expected attributes, and none of the new ones.
 struct Condition {
     expression: String,
     names: Option<HashMap<String, String>>,
@@ -178,7 +178,7 @@ fn change(record: &Record) -> Result<Change> {
     let change = record.dynamodb.as_ref().context("a record without a change")?;
     let part = |name: &str| {
         let value = change.keys.as_ref().and_then(|keys| keys.get(name)).and_then(|value| value.as_s().ok());
-        value.cloned().with_context(|| format!("a record without a {name} of text"))
+        value.cloned().with_context(|| format!("a record without a string {name}"))
     };
     let image = |image: &HashMap<String, Streamed>| {
         let attributes = image.iter().map(|(name, value)| Ok((name.clone(), attribute(value)?)));
@@ -192,7 +192,7 @@ fn change(record: &Record) -> Result<Change> {
     })
 }
 
-/// The same value in the table's terms: the two clients have a type each.
+/// Converts a value: the two SDK clients have different types for it.
 fn attribute(value: &Streamed) -> Result<AttributeValue> {
     Ok(match value {
         Streamed::S(text) => AttributeValue::S(text.clone()),
@@ -208,6 +208,6 @@ fn attribute(value: &Streamed) -> Result<AttributeValue> {
             let values = values.iter().map(|(name, value)| Ok((name.clone(), attribute(value)?)));
             AttributeValue::M(values.collect::<Result<_>>()?)
         }
-        other => bail!("an attribute of a kind that is not known: {other:?}"),
+        other => bail!("unknown kind of attribute: {other:?}"),
     })
 }

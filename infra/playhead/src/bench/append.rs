@@ -1,7 +1,8 @@
-//! `playhead bench --append`: what the standby machinery costs while the primary is well.
+//! `playhead bench --append`: what failover costs while the primary is healthy.
 //!
-//! The bare log and the same log behind [`Failover`] append the same requests in turn, so that whatever else the machine
-//! and the broker do falls on both. A log in memory that acknowledges at once shows what is left of it without them.
+//! The bare log and the same log behind [`Failover`] take turns in appending the same requests, so
+//! noise of the machine and the broker affects both. A log in memory that acknowledges at once
+//! shows the cost without broker and network.
 
 use super::envelopes;
 use anyhow::{Context as _, Result, ensure};
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use stream::{Ack, DurableLog, Failover, KafkaConfig, KafkaLog, KafkaSecurity, LogRecord, Policy, RecordResult, Role};
 
-/// Appends of each kind before those that are measured.
+/// Unmeasured appends of each kind at the start.
 const WARM_UP: usize = 200;
 const PARTITIONS: i32 = 6;
 
@@ -35,13 +36,15 @@ struct Figures {
     memory_behind_failover: Latency,
 }
 
-/// Measures on a topic of its own, which it deletes again.
+/// Measures on a new topic, and deletes it.
 pub(super) async fn run(brokers: &str, bodies: &[Vec<u8>], appends: usize, json: bool) -> Result<ExitCode> {
     let requests = bodies.iter().map(|body| records(body)).collect::<Result<Vec<_>>>()?;
     let topic = format!("bench-{:016x}", rand::random::<u64>());
     create_topic(brokers, &topic, PARTITIONS, None).await?;
     let measured = measure(brokers, &topic, &requests, appends).await;
-    delete_topic(brokers, &topic).await.unwrap_or_else(|error| eprintln!("the topic {topic} stays: {error:#}"));
+    delete_topic(brokers, &topic)
+        .await
+        .unwrap_or_else(|error| eprintln!("could not delete the topic {topic}: {error:#}"));
     let figures = measured?;
     if json {
         println!("{}", serde_json::to_string(&figures)?);
@@ -52,13 +55,13 @@ pub(super) async fn run(brokers: &str, bodies: &[Vec<u8>], appends: usize, json:
 }
 
 fn print(figures: &Figures) {
-    println!("{} appends of each, one request at a time; microseconds\n", figures.appends_of_each);
+    println!("{} appends of each kind, one request at a time; microseconds\n", figures.appends_of_each);
     println!("{:32}{:>10}{:>10}", "", "p50", "p99");
     for (what, latency) in [
         ("Kafka", &figures.kafka_bare),
-        ("Kafka, with a standby beside it", &figures.kafka_behind_failover),
+        ("Kafka, with a standby", &figures.kafka_behind_failover),
         ("memory", &figures.memory_bare),
-        ("memory, with a standby beside it", &figures.memory_behind_failover),
+        ("memory, with a standby", &figures.memory_behind_failover),
     ] {
         println!("{what:32}{:>10.1}{:>10.1}", latency.p50_us, latency.p99_us);
     }
@@ -75,7 +78,7 @@ async fn measure(brokers: &str, topic: &str, requests: &[Vec<LogRecord>], append
     Ok(Figures { appends_of_each: appends, kafka_bare, kafka_behind_failover, memory_bare, memory_behind_failover })
 }
 
-/// The log alone and behind the machinery, one request each in turn.
+/// Measures the bare log and the log behind failover, taking turns for each request.
 async fn compare<L: DurableLog + Clone + 'static>(
     log: &L,
     requests: &[Vec<LogRecord>],
@@ -94,7 +97,10 @@ async fn compare<L: DurableLog + Clone + 'static>(
         let appended = failover.append(records, Override::Auto).await;
         behind.push(began.elapsed());
         for fate in appended.fates {
-            ensure!(fate.result? == Role::Primary, "append {n}: the log is not well, so that nothing was measured");
+            ensure!(
+                fate.result? == Role::Primary,
+                "append {n}: the log failed over to the standby, so the figures are invalid"
+            );
         }
     }
     Ok((latency(bare.split_off(WARM_UP)), latency(behind.split_off(WARM_UP))))
@@ -109,13 +115,13 @@ fn latency(mut times: Vec<Duration>) -> Latency {
     Latency { p50_us: at(0.5), p99_us: at(0.99) }
 }
 
-/// The records that `ingest` makes of a request.
+/// The records that `ingest` makes from a request.
 fn records(body: &[u8]) -> Result<Vec<LogRecord>> {
     let record = |envelope: Envelope| LogRecord::new(envelope.session_id.to_string(), envelope.encode());
     Ok(envelopes(body)?.into_iter().map(record).collect())
 }
 
-/// A log that is nowhere and acknowledges at once.
+/// A log that stores nothing and acknowledges at once.
 #[derive(Clone)]
 struct Memory;
 

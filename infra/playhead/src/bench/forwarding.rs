@@ -1,4 +1,5 @@
-//! What it costs to bring a session's events to another region: requests and bytes of SQS, and CPU, by how many sessions share a batch.
+//! The cost of forwarding a session's events to another region: SQS requests, bytes and CPU, by the
+//! number of sessions that share a batch.
 
 use super::envelopes;
 use anyhow::{Result, ensure};
@@ -19,34 +20,34 @@ use simulate::plan::{DEFAULT_START_AT, Plan};
 use simulate::{Faults, Model};
 use std::collections::HashSet;
 
-/// Sessions that share a batch.
+/// Sessions per batch.
 const SESSIONS: [usize; 3] = [1, 10, 100];
-/// Batches measured of each size, at most.
+/// Maximum number of batches measured per size.
 const BATCHES: usize = 200;
-/// SQS bills a request for each so many bytes of it (AWS, "Amazon SQS pricing").
+/// SQS bills each 64 KiB of a request as one request (AWS, "Amazon SQS pricing").
 const BILLED_BYTES: usize = 64 * 1024;
 
-/// The cost of forwarding at one size of batches.
+/// The cost of forwarding for one batch size.
 #[derive(Debug, Serialize)]
 pub(super) struct Cost {
     /// Sessions in a batch, one record each.
     sessions_a_batch: usize,
-    /// Events in them, on average.
+    /// Average number of events in a batch.
     events_a_batch: f64,
-    /// Calls of `SendMessageBatch` an event.
+    /// Calls of `SendMessageBatch` per event.
     requests_per_event: f64,
-    /// The same as SQS bills them: one for each 64 KiB.
+    /// The same as billed by SQS: one for each 64 KiB.
     billed_requests_per_event: f64,
-    /// Bytes of message bodies an event.
+    /// Bytes of message bodies per event.
     bytes_per_event: f64,
     /// `forward`'s own work, without the SQS client, microseconds of CPU.
     cpu_us_per_event: f64,
 }
 
-/// Measures it with envelopes of a simulated trace.
+/// Measures the cost with envelopes of a simulated trace.
 ///
 /// # Errors
-/// When the trace makes too few records, or one is not sent.
+/// If the trace has too few records, or a record is not sent.
 pub(super) async fn measure(seed: u64) -> Result<Vec<Cost>> {
     let envelopes = from_elsewhere(seed)?;
     let regions = Regions::parse("us-east-1", "us-east-1,us-west-2")?;
@@ -54,7 +55,7 @@ pub(super) async fn measure(seed: u64) -> Result<Vec<Cost>> {
     let mut costs = Vec::new();
     for sessions in SESSIONS {
         let batches = batches(&envelopes, sessions);
-        ensure!(!batches.is_empty(), "the trace has no {sessions} sessions side by side");
+        ensure!(!batches.is_empty(), "the trace has too few parallel sessions: {sessions} are needed");
         let routing = Routing::read_by(regions.clone(), async || Ok(r#"{"version":1}"#.to_owned()));
         let dead_letters = Letters::<DeadLetter>::default();
         let forward = Forward { inbound: MemoryQueues::default(), dead_letters, routing };
@@ -86,11 +87,11 @@ pub(super) async fn measure(seed: u64) -> Result<Vec<Cost>> {
     Ok(costs)
 }
 
-/// Prints a line a size.
+/// Prints one line per batch size.
 pub(super) fn print(costs: &[Cost]) {
     for cost in costs {
         println!(
-            "forward  {:>8.4} SQS requests an event ({:.4} billed), {:.1} bytes, {:.2} µs CPU: {} session{} a batch ({} events)",
+            "forward  {:>8.4} SQS requests per event ({:.4} billed), {:.1} bytes, {:.2} µs CPU: {} session{} per batch ({} events)",
             cost.requests_per_event,
             cost.billed_requests_per_event,
             cost.bytes_per_event,
@@ -102,10 +103,10 @@ pub(super) fn print(costs: &[Cost]) {
     }
 }
 
-/// What `ingest` makes of the POSTs of viewers whose home is the other region.
+/// The envelopes that `ingest` makes from the POSTs of viewers with the other home region.
 fn from_elsewhere(seed: u64) -> Result<Vec<Envelope>> {
     let (homes, faults) = (vec!["usw2".parse()?], Faults { duplicates: 0.05, reorder: 0.1, ..Faults::NONE });
-    // Many viewers, so that their sessions run side by side.
+    // Many viewers, so their sessions run in parallel.
     let model = Model { sessions: 2_000, viewers: Some(1_500), titles: 500, homes, travel: None, seed, faults };
     let mut all = Vec::new();
     for post in &Plan::new(&model, DEFAULT_START_AT)?.posts {
@@ -114,7 +115,7 @@ fn from_elsewhere(seed: u64) -> Result<Vec<Envelope>> {
     Ok(all)
 }
 
-/// Batches of one record of each of so many sessions, in the order of the log.
+/// Batches with one record of each of this many sessions, in the order of the log.
 fn batches(envelopes: &[Envelope], sessions: usize) -> Vec<Batch> {
     let mut batches = Vec::new();
     let (mut records, mut seen) = (Vec::new(), HashSet::new());

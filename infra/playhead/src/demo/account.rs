@@ -1,4 +1,5 @@
-//! The books of a demo: waits until they are closed, and holds them against what the devices and the simulator know.
+//! The books of a demo: waits until nothing is in flight, and checks the books against the devices
+//! and the simulator.
 
 use anyhow::Result;
 use local::Progress;
@@ -10,11 +11,11 @@ use simulate::send::SendReport;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-/// How long the books may stand still before what is in flight counts as lost.
+/// If the books do not change for this long, events in flight count as lost.
 const STANDSTILL: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// The books of the run, from the devices to the views.
+/// The books of a run, from the devices to the views.
 #[derive(Debug, Serialize)]
 pub(super) struct Account {
     /// Events that the devices sent.
@@ -25,25 +26,26 @@ pub(super) struct Account {
     pub(super) duplicates: u64,
     pub(super) dead: u64,
     pub(super) in_flight: i64,
-    /// Distinct events that were accepted, as the simulator knows: as many as must be applied.
+    /// Distinct accepted events, as the simulator counts them. All of them must be applied.
     pub(super) distinct: usize,
-    /// Every line below holds.
+    /// Every check holds.
     pub(super) balanced: bool,
-    /// What does not hold, in words.
+    /// The checks that do not hold, in words.
     pub(super) faults: Vec<String>,
 }
 
-/// What the regions counted once all had settled.
-pub(super) struct Settled {
-    /// Of each region.
+/// The final books of all regions.
+pub(super) struct Accounts {
+    /// One per region.
     pub(super) books: Vec<Books>,
-    /// When they moved for the last time.
+    /// When they last changed.
     pub(super) at: Instant,
 }
 
-/// Waits until all that the devices were told is accepted is in the books and nothing is in flight, in a region or between two, or nothing
-/// moves any more. What `process` counted may be in the logs before what `ingest` did, so that nothing in flight is not enough.
-pub(super) async fn settled(endpoints: &Endpoints, accepted: u64, progress: &Progress) -> Result<Settled> {
+/// Waits until the books have all events that devices know as accepted, and nothing is in flight in
+/// or between regions. Gives up when the books stop changing. "Nothing in flight" alone is not
+/// enough: the counts of `process` may arrive before those of `ingest`.
+pub(super) async fn settled(endpoints: &Endpoints, accepted: u64, progress: &Progress) -> Result<Accounts> {
     let mut readers: Vec<Reader> = endpoints.regions().map(Reader::new).collect();
     let mut last = Vec::new();
     let mut at = Instant::now();
@@ -54,13 +56,13 @@ pub(super) async fn settled(endpoints: &Endpoints, accepted: u64, progress: &Pro
         }
         let all = sum(&books);
         let in_flight = all.in_flight() + all.between_regions().cast_signed();
-        progress.detail(format!("{} of {} events ended", all.accepted.cast_signed() - in_flight, all.accepted));
+        progress.detail(format!("{} of {} events done", all.accepted.cast_signed() - in_flight, all.accepted));
         let still = books == last;
         if !still {
             (last, at) = (books, Instant::now());
         }
         if still && ((all.accepted >= accepted && in_flight <= 0) || at.elapsed() > STANDSTILL) {
-            return Ok(Settled { books: last, at });
+            return Ok(Accounts { books: last, at });
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -73,14 +75,15 @@ pub(super) fn sum(books: &[Books]) -> Books {
     all
 }
 
-/// Holds the devices' side, the functions' side and the simulator's knowledge against each other.
+/// Checks the books of the devices, of the functions and of the simulator against each other.
 pub(super) fn account(report: &SendReport, books: &[Books], expected: &Expected) -> Account {
     let several = books.len() > 1;
     let books = &sum(books);
     let rejected: u64 = books.rejected.values().sum();
     let dead: u64 = books.dead.values().sum();
     let mut faults = Vec::new();
-    // What an attempt to append left on a log although it failed ends too, as duplicates; what failed comes again.
+    // A failed append may leave a copy on a log, which ends as a duplicate. Failed and retried
+    // records are received again.
     let again: u64 = books.failed_records.values().chain(books.retried_records.values()).sum();
     let mut hold_between = |what: &str, least: u64, value: u64, more: u64| {
         if !(least..=least + more).contains(&value) {
@@ -94,7 +97,7 @@ pub(super) fn account(report: &SendReport, books: &[Books], expected: &Expected)
         books.unclaimed,
     );
     if !several {
-        // Between regions a record is received by `forward`, and again in a message with others.
+        // Between regions, `forward` receives a record, and then `process` gets it in a message.
         hold_between(
             "records: appended <= received <= appended + unclaimed + failed + retried",
             books.appended_records,
@@ -110,13 +113,13 @@ pub(super) fn account(report: &SendReport, books: &[Books], expected: &Expected)
     hold("events sent = accepted + rejected", report.events_sent as u64, books.accepted + rejected);
     hold("accepted: by the devices = by ingest", report.accepted as u64, books.accepted);
     hold("applied = distinct events accepted", books.applied, expected.distinct as u64);
-    hold("forwarded, and not arrived = 0", books.between_regions(), 0);
+    hold("forwarded but not arrived = 0", books.between_regions(), 0);
     hold("dead = 0", dead + books.dead_records.values().sum::<u64>(), 0);
     hold("failed POSTs = 0", report.failed_posts.len() as u64, 0);
     for code in books.rejected.keys().chain(expected.rejected.keys()).collect::<BTreeSet<_>>() {
         let planned = expected.rejected.get(code).copied().unwrap_or_default() as u64;
         hold(
-            &format!("rejected as {code} = malformed so"),
+            &format!("rejected as {code} = planned as {code}"),
             books.rejected.get(code).copied().unwrap_or_default(),
             planned,
         );

@@ -1,18 +1,20 @@
-//! `playhead demo`: the whole pipeline on this machine, from simulated viewers to their histories, with the proof that
-//! nothing was lost on the way.
+//! `playhead demo`: the whole pipeline on this machine, from simulated viewers to their histories,
+//! with the proof that nothing was lost on the way.
 
 mod account;
 mod migrate;
 mod print;
 mod regions;
+mod stage;
 
-use self::account::{Account, Settled, account, settled, sum};
-use self::print::{invite, print};
+use self::account::{Account, Accounts, account, settled, sum};
+use self::print::print;
 use self::regions::{Regions, read_everywhere};
-use anyhow::{Context as _, Result, bail};
+use self::stage::Proof;
+use anyhow::{Context as _, Result};
 use legacy::Bug;
 use local::args::CloudArgs;
-use local::{DEFAULT_REGION, LocalOptions, LocalRegions, Progress};
+use local::{DEFAULT_REGION, LocalOptions, Progress};
 use operate::Endpoints;
 use operate::run::DEMO;
 use operate::token;
@@ -25,42 +27,44 @@ use simulate::{Model, progress_bar};
 use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::signal::unix::{SignalKind, signal};
 
-/// Share of sessions that change region, in a demo with several, unless told otherwise.
+/// Default share of sessions that change region, in a demo with several regions.
 const TRAVEL: f64 = 0.2;
 const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
-/// Differences that are printed; all are counted.
-const DIFFERENCES_TOLD: usize = 10;
+/// Maximum number of differences that are printed. All are counted.
+const DIFFERENCES_LISTED: usize = 10;
 
 /// Run the whole pipeline on this machine with simulated viewers, and prove that nothing was lost
 ///
-/// Installs and builds what is needed, starts a local cloud, deploys template.yaml, plays the viewers' sessions against its
-/// API, waits until every event has ended, prints the books, compares every member's history with what it must be, and stays
-/// up until Ctrl-C, so that you can look around.
+/// Installs the tools and builds the functions, starts a local cloud, deploys template.yaml, plays
+/// the viewers' sessions against its API, waits until every event is done, prints the books,
+/// compares every member's history with the expected one, and stays up until Ctrl-C, so that you
+/// can look around.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     model: Model,
-    /// Walk the rollout from a legacy service to Playhead instead, under load: who is shadowed, who is moved, what was found on the way
+    /// Migrate from a legacy service to Playhead instead, under load: shadow, compare, then move
+    /// profiles step by step
     #[arg(long)]
     migrate: bool,
-    /// Give the legacy service a bug, which has to be found before anybody is moved: dropped-duplicates, last-arrival-wins or lost-seek
+    /// Give the legacy service a bug, which must be found before anyone is moved:
+    /// dropped-duplicates, last-arrival-wins or lost-seek
     #[arg(long, value_name = "BUG", requires = "migrate", value_parser = migrate::bug)]
     legacy_bug: Option<Bug>,
-    /// End after the proof: exit status 0 only if the books balance and all views agree
+    /// Stop after the proof, with exit status 0 only if the books balance and all views are right
     #[arg(long)]
     exit: bool,
-    /// Print the result as one JSON object, for a program
+    /// Print the result as one JSON object, for programs
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     cloud: CloudArgs,
 }
 
-/// What came of a demo.
+/// The result of a demo.
 #[derive(Debug, Serialize)]
-struct Outcome {
+struct DemoResult {
     seed: u64,
     posts: usize,
     profiles: usize,
@@ -70,6 +74,26 @@ struct Outcome {
     regions: Option<Regions>,
     cost: Cost,
     seconds: Seconds,
+    /// Sessions that were played.
+    #[serde(skip)]
+    sessions: usize,
+    #[serde(skip)]
+    member: Member,
+}
+
+impl Proof for DemoResult {
+    fn print(&self, endpoints: &Endpoints) {
+        print(self, endpoints);
+    }
+
+    fn holds(&self) -> bool {
+        let regions_hold = self.regions.as_ref().is_none_or(|regions| regions.faults.is_empty());
+        self.books.balanced && self.views.equal && regions_hold
+    }
+
+    fn profile(&self) -> Option<&str> {
+        Some(&self.member.profile_id)
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -100,60 +124,19 @@ struct Seconds {
 /// Runs `playhead demo`.
 ///
 /// # Errors
-/// When the pipeline cannot be run. What it got wrong is no error but exit status 1.
+/// If the pipeline cannot run. A wrong result is not an error; it gives exit status 1.
 pub async fn run(mut args: Args) -> Result<ExitCode> {
     if args.migrate {
         return migrate::run(args).await;
     }
     let options = args.cloud.options(DEMO)?;
     settle_in(&mut args.model, &options);
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let progress = Progress::new();
-    let began = Instant::now();
-    let started = tokio::select! {
-        started = LocalRegions::start(options, &progress) => started,
-        _ = interrupt.recv() => bail!("interrupted: the demo did not start"),
-        _ = terminate.recv() => bail!("ended: the demo did not start"),
-    };
-    let mut cloud = started?;
-    let endpoints = cloud.endpoints().clone();
-    let start = began.elapsed();
-    let played = tokio::select! {
-        played = play(&args, &endpoints, start, &progress) => played,
-        reason = cloud.failure() => Err(reason),
-        _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted")),
-        _ = terminate.recv() => Err(anyhow::anyhow!("ended")),
-    };
-    let stay = match &played {
-        Ok((outcome, member)) => {
-            if args.json {
-                println!("{}", serde_json::to_string(outcome)?);
-            } else {
-                print(outcome, &args.model, member, &endpoints);
-            }
-            !args.exit
-        }
-        Err(_) => false,
-    };
-    if stay {
-        invite(&endpoints, played.as_ref().ok().map(|(_, member)| member.profile_id.as_str()))?;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            reason = cloud.failure() => eprintln!("{reason:#}"),
-        }
-    }
-    progress.step("Stopping");
-    let stopped = cloud.stop().await;
-    progress.finish();
-    let (outcome, _) = played?;
-    stopped?;
-    let regions = outcome.regions.is_none_or(|regions| regions.faults.is_empty());
-    let proven = outcome.books.balanced && outcome.views.equal && regions;
-    Ok(if proven { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let play = async |endpoints: &Endpoints, start| play(&args, endpoints, start, &progress).await;
+    stage::run(options, &args, &progress, play).await
 }
 
-/// The viewers are at home in the regions that there are, and with several of them some travel.
+/// Gives the viewers homes in the cloud's regions. With several regions, some viewers travel.
 fn settle_in(model: &mut Model, options: &LocalOptions) {
     if !options.regions.is_empty() {
         model.homes = options.regions.iter().filter_map(|region| Home::of_region(region)).collect();
@@ -163,13 +146,14 @@ fn settle_in(model: &mut Model, options: &LocalOptions) {
     }
 }
 
-/// One member, whose history is shown.
+/// The member whose history is shown.
+#[derive(Debug)]
 struct Member {
     profile_id: String,
     history: Vec<SessionView>,
 }
 
-async fn play(args: &Args, endpoints: &Endpoints, start: Duration, progress: &Progress) -> Result<(Outcome, Member)> {
+async fn play(args: &Args, endpoints: &Endpoints, start: Duration, progress: &Progress) -> Result<DemoResult> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
     let plan = Plan::ending_at(&args.model, i64::try_from(now)?)?;
     progress.step(format!("Playing {} sessions: {} POSTs", args.model.sessions, plan.posts.len()));
@@ -184,12 +168,12 @@ async fn play(args: &Args, endpoints: &Endpoints, start: Duration, progress: &Pr
 
     progress.step("Following the pipeline until it has settled");
     let began = Instant::now();
-    let Settled { books, at: ended } = settled(endpoints, report.accepted as u64, progress).await?;
+    let Accounts { books, at: ended } = settled(endpoints, report.accepted as u64, progress).await?;
     let settle = began.elapsed();
 
     let expected = expect::expect(&plan, &report.failed_posts);
     let profiles: BTreeSet<&String> = expected.views.keys().map(|(profile, _)| profile).collect();
-    progress.step(format!("Comparing the histories of {} profiles with what they must be", profiles.len()));
+    progress.step(format!("Comparing the histories of {} profiles with the expected ones", profiles.len()));
     let token = token::of_service(&endpoints.jwt_secret, TOKEN_LIFETIME)?;
     let readings = read_everywhere(endpoints, &token, &expected, &profiles).await?;
     let converged = readings.iter().all(|reading| reading.differences.is_empty()).then(|| ended.elapsed());
@@ -201,7 +185,12 @@ async fn play(args: &Args, endpoints: &Endpoints, start: Duration, progress: &Pr
 
     let account = account(&report, &books, &expected);
     let books = sum(&books);
-    let outcome = Outcome {
+    let (profile_id, history) = histories
+        .into_iter()
+        .flatten()
+        .max_by_key(|(_, sessions)| sessions.len())
+        .context("no viewer watched anything")?;
+    Ok(DemoResult {
         seed: args.model.seed,
         posts: report.posts,
         profiles: profiles.len(),
@@ -209,7 +198,7 @@ async fn play(args: &Args, endpoints: &Endpoints, start: Duration, progress: &Pr
             expected: expected.views.len(),
             equal: differences.is_empty(),
             differences: differences.len(),
-            first_differences: differences.into_iter().take(DIFFERENCES_TOLD).collect(),
+            first_differences: differences.into_iter().take(DIFFERENCES_LISTED).collect(),
         },
         cost: Cost {
             records: books.appended_records,
@@ -221,13 +210,9 @@ async fn play(args: &Args, endpoints: &Endpoints, start: Duration, progress: &Pr
         seconds: Seconds { start: seconds(start), send: seconds(send), settle: seconds(settle) },
         books: account,
         regions,
-    };
-    let (profile_id, history) = histories
-        .into_iter()
-        .flatten()
-        .max_by_key(|(_, sessions)| sessions.len())
-        .context("nobody watched anything")?;
-    Ok((outcome, Member { profile_id, history }))
+        sessions: args.model.sessions,
+        member: Member { profile_id, history },
+    })
 }
 
 fn seconds(duration: Duration) -> f64 {

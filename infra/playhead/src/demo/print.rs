@@ -1,17 +1,16 @@
-//! What a demo says.
+//! What a demo prints.
 
 use super::regions::{RegionBooks, Regions};
-use super::{Member, Outcome, TOKEN_LIFETIME};
+use super::{DemoResult, TOKEN_LIFETIME};
 use anyhow::Result;
 use operate::Endpoints;
 use operate::token;
-use simulate::Model;
 
-pub(super) fn print(outcome: &Outcome, model: &Model, member: &Member, endpoints: &Endpoints) {
-    let Outcome { books, views, cost, .. } = outcome;
+pub(super) fn print(result: &DemoResult, endpoints: &Endpoints) {
+    let DemoResult { books, views, cost, member, .. } = result;
     println!(
         "\nThe books, in events ({} sessions of {} profiles, {} POSTs)\n",
-        model.sessions, outcome.profiles, outcome.posts
+        result.sessions, result.profiles, result.posts
     );
     println!("  sent         {:>9}", books.sent);
     println!("  rejected     {:>9}   malformed on purpose", books.rejected.values().sum::<u64>());
@@ -28,13 +27,13 @@ pub(super) fn print(outcome: &Outcome, model: &Model, member: &Member, endpoints
     }
     println!("  {}\n", if books.balanced { "They balance." } else { "They do not balance." });
     println!(
-        "Cost: {} conditional writes for {} events: {:.3} an event ({} records, {} views read, {} lost races)\n",
+        "Cost: {} conditional writes for {} events: {:.3} per event ({} records, {} views read, {} lost races)\n",
         cost.conditional_writes, books.accepted, cost.writes_per_event, cost.records, cost.views_read, cost.lost_races
     );
     if views.equal {
-        let everywhere = if outcome.regions.is_some() { ", in every region" } else { "" };
+        let everywhere = if result.regions.is_some() { ", in every region" } else { "" };
         println!(
-            "Views: all {} equal the fold of what was sent, computed apart from the store{everywhere}.\n",
+            "Views: all {} equal the fold of the sent events, computed without the store{everywhere}.\n",
             views.expected
         );
     } else {
@@ -44,10 +43,10 @@ pub(super) fn print(outcome: &Outcome, model: &Model, member: &Member, endpoints
         }
         println!();
     }
-    if let Some(regions) = &outcome.regions {
+    if let Some(regions) = &result.regions {
         print_regions(regions);
     }
-    println!("The history of {} as the API gives it, newest first\n", member.profile_id);
+    println!("The history of {} from the API, newest first\n", member.profile_id);
     println!("  {:<31} {:<8} {:>9} {:>9} {:>9}  device", "session", "title", "position", "played", "of");
     for session in &member.history {
         println!(
@@ -75,10 +74,10 @@ fn print_regions(regions: &Regions) {
         println!("  {region:<16} {accepted:>9} {forwarded:>9} {arrived:>9} {applied:>9}");
     }
     let Regions { travelled, writers, forwarding, converged, .. } = regions;
-    println!("\n  {travelled} sessions travelled: sent through more than one region.");
-    println!("  {} sessions were written in their home region only, {} elsewhere.", writers.at_home, writers.elsewhere);
+    println!("\n  {travelled} sessions travelled: their events went through more than one region.");
+    println!("  {} sessions were written only in their home region, {} elsewhere.", writers.at_home, writers.elsewhere);
     println!(
-        "  Forwarding took {} SQS requests with {} bytes for {} events: {:.3} requests and {:.0} bytes an event.",
+        "  Forwarding took {} SQS requests with {} bytes for {} events: {:.3} requests and {:.0} bytes per event.",
         forwarding.requests,
         forwarding.bytes,
         forwarding.events,
@@ -87,7 +86,7 @@ fn print_regions(regions: &Regions) {
     );
     match converged {
         Some(seconds) => {
-            println!("  Within {seconds:.1} s of the last event's end, all views were seen to be the same everywhere.")
+            println!("  All views were the same everywhere within {seconds:.1} s of the last event.")
         }
         None => println!("  The views of the regions did not become the same."),
     }
@@ -103,11 +102,12 @@ fn clock(ms: i64) -> String {
     format!("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60)
 }
 
-/// What to try while the demo stays up; to standard error, so that the result stays alone on standard output.
+/// Prints what to try while the demo stays up. To standard error: standard output has only the
+/// result.
 pub(super) fn invite(endpoints: &Endpoints, profile: Option<&str>) -> Result<()> {
     let api = &endpoints.api;
     let profile = profile.unwrap_or("p00000000");
-    eprintln!("\nIt stays up until Ctrl-C.\n");
+    eprintln!("\nThe local cloud stays up until Ctrl-C.\n");
     for Endpoints { region, api, aws_endpoint, log_bootstrap, events_stream, peers: _, .. } in endpoints.regions() {
         let log = log_bootstrap.as_ref().or(events_stream.as_ref()).map_or("", String::as_str);
         eprintln!("  {region}\n  API    {api}\n  AWS    {aws_endpoint}\n  Log    {log}\n");

@@ -1,4 +1,5 @@
-//! What a demo with several regions has to show: that each region has every view, and that each session was written in its home only.
+//! What a demo with several regions proves: each region has every view, and each session was
+//! written only in its home region.
 
 use anyhow::{Context as _, Result};
 use futures::future::try_join_all;
@@ -11,11 +12,11 @@ use simulate::writers::{self, Writers};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-/// How long views may take to be the same everywhere.
+/// How long the views may take to become the same everywhere.
 const CONVERGED_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// What several regions did.
+/// What the regions did.
 #[derive(Debug, Serialize)]
 pub(super) struct Regions {
     pub(super) regions: Vec<RegionBooks>,
@@ -23,9 +24,10 @@ pub(super) struct Regions {
     pub(super) travelled: usize,
     pub(super) writers: Writers,
     pub(super) forwarding: Forwarding,
-    /// Seconds from the end of the last event until all views were what they must be in all regions, or absent if they were not.
+    /// Seconds after the last event until all views were right in all regions. Absent if they never
+    /// were.
     pub(super) converged: Option<f64>,
-    /// What does not hold, in words.
+    /// The checks that do not hold, in words.
     pub(super) faults: Vec<String>,
 }
 
@@ -39,7 +41,7 @@ pub(super) struct RegionBooks {
     pub(super) applied: u64,
 }
 
-/// What forwarding cost.
+/// The cost of forwarding.
 #[derive(Debug, Serialize)]
 pub(super) struct Forwarding {
     pub(super) events: u64,
@@ -49,13 +51,14 @@ pub(super) struct Forwarding {
     pub(super) bytes_per_event: f64,
 }
 
-/// The histories that a region's API gave, and how they differ from what they must be.
+/// The histories from a region's API, and their differences from the expected ones.
 pub(super) struct Reading {
     pub(super) histories: BTreeMap<String, Vec<SessionView>>,
     pub(super) differences: Vec<Difference>,
 }
 
-/// Reads the histories of all profiles in each region. Where there are several, it reads again where they are not yet what they must be.
+/// Reads the histories of all profiles in each region. With several regions, reads again while they
+/// differ from the expected ones.
 pub(super) async fn read_everywhere(
     endpoints: &Endpoints,
     token: &str,
@@ -78,7 +81,8 @@ pub(super) async fn read_everywhere(
     try_join_all(read).await
 }
 
-/// What the regions did, if there are several. `converged` is how long after the last event had ended all views were right.
+/// What the regions did, if there are several. `converged` is the time after the last event until
+/// all views were right.
 pub(super) async fn report(
     endpoints: &Endpoints,
     books: &[Books],
@@ -104,13 +108,13 @@ pub(super) async fn report(
     let writers = Writers::of(keys.iter().flatten());
     let mut faults = Vec::new();
     if writers.elsewhere > 0 {
-        faults.push(format!("{} sessions that nobody drained were written outside of their home", writers.elsewhere));
+        faults.push(format!("{} sessions were written outside their home region without a drain", writers.elsewhere));
     }
     if keys.windows(2).any(|pair| pair[0] != pair[1]) {
-        faults.push("the tables of the regions do not hold the same items".to_owned());
+        faults.push("the regions' tables hold different items".to_owned());
     }
     if travelled > 0 && all.forwarded == 0 {
-        faults.push("sessions travelled, and nothing was forwarded".to_owned());
+        faults.push("sessions travelled, but nothing was forwarded".to_owned());
     }
     Ok(Some(Regions {
         regions: endpoints.regions().zip(books).map(row).collect(),

@@ -1,4 +1,4 @@
-//! The way from the legacy system to ours: its steps, and which POSTs are sent at which.
+//! The steps from the legacy system to Playhead, and the POSTs of each step.
 
 use anyhow::{Context as _, Result, ensure};
 use lambda::routing::MAX_AGE;
@@ -10,10 +10,12 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Duration;
 
-/// Within this time after it was written every function follows a routing document: the age of a copy, and what reading it takes.
+/// How long it takes until every function follows a new routing document: the maximum age of its
+/// copy, plus the time to read it.
 pub(super) const FOLLOWED_WITHIN: Duration = MAX_AGE.saturating_add(Duration::from_secs(2));
 
-/// How long POSTs are sent at each step at least, seconds. Where profiles change their live path, functions come to follow during the first of them.
+/// Name, async share, shadow share and minimum seconds of POSTs of each step. Where profiles change
+/// their live path, the first of these seconds pass until all functions follow.
 const STEPS: [(&str, &str, &str, f64); 5] = [
     ("all legacy", "0%", "0%", 12.0),
     ("shadow 100%", "0%", "100%", 16.0),
@@ -21,50 +23,55 @@ const STEPS: [(&str, &str, &str, f64); 5] = [
     ("async 25%", "25%", "100%", 22.0),
     ("async 100%", "100%", "100%", 22.0),
 ];
-/// Steps of a demo with a bug: the last of them, which moves somebody, must be refused, and has no POSTs.
+/// Steps of a demo with a bug. The last one would move profiles; it must be refused and has no
+/// POSTs.
 const STEPS_TO_A_BUG: usize = 3;
-/// How many times faster POSTs are sent then, since one step has them all.
+/// How much faster POSTs are sent then, since one step has them all.
 const HASTE_TO_A_BUG: f64 = 2.0;
-/// POSTs a second at most: a machine that cannot keep up would show its own delays. With more sessions the steps last longer.
+/// Maximum POSTs per second: an overloaded machine would measure its own delays. With more sessions
+/// the steps last longer.
 const MOST_PER_SECOND: f64 = 16.0;
-/// What lies between the sessions that are over before anything is shadowed and the others, of the viewers' time.
+/// Gap, in the viewers' time, between the sessions that end before the shadow starts and the
+/// others.
 const BREAK_MS: i64 = 60_000;
 
 /// A step of the rollout.
 #[derive(Debug, Clone)]
 pub(super) struct Step {
     pub(super) name: &'static str,
-    /// What holds from now on.
+    /// The rollout from this step on.
     pub(super) rollout: Rollout,
-    /// The POSTs that are sent.
+    /// The POSTs of this step.
     pub(super) posts: Range<usize>,
 }
 
-/// All steps, and all that is sent.
+/// All steps and POSTs.
 #[derive(Debug)]
 pub(super) struct Journey {
     pub(super) steps: Vec<Step>,
-    /// In the order in which they are sent.
+    /// In the order of sending.
     pub(super) plan: Plan,
-    /// POSTs a second, evenly.
+    /// POSTs per second, evenly spaced.
     pub(super) per_second: f64,
 }
 
 impl Journey {
-    /// The steps for these viewers. Sessions of the first step are over before anything is shadowed, or a shadow would see only their ends; all others
-    /// run on across the steps. With `to_a_bug` there are only those steps that one comes to if the legacy system has one.
+    /// The steps for these viewers. Sessions of the first step end before the shadow starts, which
+    /// otherwise would see only their ends. All others continue across steps. With `to_a_bug` there
+    /// are only the steps up to the one that the legacy system's bug must stop.
     ///
     /// # Errors
-    /// If the model is impossible, or has too few viewers for anything to happen at each step.
+    /// If the model is impossible, or has too few viewers to exercise each step.
     pub(super) fn new(model: &Model, now: i64, to_a_bug: bool) -> Result<Self> {
-        // Whose a malformed event is, and so which system has to refuse it, cannot always be told.
+        // A malformed event may have no valid profile, so it is unclear which system must refuse
+        // it.
         let faults = Faults { malformed: 0.0, ..model.faults };
         let model = Model { faults, viewers: Some(u32::try_from(model.viewer_count())?), ..model.clone() };
         let [first, rest @ ..] = STEPS;
         let rest_s: f64 = rest.iter().map(|step| step.3).sum();
         let Plan { posts: later, .. } = Plan::ending_at(&model, now)?;
         let begun = later.iter().flat_map(Post::sessions).filter_map(|id| id.parse::<SessionId>().ok());
-        let begun = begun.map(|id| id.started_at()).min().context("nobody watches anything")?;
+        let begun = begun.map(|id| id.started_at()).min().context("no viewer watches anything")?;
         let haste = if to_a_bug { HASTE_TO_A_BUG } else { 1.0 };
         let per_second = (later.len() as f64 / rest_s * haste).min(MOST_PER_SECOND);
         let Plan { mut posts, applied } = Plan::ending_at(&model, i64::try_from(begun)? - BREAK_MS)?;
@@ -82,16 +89,16 @@ impl Journey {
         posts.extend(later);
         let plan = Plan { posts, applied };
         let wanted = if to_a_bug { STEPS_TO_A_BUG } else { STEPS.len() };
-        // With few viewers 1% of them would mostly be nobody: a salt is taken that deals somebody to every share.
-        let mut dealt = (0..10_000).map(|n| steps(&format!("demo-{n}"), &cuts, wanted));
-        let steps = dealt.find(|steps| steps.as_ref().map_or(true, |steps| plan_shows_all(&plan, steps, per_second)));
-        let steps = steps.context("too few viewers for anything to happen at each step: allow more --sessions")??;
+        // With few viewers, 1% is mostly no one: try salts until every share has a profile.
+        let mut salted = (0..10_000).map(|n| steps(&format!("demo-{n}"), &cuts, wanted));
+        let steps = salted.find(|steps| steps.as_ref().map_or(true, |steps| plan_shows_all(&plan, steps, per_second)));
+        let steps = steps.context("too few viewers to show something at each step: use more --sessions")??;
         Ok(Self { steps, plan, per_second })
     }
 }
 
 fn steps(salt: &str, cuts: &[usize], wanted: usize) -> Result<Vec<Step>> {
-    ensure!(cuts.len() == wanted + 1, "a part of the plan for each step");
+    ensure!(cuts.len() == wanted + 1, "every step needs a part of the plan");
     let parts = cuts.iter().zip(&cuts[1..]);
     let step = |((name, asynchronous, shadow, _), (from, to)): ((&'static str, &str, &str, f64), (&usize, &usize))| {
         let rollout = Rollout::new(salt, asynchronous.parse()?, shadow.parse()?, Lists::default())?;
@@ -100,7 +107,7 @@ fn steps(salt: &str, cuts: &[usize], wanted: usize) -> Result<Vec<Step>> {
     STEPS.into_iter().zip(parts).map(step).collect()
 }
 
-/// Whether, once functions follow, each step has POSTs of every path that its rollout gives a share to.
+/// Whether, once functions follow, each step has POSTs of every path with a share in its rollout.
 fn plan_shows_all(plan: &Plan, steps: &[Step], per_second: f64) -> bool {
     let following = (FOLLOWED_WITHIN.as_secs_f64() * per_second).ceil() as usize;
     steps.iter().filter(|step| !step.posts.is_empty()).all(|step| {
@@ -124,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn every_step_has_traffic_of_its_paths_and_nobody_ever_moves_back() {
+    fn every_step_has_traffic_on_its_paths_and_no_one_moves_back() {
         for sessions in [60, 300] {
             let journey = Journey::new(&model(sessions), 1_790_000_000_000, false).unwrap();
             assert_eq!(journey.steps.len(), 5);
@@ -141,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_begun_before_the_shadow_is_over_before_it_and_the_rest_runs_on() {
+    fn first_sessions_end_before_the_shadow_and_the_rest_continue() {
         let journey = Journey::new(&model(60), 1_790_000_000_000, false).unwrap();
         let of = |step: &Step| -> BTreeSet<&str> {
             journey.plan.posts[step.posts.clone()].iter().flat_map(Post::sessions).collect()
@@ -152,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_demo_with_a_bug_ends_before_anybody_is_moved() {
+    fn demo_with_a_bug_ends_before_anyone_is_moved() {
         let journey = Journey::new(&model(60), 1_790_000_000_000, true).unwrap();
         let moves = |step: &Step| step.rollout.async_share().buckets() > 0;
         assert_eq!(

@@ -1,8 +1,10 @@
-//! `playhead demo --migrate`: a team moves over from a system of its own, on this machine. The reference legacy service has its table on the
-//! emulator; devices go on sending through Playhead's API while the rollout is walked, step by step, and what was promised to them is held
-//! against what happened.
+//! `playhead demo --migrate`: a team migrates from its own system to Playhead, on this machine. The
+//! reference legacy service keeps its table on the emulator. Devices keep sending through
+//! Playhead's API while the rollout advances step by step. The demo checks what happened against
+//! the promises.
 //!
-//! With a bug in the legacy service the walk must find it, and refuse to move anybody: that is then its success.
+//! If the legacy service has a bug, the demo succeeds if it finds the bug and refuses to move
+//! anyone.
 
 mod journey;
 mod print;
@@ -11,14 +13,14 @@ mod walk;
 
 use self::journey::Journey;
 use self::walk::{Row, SETTLED_AFTER_S, Walk, profiles};
-use super::account::{Settled, settled};
-use super::print::invite;
-use super::{Args, DIFFERENCES_TOLD, TOKEN_LIFETIME, seconds};
-use anyhow::{Result, bail, ensure};
+use super::account::{Accounts, settled};
+use super::stage::{self, Proof};
+use super::{Args, DIFFERENCES_LISTED, TOKEN_LIFETIME, seconds};
+use anyhow::{Result, ensure};
 use compare::{Field, Report};
 use lambda::clock::now_ms;
 use legacy::{Behaviour, Bug, Legacy};
-use local::{LocalCloud, Progress};
+use local::Progress;
 use operate::Endpoints;
 use operate::run::DEMO;
 use operate::token;
@@ -28,19 +30,18 @@ use simulate::histories;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Instant;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// The legacy service's table.
 const LEGACY_TABLE: &str = "legacy-viewings";
 
-/// A bug by the name that the command line has for it.
+/// Parses a bug's name on the command line.
 pub(super) fn bug(name: &str) -> Result<Bug, String> {
     name.replace('-', "_").parse()
 }
 
-/// What came of a migration.
+/// The result of a migration.
 #[derive(Debug, Serialize)]
-struct Outcome {
+struct MigrationResult {
     seed: u64,
     sessions: usize,
     profiles: usize,
@@ -48,20 +49,31 @@ struct Outcome {
     #[serde(skip_serializing_if = "Option::is_none")]
     bug: Option<&'static str>,
     steps: Vec<Row>,
-    /// The p99 of the step with all profiles shadowed, less that of the step before, milliseconds.
+    /// The p99 of the step that shadows all profiles, minus that of the step before, in
+    /// milliseconds.
     added_p99_ms: f64,
-    /// All that `compare` found.
+    /// Of all comparisons.
     match_rate: Option<f64>,
     /// Sessions that differ, by field.
     fields: BTreeMap<Field, u64>,
     missing_live: u64,
     missing_shadow: u64,
-    /// Why nobody was moved any further, if so.
+    /// Why the next step was refused, if it was.
     refused: Option<String>,
     history: History,
     seconds: f64,
-    /// What does not hold, in words.
+    /// The promises that do not hold, in words.
     faults: Vec<String>,
+}
+
+impl Proof for MigrationResult {
+    fn print(&self, endpoints: &Endpoints) {
+        print::print(self, endpoints);
+    }
+
+    fn holds(&self) -> bool {
+        self.faults.is_empty()
+    }
 }
 
 /// What members see once all are moved.
@@ -69,20 +81,20 @@ struct Outcome {
 struct History {
     /// Events that Playhead accepted.
     accepted: u64,
-    /// Sessions of which it has at least a part.
+    /// Sessions that Playhead has at least in part.
     sessions: usize,
-    /// Sessions of which it has everything.
+    /// Sessions that Playhead has completely.
     entire: usize,
     differences: usize,
 }
 
-/// Runs it.
+/// Runs `playhead demo --migrate`.
 ///
 /// # Errors
-/// When it cannot be run. A promise that does not hold is no error but exit status 1.
+/// If the demo cannot run. A broken promise is not an error; it gives exit status 1.
 pub(super) async fn run(args: Args) -> Result<ExitCode> {
     let mut options = args.cloud.options(DEMO)?;
-    ensure!(options.regions.is_empty(), "--migrate moves over to one region: leave --regions out");
+    ensure!(options.regions.is_empty(), "--migrate works with one region: remove --regions");
     let listening = Legacy::listen().await?;
     let mapping: serde_json::Value = serde_json::from_str(legacy::MAPPING)?;
     let parameters = [
@@ -93,48 +105,15 @@ pub(super) async fn run(args: Args) -> Result<ExitCode> {
     ];
     options.parameters.extend(parameters.map(|(name, value)| (name.to_owned(), value)));
 
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let progress = Progress::new();
-    let started = tokio::select! {
-        started = LocalCloud::start(options, &progress) => started,
-        _ = interrupt.recv() => bail!("interrupted: the demo did not start"),
-        _ = terminate.recv() => bail!("ended: the demo did not start"),
-    };
-    let mut cloud = started?;
-    let endpoints = cloud.endpoints().clone();
-    let migrated = async {
+    let play = async |endpoints: &Endpoints, _| {
         let legacy = listening.serve(&endpoints.sdk_config(), LEGACY_TABLE).await?;
-        migrate(&args, &endpoints, &legacy, &progress).await
+        migrate(&args, endpoints, &legacy, &progress).await
     };
-    let migrated = tokio::select! {
-        migrated = migrated => migrated,
-        reason = cloud.failure() => Err(reason),
-        _ = interrupt.recv() => Err(anyhow::anyhow!("interrupted")),
-        _ = terminate.recv() => Err(anyhow::anyhow!("ended")),
-    };
-    if let Ok(outcome) = &migrated {
-        match args.json {
-            true => println!("{}", serde_json::to_string(outcome)?),
-            false => print::print(outcome, &endpoints),
-        }
-        if !args.exit {
-            invite(&endpoints, None)?;
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-                reason = cloud.failure() => eprintln!("{reason:#}"),
-            }
-        }
-    }
-    progress.step("Stopping");
-    let stopped = cloud.stop().await;
-    progress.finish();
-    let outcome = migrated?;
-    stopped?;
-    Ok(if outcome.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    stage::run(options, &args, &progress, play).await
 }
 
-async fn migrate(args: &Args, endpoints: &Endpoints, legacy: &Legacy, progress: &Progress) -> Result<Outcome> {
+async fn migrate(args: &Args, endpoints: &Endpoints, legacy: &Legacy, progress: &Progress) -> Result<MigrationResult> {
     let began = Instant::now();
     let bug = args.legacy_bug;
     legacy.behave(Behaviour { bugs: bug.into_iter().collect(), ..Behaviour::default() });
@@ -152,7 +131,7 @@ async fn migrate(args: &Args, endpoints: &Endpoints, legacy: &Legacy, progress: 
     }
 
     progress.step("Following the pipeline until it has settled");
-    let Settled { books, .. } = settled(endpoints, walk.accepted, progress).await?;
+    let Accounts { books, .. } = settled(endpoints, walk.accepted, progress).await?;
     let expected = expect::expect(&journey.plan, &walk.answers.not_here(&journey.plan));
     let faults = &mut walk.faults;
     for books in &books {
@@ -170,14 +149,14 @@ async fn migrate(args: &Args, endpoints: &Endpoints, legacy: &Legacy, progress: 
         }
     }
     let differences = compare_histories(endpoints, &journey, &expected, progress).await?;
-    let told = differences.iter().take(DIFFERENCES_TOLD).map(ToString::to_string);
-    walk.faults.extend(told);
+    let listed = differences.iter().take(DIFFERENCES_LISTED).map(ToString::to_string);
+    walk.faults.extend(listed);
     progress.finish();
     let rates = verdict(bug, &refused, &walk);
     let Walk { answers, rows, found, accepted, mut faults, .. } = walk;
     faults.extend(rates);
     let p99 = |index: usize| rows.get(index).map_or(0.0, |row: &Row| row.p99_ms);
-    Ok(Outcome {
+    Ok(MigrationResult {
         seed: args.model.seed,
         sessions: args.model.sessions,
         profiles: profiles(&journey.plan).len(),
@@ -201,7 +180,8 @@ async fn migrate(args: &Args, endpoints: &Endpoints, legacy: &Legacy, progress: 
     })
 }
 
-/// What members see, held against what Playhead accepted: of a session that was under way when its profile was moved, what came after.
+/// Compares what members see with what Playhead accepted. If a profile was moved during a session,
+/// Playhead accepted only the later part.
 async fn compare_histories(
     endpoints: &Endpoints,
     journey: &Journey,
@@ -209,34 +189,34 @@ async fn compare_histories(
     progress: &Progress,
 ) -> Result<Vec<expect::Difference>> {
     let profiles = profiles(&journey.plan);
-    progress.step(format!("Comparing the histories of {} profiles with what they must be", profiles.len()));
+    progress.step(format!("Comparing the histories of {} profiles with the expected ones", profiles.len()));
     let token = token::of_service(&endpoints.jwt_secret, TOKEN_LIFETIME)?;
     let histories = histories::read(&endpoints.api, &token, profiles).await?;
     Ok(expect::check(expected, &histories))
 }
 
-/// What of the comparison is not as it must be.
+/// Faults of the comparison.
 fn verdict(bug: Option<Bug>, refused: &Option<String>, walk: &Walk<'_>) -> Vec<String> {
     let mut faults = Vec::new();
     if walk.rows.iter().any(|row| row.errors > 0) {
         faults.push("devices saw errors".to_owned());
     }
     match (bug, refused) {
-        (None, Some(why)) => faults.push(format!("nobody was to be kept from moving on, and was: {why}")),
+        (None, Some(why)) => faults.push(format!("a step was refused without a bug: {why}")),
         (None, None) if walk.found.match_rate() != Some(1.0) => {
             faults.push(format!("{} of {} sessions match", walk.found.matched, walk.found.compared));
         }
         (None, None) => {}
-        (Some(bug), None) => faults.push(format!("{bug} was not enough to refuse that anybody is moved")),
+        (Some(bug), None) => faults.push(format!("no step was refused, although the legacy service has {bug}")),
         (Some(bug), Some(_)) if !shows(bug, &walk.found) => {
-            faults.push(format!("{bug} was not found where it is: {:?}", walk.found.fields));
+            faults.push(format!("{bug} was not found in its fields, but in: {:?}", walk.found.fields));
         }
         (Some(_), Some(_)) => {}
     }
     faults
 }
 
-/// Whether a report names a field in which this bug must show.
+/// Whether the comparison names a field that this bug must change.
 fn shows(bug: Bug, found: &Report) -> bool {
     let fields: &[Field] = match bug {
         Bug::DroppedDuplicates => &[Field::Events, Field::PlayedMs],

@@ -1,13 +1,13 @@
-//! What a migration says.
+//! What a migration prints.
 
 use super::walk::Row;
-use super::{History, Outcome};
+use super::{History, MigrationResult};
 use operate::Endpoints;
 
-pub(super) fn print(outcome: &Outcome, endpoints: &Endpoints) {
-    let Outcome { sessions, profiles, per_second, steps, history, seconds, .. } = outcome;
+pub(super) fn print(result: &MigrationResult, endpoints: &Endpoints) {
+    let MigrationResult { sessions, profiles, per_second, steps, history, seconds, .. } = result;
     println!(
-        "\nMoving over: {profiles} profiles, {sessions} sessions, {per_second:.1} POSTs a second, {seconds:.0} s\n"
+        "\nMigration: {profiles} profiles, {sessions} sessions, {per_second:.1} POSTs per second, {seconds:.0} s\n"
     );
     println!(
         "               POSTs answered by                   profiles on         events        sessions     POSTs, ms"
@@ -26,31 +26,31 @@ pub(super) fn print(outcome: &Outcome, endpoints: &Endpoints) {
     }
     println!();
     let to_and_fro: usize = steps.iter().map(|row| row.to_and_fro).sum();
-    if outcome.bug.is_none() {
-        println!("  Shadowing added {:.0} ms to the p99 of POSTs.", outcome.added_p99_ms);
+    if result.bug.is_none() {
+        println!("  Shadowing added {:.0} ms to the p99 of POSTs.", result.added_p99_ms);
     }
     if to_and_fro > 0 {
-        println!("  In the seconds in which functions came to follow, {to_and_fro} profiles were sent to and fro.");
+        println!("  While functions picked up a new rollout, {to_and_fro} profiles alternated between the two paths.");
     }
-    for (field, sessions) in &outcome.fields {
+    for (field, sessions) in &result.fields {
         println!("  DIFFERS: {} in {sessions} sessions", field.as_str());
     }
-    for (what, sessions) in [("legacy system", outcome.missing_live), ("shadow", outcome.missing_shadow)] {
+    for (what, sessions) in [("legacy system", result.missing_live), ("shadow", result.missing_shadow)] {
         if sessions > 0 {
-            println!("  MISSING: {sessions} sessions from the {what}");
+            println!("  MISSING: {sessions} sessions in the {what}");
         }
     }
-    match &outcome.refused {
-        Some(why) => println!("  Nobody was moved any further: {why}"),
-        None => println!("  Every profile was on exactly one live path, and nobody moved back."),
+    match &result.refused {
+        Some(why) => println!("  The next step was refused: {why}"),
+        None => println!("  Every profile was on exactly one live path, and no one moved back."),
     }
     let History { accepted, sessions, entire, differences } = history;
     if *sessions > 0 {
         println!(
-            "  Playhead accepted {accepted} events of {sessions} sessions, {entire} of them from beginning to end: {differences} differences in what members see."
+            "  Playhead accepted {accepted} events of {sessions} sessions, {entire} of them complete: {differences} differences in what members see."
         );
     }
-    for fault in &outcome.faults {
+    for fault in &result.faults {
         println!("  DOES NOT HOLD: {fault}");
     }
     println!("\nLogs of this run: {}", endpoints.run_dir.join("logs").display());

@@ -1,5 +1,6 @@
-//! Who answered which POST, and whether that is what was promised: each profile on exactly one live path, nobody moved back, and every answer of the
-//! legacy system the device's answer, byte for byte.
+//! Which system answered which POST, and whether that keeps the promises: each profile is on
+//! exactly one live path, no one moves back, and the device gets every answer of the legacy system
+//! byte for byte.
 
 use super::journey::Step;
 use legacy::Answered;
@@ -8,10 +9,10 @@ use simulate::plan::{Plan, Post};
 use simulate::send::SendReport;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Faults that are told of one kind and step; all count.
-const TOLD: usize = 5;
+/// Maximum number of faults listed per step. All are counted.
+const LISTED: usize = 5;
 
-/// Who answered which POST of the whole plan, by index.
+/// Which system answered which POST of the whole plan, by index.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
     pub(super) by_legacy: BTreeSet<usize>,
@@ -21,24 +22,25 @@ pub(super) struct Answers {
 /// What a step showed.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// Who sent anything once functions followed.
+    /// Profiles that sent something once functions followed.
     pub(super) profiles: BTreeSet<String>,
-    /// Answers that are not what the legacy system says that it answered.
+    /// Answers that differ from what the legacy system says it answered.
     pub(super) changed: usize,
-    /// Profiles that were on the old path once more after they had been on the new one.
+    /// Profiles that were on the old path again after they had been on the new one.
     pub(super) to_and_fro: usize,
-    /// What does not hold, in words.
+    /// The promises that do not hold, in words.
     pub(super) faults: Vec<String>,
 }
 
-/// Whether the legacy system answers who is on this path.
+/// Whether the legacy system answers profiles on this path.
 fn is_legacys(path: Path) -> bool {
     path != Path::Async
 }
 
 impl Answers {
-    /// Adds the answers of a step, whose POSTs are `plan`. `before` held until the functions followed, at `followed_at` (Unix milliseconds); `said`
-    /// is what the legacy system answered, by request id.
+    /// Adds the answers of a step with the POSTs in `plan`. Functions may follow the rollout
+    /// `before` until `followed_at` (Unix milliseconds). `said` has the legacy system's answers by
+    /// request id.
     pub(super) fn add(
         &mut self,
         step: &Step,
@@ -50,7 +52,7 @@ impl Answers {
     ) -> Seen {
         let mut seen = Seen::default();
         let mut wrong = Vec::new();
-        // When a profile was answered by Playhead for the first time, and by the legacy system for the last time.
+        // When Playhead first answered a profile, and when the legacy system last did.
         let (mut first_here, mut last_there) = (BTreeMap::<&str, u64>::new(), BTreeMap::<&str, u64>::new());
         for attempt in &report.attempts {
             let (index, profile) = (attempt.post, plan.posts[attempt.post].profile_id.as_str());
@@ -65,7 +67,7 @@ impl Answers {
             let is_as_promised = legacys.is_some() == is_legacys(path)
                 || (attempt.began_at < followed_at && legacys.is_some() == is_legacys(was));
             if was > path {
-                wrong.push(format!("{profile} moves back, from {was} to {path}"));
+                wrong.push(format!("{profile} moves back from {was} to {path}"));
             }
             if !is_as_promised {
                 wrong.push(format!("POST {index} of {profile}, which is {path}, took the other path"));
@@ -80,7 +82,9 @@ impl Answers {
                         && device.body == legacy.body;
                     seen.changed += usize::from(!same);
                 }
-                (Some(_), None) => wrong.push(format!("POST {index} was answered for a legacy system that saw none")),
+                (Some(_), None) => {
+                    wrong.push(format!("POST {index} got an answer of the legacy system, which did not see it"))
+                }
                 (None, Some(_)) => wrong.push(format!("POST {index} of {profile} was on both live paths")),
                 (None, None) => {}
             }
@@ -101,23 +105,24 @@ impl Answers {
             first_here.iter().filter(|(profile, first)| last_there.get(*profile).is_some_and(|last| last > first));
         seen.to_and_fro = back.count();
         if seen.changed > 0 {
-            wrong.push(format!("{} answers are not what the legacy system answered", seen.changed));
+            wrong.push(format!("{} answers differ from what the legacy system answered", seen.changed));
         }
         wrong.extend(report.failures.iter().cloned());
-        let told = wrong.len().min(TOLD);
-        seen.faults = wrong.drain(..told).map(|fault| format!("{}: {fault}", step.name)).collect();
+        let listed = wrong.len().min(LISTED);
+        seen.faults = wrong.drain(..listed).map(|fault| format!("{}: {fault}", step.name)).collect();
         if !wrong.is_empty() {
             seen.faults.push(format!("{}: and {} more", step.name, wrong.len()));
         }
         seen
     }
 
-    /// POSTs of the plan that Playhead did not accept: others did, or nobody, or they were not sent.
+    /// POSTs of the plan that Playhead did not accept: the legacy system did, no one did, or they
+    /// were not sent.
     pub(super) fn not_here(&self, plan: &Plan) -> BTreeSet<usize> {
         (0..plan.posts.len()).filter(|index| !self.by_playhead.contains(index)).collect()
     }
 
-    /// Sessions of which Playhead has everything that was sent.
+    /// Sessions that Playhead has completely.
     pub(super) fn entirely_here<'a>(&self, plan: &'a Plan) -> BTreeSet<&'a str> {
         let sessions = |indexes: &BTreeSet<usize>| -> BTreeSet<&'a str> {
             indexes.iter().flat_map(|index| plan.posts[*index].sessions()).collect()
@@ -127,7 +132,7 @@ impl Answers {
     }
 }
 
-/// Different events in these POSTs.
+/// The number of distinct events in these POSTs.
 pub(super) fn distinct_events<'a>(posts: impl Iterator<Item = &'a Post>) -> usize {
     let events = posts.flat_map(|post| &post.events).map(|planned| (&planned.event.session_id, planned.event.seq));
     events.collect::<BTreeSet<_>>().len()
@@ -150,7 +155,8 @@ mod tests {
         Rollout::new("s", "0%".parse().unwrap(), "100%".parse().unwrap(), lists).unwrap()
     }
 
-    /// Answers to POSTs of p0, p1, p0, p1, … one a second; `by_legacy` says by whom, and the legacy service says so, too.
+    /// Answers to POSTs of p0, p1, p0, p1, …, one per second. `by_legacy` says which the legacy
+    /// system answered, and the legacy system agrees.
     fn seen(
         by_legacy: &[bool],
         before: &Rollout,
@@ -180,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn each_profile_on_its_path_is_as_promised_and_only_until_functions_follow_the_old_one_is_too() {
+    fn old_path_is_allowed_only_until_functions_follow() {
         let of = |by_legacy: &[bool], followed_at| seen(by_legacy, &rollout(false), followed_at, |_| {});
         let well = of(&[true, false, true, false], 0);
         assert_eq!((well.faults.len(), well.to_and_fro, well.profiles.len()), (0, 0, 2), "{well:?}");
@@ -195,11 +201,11 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_answer_a_made_up_one_and_one_of_both_paths_are_found() {
+    fn changed_made_up_and_double_answers_are_found() {
         let of = |said: fn(&mut BTreeMap<String, Answered>)| seen(&[true, false], &rollout(true), 0, said);
         let changed = of(|said| said.get_mut("run-0-0").unwrap().body = Bytes::from_static(b"{} "));
         assert_eq!((changed.changed, changed.faults.len()), (1, 1), "{changed:?}");
-        assert!(of(BTreeMap::clear).faults[0].contains("a legacy system that saw none"));
+        assert!(of(BTreeMap::clear).faults[0].contains("the legacy system, which did not see it"));
         let both = of(|said| {
             let one = said["run-0-0"].clone();
             said.insert("run-1-0".to_owned(), one);

@@ -1,5 +1,6 @@
-//! Walking the steps under load: the document is written, devices go on sending, what came of it is held against what was promised, and sessions that
-//! have settled are compared before anybody else is moved.
+//! Walks the steps under load. Each step writes the routing document while devices keep sending,
+//! checks the answers against the promises, and compares settled sessions before more profiles are
+//! moved.
 
 use super::journey::{FOLLOWED_WITHIN, Journey, Step};
 use super::proof::{Answers, distinct_events};
@@ -25,46 +26,49 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use store::dynamodb::Views;
 
-/// For how long nothing must have been heard of a session before it is compared, seconds.
+/// Seconds without an event after which a session is compared.
 pub(super) const SETTLED_AFTER_S: u64 = 4;
-/// How long the shadow may take to have what devices sent.
+/// How long the shadow may take to fold what devices sent.
 const FOLDED_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Requests at once that wake all instances of `ingest`.
+/// Concurrent requests that wake all instances of `ingest`.
 const WAKERS: usize = 8;
-/// How often `compare` is asked again: a schedule may run it at the same moment, and one of the two counts.
+/// Attempts to run `compare`: its schedule may start it at the same moment, and then only one run
+/// counts.
 const ATTEMPTS: usize = 3;
 const PAGE: u16 = 500;
-/// Sessions that must have been compared before anybody is moved: fewer than an operator should ask for, since a demo is short.
+/// Sessions that must be compared before anyone is moved. A demo is short: operators should use
+/// more.
 const MIN_SAMPLE: u64 = 10;
 
-/// What came of a step.
+/// The result of a step.
 #[derive(Debug, Clone, Default, Serialize)]
 pub(super) struct Row {
     pub(super) step: &'static str,
     pub(super) posts: usize,
     pub(super) by_legacy: usize,
     pub(super) by_playhead: usize,
-    /// Attempts that were not answered with a 2xx.
+    /// Attempts without a 2xx answer.
     pub(super) errors: usize,
-    /// Answers that are not byte for byte what the legacy system had answered.
+    /// Answers that are not byte for byte those of the legacy system.
     pub(super) changed: usize,
-    /// Profiles that sent anything once functions followed, by path.
+    /// Profiles that sent something once functions followed, by path.
     pub(super) legacy_profiles: usize,
     pub(super) shadow_profiles: usize,
     pub(super) async_profiles: usize,
-    /// Profiles that, while functions came to follow, were on the old path once more after they had been on the new one.
+    /// Profiles that were on the old path again after they had been on the new one, while not all
+    /// functions followed.
     pub(super) to_and_fro: usize,
     pub(super) shadow_appended: u64,
     pub(super) shadow_missed: u64,
     pub(super) compared: u64,
     pub(super) matched: u64,
-    /// Of the whole time in which functions followed, milliseconds.
+    /// Milliseconds, over the whole time in which functions followed.
     pub(super) p50_ms: f64,
     pub(super) p99_ms: f64,
 }
 
-/// A walk and what is known of it so far.
+/// A walk and its results so far.
 pub(super) struct Walk<'a> {
     legacy: &'a Legacy,
     journey: &'a Journey,
@@ -76,16 +80,16 @@ pub(super) struct Walk<'a> {
     shadow: Views,
     reader: Reader,
     books: Books,
-    /// What holds before the next step.
+    /// The rollout before the next step.
     before: Option<Rollout>,
-    /// Who answered which POST.
+    /// Which system answered which POST.
     pub(super) answers: Answers,
     pub(super) rows: Vec<Row>,
-    /// What `compare` found so far.
+    /// The comparison so far.
     pub(super) found: Report,
-    /// Events that Playhead told devices it accepted.
+    /// Events that Playhead accepted, as devices know.
     pub(super) accepted: u64,
-    /// What does not hold, in words.
+    /// The promises that do not hold, in words.
     pub(super) faults: Vec<String>,
 }
 
@@ -123,12 +127,12 @@ impl<'a> Walk<'a> {
     /// Takes a step.
     pub(super) async fn step(&mut self, step: &Step) -> Result<()> {
         let posts = self.journey.plan.posts[step.posts.clone()].to_vec();
-        self.progress.step(format!("{}: {} POSTs, {:.1} a second", step.name, posts.len(), self.journey.per_second));
+        self.progress.step(format!("{}: {} POSTs, {:.1} per second", step.name, posts.len(), self.journey.per_second));
         self.set(step, false).await?;
         let before = self.before.replace(step.rollout.clone());
         let moves = step.rollout.async_share().buckets() > 0;
         if !moves && before.is_some() {
-            // What is shadowed is to be shadowed from its beginning.
+            // Sessions must be shadowed from their beginning.
             tokio::time::sleep(FOLLOWED_WITHIN).await;
         }
         if !moves {
@@ -147,7 +151,8 @@ impl<'a> Walk<'a> {
         if shadowed {
             self.wait_for_the_shadow().await?;
         }
-        self.wake().await; // an instance tells with its next request what it appended beside the last one
+        // An instance reports shadow appends of a request with its next request.
+        self.wake().await;
         let settled = last_answer + Duration::from_secs(SETTLED_AFTER_S + 1);
         tokio::time::sleep_until(settled.into()).await;
         let books = self.reader.catch_up().await?.clone();
@@ -169,7 +174,7 @@ impl<'a> Walk<'a> {
         Ok((!objections.is_empty()).then(|| objections.join("; ")))
     }
 
-    /// Sets the rollout of a step as `playhead rollout set` does.
+    /// Sets the rollout of a step, like `playhead rollout set`.
     async fn set(&self, step: &Step, dry_run: bool) -> Result<Done> {
         let edit = Edit { deployment: &self.deployment, from: None, dry_run };
         let change = Change {
@@ -182,7 +187,8 @@ impl<'a> Walk<'a> {
         rollout::set(edit, &self.sites, &change, &rule, Profiles::default()).await
     }
 
-    /// Holds what devices were answered against what the rollout promises and what the legacy system says that it answered.
+    /// Checks the devices' answers against the rollout's promises and the legacy system's own list
+    /// of answers.
     fn look_at(
         &mut self,
         step: &Step,
@@ -219,7 +225,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Lets every instance of `ingest` read the routing document and tell its counts: requests of no event, which no system takes.
+    /// Makes every instance of `ingest` read the routing document and report its counts, with
+    /// requests without events, which no system accepts.
     async fn wake(&self) {
         for _ in 0..2 {
             let post = || {
@@ -228,12 +235,13 @@ impl<'a> Walk<'a> {
             };
             let answers = join_all((0..WAKERS).map(|_| post())).await;
             if let Some(error) = answers.into_iter().find_map(Result::err) {
-                tracing::debug!(%error, "a request to wake ingest was not answered");
+                tracing::debug!(%error, "a request to wake ingest failed");
             }
         }
     }
 
-    /// Waits until the shadow has every event that the legacy system took while all were shadowed.
+    /// Waits until the shadow has every event that the legacy system accepted since the shadow
+    /// started.
     async fn wait_for_the_shadow(&mut self) -> Result<()> {
         let first = self.journey.steps.first().map_or(0, |first| first.posts.end);
         let posts = self.answers.by_legacy.range(first..).map(|index| &self.journey.plan.posts[*index]);
@@ -256,12 +264,12 @@ impl<'a> Walk<'a> {
             tokio::time::sleep(LOOK_EVERY).await;
         };
         if found != expected {
-            self.faults.push(format!("the shadow has {found} events, and the legacy system took {expected}"));
+            self.faults.push(format!("the shadow has {found} events, but the legacy system accepted {expected}"));
         }
         Ok(())
     }
 
-    /// Runs `compare`, and gives what it found.
+    /// Runs `compare` and returns the comparison.
     async fn compare(&self) -> Result<Report> {
         self.progress.detail("comparing");
         let mut why = String::new();
@@ -277,7 +285,7 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// The value below which this share of the sorted ones is; 0 if there are none.
+/// The quantile of these sorted values. 0 if there are none.
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     let rank = (sorted.len() as f64 * share).ceil() as usize;
     sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
