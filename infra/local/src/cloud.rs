@@ -36,10 +36,10 @@ const STOPPED_WITHIN: Duration = Duration::from_secs(20);
 /// The service of the primary log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Primary {
-    /// Kafka
+    /// A Kafka topic
     #[default]
     Kafka,
-    /// Kinesis: starts no broker, and the stack has no MSK cluster
+    /// A Kinesis stream: starts no broker, and the stack has no MSK cluster
     Kinesis,
 }
 
@@ -58,7 +58,7 @@ impl Primary {
 pub enum Standby {
     /// No standby: events that the primary cannot accept are refused
     None,
-    /// Kinesis
+    /// A Kinesis stream
     #[default]
     Kinesis,
     /// A separate cluster of Apache Kafka (needs Java 17, and Maven the first time)
