@@ -6,9 +6,9 @@
 //! duplicates + dead ≤ accepted + unclaimed.
 //!
 //! With several regions, each has its own books. Events enter them when they are accepted or
-//! arrive, and leave them when they end or are forwarded: accepted + arrived ≤ applied + duplicates
-//! + dead + forwarded ≤ accepted + arrived + unclaimed. Over all regions together, what was
-//! forwarded must have arrived.
+//! arrive, and leave them when they end or are forwarded:
+//! accepted + arrived ≤ applied + duplicates + dead + forwarded ≤ accepted + arrived + unclaimed.
+//! Over all regions together, what was forwarded must have arrived.
 
 mod cloudwatch;
 mod command;
