@@ -1,7 +1,9 @@
-//! Everything one needs to speak to a running local cloud.
+//! Everything that is needed to talk to a running local cloud.
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_sqs::config::{Credentials, SharedCredentialsProvider};
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
@@ -20,11 +22,11 @@ pub struct Endpoints {
     pub log_bootstrap: Option<String>,
     /// Brokers of the standby log, likewise.
     pub standby_bootstrap: Option<String>,
-    /// The region that the stack is in.
+    /// Region of the stack.
     pub region: String,
     /// Name of the CloudFormation stack.
     pub stack: String,
-    /// Kafka topic of the durable log, wherever that is on Kafka.
+    /// Kafka topic of the durable log: of the primary, the standby or both, whichever is Kafka.
     pub topic: String,
     /// Kinesis stream of the primary log, if it is Kinesis.
     pub events_stream: Option<String>,
@@ -32,22 +34,23 @@ pub struct Endpoints {
     pub standby_stream: Option<String>,
     /// DynamoDB table of the views.
     pub views_table: String,
-    /// Kafka topic of the sessions of other regions, wherever the log is on Kafka, if there are other regions.
+    /// Kafka topic for sessions of other regions, if a log is Kafka and there are other regions.
     #[serde(default)]
     pub remote_topic: Option<String>,
-    /// Kinesis stream of the sessions of other regions on the primary log, if that is Kinesis and there are other regions.
+    /// Kinesis stream for sessions of other regions, if the primary log is Kinesis and there are
+    /// other regions.
     #[serde(default)]
     pub remote_stream: Option<String>,
-    /// Kinesis stream of the sessions of other regions on the standby log, likewise.
+    /// The same for the standby log.
     #[serde(default)]
     pub remote_standby_stream: Option<String>,
     /// SQS queue into which other regions send envelopes.
     pub inbound_queue_url: String,
-    /// SQS queue of records to be applied again.
+    /// SQS queue of records to apply again.
     pub retry_queue_url: String,
     /// SQS queue of records that cannot be applied.
     pub dead_letter_queue_url: String,
-    /// S3 bucket of the batches that a mapping of the log gave up.
+    /// S3 bucket of the batches that an event source mapping gave up on.
     pub failure_bucket: String,
     /// Lambda function `ingest`.
     pub ingest_function: String,
@@ -63,39 +66,40 @@ pub struct Endpoints {
     /// SSM parameter that holds the routing document.
     #[serde(default)]
     pub routing_parameter: String,
-    /// DynamoDB table of the shadow's views, if the stack moves from another system or tries new code.
+    /// DynamoDB table of the shadow views, if the stack replaces another system or tries new code.
     #[serde(default)]
     pub shadow_table: Option<String>,
-    /// S3 bucket of what `compare` found, if it compares.
+    /// S3 bucket of the comparison reports, if `compare` is deployed.
     #[serde(default)]
     pub reports_bucket: Option<String>,
-    /// Lambda function `compare`, likewise.
+    /// Lambda function `compare`, if it is deployed.
     #[serde(default)]
     pub compare_function: Option<String>,
-    /// Lambda function that is a candidate for `process`, if the stack tries one.
+    /// Lambda function of the candidate for `process`, if there is one.
     #[serde(default)]
     pub candidate_function: Option<String>,
-    /// Where the system that is taken over from takes events, if there is one.
+    /// Where the legacy system takes events, if there is one.
     #[serde(default)]
     pub legacy_endpoint: Option<String>,
-    /// Shared secret (HS256) of the stage's bearer tokens, made anew for each run.
+    /// Shared secret (HS256) of the stage's bearer tokens, new for each run.
     pub jwt_secret: String,
-    /// Folder of the run: logs, and what was deployed.
+    /// Folder of the run: its logs, and what was deployed.
     pub run_dir: PathBuf,
     /// The process that holds the local cloud.
     pub pid: u32,
-    /// The other regions' clouds, if there are several. They have no peers themselves.
+    /// The local clouds of the other regions, if there are any. Their own `peers` are empty.
     #[serde(default)]
     pub peers: Vec<Endpoints>,
 }
 
 impl Endpoints {
-    /// All regions: this one, and its peers.
+    /// All regions: this one and its peers.
     pub fn regions(&self) -> impl Iterator<Item = &Self> {
         std::iter::once(self).chain(&self.peers)
     }
 
-    /// Configuration of any AWS client for this local cloud. Nothing of the user's own AWS settings goes into it.
+    /// Configuration of AWS clients for this local cloud. It uses none of the user's own AWS
+    /// settings.
     #[must_use]
     pub fn sdk_config(&self) -> SdkConfig {
         sdk_config(&self.aws_endpoint, &self.region)
@@ -104,7 +108,8 @@ impl Endpoints {
 
 impl fmt::Debug for Endpoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Named field by field, so that the compiler does not let a new one slip by; the secret is left out.
+        // Destructured, so that a new field does not compile until it is listed. The secret is left
+        // out.
         let Self {
             api,
             aws_endpoint,
@@ -176,25 +181,65 @@ impl fmt::Debug for Endpoints {
     }
 }
 
-/// Configuration of AWS clients for an emulator, or for whatever else stands in for AWS at this endpoint.
+/// Configuration of AWS clients for an emulator, or for anything else that stands in for AWS at
+/// this endpoint.
+///
+/// It ignores the user's proxy (`HTTP_PROXY` and the like), which the SDK would use by default even
+/// for loopback.
 #[must_use]
 pub fn sdk_config(endpoint: &str, region: &str) -> SdkConfig {
+    let tls = Provider::Rustls(CryptoMode::AwsLc);
     let credentials = Credentials::new(DUMMY_CREDENTIALS, DUMMY_CREDENTIALS, None, None, "local cloud");
     SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(region.to_owned()))
         .endpoint_url(endpoint)
         .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .http_client(aws_smithy_http_client::Builder::new().tls_provider(tls).build_https())
         .build()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::testing::endpoints;
+    use axum::Json;
+    use std::process::Command;
+    use tokio::net::TcpListener;
 
     #[test]
     fn debug_shows_no_secret() {
         let shown = format!("{:?}", endpoints());
         assert!(shown.contains("playhead-local") && !shown.contains("do-not-show-this"), "{shown}");
+    }
+
+    /// A proxy at which nobody listens.
+    const DEAD_PROXY: &str = "http://127.0.0.1:9";
+    const IN_CHILD: &str = "PLAYHEAD_TEST_UNDER_A_PROXY";
+
+    /// The variables are set for a child that runs this test again: a process must not change its
+    /// own.
+    #[tokio::test]
+    async fn aws_calls_to_the_local_cloud_ignore_the_proxy() {
+        if std::env::var_os(IN_CHILD).is_some() {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let endpoint = format!("http://{}", listener.local_addr().unwrap());
+            let app = axum::Router::new().fallback(async || Json(serde_json::json!({"QueueUrls": ["one"]})));
+            tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+            let queues = aws_sdk_sqs::Client::new(&sdk_config(&endpoint, "us-east-1")).list_queues().send().await;
+            assert_eq!(queues.unwrap().queue_urls(), ["one"]);
+            return;
+        }
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "endpoints::tests::aws_calls_to_the_local_cloud_ignore_the_proxy"]).env(IN_CHILD, "1");
+        child.env_remove("NO_PROXY").env_remove("no_proxy");
+        child.envs(["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"].map(|name| (name, DEAD_PROXY)));
+        let ended = tokio::task::spawn_blocking(move || child.output()).await.unwrap().unwrap();
+        let said = String::from_utf8_lossy(&ended.stdout);
+        assert!(
+            ended.status.success() && said.contains("1 passed"),
+            "{said}{}",
+            String::from_utf8_lossy(&ended.stderr)
+        );
     }
 }

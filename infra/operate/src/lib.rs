@@ -1,7 +1,8 @@
-//! What an operator runs against a stack on AWS or the local cloud: books, dead letters, routing, rollout, comparison.
+//! What an operator runs against a stack on AWS or the local cloud: books, dead letters, routing,
+//! rollout, comparison.
 //!
-//! It finds a running local cloud by the file that describes it ([`run`]). It must not start one, and it knows no
-//! emulator, no broker and no Kafka client.
+//! It finds a running local cloud by the file that describes it ([`run`]). It must not start one,
+//! and it knows no emulator, no broker and no Kafka client.
 
 pub mod books;
 pub mod comparison;

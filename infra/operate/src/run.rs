@@ -1,7 +1,8 @@
-//! The folder of a run: who holds it, and what it says about itself.
+//! The folder of a run: which process holds it, and the endpoints that it publishes.
 //!
-//! A run is alive exactly as long as its process holds the lock on `lock`; the kernel lets go of it with the process, however that ends. So
-//! neither a stale file nor a reused process id is ever taken for a running cloud.
+//! A run is alive exactly as long as its process holds the lock on the file `lock`. However the
+//! process ends, the kernel releases the lock. So neither a stale file nor a reused process id is
+//! mistaken for a running cloud.
 
 use crate::endpoints::Endpoints;
 use crate::workspace::workspace_root;
@@ -23,12 +24,12 @@ const LOCK: &str = "lock";
 /// The folder of the run with this name, in the current workspace.
 ///
 /// # Errors
-/// If there is no workspace here.
+/// If there is no workspace.
 pub fn run_dir(run: &str) -> Result<PathBuf> {
     Ok(workspace_root()?.join("target/playhead").join(run))
 }
 
-/// The local cloud that runs: the one of `local up`, else that of `demo`.
+/// The running local cloud: that of `local up`, else that of `demo`.
 ///
 /// # Errors
 /// If there is none, or it is not ready yet.
@@ -47,23 +48,23 @@ pub fn in_background(run: &str) -> Result<Endpoints> {
     match Run::find(&run_dir(run)?)? {
         Some(Run { endpoints: Some(endpoints), .. }) => Ok(endpoints),
         Some(Run { pid, .. }) => {
-            bail!("the local cloud (process {pid}) is starting or ending: wait a moment and try again")
+            bail!("the local cloud (process {pid}) is starting or stopping: wait a moment and try again")
         }
         None => bail!("no local cloud is running: start one with `cargo playhead local up`"),
     }
 }
 
-/// A run that is alive.
+/// A live run.
 #[derive(Debug)]
 pub struct Run {
-    /// The process that holds it.
+    /// The process that holds the folder.
     pub pid: u32,
-    /// Absent while it starts.
+    /// Absent while the cloud starts.
     pub endpoints: Option<Endpoints>,
 }
 
 impl Run {
-    /// The run that is alive in this folder, if any.
+    /// The live run in this folder, if any.
     ///
     /// # Errors
     /// If the folder's files cannot be read.
@@ -82,9 +83,9 @@ impl Run {
             }
         }
         let text = fs::read_to_string(&path)?;
-        let Ok(pid) = text.trim().parse() else { return Ok(None) }; // in the act of starting or of ending
+        let Ok(pid) = text.trim().parse() else { return Ok(None) }; // just starting or stopping
         let endpoints = match fs::read(folder.join(ENDPOINTS)) {
-            // What another process left there is none of this run's.
+            // A file that another process left behind does not count.
             Ok(bytes) => serde_json::from_slice(&bytes).ok().filter(|found: &Endpoints| found.pid == pid),
             Err(_) => None,
         };
@@ -92,7 +93,7 @@ impl Run {
     }
 }
 
-/// Our hold on a run's folder. Dropping it removes what only a living run needs; logs stay.
+/// Our hold on a run's folder. Dropping it removes what only a live run needs. Logs stay.
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
@@ -100,7 +101,7 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// Takes the folder, and removes what a crashed run left in it.
+    /// Takes the folder, and removes what a crashed run left there.
     ///
     /// # Errors
     /// If another process holds it.
@@ -108,7 +109,7 @@ impl RunFolder {
         fs::create_dir_all(path).with_context(|| format!("creating {}", path.display()))?;
         let file = path.join(LOCK);
         let mut lock = OpenOptions::new().create(true).read(true).write(true).truncate(false).open(&file)?;
-        // Someone who asks for the status holds it for a moment.
+        // A process that asks for the status holds the lock for a moment.
         let deadline = Instant::now() + Duration::from_secs(1);
         while let Err(error) = lock.try_lock() {
             match error {
@@ -134,16 +135,16 @@ impl RunFolder {
     /// If the file cannot be written.
     pub fn publish(&self, endpoints: &Endpoints) -> Result<()> {
         let (file, draft) = (self.path.join(ENDPOINTS), self.path.join("endpoints.json.draft"));
-        // It holds the stage's secret.
+        // It contains the stage's secret, so only the user may read it.
         let mut out = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&draft)?;
         out.write_all(&serde_json::to_vec_pretty(endpoints)?)?;
         fs::rename(&draft, &file).with_context(|| format!("writing {}", file.display()))
     }
 
-    /// A folder inside that lives as long as the run.
+    /// A subfolder that lives as long as the run.
     ///
     /// # Errors
-    /// If it cannot be made.
+    /// If it cannot be created.
     pub fn temporary(&self, name: &str) -> Result<PathBuf> {
         let folder = self.path.join("live").join(name);
         fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
@@ -175,7 +176,7 @@ impl RunFolder {
 impl Drop for RunFolder {
     fn drop(&mut self) {
         if let Err(error) = self.clear() {
-            tracing::warn!(folder = %self.path.display(), "what the run needed could not be removed: {error:#}");
+            tracing::warn!(folder = %self.path.display(), "failed to remove the run's temporary files: {error:#}");
         }
     }
 }
@@ -186,7 +187,7 @@ mod tests {
     use crate::testing::endpoints as example;
 
     #[tokio::test]
-    async fn a_run_is_found_while_it_is_held_and_not_after() {
+    async fn run_is_found_only_while_it_is_held() {
         let folder = tempfile::tempdir().unwrap();
         assert!(Run::find(folder.path()).unwrap().is_none());
         let held = RunFolder::take(folder.path()).await.unwrap();
@@ -200,7 +201,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_folder_has_one_run_at_a_time() {
+    async fn folder_has_one_run_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
         let _held = RunFolder::take(folder.path()).await.unwrap();
         let error = RunFolder::take(folder.path()).await.unwrap_err().to_string();
@@ -208,7 +209,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_crashed_run_left_is_neither_believed_nor_kept() {
+    async fn leftovers_of_a_crashed_run_are_ignored_and_removed() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(LOCK), "1").unwrap();
         fs::write(folder.path().join(ENDPOINTS), serde_json::to_vec(&example()).unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! Which stack an operation works on: that of the running local cloud, or one on AWS.
+//! Which stack a command works on: that of the running local cloud, or one on AWS.
 
 use crate::endpoints::Endpoints;
 use crate::run::running;
@@ -7,13 +7,14 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use playback::routing::Regions;
 use std::collections::BTreeMap;
 
-/// Arguments of every operation.
+/// Arguments that select the stack.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Which {
-    /// Work on this CloudFormation stack on AWS, with the credentials of the environment, rather than on the local cloud
+    /// Work on this CloudFormation stack on AWS, with the environment's credentials [default: the
+    /// local cloud]
     #[arg(long, value_name = "NAME", global = true)]
     pub stack: Option<String>,
-    /// The stack's region, unless the environment names it
+    /// The stack's region [default: the environment's]
     #[arg(long, value_name = "REGION", requires = "stack", global = true)]
     pub region: Option<String>,
 }
@@ -25,7 +26,7 @@ pub struct Stack {
     pub name: String,
     /// Configuration of clients for its region.
     pub sdk: SdkConfig,
-    /// The local cloud that it is in, if it is.
+    /// The local cloud that it runs in, if any.
     pub local: Option<Endpoints>,
     /// Its outputs by name.
     pub outputs: BTreeMap<String, String>,
@@ -36,7 +37,7 @@ impl Which {
     /// Finds the stack, and reads its outputs and parameters.
     ///
     /// # Errors
-    /// If no local cloud is running, or there is no such stack, or it may not be described.
+    /// If no local cloud is running, the stack does not exist, or access is denied.
     pub async fn find(&self) -> Result<Stack> {
         match &self.stack {
             None => Stack::local(running()?).await,
@@ -51,10 +52,10 @@ impl Which {
     }
 }
 
-/// The same stack in all of its regions: what one must know to work on all of them.
+/// The same stack in all of its regions, with what is needed to work on all of them.
 #[derive(Debug, Clone)]
 pub struct Deployment {
-    /// The stacks' name.
+    /// Name of the stacks.
     pub name: String,
     /// Its regions, as seen from the one where its stack was found.
     pub regions: Regions,
@@ -64,21 +65,22 @@ pub struct Deployment {
     pub routing_parameter: String,
     /// Whether there is a standby log.
     pub has_standby: bool,
-    /// Whether it is a local cloud.
+    /// Whether it runs in the local cloud.
     pub is_local: bool,
 }
 
 impl Which {
-    /// Finds the deployment that the stack is a part of. Only the stack itself is asked about it: another region may be away.
+    /// Finds the deployment that the stack belongs to. Only the stack itself is asked: another
+    /// region may be down.
     ///
     /// # Errors
-    /// As [`Which::find`], or if the regions cannot be told.
+    /// As [`Which::find`], or if the stack's list of regions is invalid.
     pub async fn find_all(&self) -> Result<Deployment> {
         if self.stack.is_none() {
             return Deployment::local(&running()?);
         }
         let found = self.find().await;
-        Deployment::of(&found.context("if that region is away, name another one of the deployment with --region")?)
+        Deployment::of(&found.context("if that region is down, choose another one of the deployment with --region")?)
     }
 }
 
@@ -86,7 +88,7 @@ impl Deployment {
     /// A running local cloud and its peers.
     ///
     /// # Errors
-    /// If their regions are not those of one deployment.
+    /// If their regions do not form one deployment.
     pub fn local(endpoints: &Endpoints) -> Result<Self> {
         let clouds: Vec<&Endpoints> = std::iter::once(endpoints).chain(&endpoints.peers).collect();
         let names: Vec<&str> = clouds.iter().map(|cloud| cloud.region.as_str()).collect();
@@ -100,9 +102,9 @@ impl Deployment {
         })
     }
 
-    /// The stack of this name in all regions that this one's parameter `Regions` lists.
+    /// The stacks of this name in all regions that this stack's parameter `Regions` lists.
     fn of(stack: &Stack) -> Result<Self> {
-        let here = stack.sdk.region().context("no region: name it with --region")?.to_string();
+        let here = stack.sdk.region().context("no region: set it with --region")?.to_string();
         let regions = Regions::parse(&here, stack.parameter("Regions")?)
             .with_context(|| format!("the parameter Regions of the stack {} in {here}", stack.name))?;
         let sdk = |name: &str| stack.sdk.to_builder().region(Region::new(name.to_owned())).build();
@@ -116,7 +118,7 @@ impl Deployment {
         })
     }
 
-    /// The arguments by which another command finds it, with a blank before each.
+    /// The arguments with which another command finds it, each after a space.
     #[must_use]
     pub fn arguments(&self) -> String {
         match self.is_local {
@@ -138,7 +140,7 @@ impl Stack {
     /// The stack of this name, in the account and region of `sdk`.
     ///
     /// # Errors
-    /// If there is none, or it may not be described.
+    /// If it does not exist, or access is denied.
     pub async fn describe(name: String, sdk: SdkConfig, local: Option<Endpoints>) -> Result<Self> {
         let described = aws_sdk_cloudformation::Client::new(&sdk).describe_stacks().stack_name(&name).send().await;
         let described = described.with_context(|| format!("describing the stack {name}"))?;
@@ -154,22 +156,22 @@ impl Stack {
     /// An output of the template.
     ///
     /// # Errors
-    /// If the stack has none of that name.
+    /// If the stack does not have it.
     pub fn output(&self, name: &str) -> Result<&str> {
         let value = self.outputs.get(name).map(String::as_str);
-        value.with_context(|| format!("the stack {} has no output {name}: is it one of Playhead's?", self.name))
+        value.with_context(|| format!("the stack {} has no output {name}: is it a Playhead stack?", self.name))
     }
 
     /// A parameter of the template.
     ///
     /// # Errors
-    /// If the stack has none of that name.
+    /// If the stack does not have it.
     pub fn parameter(&self, name: &str) -> Result<&str> {
         let value = self.parameters.get(name).map(String::as_str);
-        value.with_context(|| format!("the stack {} has no parameter {name}: is it one of Playhead's?", self.name))
+        value.with_context(|| format!("the stack {} has no parameter {name}: is it a Playhead stack?", self.name))
     }
 
-    /// Names of the functions, which are a dimension of every metric.
+    /// Names of the functions. Each is a dimension of its metrics.
     #[must_use]
     pub fn functions(&self) -> Vec<&str> {
         let names = self.outputs.iter().filter(|(name, _)| name.ends_with("FunctionName"));

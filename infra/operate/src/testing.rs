@@ -1,8 +1,8 @@
-//! For tests: endpoints of a local cloud that does not run.
+//! For tests: endpoints of a local cloud that is not running.
 
 use crate::endpoints::Endpoints;
 
-/// Endpoints of one region, with a secret that no output may show.
+/// Endpoints of one region, with a secret that must not appear in any output.
 #[must_use]
 pub fn endpoints() -> Endpoints {
     Endpoints {

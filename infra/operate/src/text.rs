@@ -1,16 +1,16 @@
-//! How the command line writes times.
+//! How the command line formats times.
 
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Unix milliseconds as `2026-09-21 13:33:30Z`.
 #[must_use]
 pub fn clock_time(ms: u64) -> String {
-    // Beyond the year 9999 there is no such form.
+    // RFC 3339 ends with the year 9999.
     let time = UNIX_EPOCH + Duration::from_millis(ms.min(253_402_300_799_000));
     humantime::format_rfc3339_seconds(time).to_string().replace('T', " ")
 }
 
-/// How long ago, in its greatest unit: `45s`, `12m`, `7h`, `3d`.
+/// A duration in its largest unit: `45s`, `12m`, `7h`, `3d`.
 #[must_use]
 pub fn age(ms: u64) -> String {
     let s = ms / 1_000;

@@ -1,4 +1,5 @@
-//! `playhead token`: makes a bearer token for a stage that has a shared secret, which only development stages have.
+//! `playhead token`: makes a bearer token for a stage with a shared secret. Only development stages
+//! have one.
 
 use crate::run::running;
 use anyhow::{Context as _, Result};
@@ -8,8 +9,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Make a bearer token (JWT, HS256) for a development stage, and print it
 ///
-/// The token lets its bearer write and read the profiles named, or those of everyone with --service. Without --secret it
-/// is signed for the running local cloud; if none is running, with the secret in the environment variable JWT_SECRET.
+/// Its bearer may write and read the given profiles, or with --service all profiles. Without
+/// --secret it is signed with the secret of the running local cloud. If none is running, it is
+/// signed with the environment variable JWT_SECRET.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   cargo playhead token --profile p00000054
@@ -17,28 +19,28 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
   curl -H \"Authorization: Bearer $(cargo playhead token --service)\" …")]
 #[command(group(clap::ArgGroup::new("who").required(true).args(["profile", "service"])))]
 pub struct Args {
-    /// A profile that the bearer may write and read; may be given several times
+    /// A profile that the bearer may write and read (may be repeated)
     #[arg(long, value_name = "PROFILE")]
     pub profile: Vec<String>,
-    /// For a backend: every profile
+    /// For a backend: all profiles
     #[arg(long)]
     pub service: bool,
-    /// How long it is valid, such as 90s, 10m, 1h, 7d
+    /// How long the token is valid, such as 90s, 10m, 1h or 7d
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
     pub ttl: Duration,
-    /// The stage's secret [default: that of the running local cloud, else the variable JWT_SECRET]
+    /// The stage's secret [default: the running local cloud's, else the variable JWT_SECRET]
     #[arg(long, value_name = "SECRET")]
     pub secret: Option<String>,
 }
 
-/// What a token says.
+/// The claims of a token.
 #[derive(Debug, Serialize)]
 struct Claims {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     profiles: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<&'static str>,
-    /// Unix seconds, as RFC 7519 has it.
+    /// Unix seconds (RFC 7519).
     iat: u64,
     exp: u64,
 }
@@ -64,13 +66,11 @@ fn default_secret() -> Result<String> {
     };
     match std::env::var("JWT_SECRET") {
         Ok(secret) if !secret.is_empty() => Ok(secret),
-        _ => Err(absent.context(
-            "no secret to sign with: neither --secret, nor a running local cloud, nor the variable JWT_SECRET",
-        )),
+        _ => Err(absent.context("no secret to sign with: pass --secret, start a local cloud, or set JWT_SECRET")),
     }
 }
 
-/// Signs a token of a backend of the house, which may write and read every profile for so long.
+/// Signs a service token, valid for `ttl`: a backend may write and read every profile.
 ///
 /// # Errors
 /// If the clock is before 1970.
@@ -78,7 +78,7 @@ pub fn of_service(secret: &str, ttl: Duration) -> Result<String> {
     token(secret, Vec::new(), true, SystemTime::now().duration_since(UNIX_EPOCH)?, ttl)
 }
 
-/// Signs a token; `now` is the time since the Unix epoch.
+/// Signs a token. `now` is the time since the Unix epoch.
 fn token(secret: &str, profiles: Vec<String>, service: bool, now: Duration, ttl: Duration) -> Result<String> {
     let iat = now.as_secs();
     let claims = Claims { profiles, scope: service.then_some("service"), iat, exp: iat + ttl.as_secs() };

@@ -3,11 +3,13 @@
 use anyhow::{Result, bail};
 use std::path::{Path, PathBuf};
 
-/// The root of the workspace: the nearest folder, from the current one upwards, that holds `Cargo.toml`, `template.yaml`
-/// and `functions/`; else the one this program was compiled from.
+/// The root of the workspace: the nearest folder, from the current one upwards, that has
+/// `Cargo.toml`, `template.yaml` and `functions/`. Otherwise the one that this program was compiled
+/// from.
 ///
 /// # Errors
-/// If there is neither: the program was moved away from its sources, which it needs to build and deploy.
+/// If neither exists: the program was moved away from its sources, which it needs to build and
+/// deploy.
 pub fn workspace_root() -> Result<PathBuf> {
     let compiled_from = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
     let here = std::env::current_dir()?;

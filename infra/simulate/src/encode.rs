@@ -1,8 +1,10 @@
-//! `playhead encode`: turns edge events, one a line, into the events that Lambda would hand to `process`.
+//! `playhead encode`: turns edge events, one per line, into the events that Lambda would pass to
+//! `process`.
 //!
-//! Lines that belong together (same `post` and `received_at`) are taken for one request, and go through the very
-//! validation and grouping that `ingest` uses, so that the envelopes are those that the log would hold. The
-//! forms are those of the AWS Lambda Developer Guide (Amazon MSK, Amazon SQS, Amazon Kinesis: example events).
+//! Lines with the same `post` and `received_at` form one request. It goes through the validation
+//! and grouping that `ingest` uses, so the envelopes are those that the log would hold. The event
+//! formats are those of the AWS Lambda Developer Guide (Amazon MSK, Amazon SQS, Amazon Kinesis:
+//! example events).
 
 use crate::plan::{DEFAULT_START_AT, Plan};
 use crate::{Faults, Model};
@@ -20,22 +22,24 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufWriter, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Turn edge events (JSON lines on standard input) into Lambda events (JSON lines on standard output)
+/// Turn edge events (JSON lines on standard input) into Lambda events (JSON lines on standard
+/// output)
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Whose event form to write
+    /// Event source whose format to write
     #[arg(long)]
     pub trigger: Trigger,
-    /// Records in one Lambda event; the last one (of each shard, for kinesis) may have fewer
+    /// Records per Lambda event (the last one, for kinesis of each shard, may have fewer)
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub batch: u32,
-    /// The Kafka topic; also the name of the queue or stream for the other triggers [default: playback-events, inbound, playback-standby]
+    /// Name of the Kafka topic, the queue or the stream [default: playback-events, inbound,
+    /// playback-standby]
     #[arg(long, value_name = "NAME")]
     pub topic: Option<String>,
-    /// Partitions of the topic or shards of the stream
+    /// Number of partitions of the topic, or shards of the stream
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub partitions: u32,
-    /// The region in all names, and the one that took the events in
+    /// Region in all names, which is also the ingest region
     #[arg(long, value_name = "REGION", default_value = "us-east-1")]
     pub region: String,
 }
@@ -45,9 +49,9 @@ pub struct Args {
 pub enum Trigger {
     /// Amazon MSK: records of several partitions in one event
     Msk,
-    /// The queue `inbound`: base64 of length-delimited envelopes, one a message
+    /// The queue `inbound`: base64 of length-delimited envelopes, one per message
     Sqs,
-    /// Kinesis: an event holds records of one shard only
+    /// Kinesis: an event has records of one shard only
     Kinesis,
 }
 
@@ -85,7 +89,7 @@ pub async fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Whether whoever reads our output has seen enough, as `head` does: an end, not an error.
+/// Whether the reader of our output has closed it, as `head` does. This is an end, not an error.
 pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let kind = error.chain().find_map(|cause| {
         let io = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
@@ -94,11 +98,12 @@ pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     kind == Some(std::io::ErrorKind::BrokenPipe)
 }
 
-/// Reads edge events from `input` and writes Lambda events to `output`, one a line each.
+/// Reads edge events from `input` and writes Lambda events to `output`, each one per line.
 ///
 /// # Errors
-/// When a line is not JSON or its `received_at` or `post` is no number (names the line), or reading or writing fails.
-/// Events that break the contract are no error: they are skipped and counted.
+/// If a line is not JSON, its `received_at` or `post` is not a number, or reading or writing fails.
+/// The error names the line. Events that break the contract are not an error: they are skipped and
+/// counted.
 pub fn encode(args: &Args, input: impl BufRead, output: impl Write) -> Result<Encoded> {
     let mut encoder =
         Encoder { args, output, next_offset: BTreeMap::new(), pending: BTreeMap::new(), encoded: Encoded::default() };
@@ -126,7 +131,7 @@ pub fn encode(args: &Args, input: impl BufRead, output: impl Write) -> Result<En
     encoder.finish()
 }
 
-/// Lines that a device sent in one POST, as far as they tell.
+/// Lines that a device sent in one POST, as far as they say.
 struct Request {
     key: RequestKey,
     events: Vec<Box<RawValue>>,
@@ -136,7 +141,7 @@ struct Request {
 struct RequestKey {
     received_at: Option<u64>,
     post: Option<u64>,
-    /// Without the number of a POST, another session is taken for another request.
+    /// Without the number of a POST, each session counts as a request of its own.
     session_id: Option<String>,
 }
 
@@ -147,7 +152,7 @@ impl RequestKey {
             None | Some(Value::Null) => Ok(None),
             Some(value) => match value.as_u64() {
                 Some(number) => Ok(Some(number)),
-                None => bail!("`{field}` is {value}, which is no positive integer"),
+                None => bail!("`{field}` is {value}, which is not a positive integer"),
             },
         };
         let (received_at, post) = (number("received_at")?, number("post")?);
@@ -169,7 +174,7 @@ struct Encoder<'a, W> {
     args: &'a Args,
     output: W,
     next_offset: BTreeMap<u32, u64>,
-    /// Records that wait for their event to be full: by shard for Kinesis, else together.
+    /// Records that wait until their event is full: by shard for Kinesis, else together.
     pending: BTreeMap<u32, Vec<Record>>,
     encoded: Encoded,
 }
@@ -306,14 +311,16 @@ fn kinesis_record(record: &Record, stream: &str, region: &str) -> Value {
     })
 }
 
-/// As librdkafka's default partitioner (`consistent_random`) chooses for a record with a key: CRC-32 of it.
+/// The choice of librdkafka's default partitioner (`consistent_random`) for a record with a key:
+/// CRC-32 of the key.
 fn kafka_partition(key: &str, partitions: u32) -> u32 {
     let mut crc = Crc::new();
     crc.update(key.as_bytes());
     crc.sum() % partitions
 }
 
-/// As Kinesis chooses among shards that split the key space evenly: by the MD5 of the key, taken as a 128-bit number.
+/// The choice of Kinesis among shards that split the key space evenly: the MD5 of the key, read as
+/// a 128-bit number.
 fn kinesis_shard(key: &str, shards: u32) -> u32 {
     let hash: [u8; 16] = Md5::digest(key).into();
     let width = u128::MAX / u128::from(shards);
@@ -325,17 +332,18 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn now() -> Result<u64> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("a clock before 1970")?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
     Ok(now.as_millis().try_into()?)
 }
 
-/// A simulated trace with duplicates and reordering, and so many Lambda events of it, of `records` records each.
+/// A simulated trace with duplicates and reordering, encoded as `batches` Lambda events of
+/// `records` records each.
 ///
 /// # Errors
-/// When the trace makes fewer.
+/// If the trace makes fewer.
 pub fn msk_batches(seed: u64, batches: usize, records: u32) -> Result<(Plan, Vec<String>)> {
     let faults = Faults { duplicates: 0.05, reorder: 0.1, ..Faults::NONE };
-    // A session makes some nine records.
+    // A session makes about nine records.
     let sessions = batches * records as usize / 8 + 10;
     let model =
         Model { sessions, viewers: None, titles: 500, homes: vec!["use1".parse()?], travel: None, seed, faults };

@@ -1,6 +1,6 @@
-//! What the views must be after a plan was sent, computed apart from the store and from the code under test:
-//! a deliberately naive fold that sorts all events of a session and looks at them at once. It must not use
-//! the join of `playback`, or it would agree with its mistakes.
+//! What the views must be after a plan was sent. It is computed independently of the store and the
+//! code under test, by a deliberately naive fold: sort all events of a session, and look at them at
+//! once. It must not use the join of `playback`, or it would share its bugs.
 
 use super::event::{Device, EdgeEvent};
 use super::plan::Plan;
@@ -8,22 +8,23 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// What must have come of a plan.
+/// The expected result of a plan.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Expected {
     /// By profile and session id.
     pub views: BTreeMap<(String, String), ExpectedView>,
-    /// Well-formed events that were sent, copies too: as many as must be accepted.
+    /// Well-formed events sent, copies included. All must be accepted.
     pub accepted: usize,
-    /// Distinct (session, seq) among them: as many as must be applied.
+    /// Distinct (session, seq) among them. All must be applied.
     pub distinct: usize,
-    /// The others: as many as must be recognised as duplicates, and more where a POST had to be sent again.
+    /// The rest. They must be recognised as duplicates. There are more if a POST had to be sent
+    /// again.
     pub duplicates: usize,
-    /// Malformed events, by the code with which they must be rejected.
+    /// Malformed events, by the code that must reject them.
     pub rejected: BTreeMap<String, usize>,
 }
 
-/// One session's view as far as it does not depend on the server's clock.
+/// One session's view, without the fields that depend on the server's clock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ExpectedView {
     /// Of the lowest seq.
@@ -46,7 +47,7 @@ pub struct ExpectedView {
     pub missing: i64,
 }
 
-/// One session of the history API's answer. Times are the server's and are not compared.
+/// One session in the history API's answer. The server's times are not compared.
 #[derive(Debug, Clone, Deserialize)]
 #[expect(missing_docs, reason = "the fields of the contract")]
 pub struct SessionView {
@@ -64,14 +65,14 @@ pub struct SessionView {
     pub hidden: bool,
 }
 
-/// One field of one session that is not what it must be.
+/// One field of one session that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Difference {
     /// Whose session it is.
     pub profile_id: String,
     /// Which session.
     pub session_id: String,
-    /// Which field; `session` when the session itself is absent or one too many.
+    /// Which field. `session` if the session itself is missing or extra.
     pub field: &'static str,
     /// What it must be.
     pub expected: String,
@@ -86,7 +87,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// What must come of `plan` when all its POSTs were accepted but those in `failed` (indexes).
+/// The expected result of `plan` if all its POSTs were accepted except those in `failed` (indexes).
 pub fn expect(plan: &Plan, failed: &BTreeSet<usize>) -> Expected {
     let mut expected = Expected::default();
     let mut sessions: BTreeMap<(String, String), BTreeMap<i64, &EdgeEvent>> = BTreeMap::new();
@@ -108,7 +109,7 @@ pub fn expect(plan: &Plan, failed: &BTreeSet<usize>) -> Expected {
     expected
 }
 
-/// The view of all distinct events of a session, by seq. `None` when there are none.
+/// The view of all distinct events of a session, by seq. `None` if there are none.
 fn view(events: &BTreeMap<i64, &EdgeEvent>) -> Option<ExpectedView> {
     let (_, first) = events.first_key_value()?;
     let (last_seq, last) = events.last_key_value()?;
@@ -132,8 +133,8 @@ fn view(events: &BTreeMap<i64, &EdgeEvent>) -> Option<ExpectedView> {
     })
 }
 
-/// Compares what the history API said of each profile (all pages) with what it must say: every expected
-/// session once, field by field, and no other session.
+/// Compares the history API's answer for each profile (all pages) with the expected one: every
+/// expected session once, field by field, and no other session.
 pub fn check(expected: &Expected, actual: &BTreeMap<String, Vec<SessionView>>) -> Vec<Difference> {
     let mut differences = Vec::new();
     let mut seen: BTreeSet<(String, String)> = BTreeSet::new();

@@ -1,7 +1,8 @@
-//! What goes wrong between the player and us: events lost, malformed, late, out of order and sent again.
+//! What goes wrong between the player and us: events are lost, malformed, late, out of order or
+//! sent again.
 //!
-//! Each fault draws from a random stream of its own, so that the same seed loses the same events whether or
-//! not others are sent twice: of all rates only `--lost` changes what the views must be.
+//! Each fault has its own random stream. So the same seed loses the same events, whether or not
+//! others are sent twice. Of all rates, only `--lost` changes the expected views.
 
 use super::event::EdgeEvent;
 use super::plan::{PlannedEvent, Post};
@@ -15,7 +16,8 @@ const SECOND: i64 = 1_000;
 const MINUTE: i64 = 60 * SECOND;
 const YEAR: i64 = 365 * 24 * 60 * MINUTE;
 
-/// A held-back tail is sent in POSTs of up to this many events, as a device does that comes back online.
+/// A held-back tail is sent in POSTs of up to this many events, as by a device that comes back
+/// online.
 const BACKLOG: usize = 100;
 
 /// How often each fault happens, 0 to 1.
@@ -24,16 +26,16 @@ pub struct Faults {
     /// Share of events that are sent again, as whole POSTs or alone, at once or much later
     #[arg(long, value_name = "RATE", value_parser = rate, default_value_t = Faults::default().duplicates)]
     pub duplicates: f64,
-    /// Share of POSTs of which all or one event arrives behind later ones, or whose events are shuffled
+    /// Share of POSTs that are delayed or shuffled, or of which one event is delayed
     #[arg(long, value_name = "RATE", value_parser = rate, default_value_t = Faults::default().reorder)]
     pub reorder: f64,
-    /// Share of sessions of which the tail is held back until everything else was sent
+    /// Share of sessions whose tail is held back until everything else has been sent
     #[arg(long, value_name = "RATE", value_parser = rate, default_value_t = Faults::default().late)]
     pub late: f64,
     /// Share of events that are never sent
     #[arg(long, value_name = "RATE", value_parser = rate, default_value_t = Faults::default().lost)]
     pub lost: f64,
-    /// Malformed events added among the good ones, as a share of these
+    /// Malformed events to add, as a share of the good ones
     #[arg(long, value_name = "RATE", value_parser = rate, default_value_t = Faults::default().malformed)]
     pub malformed: f64,
 }
@@ -54,22 +56,22 @@ pub(super) fn rate(text: &str) -> Result<f64, String> {
     if (0.0..=1.0).contains(&rate) { Ok(rate) } else { Err("must be between 0 and 1".to_owned()) }
 }
 
-/// How often each fault was applied.
+/// How many times each fault was applied.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Applied {
     /// Events never sent.
     pub lost: usize,
-    /// Malformed events added, copies not counted.
+    /// Malformed events added, not counting copies.
     pub malformed: usize,
     /// Sessions whose tail was held back.
     pub late_sessions: usize,
-    /// POSTs that were delayed, lost an event to a later POST, or were shuffled.
+    /// POSTs that were delayed or shuffled, or of which one event was delayed.
     pub reordered_posts: usize,
-    /// Events sent again, malformed ones among them.
+    /// Events sent again, including malformed ones.
     pub repeated: usize,
 }
 
-/// Turns the ideal POSTs into what is really sent. The result is not sorted.
+/// Turns the ideal POSTs into those that are really sent. The result is not sorted.
 pub(super) fn apply(mut posts: Vec<Post>, faults: &Faults, seed: u64) -> (Vec<Post>, Applied) {
     let mut applied = Applied { lost: lose(&mut posts, faults.lost, seed), ..Applied::default() };
     applied.malformed = spoil(&mut posts, faults.malformed, seed);
@@ -94,7 +96,7 @@ fn spoil(posts: &mut [Post], rate: f64, seed: u64) -> usize {
     let mut rng = rng(seed, Stream::Malformed);
     let mut added = 0;
     for post in posts {
-        // From the back, so that what is inserted is not itself taken for a good event.
+        // Backwards, so that an inserted event is not itself visited.
         for good in (0..post.events.len()).rev() {
             if rng.random_bool(rate) {
                 let mut event = post.events[good].event.clone();
@@ -108,7 +110,7 @@ fn spoil(posts: &mut [Post], rate: f64, seed: u64) -> usize {
     added
 }
 
-/// Breaks one rule of the contract and answers the code with which it must be rejected.
+/// Breaks one rule of the contract. Returns the code that must reject the event.
 type Defect = fn(&mut EdgeEvent, &mut dyn Rng) -> &'static str;
 
 const DEFECTS: [Defect; 18] = [
@@ -180,7 +182,7 @@ const DEFECTS: [Defect; 18] = [
     },
 ];
 
-/// A year is beyond any window, as seen from virtual time and from the endpoint's clock alike.
+/// A shift of a year is outside the window, both in virtual time and by the endpoint's clock.
 fn began_elsewhen(event: &mut EdgeEvent, shift_ms: i64, code: &'static str, rng: &mut dyn Rng) -> &'static str {
     if let Ok(id) = event.session_id.parse::<SessionId>() {
         let began = (id.started_at() as i64 + shift_ms).max(0) as u64;
@@ -189,7 +191,7 @@ fn began_elsewhen(event: &mut EdgeEvent, shift_ms: i64, code: &'static str, rng:
     code
 }
 
-/// Takes the tails of some sessions out of their POSTs and sends them when all else has been sent.
+/// Takes the tails of some sessions out of their POSTs, and sends them after everything else.
 fn hold_back(posts: &mut Vec<Post>, rate: f64, seed: u64) -> usize {
     let mut rng = rng(seed, Stream::Late);
     let mut last_seq: BTreeMap<String, i64> = BTreeMap::new();
@@ -249,7 +251,8 @@ fn reorder(posts: &mut Vec<Post>, rate: f64, seed: u64) -> usize {
     reordered
 }
 
-/// Half of the copies are of whole POSTs, half of single events, which stand twice in one POST or in one of their own.
+/// Half of the copies are whole POSTs, half are single events. A copied event is in the same POST,
+/// or in one of its own.
 fn repeat(posts: &mut Vec<Post>, rate: f64, seed: u64) -> usize {
     let mut rng = rng(seed, Stream::Duplicates);
     let mut copies = Vec::new();
@@ -280,7 +283,7 @@ fn again_after(rng: &mut impl Rng) -> i64 {
     if rng.random_bool(0.5) { rng.random_range(0..2 * SECOND) } else { log_uniform(MINUTE, 6 * 60 * MINUTE, rng) }
 }
 
-/// As likely between 1 and 2 minutes as between 2 and 4.
+/// Log-uniform: 1 to 2 minutes is as likely as 2 to 4.
 fn log_uniform(from_ms: i64, to_ms: i64, rng: &mut impl Rng) -> i64 {
     rng.random_range((from_ms as f64).ln()..(to_ms as f64).ln()).exp() as i64
 }

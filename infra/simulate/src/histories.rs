@@ -1,12 +1,13 @@
-//! Reads what members see: every page of each profile's history, through the API.
+//! Reads histories as members see them: every page, through the API.
 
 use super::expect::SessionView;
+use super::http::Http;
 use anyhow::{Context as _, Result};
 use futures::stream::{self, StreamExt as _};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// Histories read at once.
+/// How many histories are read at once.
 const READERS: usize = 8;
 const PAGE: usize = 50;
 
@@ -16,10 +17,11 @@ struct Page {
     next_page_token: Option<String>,
 }
 
-/// The sessions of each profile, newest first, as the API at `api` gives them to the bearer of `token`: without those that the member hid.
+/// The sessions of each profile, newest first, from the API at `api` with this bearer token. Hidden
+/// sessions are left out.
 ///
 /// # Errors
-/// When a page cannot be read.
+/// If a page cannot be read.
 pub async fn read(
     api: &str,
     token: &str,
@@ -28,7 +30,7 @@ pub async fn read(
     read_pages(api, token, profiles, "").await
 }
 
-/// As [`read`], with those that the member hid.
+/// As [`read`], including hidden sessions.
 ///
 /// # Errors
 /// As [`read`].
@@ -46,7 +48,8 @@ async fn read_pages(
     profiles: impl IntoIterator<Item = &String>,
     options: &str,
 ) -> Result<BTreeMap<String, Vec<SessionView>>> {
-    let client = reqwest::Client::new();
+    let http = Http::new(|builder| builder)?;
+    let client = http.client(api);
     let read = profiles.into_iter().map(|profile| {
         let (client, url) = (client.clone(), format!("{api}/v1/profiles/{profile}/history"));
         async move {

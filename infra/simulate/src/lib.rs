@@ -1,14 +1,16 @@
-//! The simulator: seeded, repeatable viewing sessions and everything that can go wrong on their way to us,
-//! written as a trace or sent to an endpoint, and what the views must be afterwards.
+//! The simulator: seeded, repeatable viewing sessions with everything that can go wrong on their
+//! way to us. It writes them as a trace or sends them to an endpoint, and computes the expected
+//! views.
 //!
-//! [`plan`] says what is sent, [`send`] sends it, [`expect`] says what must come of it. Nothing here
-//! decides anything for the pipeline; it only plays its members.
+//! [`plan`] says what is sent, [`send`] sends it, [`expect`] says what the result must be. Nothing
+//! here decides anything for the pipeline. It only plays the members.
 
 pub mod encode;
 pub mod event;
 pub mod expect;
 mod faults;
 pub mod histories;
+pub mod http;
 pub mod plan;
 pub mod send;
 #[cfg(test)]
@@ -38,23 +40,23 @@ use std::time::{SystemTime, UNIX_EPOCH};
 /// Who watches how much, and what goes wrong.
 #[derive(Debug, Clone, PartialEq, clap::Args)]
 pub struct Model {
-    /// Viewing sessions
+    /// Number of viewing sessions
     #[arg(long, value_name = "N", default_value_t = 300)]
     pub sessions: usize,
-    /// Profiles that share them [default: a third of the sessions]
+    /// Number of profiles that watch them [default: a third of the sessions]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub viewers: Option<u32>,
-    /// Titles in the catalogue; their popularity follows Zipf's law
+    /// Number of titles in the catalogue (their popularity follows Zipf's law)
     #[arg(long, value_name = "N", default_value_t = 500)]
     pub titles: usize,
     /// Home regions of the viewers
     #[arg(long, value_name = "HOME", value_delimiter = ',', default_value = "use1")]
     pub homes: Vec<Home>,
-    /// Share of sessions that change region in the middle: from some time on their POSTs go through another home region [default: 0; of a
-    /// demo with several regions 0.2]
+    /// Share of sessions that change region in the middle: their later POSTs go through another
+    /// home region [default: 0; 0.2 in a demo with several regions]
     #[arg(long, value_name = "RATE", value_parser = faults::rate)]
     pub travel: Option<f64>,
-    /// The same seed and options make the same events
+    /// Seed: the same seed and options make the same events
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
     #[command(flatten)]
@@ -63,7 +65,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// How many profiles watch.
+    /// Number of profiles that watch.
     #[must_use]
     pub fn viewer_count(&self) -> usize {
         self.viewers.map_or((self.sessions / 3).max(1), |viewers| viewers as usize)
@@ -105,50 +107,54 @@ fn rng(seed: u64, stream: Stream) -> ChaCha8Rng {
     rng
 }
 
-/// Simulate viewers: write what they send, or send it
+/// Simulate viewers: write their events to a file, or send them
 #[derive(Debug, clap::Args)]
 #[command(group(clap::ArgGroup::new("where").required(true).args(["out", "endpoint"])))]
 pub struct Args {
     #[command(flatten)]
     /// Who watches
     pub model: Model,
-    /// Write the trace here, one edge event a line (`-` = standard output)
+    /// Write the trace to this file, one edge event per line (- = standard output)
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// Send the events to the API at this base URL
     #[arg(long, value_name = "URL")]
     pub endpoint: Option<String>,
-    /// Where the POSTs through a home region go, if not to --endpoint [default: the regions of the running local cloud, if it is the endpoint]
+    /// Send POSTs that go through this home region to this URL, not to --endpoint [default: the
+    /// running local cloud's regions, if it is the endpoint]
     #[arg(long, value_name = "HOME=URL", requires = "endpoint", value_parser = home_and_url)]
     pub endpoint_of: Vec<(Home, String)>,
-    /// When virtual time begins, Unix milliseconds [default: 1790000000000 for a trace; for an endpoint such that it ends now]
+    /// Start of virtual time, Unix milliseconds [default: 1790000000000 for a trace; for an
+    /// endpoint, such that it ends now]
     #[arg(long, value_name = "MS")]
     pub start_at: Option<i64>,
-    /// The bearer token of all devices
+    /// Bearer token of all devices
     #[arg(long, value_name = "JWT", requires = "endpoint")]
     pub token: Option<String>,
-    /// Sign a token for each profile with this secret (development stages) [default: the running local cloud's, if it is the endpoint]
+    /// Sign a token for each profile with this secret (development stages) [default: the running
+    /// local cloud's, if it is the endpoint]
     #[arg(long, value_name = "SECRET", env = "JWT_SECRET", hide_env_values = true)]
     pub token_secret: Option<String>,
-    /// The claim `iss` of signed tokens
+    /// Claim `iss` of signed tokens
     #[arg(long, value_name = "ISSUER", requires = "token_secret")]
     pub token_issuer: Option<String>,
-    /// The claim `aud` of signed tokens
+    /// Claim `aud` of signed tokens
     #[arg(long, value_name = "AUDIENCE", requires = "token_secret")]
     pub token_audience: Option<String>,
-    /// Attempts in flight at once
+    /// Number of attempts in flight at once
     #[arg(long, value_name = "N", default_value_t = Pace::default().concurrency)]
     pub concurrency: usize,
-    /// Virtual seconds a second, e.g. 60 [default: as fast as the endpoint answers]
+    /// Virtual seconds per second, such as 60 [default: as fast as the endpoint answers]
     #[arg(long, value_name = "FACTOR", value_parser = positive)]
     pub speed: Option<f64>,
-    /// POSTs that begin a second, whatever becomes of those before them [default: as the endpoint answers]
+    /// New POSTs per second, whether or not earlier ones were answered [default: as fast as the
+    /// endpoint answers]
     #[arg(long, value_name = "N", value_parser = positive)]
     pub rate: Option<f64>,
-    /// How often a POST is tried before it is given up
+    /// Maximum number of attempts per POST
     #[arg(long, value_name = "N", default_value_t = Pace::default().attempts)]
     pub attempts: u32,
-    /// Print the summary as JSON
+    /// Print the summary as one JSON object
     #[arg(long)]
     pub json: bool,
 }
@@ -163,7 +169,7 @@ fn home_and_url(text: &str) -> Result<(Home, String), String> {
     Ok((home.parse().map_err(|error| format!("{home}: {error}"))?, url.to_owned()))
 }
 
-/// What a plan holds.
+/// Numbers of a plan.
 #[derive(Debug, Serialize)]
 struct Summary {
     posts: usize,
@@ -199,12 +205,12 @@ impl Summary {
 /// Runs `playhead simulate`.
 ///
 /// # Errors
-/// When the model is impossible, the trace cannot be written, or a POST failed for good.
+/// If the model is impossible, the trace cannot be written, or a POST failed permanently.
 pub async fn run(args: Args) -> Result<()> {
     match (&args.out, &args.endpoint) {
         (Some(out), _) => write(&args, out),
         (None, Some(endpoint)) => send_to(&args, endpoint).await,
-        (None, None) => bail!("give --out or --endpoint"),
+        (None, None) => bail!("pass --out or --endpoint"),
     }
 }
 
@@ -225,7 +231,7 @@ fn write(args: &Args, out: &PathBuf) -> Result<()> {
         serde_json::to_string(&summary)?
     } else {
         format!(
-            "{} POSTs with {} events ({} distinct, {} sent again, {} malformed, {} never sent) of {} sessions ({} completed) of {} profiles",
+            "{} POSTs with {} events ({} distinct, {} sent again, {} malformed, {} never sent) in {} sessions ({} completed) of {} profiles",
             summary.posts,
             summary.events,
             summary.distinct,
@@ -275,15 +281,15 @@ async fn send_to(args: &Args, endpoint: &str) -> Result<()> {
         print_report(&report);
     }
     if !report.failed_posts.is_empty() {
-        bail!("{} of {} POSTs failed for good", report.failed_posts.len(), report.posts);
+        bail!("{} of {} POSTs failed permanently", report.failed_posts.len(), report.posts);
     }
     Ok(())
 }
 
-/// A bar that counts POSTs on a terminal, and nothing elsewhere.
+/// A bar that counts POSTs on a terminal. Hidden if the output is not a terminal.
 ///
 /// # Errors
-/// Never in practice: its template is fixed.
+/// Never in practice: the template is fixed.
 pub fn progress_bar() -> Result<ProgressBar> {
     if !std::io::stderr().is_terminal() {
         return Ok(ProgressBar::hidden());
@@ -300,7 +306,7 @@ fn print_report(report: &SendReport) {
     for (code, count) in &report.rejected {
         println!("          {count} {code}");
     }
-    println!("at once   {} POSTs answered 202 at the first attempt", report.first_try);
+    println!("at once   {} POSTs accepted at the first attempt", report.first_try);
     println!("retries   {}", report.retries);
     println!("failed    {}", report.failed_posts.len());
     for failure in &report.failures {
@@ -309,6 +315,6 @@ fn print_report(report: &SendReport) {
 }
 
 fn now() -> Result<i64> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("a clock before 1970")?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
     Ok(now.as_millis().try_into()?)
 }

@@ -1,5 +1,5 @@
-//! The plan: every POST that the simulated devices will make, in sending order. It is a pure function of
-//! the model and the start time, so that the same seed always plans the same bytes.
+//! The plan: every POST that the simulated devices will make, in sending order. It is a pure
+//! function of the model and the start time, so the same seed always plans the same bytes.
 
 use super::event::EdgeEvent;
 use super::faults::{self, Applied};
@@ -12,28 +12,30 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
-/// Where virtual time begins unless told otherwise (2026-09-21T13:33:20Z): fixed, for repeatable traces.
+/// Default start of virtual time (2026-09-21T14:13:20Z). It is fixed, so that traces are
+/// repeatable.
 pub const DEFAULT_START_AT: i64 = 1_790_000_000_000;
 
-/// The most events in one POST. The contract allows 500; with fewer the greatest event keeps within 256 KiB too.
+/// Maximum number of events in one POST. The contract allows 500. This limit also keeps the largest
+/// events within 256 KiB.
 const MAX_EVENTS: usize = 400;
 
-/// Sessions older than 30 days are refused by default, so a plan must not last longer.
+/// Maximum length of a plan. By default, sessions older than 30 days are refused.
 const MAX_SPAN_MS: i64 = 29 * 24 * 3_600_000;
 
-/// A device sends what it has buffered when nothing happened for this long.
+/// A device sends its buffer when nothing has happened for this long.
 const IDLE_FLUSH_MS: i64 = 60_000;
 
 /// All POSTs in sending order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// In the order in which they are sent.
+    /// In sending order.
     pub posts: Vec<Post>,
     /// What the faults did to the ideal trace.
     pub applied: Applied,
 }
 
-/// One POST: events of one device and one profile, so that one token suffices.
+/// One POST: events of one device and one profile, so one token is enough.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Post {
     /// When it is sent, virtual Unix milliseconds.
@@ -42,24 +44,25 @@ pub struct Post {
     pub through: Home,
     /// Whose token it carries.
     pub profile_id: String,
-    /// In the order in which they stand in the body.
+    /// In the order of the body.
     pub events: Vec<PlannedEvent>,
 }
 
-/// One event of a POST and what the contract must say to it.
+/// One event of a POST, and whether the contract must accept it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedEvent {
-    /// What is sent.
+    /// The event to send.
     pub event: EdgeEvent,
-    /// The code with which it must be rejected; `None` = it must be accepted.
+    /// The code that must reject it. `None` if it must be accepted.
     pub rejected_as: Option<&'static str>,
 }
 
 impl Plan {
-    /// The plan of the model with virtual time beginning at `start_at`, Unix milliseconds.
+    /// The plan of the model. Virtual time starts at `start_at`, Unix milliseconds.
     ///
     /// # Errors
-    /// When the model is impossible: no titles or homes, none to travel to, or so few viewers that they would watch for a month.
+    /// If the model is impossible: no titles or homes, no region to travel to, or so few viewers
+    /// that they would watch for a month.
     pub fn new(model: &Model, start_at: i64) -> Result<Self> {
         let ideal = buffer(viewer::watch(model, start_at)?, model.seed);
         let (posts, applied) = faults::apply(ideal, &model.faults, model.seed);
@@ -78,8 +81,8 @@ impl Plan {
         Ok(plan)
     }
 
-    /// The plan of the model in such a way that its last POST falls on `end_at`: what a live endpoint needs,
-    /// since it refuses sessions that begin in its future or too far in its past.
+    /// The plan of the model, with its last POST at `end_at`. A live endpoint needs this: it
+    /// refuses sessions that begin in its future or too far in its past.
     ///
     /// # Errors
     /// As [`Plan::new`].
@@ -88,7 +91,7 @@ impl Plan {
         Self::new(model, end_at - span)
     }
 
-    /// All events, malformed ones and copies too.
+    /// All events, including malformed ones and copies.
     pub fn events(&self) -> impl Iterator<Item = &PlannedEvent> {
         self.posts.iter().flat_map(|post| &post.events)
     }
@@ -108,11 +111,11 @@ impl Plan {
         travelled
     }
 
-    /// Writes the trace: one event a line, with the extra fields `received_at` (virtual), `post` (its index) and, of a POST that does not go
-    /// through the session's home region, `through`.
+    /// Writes the trace: one event per line, with the extra fields `received_at` (virtual), `post`
+    /// (its index) and, if the POST does not go through the session's home region, `through`.
     ///
     /// # Errors
-    /// When `out` cannot be written.
+    /// If `out` cannot be written.
     pub fn write_trace(&self, mut out: impl Write) -> Result<()> {
         #[derive(Serialize)]
         struct Line<'a> {
@@ -142,12 +145,12 @@ impl Plan {
 }
 
 impl Post {
-    /// The same device's POST of these events at that time.
+    /// A POST of the same device with these events at this time.
     pub(super) fn with(&self, at_ms: i64, events: Vec<PlannedEvent>) -> Self {
         Self { at_ms, events, through: self.through.clone(), profile_id: self.profile_id.clone() }
     }
 
-    /// The sessions of its well-formed events, in their order.
+    /// The sessions of its well-formed events, in order.
     pub fn sessions(&self) -> Vec<&str> {
         let good = self.events.iter().filter(|planned| planned.rejected_as.is_none());
         let mut sessions: Vec<&str> = good.map(|planned| planned.event.session_id.as_str()).collect();
@@ -158,7 +161,7 @@ impl Post {
     /// The JSON body of the request.
     ///
     /// # Errors
-    /// Never in practice: the events hold nothing that JSON cannot say.
+    /// Never in practice: all values can be written as JSON.
     pub fn body(&self) -> Result<Vec<u8>> {
         #[derive(Serialize)]
         struct Body<'a> {
@@ -169,8 +172,9 @@ impl Post {
     }
 }
 
-/// Packs what happened on each device into POSTs as a player's buffer does: after 1 to 12 events, or when
-/// nothing more happens for a while. A buffer may hold the end of one session and the start of the next.
+/// Packs the events of each device into POSTs, as a player's buffer does: after 1 to 12 events, or
+/// when nothing more happens for a while. A buffer may hold the end of one session and the start of
+/// the next.
 fn buffer(viewers: Vec<Vec<Timed>>, seed: u64) -> Vec<Post> {
     let mut rng = rng(seed, Stream::Buffer);
     let mut posts = Vec::new();
@@ -189,7 +193,7 @@ fn buffer(viewers: Vec<Vec<Timed>>, seed: u64) -> Vec<Post> {
                 buffered.push(timed);
                 let idle = events.peek().is_none_or(|next| next.at_ms > at_ms + IDLE_FLUSH_MS);
                 if idle || buffered.len() >= full_at {
-                    sent_at = (at_ms + rng.random_range(50..800)).max(sent_at + 1); // one at a time
+                    sent_at = (at_ms + rng.random_range(50..800)).max(sent_at + 1); // a device sends one POST at a time
                     posts.extend(flush(&mut buffered, sent_at));
                     full_at = rng.random_range(1..=12);
                 }

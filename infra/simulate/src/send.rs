@@ -1,6 +1,8 @@
-//! Sends a plan as devices would: a POST that finds no open door is kept and sent again, honouring
-//! `Retry-After`, with exponential backoff and jitter; a POST that is refused for good is counted, never hidden.
+//! Sends a plan as devices would. A POST that gets no answer, a `429` or a `5xx` is kept and sent
+//! again, honouring `Retry-After`, with exponential backoff and jitter. A POST that is refused is
+//! counted, never hidden.
 
+use super::http::Http;
 use super::plan::{Plan, Post};
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
@@ -22,13 +24,13 @@ use tokio::time::Instant;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(10);
-/// A server that asks for more than this is asked again after this.
+/// Maximum `Retry-After` that is honoured.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 const TIMEOUT: Duration = Duration::from_secs(30);
 const TOKEN_LIFETIME: Duration = Duration::from_secs(3_600);
-/// Every so many POSTs one is compressed.
+/// One POST in this many is compressed.
 const GZIP_EVERY: usize = 4;
-/// A report names so many failed POSTs in words; it counts them all.
+/// How many failed POSTs a report describes. It counts them all.
 const FAILURES_TOLD: usize = 10;
 
 /// Where a plan is sent, and as whom.
@@ -36,26 +38,26 @@ const FAILURES_TOLD: usize = 10;
 pub struct Target {
     /// The API's base URL, without `/v1/events`.
     pub endpoint: String,
-    /// The same of other regions: of the homes that POSTs go through to elsewhere.
+    /// The base URLs of other regions, by the home that a POST goes through.
     pub elsewhere: BTreeMap<Home, String>,
-    /// How the devices prove who they are.
+    /// How devices authenticate.
     pub auth: Auth,
 }
 
-/// How the devices prove who they are.
+/// How devices authenticate.
 #[derive(Clone)]
 pub enum Auth {
     /// They send no token.
     None,
     /// All send this token.
     Token(String),
-    /// Each sends a token for its own profile, signed (HS256) with the development secret.
+    /// Each sends a token for its own profile, signed with the development secret (HS256).
     Secret {
         /// The shared secret.
         secret: String,
-        /// The claim `iss`, if the endpoint asks for one.
+        /// The claim `iss`, if the endpoint requires it.
         issuer: Option<String>,
-        /// The claim `aud`, if the endpoint asks for one.
+        /// The claim `aud`, if the endpoint requires it.
         audience: Option<String>,
     },
 }
@@ -78,7 +80,7 @@ impl Auth {
     }
 }
 
-/// The APIs of a local cloud's regions, its own among them, if it has peers.
+/// The APIs of a local cloud's regions, including its own. Empty if it has no peers.
 #[must_use]
 pub fn elsewhere(cloud: &Endpoints) -> BTreeMap<Home, String> {
     let regions = cloud.regions().filter(|_| !cloud.peers.is_empty());
@@ -88,14 +90,15 @@ pub fn elsewhere(cloud: &Endpoints) -> BTreeMap<Home, String> {
 /// How a plan is sent.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// Attempts in flight at once.
+    /// Maximum number of attempts in flight at once.
     pub concurrency: usize,
-    /// Virtual seconds a second; `None` = as fast as the endpoint answers.
+    /// Virtual seconds per second. `None` = as fast as the endpoint answers.
     pub speed: Option<f64>,
-    /// POSTs that begin a second, evenly, whatever became of those before them (an open loop: devices do not wait for each
-    /// other); `None` = a POST that waits to be tried again keeps the place of a new one.
+    /// New POSTs per second, evenly spaced, whether or not earlier ones were answered (an open
+    /// loop: devices do not wait for each other). `None` = a closed loop: a POST that waits for its
+    /// next attempt takes the place of a new one.
     pub per_second: Option<f64>,
-    /// How often a POST is tried before it is given up.
+    /// Maximum number of attempts per POST.
     pub attempts: u32,
 }
 
@@ -105,40 +108,43 @@ impl Default for Pace {
     }
 }
 
-/// What the endpoint said.
+/// What was sent, and what the endpoint answered.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct SendReport {
-    /// POSTs that were sent: all of the plan, unless the sending was stopped.
+    /// POSTs that were sent: all of the plan, unless it was stopped.
     pub posts: usize,
-    /// Their events, malformed ones and copies too; not counted again when a POST is tried again.
+    /// Their events, including malformed ones and copies. Later attempts do not count again.
     pub events_sent: usize,
-    /// Events that the endpoint answered for as accepted.
+    /// Events that the endpoint accepted.
     pub accepted: usize,
     /// Events that it rejected, by code.
     pub rejected: BTreeMap<String, usize>,
-    /// POSTs that were answered as taken at the first attempt, see [`Attempt::succeeded`].
+    /// POSTs that succeeded at the first attempt, see [`Attempt::succeeded`].
     pub first_try: usize,
     /// Attempts after the first one.
     pub retries: usize,
-    /// Indexes of the POSTs that were given up or refused as a whole; some of their events may have got through.
+    /// Indexes of the POSTs that were given up or refused as a whole. Some of their events may have
+    /// arrived.
     pub failed_posts: BTreeSet<usize>,
     /// Why, for the first few of them.
     pub failures: Vec<String>,
-    /// What a legacy system behind the endpoint answered, by the index of the POST: `200`, and the rest in its own words, which count no events.
+    /// Answers of a legacy system behind the endpoint, by index of the POST: `200` and its own
+    /// body, which does not count events.
     #[serde(skip)]
     pub by_legacy: BTreeMap<usize, LegacyAnswer>,
-    /// What the header `x-request-id` of each attempt began with: this, `-`, the POST's index, `-`, the attempt's number.
+    /// Prefix of the header `x-request-id`, which is `<id>-<index of the POST>-<number of the
+    /// attempt>`.
     #[serde(skip)]
     pub id: String,
-    /// Indexes of the POSTs that were never begun, since the sending was stopped.
+    /// Indexes of the POSTs that were not sent because the sending was stopped.
     #[serde(skip)]
     pub unsent: BTreeSet<usize>,
-    /// Every attempt, in the order in which the POSTs ended.
+    /// Every attempt, in the order in which POSTs ended.
     #[serde(skip)]
     pub attempts: Vec<Attempt>,
 }
 
-/// An answer that is not ours but a legacy system's, passed on.
+/// A legacy system's answer that was passed on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LegacyAnswer {
     /// Its header `content-type`.
@@ -154,11 +160,11 @@ pub struct Attempt {
     pub post: usize,
     /// 0 for the first.
     pub number: usize,
-    /// When it began, Unix milliseconds.
+    /// When it started, Unix milliseconds.
     pub began_at: u64,
-    /// Until it was answered or given up.
+    /// How long until it was answered or given up.
     pub took: Duration,
-    /// The answer's status; none if there was no answer.
+    /// The answer's status. `None` if there was no answer.
     pub status: Option<StatusCode>,
 }
 
@@ -169,31 +175,32 @@ impl Attempt {
         self.began_at + self.took.as_millis() as u64
     }
 
-    /// Whether it was answered with our `202`, or the `200` of a legacy system.
+    /// Whether the answer was our `202`, or the `200` of a legacy system.
     #[must_use]
     pub fn succeeded(&self) -> bool {
         matches!(self.status, Some(StatusCode::ACCEPTED | StatusCode::OK))
     }
 }
 
-/// Lets its holder pause and end a sending.
+/// Pauses and stops the sending of a plan.
 #[derive(Debug)]
 pub struct Valve {
-    /// Of attempts in flight.
+    /// Permits for attempts in flight.
     places: Semaphore,
     size: u32,
     stopped: watch::Sender<bool>,
 }
 
 impl Valve {
-    /// An open valve for so many attempts in flight at once.
+    /// An open valve for the pace's number of attempts in flight.
     #[must_use]
     pub fn new(pace: Pace) -> Self {
         let size = u32::try_from(pace.concurrency.max(1)).unwrap_or(u32::MAX);
         Self { places: Semaphore::new(size as usize), size, stopped: watch::Sender::new(false) }
     }
 
-    /// Waits until every attempt in flight has ended, and lets none begin until what it gives is dropped.
+    /// Waits until every attempt in flight has ended. No attempt starts until the returned permit
+    /// is dropped.
     ///
     /// # Errors
     /// Never in practice: the places are never closed.
@@ -201,22 +208,22 @@ impl Valve {
         Ok(self.places.acquire_many(self.size).await?)
     }
 
-    /// From now on no POST is begun; those that were are seen through.
+    /// From now on no new POST starts. Those that have started are finished.
     pub fn stop(&self) {
         self.stopped.send_replace(true);
     }
 }
 
-/// Sends the whole plan. POSTs start in the plan's order; the bar counts them.
+/// Sends the whole plan. POSTs start in the plan's order. The bar counts them.
 ///
 /// # Errors
-/// When no HTTP client or token can be made, or an answer breaks the contract. POSTs that fail are no
-/// error: the report names them.
+/// If no HTTP client or token can be made, or an answer breaks the contract. POSTs that fail are
+/// not an error: the report names them.
 pub async fn send(plan: &Plan, target: &Target, pace: Pace, bar: &ProgressBar) -> Result<SendReport> {
     send_through(&Valve::new(pace), plan, target, pace, bar).await
 }
 
-/// Sends the plan as [`send`] does, as far as the valve lets it.
+/// Sends the plan as [`send`] does, as far as the valve allows.
 ///
 /// # Errors
 /// As [`send`].
@@ -227,9 +234,9 @@ pub async fn send_through(
     pace: Pace,
     bar: &ProgressBar,
 ) -> Result<SendReport> {
-    let client = reqwest::Client::builder().timeout(TIMEOUT).build().context("making an HTTP client")?;
+    let http = Http::new(|builder| builder.timeout(TIMEOUT))?;
     let id = format!("{:016x}", rand::random::<u64>());
-    let sender = Sender { client, target, pace, valve, id: &id };
+    let sender = Sender { http, target, pace, valve, id: &id };
     let began = Instant::now();
     let virtual_start = plan.posts.first().map_or(0, |post| post.at_ms);
     bar.set_length(plan.posts.len() as u64);
@@ -265,7 +272,7 @@ struct Delivery {
     result: Result<Taken, String>,
 }
 
-/// Who took a POST, and what it said.
+/// The system that took a POST, and its answer.
 enum Taken {
     Here(Answer),
     ByLegacy(LegacyAnswer),
@@ -310,16 +317,16 @@ impl SendReport {
 }
 
 struct Sender<'a> {
-    client: reqwest::Client,
+    http: Http,
     target: &'a Target,
     pace: Pace,
     valve: &'a Valve,
     id: &'a str,
 }
 
-/// What one attempt says about the next.
-enum Verdict {
-    Answered(Taken),
+/// The result of one attempt.
+enum Answered {
+    Taken(Taken),
     Refused(String),
     Again { why: String, not_before: Option<Duration> },
 }
@@ -334,16 +341,16 @@ impl Sender<'_> {
             let id = format!("{}-{index}-{}", self.id, attempts.len());
             let place = self.valve.places.acquire().await?;
             let (began_at, began) = (SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64, Instant::now());
-            let (status, verdict) = self.attempt(post, &id, body.clone(), gzip).await?;
+            let (status, answered) = self.attempt(post, &id, body.clone(), gzip).await?;
             drop(place);
             attempts.push(Attempt { post: index, number: attempts.len(), began_at, took: began.elapsed(), status });
-            let result = match verdict {
-                Verdict::Answered(taken) => Ok(taken),
-                Verdict::Refused(why) => Err(why),
-                Verdict::Again { why, .. } if attempts.len() as u32 >= self.pace.attempts => {
+            let result = match answered {
+                Answered::Taken(taken) => Ok(taken),
+                Answered::Refused(why) => Err(why),
+                Answered::Again { why, .. } if attempts.len() as u32 >= self.pace.attempts => {
                     Err(format!("given up after {} attempts: {why}", attempts.len()))
                 }
-                Verdict::Again { not_before, .. } => {
+                Answered::Again { not_before, .. } => {
                     tokio::time::sleep(wait(attempts.len() - 1, not_before)).await;
                     continue;
                 }
@@ -352,11 +359,16 @@ impl Sender<'_> {
         }
     }
 
-    async fn attempt(&self, post: &Post, id: &str, body: Vec<u8>, gzip: bool) -> Result<(Option<StatusCode>, Verdict)> {
+    async fn attempt(
+        &self,
+        post: &Post,
+        id: &str,
+        body: Vec<u8>,
+        gzip: bool,
+    ) -> Result<(Option<StatusCode>, Answered)> {
         let api = self.target.elsewhere.get(&post.through).unwrap_or(&self.target.endpoint).trim_end_matches('/');
-        let mut request =
-            self.client.post(format!("{api}/v1/events")).header(CONTENT_TYPE, "application/json").body(body);
-        request = request.header("x-request-id", id);
+        let request = self.http.client(api).post(format!("{api}/v1/events")).body(body);
+        let mut request = request.header(CONTENT_TYPE, "application/json").header("x-request-id", id);
         if gzip {
             request = request.header(CONTENT_ENCODING, "gzip");
         }
@@ -365,7 +377,7 @@ impl Sender<'_> {
         }
         let response = match request.send().await {
             Ok(response) => response,
-            Err(error) => return Ok((None, Verdict::Again { why: chain(&error), not_before: None })),
+            Err(error) => return Ok((None, Answered::Again { why: chain(&error), not_before: None })),
         };
         let status = response.status();
         let not_before = retry_after(&response);
@@ -373,11 +385,11 @@ impl Sender<'_> {
             response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let body = match response.bytes().await {
             Ok(body) => body,
-            Err(error) => return Ok((None, Verdict::Again { why: chain(&error), not_before })),
+            Err(error) => return Ok((None, Answered::Again { why: chain(&error), not_before })),
         };
         if status == StatusCode::OK {
             let answer = LegacyAnswer { content_type, body };
-            return Ok((Some(status), Verdict::Answered(Taken::ByLegacy(answer))));
+            return Ok((Some(status), Answered::Taken(Taken::ByLegacy(answer))));
         }
         let text = String::from_utf8_lossy(&body);
         if status == StatusCode::ACCEPTED {
@@ -385,12 +397,12 @@ impl Sender<'_> {
             if answer.accepted + answer.rejected.len() != post.events.len() {
                 bail!("a POST of {} events was answered with {text}", post.events.len());
             }
-            return Ok((Some(status), Verdict::Answered(Taken::Here(answer))));
+            return Ok((Some(status), Answered::Taken(Taken::Here(answer))));
         }
         let why = format!("{status} {}", text.trim());
         let closed_for_now = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
-        let verdict = if closed_for_now { Verdict::Again { why, not_before } } else { Verdict::Refused(why) };
-        Ok((Some(status), verdict))
+        let answered = if closed_for_now { Answered::Again { why, not_before } } else { Answered::Refused(why) };
+        Ok((Some(status), answered))
     }
 }
 
@@ -410,7 +422,7 @@ impl Auth {
                     #[serde(skip_serializing_if = "Option::is_none")]
                     aud: Option<&'a str>,
                 }
-                let now = SystemTime::now().duration_since(UNIX_EPOCH).context("a clock before 1970")?;
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock is before 1970")?;
                 let claims = Claims {
                     sub: profile_id,
                     profiles: [profile_id],
@@ -431,7 +443,7 @@ fn compressed(body: &[u8]) -> Result<Vec<u8>> {
     Ok(encoder.finish()?)
 }
 
-/// `Retry-After` in seconds, the form that the contract uses.
+/// `Retry-After` in seconds, as the contract has it.
 fn retry_after(response: &Response) -> Option<Duration> {
     let seconds = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
     Some(Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER))

@@ -31,7 +31,7 @@ fn views(model: &Model) -> Expected {
 const ROUGH: Faults = Faults { duplicates: 0.2, reorder: 0.3, late: 0.2, lost: 0.05, malformed: 0.1 };
 
 #[test]
-fn the_same_seed_makes_the_same_bytes_and_another_seed_others() {
+fn same_seed_makes_the_same_bytes() {
     let one = model(80, ROUGH);
     let other = Model { seed: 8, ..one.clone() };
     assert_eq!(trace(&one), trace(&one));
@@ -39,7 +39,7 @@ fn the_same_seed_makes_the_same_bytes_and_another_seed_others() {
 }
 
 #[test]
-fn a_plan_that_ends_at_a_time_is_the_same_plan_moved() {
+fn plan_that_ends_at_a_time_is_the_same_plan_shifted() {
     let model = model(40, ROUGH);
     let (one, moved) = (planned(&model), Plan::ending_at(&model, DEFAULT_START_AT).unwrap());
     assert_eq!(moved.posts.last().unwrap().at_ms, DEFAULT_START_AT);
@@ -53,7 +53,7 @@ fn a_plan_that_ends_at_a_time_is_the_same_plan_moved() {
 }
 
 #[test]
-fn the_contract_says_of_each_event_what_the_plan_says() {
+fn contract_accepts_and_rejects_events_as_planned() {
     let plan = planned(&model(300, ROUGH));
     let mut codes = BTreeSet::new();
     for post in &plan.posts {
@@ -75,18 +75,18 @@ fn the_contract_says_of_each_event_what_the_plan_says() {
 }
 
 #[test]
-fn posts_keep_within_the_limits_at_the_greatest_rates() {
+fn posts_stay_within_limits_at_the_highest_rates() {
     let faults = Faults { duplicates: 1.0, reorder: 1.0, late: 1.0, lost: 0.0, malformed: 1.0 };
     let plan = planned(&model(60, faults));
     let greatest = plan.posts.iter().map(|post| post.events.len()).max().unwrap();
-    assert!(greatest > 100, "a backlog with all its copies is there: {greatest}");
+    assert!(greatest > 100, "there is a backlog with all its copies: {greatest}");
     for post in &plan.posts {
         assert!(post.events.len() <= MAX_EVENTS && post.body().unwrap().len() <= MAX_BODY_BYTES);
     }
 }
 
 #[test]
-fn a_post_holds_events_of_one_device_and_one_profile() {
+fn post_has_events_of_one_device_and_one_profile() {
     let faults = Faults { malformed: 0.0, ..ROUGH };
     let mut sessions_of_posts = BTreeSet::new();
     for post in planned(&model(200, faults)).posts {
@@ -100,7 +100,7 @@ fn a_post_holds_events_of_one_device_and_one_profile() {
 }
 
 #[test]
-fn an_ideal_trace_is_whole_in_order_and_of_every_kind_of_session() {
+fn ideal_trace_is_complete_ordered_and_varied() {
     let plan = planned(&model(300, Faults::NONE));
     assert_eq!(plan.applied, Applied::default());
     let expected = expect(&plan, &BTreeSet::new());
@@ -136,18 +136,19 @@ fn an_ideal_trace_is_whole_in_order_and_of_every_kind_of_session() {
     for ((profile, _), view) in &expected.views {
         *watched.entry((profile, &view.title_id)).or_default() += 1;
     }
-    assert!(watched.values().any(|&sessions| sessions > 1), "a title is taken up again in a new session");
+    assert!(watched.values().any(|&sessions| sessions > 1), "a title is continued in a new session");
     let mut popularity: BTreeMap<&str, usize> = BTreeMap::new();
     views.for_each(|view| *popularity.entry(&view.title_id).or_default() += 1);
     assert!(popularity["t000001"] > 4 * 300 / 50, "{popularity:?}");
-    // What is played twice counts once: the sum of the plays is greater than their union somewhere.
+    // Time played twice counts once: for some session, the sum of plays is greater than their
+    // union.
     let mut played: BTreeMap<&str, i64> = BTreeMap::new();
     plan.events().for_each(|p| *played.entry(&p.event.session_id).or_default() += p.event.played_ms);
     assert!(expected.views.iter().any(|((_, session), view)| view.played_ms < played[session.as_str()]));
 }
 
 #[test]
-fn only_losses_change_what_the_views_must_be() {
+fn only_losses_change_the_expected_views() {
     let losing = Faults { lost: 0.05, ..Faults::NONE };
     let ideal = views(&model(150, losing));
     assert!(ideal.views.values().any(|view| view.missing > 0));
@@ -165,7 +166,7 @@ fn only_losses_change_what_the_views_must_be() {
 }
 
 #[test]
-fn rates_are_about_what_is_asked() {
+fn fault_rates_are_about_as_requested() {
     let about = |what: &str, part: usize, whole: usize, rate: f64| {
         let share = part as f64 / whole as f64;
         assert!((share / rate - 1.0).abs() < 0.25, "{what}: {share} instead of {rate}");
@@ -196,7 +197,7 @@ fn rates_are_about_what_is_asked() {
 }
 
 #[test]
-fn a_held_back_tail_comes_after_everything_else() {
+fn held_back_tail_comes_last() {
     let plan = planned(&model(100, Faults { late: 0.2, ..Faults::NONE }));
     let end_of_ideal = planned(&model(100, Faults::NONE)).posts.last().unwrap().at_ms;
     let late: BTreeSet<&str> = plan
@@ -209,7 +210,7 @@ fn a_held_back_tail_comes_after_everything_else() {
 }
 
 #[test]
-fn too_few_viewers_for_so_many_sessions_are_refused() {
+fn too_few_viewers_are_refused() {
     let model = Model { viewers: Some(1), ..model(2_000, Faults::NONE) };
     let error = Plan::new(&model, DEFAULT_START_AT).unwrap_err();
     assert!(error.to_string().contains("allow more viewers"), "{error}");
@@ -251,13 +252,13 @@ fn by_hand() -> Plan {
 }
 
 #[test]
-fn travellers_change_only_the_region_that_their_posts_go_through() {
+fn travelling_changes_only_the_region_of_posts() {
     let homes = ["use1", "usw2", "euw1"].map(|home| home.parse().unwrap()).to_vec();
     let stay = planned(&Model { homes: homes.clone(), ..model(200, ROUGH) });
     let mut travel = planned(&Model { homes, travel: Some(0.3), ..model(200, ROUGH) });
     assert!(stay.travelled().is_empty());
     let share = travel.travelled().len() as f64 / 200.0;
-    assert!((0.2..0.5).contains(&share), "{share}: those whose events shared a POST with a traveller's went along");
+    assert!((0.2..0.5).contains(&share), "{share}: sessions that shared a POST with a traveller went along");
     let elsewhere = travel.posts.iter().zip(&stay.posts).filter(|(there, here)| there.through != here.through).count();
     assert!(elsewhere > 0);
     for (post, at_home) in travel.posts.iter_mut().zip(&stay.posts) {
@@ -265,11 +266,11 @@ fn travellers_change_only_the_region_that_their_posts_go_through() {
     }
     assert_eq!(travel, stay, "nothing else changed");
     let nowhere = Model { travel: Some(0.3), ..model(200, ROUGH) };
-    assert!(Plan::new(&nowhere, plan::DEFAULT_START_AT).unwrap_err().to_string().contains("less than two homes"));
+    assert!(Plan::new(&nowhere, plan::DEFAULT_START_AT).unwrap_err().to_string().contains("at least two homes"));
 }
 
 #[test]
-fn the_expectation_by_hand() {
+fn expectation_matches_a_hand_computed_case() {
     let key = ("p".to_owned(), "s".to_owned());
     let without_last = expect(&by_hand(), &BTreeSet::from([3]));
     let view = &without_last.views[&key];
@@ -293,8 +294,8 @@ fn actual(expected: &Expected) -> BTreeMap<String, Vec<SessionView>> {
     actual
 }
 
-/// Two folds that share no code: what the pipeline's join makes of the trace, POST by POST as it arrives, is
-/// what the simulator expects.
+/// Two folds that share no code: the pipeline's join of the trace, POST by POST as it arrives,
+/// gives the views that the simulator expects.
 #[test]
 fn the_join_and_the_naive_fold_agree() {
     let plan = planned(&model(300, ROUGH));
@@ -335,7 +336,7 @@ fn the_join_and_the_naive_fold_agree() {
 }
 
 #[test]
-fn each_difference_is_named_by_session_and_field() {
+fn difference_names_session_and_field() {
     let expected = expect(&by_hand(), &BTreeSet::new());
     let right = actual(&expected);
     assert_eq!(check(&expected, &right), []);

@@ -1,4 +1,5 @@
-//! Members who travel: from some time on, what a session has to send goes through another region than its home.
+//! Members who travel: from some time on, a session's POSTs go through another region than its
+//! home.
 
 use super::plan::Post;
 use super::{Model, Stream, rng};
@@ -8,24 +9,24 @@ use rand::RngExt;
 use rand::seq::IndexedRandom;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A session's way: when its first and its last POST are sent, and from when on it goes through which region.
+/// A session's route: when its first and last POSTs are sent, and when it moves to which region.
 struct Way {
     first_ms: i64,
     last_ms: i64,
     moved: Option<(i64, Home)>,
 }
 
-/// Lets sessions change region somewhere between their first and their last POST, late ones and copies among them. A POST goes the way
-/// of its first session that has travelled by then.
+/// Lets sessions change region at some time between their first and last POST, including late POSTs
+/// and copies. A POST follows its first session that has travelled by then.
 ///
 /// # Errors
-/// If anyone is to travel and there is only one home.
+/// If the model has travellers and fewer than two homes.
 pub(super) fn travel(posts: &mut [Post], model: &Model) -> Result<()> {
     let rate = model.travel.unwrap_or_default();
     if rate == 0.0 {
         return Ok(());
     }
-    ensure!(model.homes.iter().collect::<BTreeSet<_>>().len() > 1, "nobody can travel between less than two homes");
+    ensure!(model.homes.iter().collect::<BTreeSet<_>>().len() > 1, "travel needs at least two homes");
     let mut rng = rng(model.seed, Stream::Travel);
     let mut ways: BTreeMap<String, Way> = BTreeMap::new();
     for post in posts.iter() {

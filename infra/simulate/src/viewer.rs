@@ -1,5 +1,5 @@
-//! The viewers: who they are, what they watch, and every event that their players would produce, with
-//! the time at which each happens. Nothing is lost, late or doubled here: that is [`super::faults`].
+//! The viewers: who they are, what they watch, and every event that their players produce, with its
+//! time. Nothing is lost, late or doubled here: [`super::faults`] does that.
 
 use super::event::{Device, EdgeEvent};
 use super::{Model, Stream, rng};
@@ -14,13 +14,13 @@ use std::collections::BTreeMap;
 const SECOND: i64 = 1_000;
 const MINUTE: i64 = 60 * SECOND;
 const HOUR: i64 = 60 * MINUTE;
-/// A player reports its progress after this much play.
+/// A player reports progress after this much play.
 const TICK: i64 = 10 * SECOND;
 
 const DEVICE_KINDS: [&str; 6] = ["tv", "phone", "tablet", "web", "console", "set_top_box"];
 const COUNTRIES: [&str; 10] = ["US", "CA", "BR", "MX", "GB", "DE", "FR", "IN", "JP", "AU"];
 
-/// An event and the true time of its happening, Unix milliseconds.
+/// An event and its true time, Unix milliseconds.
 #[derive(Debug, Clone)]
 pub(super) struct Timed {
     pub(super) at_ms: i64,
@@ -40,10 +40,11 @@ struct Viewer {
     begins_at: i64,
 }
 
-/// How far a device's clock is off, milliseconds.
+/// How wrong a device's clock is, milliseconds.
 type ClockError = i64;
 
-/// Everything that all viewers of the model do, beginning at `start_at`: one list a viewer, in order of time.
+/// Everything that the model's viewers do from `start_at` on: one list per viewer, in order of
+/// time.
 pub(super) fn watch(model: &Model, start_at: i64) -> Result<Vec<Vec<Timed>>> {
     ensure!(model.titles > 0, "there must be at least one title");
     ensure!(!model.homes.is_empty(), "there must be at least one home");
@@ -87,7 +88,7 @@ pub(super) fn watch(model: &Model, start_at: i64) -> Result<Vec<Vec<Timed>>> {
             device = player.device;
             events.append(&mut player.events);
             if rng.random_bool(0.3) {
-                now += rng.random_range(3..15) * SECOND; // the next title begins by itself, on the same device
+                now += rng.random_range(3..15) * SECOND; // autoplay of the next title, on the same device
             } else {
                 now += 2 * MINUTE + exponential(2 * HOUR, &mut rng);
                 device = rng.random_range(0..viewer.devices.len());
@@ -214,7 +215,7 @@ impl<'a> Player<'a> {
                 self.seek((self.position - back).max(0));
             }
             8 => {
-                // watches again from far before
+                // watches again from far back
                 let to = self.rng.random_range(0..=self.position);
                 self.seek(to);
             }
@@ -222,7 +223,7 @@ impl<'a> Player<'a> {
         }
     }
 
-    /// What was played before the jump is reported before it, since an event's interval ends at its position.
+    /// Reports what was played before the jump, since an event's interval ends at its position.
     fn seek(&mut self, to: i64) {
         if self.unreported > 0 {
             self.report("progressed");
@@ -232,7 +233,7 @@ impl<'a> Player<'a> {
         self.report("seeked");
     }
 
-    /// Pauses here and goes on later, in the same session, on another device if there is one.
+    /// Pauses, and continues the session later, on another device if there is one.
     fn hand_over(&mut self) {
         self.report("paused");
         self.now += self.rng.random_range(MINUTE..HOUR);

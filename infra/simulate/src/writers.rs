@@ -1,25 +1,26 @@
-//! Reads which regions wrote the sessions, from the keys of their items in the table.
+//! Tells which regions wrote the sessions, from the keys of the items in the table.
 
 use anyhow::{Context as _, Result};
 use operate::Endpoints;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Who wrote the sessions.
+/// The regions that wrote the sessions.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Writers {
-    /// Sessions that were written in their home region and nowhere else.
+    /// Sessions written only in their home region.
     pub at_home: usize,
-    /// Sessions of which another region wrote a part.
+    /// Sessions with a part from another region.
     pub elsewhere: usize,
-    /// Items by the home code of the region that wrote them.
+    /// Items by home code of the writer region.
     pub items: BTreeMap<String, usize>,
 }
 
 impl Writers {
-    /// By the keys of their items: `<ULID>#<home>` of what the home region wrote, `<ULID>#<home>#<writer>` of what another did.
+    /// Counts by item keys: `<ULID>#<home>` if the home region wrote it, `<ULID>#<home>#<writer>`
+    /// if another did.
     pub fn of<'a>(keys: impl IntoIterator<Item = &'a (String, String)>) -> Self {
-        let keys: BTreeSet<&(String, String)> = keys.into_iter().collect(); // of all regions: a copy counts once
+        let keys: BTreeSet<&(String, String)> = keys.into_iter().collect(); // of all regions: a replicated item counts once
         let mut sessions: BTreeMap<(&str, &str, &str), bool> = BTreeMap::new();
         let mut writers = Self::default();
         for (pk, sk) in keys {
@@ -38,7 +39,7 @@ impl Writers {
 /// The keys (`pk`, `sk`) of all view items in a region's table.
 ///
 /// # Errors
-/// When it cannot be read.
+/// If it cannot be read.
 pub async fn view_keys(region: &Endpoints) -> Result<BTreeSet<(String, String)>> {
     let client = aws_sdk_dynamodb::Client::new(&region.sdk_config());
     let scan = client.scan().table_name(&region.views_table).projection_expression("pk, sk").consistent_read(true);
@@ -61,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_session_of_which_another_region_wrote_a_part_is_told_from_the_others() {
+    fn sessions_with_a_part_from_another_region_are_counted() {
         let keys = ["A#use1", "B#usw2", "C#use1", "C#use1#usw2", "D#use1#usw2"];
         let keys = keys.map(|sk| ("p".to_owned(), sk.to_owned()));
         let Writers { at_home, elsewhere, items } = Writers::of(&keys);

@@ -76,7 +76,7 @@ fn what_no_function_would_follow_is_refused_and_leaves_the_document_as_it_is() -
         for (line, because) in [
             (format!("set --file {path}"), "`logs`"),
             ("drain us-east-1 --to us-west-2".to_owned(), "in us-east-1 alone"),
-            ("restore us-west-2".to_owned(), "none of the deployment's regions"),
+            ("restore us-west-2".to_owned(), "not one of the deployment's regions"),
             ("set --version 99".to_owned(), "ParameterVersionNotFound"),
             ("set --dry-run".to_owned(), "say what to set"),
         ] {

@@ -1,7 +1,7 @@
-//! Reads the books of a stack from CloudWatch, which makes metrics of what the functions log.
+//! Reads the books of a stack from CloudWatch, which extracts metrics from the functions' logs.
 //!
-//! CloudWatch extracts a metric from a log event at least once ("Specification: Embedded metric format"), so that a sum may
-//! now and then be a little too high; the views are what counts.
+//! CloudWatch extracts a metric from a log event at least once ("Specification: Embedded metric
+//! format"). So a sum is sometimes a little too high. The views are authoritative.
 
 use super::Minute;
 use super::sums::MINUTE_MS;
@@ -27,13 +27,14 @@ const METRICS: [&str; 11] = [
     "HolesOpened",
     "HolesClosed",
 ];
-/// Queries in one GetMetricData, at most.
+/// Maximum number of queries in one GetMetricData.
 const QUERIES: usize = 500;
 
-/// The books of these functions by the minute (Unix milliseconds), from the one that holds `since` until now.
+/// The books of these functions by minute (Unix milliseconds), from the minute of `since` until
+/// now.
 ///
 /// # Errors
-/// When CloudWatch cannot be asked, or has only a part of it.
+/// If a call to CloudWatch fails, or CloudWatch has only a part of the data.
 pub async fn minutes(
     sdk: &SdkConfig,
     stage: &str,
@@ -54,7 +55,7 @@ pub async fn minutes(
             .end_time(time(now)?);
         let mut pages = call.into_paginator().send();
         while let Some(page) = pages.next().await {
-            for found in page.context("asking CloudWatch for the books")?.metric_data_results.unwrap_or_default() {
+            for found in page.context("reading the books from CloudWatch")?.metric_data_results.unwrap_or_default() {
                 add(&mut minutes, series, &found)?;
             }
         }
@@ -62,17 +63,19 @@ pub async fn minutes(
     Ok(minutes)
 }
 
-/// Adds one answer to one of these queries. A page may hold a part of its values: the next one brings the others.
+/// Adds the answer to one of these queries. A page may have only some of its values. The others
+/// follow on the next page.
 fn add(minutes: &mut BTreeMap<u64, Minute>, series: &[(&str, &str)], found: &MetricDataResult) -> Result<()> {
     let whole = matches!(found.status_code, Some(StatusCode::Complete | StatusCode::PartialData));
-    ensure!(whole, "CloudWatch has no complete data of {found:?}");
+    ensure!(whole, "CloudWatch has incomplete data: {found:?}");
     let at: Option<usize> = found.id().and_then(|id| id.strip_prefix('q')?.parse().ok());
-    let (metric, _) = at.and_then(|at| series.get(at)).context("an answer that was not asked for")?;
+    let (metric, _) = at.and_then(|at| series.get(at)).context("CloudWatch answered a query that was not sent")?;
     for (at, value) in found.timestamps().iter().zip(found.values()) {
         let at = u64::try_from(at.to_millis()?)?;
         let minute = minutes.entry(at - at % MINUTE_MS).or_default();
         // Sums of whole numbers, far below 2^53.
-        *minute.count(metric).context("a metric that is not in the books")? += value.round() as u64;
+        *minute.count(metric).context("CloudWatch answered with a metric that is not in the books")? +=
+            value.round() as u64;
     }
     Ok(())
 }
@@ -94,14 +97,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_metric_that_is_asked_for_is_in_the_books() {
+    fn every_queried_metric_is_in_the_books() {
         for metric in METRICS {
             assert!(Minute::default().count(metric).is_some(), "{metric}");
         }
     }
 
     #[test]
-    fn answers_add_up_by_the_minute_over_functions_and_pages_and_a_failed_one_is_an_error() {
+    fn answers_add_up_by_minute_and_a_failed_one_is_an_error() {
         let series = [("EventsAccepted", "ingest"), ("EventsApplied", "process"), ("EventsApplied", "retry")];
         let answer = |id: &str, status: StatusCode, values: &[(i64, f64)]| {
             let (at, values): (Vec<i64>, Vec<f64>) = values.iter().copied().unzip();
@@ -127,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_is_for_the_sum_of_a_minute_of_one_function_of_the_stage() {
+    fn query_asks_for_one_functions_sum_per_minute() {
         let query = query(3, "EventsApplied", "prod", "playhead-process");
         let (id, stat) = (query.id().unwrap(), query.metric_stat().unwrap());
         let metric = stat.metric().unwrap();

@@ -1,4 +1,4 @@
-//! The command, and what it prints.
+//! The command and its output.
 
 use super::sums::MINUTE_MS;
 use super::{Minute, Reader, from_cloudwatch};
@@ -13,15 +13,17 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How often `--watch` looks again. CloudWatch is asked for money, and has nothing new within less than a minute.
+/// How often `--watch` reads again. CloudWatch calls cost money, and its metrics have a resolution
+/// of a minute.
 const WATCH_LOCAL: Duration = Duration::from_secs(2);
 const WATCH_CLOUDWATCH: Duration = Duration::from_secs(30);
 
-/// Print the books: what became of the events that were accepted, by the minute in which they were
+/// Print the books: what happened to accepted events, by the minute of acceptance
 ///
-/// accepted - applied - duplicates - dead is what is in flight, or lost if it stays. Of the local cloud, from the functions' logs, with all
-/// its regions; with --stack, from CloudWatch, of that region alone: what it forwarded has ended there, and what arrived counts as accepted.
-/// Exit status 1 if they do not balance.
+/// accepted - applied - duplicates - dead = in flight, or lost if it does not fall to zero. For the
+/// local cloud, the books are read from the functions' logs in all regions. With --stack they are
+/// read from CloudWatch for one region only: forwarded events count as ended, and arrived events as
+/// accepted. Exit status 1 if the books do not balance.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   cargo playhead books --since 10m
@@ -29,13 +31,13 @@ const WATCH_CLOUDWATCH: Duration = Duration::from_secs(30);
 pub struct Args {
     #[command(flatten)]
     which: Which,
-    /// Minutes of acceptance from so long ago on, such as 90s, 10m, 6h or 2d
+    /// Events accepted since this long ago, such as 90s, 10m, 6h or 2d
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
     since: Duration,
-    /// As one JSON object, for a program; with --watch one a line
+    /// Print JSON: one object, or with --watch one object per line
     #[arg(long)]
     json: bool,
-    /// Look again every few seconds, until Ctrl-C
+    /// Read again every few seconds, until Ctrl-C
     #[arg(long)]
     watch: bool,
 }
@@ -44,15 +46,16 @@ pub struct Args {
 #[derive(Debug, Serialize)]
 struct Report {
     minutes: Vec<Row>,
-    /// The totals of each region, if these are the books of several.
+    /// The totals of each region, if there are several.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     regions: BTreeMap<String, Minute>,
     totals: Minute,
-    /// Events in flight or lost: the sum of what is above zero, minute by minute.
+    /// Events in flight or lost: the sum over the minutes with a positive loss.
     loss: u64,
-    /// Events that ended more often than they were accepted: the sum of what is below zero.
+    /// Events that ended more often than they were accepted: the sum over the minutes with a
+    /// negative loss.
     surplus: u64,
-    /// Sequence numbers that ended sessions still miss.
+    /// Sequence numbers still missing in sessions that have ended.
     holes: i64,
     balanced: bool,
     verdict: String,
@@ -60,7 +63,7 @@ struct Report {
 
 #[derive(Debug, Serialize)]
 struct Row {
-    /// Its beginning, Unix milliseconds.
+    /// Its start, Unix milliseconds.
     minute: u64,
     #[serde(flatten)]
     counts: Minute,
@@ -70,7 +73,7 @@ struct Row {
 /// Runs `playhead books`.
 ///
 /// # Errors
-/// When the books cannot be read. Books that do not balance are no error but exit status 1.
+/// If the books cannot be read. Books that do not balance are not an error, but exit status 1.
 pub async fn run(args: Args) -> Result<ExitCode> {
     let stack = args.which.find().await?;
     let mut local: Vec<(String, Reader)> = stack.local.iter().flat_map(Endpoints::regions).map(reader).collect();
@@ -105,7 +108,7 @@ pub async fn run(args: Args) -> Result<ExitCode> {
     }
 }
 
-/// Books by the minute of acceptance.
+/// Books by minute of acceptance.
 type Minutes = BTreeMap<u64, Minute>;
 
 fn reader(region: &Endpoints) -> (String, Reader) {
@@ -123,12 +126,12 @@ async fn read(regions: &mut [(String, Reader)], since: u64) -> Result<BTreeMap<S
 }
 
 impl Report {
-    /// Of one region, whatever became of its events elsewhere.
+    /// For one region. What happens to its events elsewhere does not matter.
     fn of_region(minutes: Minutes) -> Self {
         Self::of(minutes, BTreeMap::new(), Minute::loss)
     }
 
-    /// Of all regions there are: what left one and is not in another is in flight, or lost.
+    /// For all regions: events that left one and did not arrive in another are in flight, or lost.
     fn of_all(regions: BTreeMap<String, Minutes>) -> Self {
         let mut minutes = Minutes::new();
         let mut totals = BTreeMap::new();
@@ -163,7 +166,7 @@ impl Report {
     }
 
     fn text(&self) -> String {
-        // Two columns that only several regions have something to say in.
+        // Two columns that are needed only with several regions.
         let several = self.totals.forwarded + self.totals.arrived > 0;
         let crossing = |forwarded: &dyn Display, arrived: &dyn Display| match several {
             true => format!("{forwarded:>10} {arrived:>8} "),
@@ -201,39 +204,36 @@ impl Report {
         let holes = match (self.totals.holes_opened, self.holes) {
             (0, _) => "No sequence number is missing in the sessions that have ended.".to_owned(),
             (opened, ..=0) => {
-                format!("{opened} sequence numbers were missing when their sessions ended; all of them came later.")
+                format!("{opened} sequence numbers were missing when their sessions ended; all of them arrived later.")
             }
             (opened, left) => format!(
-                "{opened} sequence numbers were missing when their sessions ended; {left} have not come since: devices lost them, or still hold them."
+                "{opened} sequence numbers were missing when their sessions ended; {left} are still missing: devices lost them, or still hold them."
             ),
         };
         text + &format!("\n{}\n{holes}\n", self.verdict)
     }
 }
 
-/// Whether they balance, and what that means in words.
+/// Whether the books balance, and what that means in words.
 fn verdict(totals: &Minute, loss: u64, surplus: u64) -> (bool, String) {
     let accepted = totals.accepted;
     match (loss, surplus) {
         (0, 0) if accepted == 0 => (true, "Nothing was accepted.".to_owned()),
         (0, 0) => (true, format!("They balance: each of the {accepted} accepted events is in a view, or dead.")),
-        (0, more) if more <= totals.unclaimed => (
-            true,
-            format!(
-                "They balance: nothing is lost, and {more} events ended once more, which their unclaimed copies explain."
-            ),
-        ),
+        (0, more) if more <= totals.unclaimed => {
+            (true, format!("They balance: nothing is lost. {more} events ended twice, which unclaimed copies explain."))
+        }
         (0, more) => (
             false,
             format!(
-                "Nothing is lost, but {more} events ended more often than they were accepted, and only {} are unclaimed: records were delivered again after they had been counted. Views count each event once all the same.",
+                "Nothing is lost, but {more} events ended more often than they were accepted, and only {} are unclaimed: records were delivered again after they had been counted. Views still count each event once.",
                 totals.unclaimed
             ),
         ),
         (missing, _) => (
             false,
             format!(
-                "{missing} accepted events have not ended: in flight, or lost if this stays. Look at the lag of the log, the queue retry and the failure bucket first."
+                "{missing} accepted events have not ended: in flight, or lost if the number stays. First check the lag of the log, the queue retry and the failure bucket."
             ),
         ),
     }
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn the_verdict_is_by_the_minute_so_that_a_surplus_hides_no_loss() {
+    fn surplus_in_one_minute_hides_no_loss_in_another() {
         let check = |minutes: &[(u64, u64, u64, u64)], balanced: bool, words: &str| {
             let report = report(minutes);
             assert_eq!(report.balanced, balanced, "{report:?}");
@@ -262,14 +262,14 @@ mod tests {
         };
         check(&[], true, "Nothing was accepted");
         check(&[(1, 10, 10, 0), (2, 5, 5, 0)], true, "each of the 15");
-        check(&[(1, 10, 12, 3)], true, "2 events ended once more");
+        check(&[(1, 10, 12, 3)], true, "2 events ended twice");
         check(&[(1, 10, 12, 1)], false, "only 1 are unclaimed");
         check(&[(1, 10, 9, 0)], false, "1 accepted events have not ended");
         check(&[(1, 10, 9, 0), (2, 10, 11, 1)], false, "1 accepted events have not ended");
     }
 
     #[test]
-    fn the_table_has_a_line_a_minute_and_a_total() {
+    fn table_has_one_line_per_minute_and_a_total() {
         let text = report(&[(29_833_334, 10, 9, 0), (29_833_335, 5, 5, 2)]).text();
         let expect = "\
 accepted at (UTC)   accepted    applied  duplicate     dead  retried unclaimed     loss
@@ -281,7 +281,7 @@ total                     15         14          0        0        0         2  
     }
 
     #[test]
-    fn of_all_regions_what_left_one_and_is_not_in_another_is_in_flight() {
+    fn forwarded_events_that_have_not_arrived_are_in_flight() {
         let of = |accepted, applied, forwarded, arrived| {
             let counts = Minute { accepted, applied, forwarded, arrived, ..Minute::default() };
             BTreeMap::from([(MINUTE_MS, counts)])

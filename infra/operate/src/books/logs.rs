@@ -1,4 +1,5 @@
-//! Reads the books of a local cloud from its logs: CloudWatch makes metrics of the same lines, the emulator does not.
+//! Reads the books of a local cloud from its logs. CloudWatch would extract metrics from these
+//! lines; the emulator does not.
 
 use super::Books;
 use crate::endpoints::Endpoints;
@@ -7,13 +8,14 @@ use aws_sdk_cloudwatchlogs::Client;
 use aws_sdk_cloudwatchlogs::types::FilteredLogEvent;
 use std::collections::BTreeSet;
 
-/// Events in one answer, at most (FilterLogEvents). The emulator gives no second page: the next one is asked for by time.
+/// Maximum number of events in one answer of FilterLogEvents. The emulator has no second page, so
+/// the next page is requested by time.
 const PAGE: usize = 10_000;
-/// How much later than its own time an event may show up in the logs, milliseconds. What lies within is read again.
+/// How late an event may appear in the logs, milliseconds. This much is read again.
 const LATE_MS: i64 = 10_000;
 
-/// Reads the books, and goes on where it stopped when asked again: what that costs depends on what is new, not on what
-/// is there.
+/// Reads the books, and continues where it stopped. So the cost depends on what is new, not on the
+/// size of the logs.
 #[derive(Debug)]
 pub struct Reader {
     client: Client,
@@ -25,21 +27,21 @@ pub struct Reader {
 #[derive(Debug)]
 struct Group {
     name: String,
-    /// Time of the newest event that was read, Unix milliseconds.
+    /// Time of the newest event read, Unix milliseconds.
     newest: i64,
-    /// The events that are in the books and may be read again: by time, and id.
+    /// Events that are counted and may be read again, by time and id.
     counted: BTreeSet<(i64, String)>,
 }
 
 impl Reader {
-    /// A reader of a local cloud's books.
+    /// A reader for a local cloud's books.
     #[must_use]
     pub fn new(endpoints: &Endpoints) -> Self {
         let client = Client::new(&endpoints.sdk_config());
         Self { client, stack: endpoints.stack.clone(), groups: Vec::new(), books: Books::default() }
     }
 
-    /// Adds what was logged since the last call, and gives the sums.
+    /// Adds what was logged since the last call, and returns the sums.
     ///
     /// # Errors
     /// When the logs cannot be read.
@@ -67,7 +69,7 @@ impl Reader {
                 if !full {
                     break;
                 }
-                ensure!(added || last > from, "more than {PAGE} lines of one millisecond in {}", group.name);
+                ensure!(added || last > from, "more than {PAGE} lines within one millisecond in {}", group.name);
                 from = last;
             }
         }
@@ -90,7 +92,7 @@ impl Reader {
     }
 }
 
-/// The oldest [`PAGE`] events with metrics of a log group from this time on, oldest first.
+/// The first [`PAGE`] events with metrics in a log group from this time on, oldest first.
 async fn events_since(client: &Client, group: &str, from: i64) -> Result<Vec<FilteredLogEvent>> {
     let request = client.filter_log_events().log_group_name(group).start_time(from.max(0)).filter_pattern("_aws");
     let answer = request.send().await.with_context(|| format!("reading the log group {group}"))?;

@@ -1,4 +1,4 @@
-//! What the functions counted, summed: by what, and by the minute in which the events were accepted.
+//! What the functions counted, summed by kind and by the minute in which the events were accepted.
 
 use lambda::metrics::NAMESPACE;
 use serde::Serialize;
@@ -6,10 +6,10 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
 
-/// Milliseconds of a minute.
+/// Milliseconds in a minute.
 pub(crate) const MINUTE_MS: u64 = 60_000;
 
-/// Sums of what was counted since the local cloud started.
+/// Sums since the local cloud started.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Books {
     /// Events that a `202` called accepted.
@@ -20,39 +20,39 @@ pub struct Books {
     pub applied: u64,
     /// Events that their view had already seen.
     pub duplicates: u64,
-    /// Events sent to the queue `retry`, each time that they were.
+    /// Events sent to the queue `retry`, counted each time.
     pub retried: u64,
-    /// Events of records that went to the dead-letter queue, by reason.
+    /// Events sent to the dead-letter queue, by reason.
     pub dead: BTreeMap<String, u64>,
-    /// Events of redriven records that have ended again: their earlier death does not count any more.
+    /// Events of redriven records that have ended again. Their earlier death no longer counts.
     pub redriven: u64,
-    /// Events that may be on a log once more than they were accepted.
+    /// Events that may be on a log one more time than they were accepted.
     pub unclaimed: u64,
-    /// Events that were put on the queue of another region, their home.
+    /// Events sent to the queue of their home region.
     pub forwarded: u64,
     /// Events that came from another region through the queue `inbound`.
     pub arrived: u64,
-    /// Records that were put on the queue of another region.
+    /// Records sent to the queue of another region.
     pub forwarded_records: u64,
-    /// Requests to SQS that this took.
+    /// SQS requests for these.
     pub forward_requests: u64,
-    /// Bytes of the messages in these.
+    /// Bytes of the messages in these requests.
     pub forward_bytes: u64,
-    /// Records that went to the dead-letter queue, by reason.
+    /// Records sent to the dead-letter queue, by reason.
     pub dead_records: BTreeMap<String, u64>,
-    /// Records that were sent to the queue `retry`, by cause.
+    /// Records sent to the queue `retry`, by cause.
     pub retried_records: BTreeMap<String, u64>,
-    /// Records that failed and came again, by cause.
+    /// Records that failed and were delivered again, by cause.
     pub failed_records: BTreeMap<String, u64>,
     /// Records that a log acknowledged.
     pub appended_records: u64,
-    /// Of these, the ones that the standby acknowledged.
+    /// Those of them that the standby acknowledged.
     pub standby_records: u64,
     /// Records that no log acknowledged.
     pub append_errors: u64,
-    /// Times that a circuit to the primary log opened.
+    /// How often a circuit to the primary log opened.
     pub circuit_opened: u64,
-    /// Times that one closed again.
+    /// How often one closed again.
     pub circuit_closed: u64,
     /// Records that reached `process`, and messages that reached `retry`.
     pub received_records: u64,
@@ -64,59 +64,62 @@ pub struct Books {
     pub lost_races: u64,
     /// Calls that the store throttled.
     pub throttles: u64,
-    /// Events of which a copy went to the log for the shadow, while another system had them; they are in no other sum.
+    /// Events that another system handled while a copy went to the log as a shadow. No other sum
+    /// includes them.
     pub shadow_appended: u64,
-    /// Events of which no copy did, though one should have.
+    /// Events whose shadow copy should have gone to the log and did not.
     pub shadow_missed: u64,
     /// Answers to HTTP requests, by status.
     pub requests: BTreeMap<String, u64>,
-    /// The same events by the minute in which they were accepted, its beginning in Unix milliseconds.
+    /// The same events by the minute in which they were accepted (its start, Unix milliseconds).
     pub minutes: BTreeMap<u64, Minute>,
 }
 
-/// Events that were accepted in one minute, and what became of them, whenever that was.
+/// Events accepted in one minute, and what happened to them, whenever that was.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Minute {
     /// Called accepted by a `202`.
     pub accepted: u64,
     /// Folded into a view for the first time.
     pub applied: u64,
-    /// Seen by their view before.
+    /// Already seen by their view.
     pub duplicates: u64,
-    /// Sent to the queue `retry`, each time that they were.
+    /// Sent to the queue `retry`, counted each time.
     pub retried: u64,
-    /// Sent to the dead-letter queue, each time that they were.
+    /// Sent to the dead-letter queue, counted each time.
     pub dead: u64,
-    /// Of these, the ones that were redriven and have ended again since.
+    /// Those of them that were redriven and have ended again since.
     pub redriven: u64,
-    /// On a log perhaps once more than they were accepted.
+    /// Possibly on a log one more time than they were accepted.
     pub unclaimed: u64,
-    /// Put on the queue of another region.
+    /// Sent to the queue of another region.
     pub forwarded: u64,
-    /// Come from another region.
+    /// Arrived from another region.
     pub arrived: u64,
-    /// Sequence numbers found missing in sessions that have ended.
+    /// Sequence numbers missing when their sessions ended.
     pub holes_opened: u64,
-    /// Of these, the ones that came later.
+    /// Those of them that arrived later.
     pub holes_closed: u64,
 }
 
 impl Minute {
-    /// accepted + arrived − applied − duplicates − dead + redriven − forwarded. Above zero: in flight, or lost. Below: ended more often
-    /// than they were accepted, which is harmless, since a view counts each sequence number once.
+    /// accepted + arrived − applied − duplicates − dead + redriven − forwarded. Above zero: in
+    /// flight, or lost. Below zero: ended more often than accepted, which is harmless, since a view
+    /// counts each sequence number once.
     #[must_use]
     pub fn loss(&self) -> i64 {
         (self.accepted + self.arrived + self.redriven).cast_signed()
             - (self.applied + self.duplicates + self.dead + self.forwarded).cast_signed()
     }
 
-    /// Events that have left a region and are not in another: what [`Minute::loss`] does not see if these are the books of all regions.
+    /// Events that have left a region and not arrived in another. In the books of all regions,
+    /// [`Minute::loss`] does not include them.
     #[must_use]
     pub fn between_regions(&self) -> u64 {
         self.forwarded.saturating_sub(self.arrived)
     }
 
-    /// Sets what the metric of this name counts; `None` for one that is not in the books.
+    /// The counter for this metric. `None` if the books do not have it.
     pub(crate) fn count(&mut self, metric: &str) -> Option<&mut u64> {
         Some(match metric {
             "EventsAccepted" => &mut self.accepted,
@@ -198,20 +201,22 @@ impl Books {
         (self.applied + self.duplicates + self.dead.values().sum::<u64>()).saturating_sub(self.redriven)
     }
 
-    /// Events accepted, or come from another region, that are neither in a view nor dead nor in another region yet. Negative when a record was on a log, or delivered, more
-    /// than once: its events are then counted as duplicates once more.
+    /// Events that were accepted or arrived, and are not yet in a view, dead, or forwarded.
+    /// Negative when a record was on a log, or was delivered, more than once: its events are then
+    /// counted as duplicates again.
     #[must_use]
     pub fn in_flight(&self) -> i64 {
         (self.accepted + self.arrived).cast_signed() - (self.ended() + self.forwarded).cast_signed()
     }
 
-    /// Events that have left a region and are not in another, if these are the books of all regions.
+    /// Events that have left a region and not arrived in another, if these are the books of all
+    /// regions.
     #[must_use]
     pub fn between_regions(&self) -> u64 {
         self.forwarded.saturating_sub(self.arrived)
     }
 
-    /// Whether every event has ended, and none more often than appending it may have put it on a log:
+    /// Whether every event has ended, and none more often than it may be on a log:
     /// accepted + arrived ≤ ended + forwarded ≤ accepted + arrived + unclaimed.
     #[must_use]
     pub fn balance(&self) -> bool {
@@ -222,7 +227,7 @@ impl Books {
     /// Adds the metrics among the lines of a log event.
     pub(crate) fn add_lines(&mut self, lines: &str) {
         for line in lines.lines() {
-            // Most lines are no metrics: the parser need not see them.
+            // Most lines are not metrics: skip the parser.
             if line.starts_with("{\"_aws\"")
                 && let Ok(document) = serde_json::from_str::<Value>(line)
             {
@@ -234,7 +239,7 @@ impl Books {
     fn add(&mut self, document: &Value) {
         let at = document.pointer("/_aws/Timestamp").and_then(Value::as_u64).unwrap_or_default();
         let directives = document.pointer("/_aws/CloudWatchMetrics").and_then(Value::as_array);
-        // The first directive names all metrics; another one names some of them again, for a sum.
+        // The first directive names all metrics. Later ones repeat some of them, for totals.
         for directive in directives.into_iter().flatten().take(1).filter(|one| one["Namespace"] == NAMESPACE) {
             let metrics = directive["Metrics"].as_array().into_iter().flatten();
             for name in metrics.filter_map(|metric| metric["Name"].as_str()) {
@@ -292,7 +297,7 @@ mod tests {
     use lambda::metrics::{Emitter, Metric};
     use std::sync::{Arc, Mutex};
 
-    /// What is left of the books after these invocations, each at its time.
+    /// The books after these invocations, each at its time.
     fn books(invocations: &[(u64, &[(Metric, u64)])]) -> Books {
         let lines = Arc::new(Mutex::new(String::from("START RequestId\n{\"level\":\"INFO\"}\n")));
         let sink = Arc::clone(&lines);
@@ -329,12 +334,12 @@ mod tests {
     }
 
     #[test]
-    fn what_became_of_events_is_booked_on_the_minute_in_which_they_were_accepted() {
+    fn outcomes_are_booked_in_the_minute_of_acceptance() {
         let books = books(&[
             (60_001, &[(Metric::EventsAccepted, 5)]),
             (119_999, &[(Metric::EventsAccepted, 5), (Metric::EventsUnclaimed, 2)]),
             (120_000, &[(Metric::EventsAccepted, 1), (Metric::HolesOpened, 3)]),
-            // Stamped by `process` and `retry`, as long after as may be.
+            // From `process` and `retry`, however much later.
             (60_000, &[(Metric::EventsApplied, 6), (Metric::EventsDuplicate, 2), (Metric::EventsRetried, 4)]),
             (60_000, &[(Metric::EventsDead("a"), 1), (Metric::EventsDead("b"), 1)]),
         ]);
@@ -346,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn they_balance_between_what_was_accepted_and_that_with_what_may_be_on_a_log_once_more() {
+    fn books_balance_between_accepted_and_accepted_plus_unclaimed() {
         let check = |ended: u64, unclaimed: u64, expect: bool| {
             let books = Books { accepted: 10, applied: ended, unclaimed, ..Books::default() };
             assert_eq!(books.balance(), expect, "{ended} of 10 ended, {unclaimed} unclaimed");
@@ -360,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn the_books_of_a_region_end_at_its_border_and_those_of_all_regions_do_not() {
+    fn only_a_single_regions_books_end_at_its_border() {
         let document = |metric: &str, n: u64| {
             let metrics = format!(r#"[{{"Namespace":"Playhead","Dimensions":[],"Metrics":[{{"Name":"{metric}"}}]}}]"#);
             format!(r#"{{"_aws":{{"Timestamp":60000,"CloudWatchMetrics":{metrics}}},"{metric}":{n}}}"#) + "\n"

@@ -1,4 +1,4 @@
-//! The commands: arguments, and what each prints.
+//! The commands: their arguments and output.
 
 use super::read::{Found, run_now, since};
 use super::sites::Sites;
@@ -9,10 +9,10 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// Show what comparing the shadow with the live system found, or compare now
+/// Show how shadow views compare with the live system, or compare now
 ///
-/// Of the local cloud, or with --stack of a stack on AWS, with the stacks of the same name in its other regions. Exit status 1 if a region could
-/// not be read: the figures are without it.
+/// For the local cloud, or with --stack for a stack on AWS and the stacks of the same name in its
+/// other regions. Exit status 1 if a region could not be read. The figures then do not include it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   cargo playhead compare report
@@ -28,20 +28,20 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum CompareCommand {
-    /// Add up the reports: match rate, differences by field, what is missing, and examples
+    /// Add up the reports: match rate, differences by field, missing sessions, examples
     Report {
-        /// Reports from so long ago on, such as 10m, 6h or 2d
+        /// Reports since this long ago, such as 10m, 6h or 2d
         #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
         since: Duration,
-        /// As one JSON object, for a program
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Run the function compare now, rather than at its next time, and print what it found
+    /// Run the function compare now, rather than at its next scheduled time, and print the result
     ///
-    /// It goes on where the last run stopped, and looks only at sessions that have settled.
+    /// It continues where the last run stopped, and compares only sessions that have settled.
     Run {
-        /// As one JSON object, for a program
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
@@ -50,13 +50,13 @@ enum CompareCommand {
 /// Runs `playhead compare`.
 ///
 /// # Errors
-/// If the stack is not found, or compares nothing in any region.
+/// If the stack is not found, or `compare` is not deployed in any region.
 pub async fn run(args: Args) -> Result<ExitCode> {
     let sites = Sites::find(&args.which.find_all().await?).await;
     run_on(&sites, args, &mut std::io::stdout()).await
 }
 
-/// Runs `playhead compare` on regions that were found, and writes there what it prints.
+/// Runs `playhead compare` on known regions, with its output written to `out`.
 ///
 /// # Errors
 /// As [`run`].

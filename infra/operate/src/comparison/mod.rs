@@ -1,8 +1,9 @@
 //! `playhead compare`: what the function `compare` found, in all regions of a deployment.
 //!
-//! Each region's function keeps its reports in a bucket of its own region, under keys that sort by time. Here they are read, added up and shown.
-//! What they say of a session is said in the crate `compare`; nothing is compared here. A region that cannot be read is named, and never
-//! taken for one that found nothing: the promotion rule of `rollout` rests on that.
+//! Each region's function keeps its reports in a bucket of its own region, under keys that sort by
+//! time. This module reads them, adds them up and shows them. It compares nothing: the crate
+//! `compare` does. A region that cannot be read is named, and never mistaken for one that found
+//! nothing. The promotion rule of `rollout` relies on that.
 
 mod command;
 mod read;

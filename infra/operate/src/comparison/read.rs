@@ -1,4 +1,4 @@
-//! Reading reports, and having new ones made.
+//! Reads comparison reports, and runs `compare` to make new ones.
 
 use super::sites::{Site, Sites};
 use ::compare::{PREFIX, Report, key};
@@ -11,29 +11,29 @@ use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Reports that are read at once.
+/// How many reports are read at once.
 const AT_ONCE: usize = 16;
 /// Milliseconds.
 const HOUR_MS: u64 = 3_600_000;
 
-/// What `compare` found, of all regions together.
+/// What `compare` found, in all regions together.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Found {
-    /// From when on, Unix milliseconds.
+    /// Start of the period, Unix milliseconds.
     pub since: u64,
-    /// How many reports there were, by the regions that were read.
+    /// Number of reports, by region that was read.
     pub reports: BTreeMap<String, usize>,
-    /// The regions in which `compare` is not deployed.
+    /// Regions where `compare` is not deployed.
     pub without: Vec<String>,
-    /// The regions that could not be read, and why: what they found is not in the total.
+    /// Regions that could not be read, and why. The total does not include them.
     pub missed: BTreeMap<String, String>,
     /// The reports added up.
     pub total: Report,
-    /// The share of compared sessions that matched, 0 to 1, if any were compared.
+    /// Share of compared sessions that matched, 0 to 1. `None` if none were compared.
     pub match_rate: Option<f64>,
 }
 
-/// What the reports since `since` (Unix milliseconds) say.
+/// The reports since `since` (Unix milliseconds).
 pub async fn since(sites: &Sites, since: u64) -> Found {
     gather(sites, since, async |site, _| match &site.reports_bucket {
         Some(bucket) => read(site, bucket, since).await.map(Some),
@@ -42,12 +42,13 @@ pub async fn since(sites: &Sites, since: u64) -> Found {
     .await
 }
 
-/// What the reports of the last hour say.
+/// The reports of the last hour.
 pub async fn last_hour(sites: &Sites) -> Found {
     since(sites, now_ms().saturating_sub(HOUR_MS)).await
 }
 
-/// Has `compare` run now in all regions, and tells what these runs found. They wait for nothing: what has not settled is not looked at.
+/// Runs `compare` now in all regions, and returns what these runs found. They do not wait: sessions
+/// that have not settled are not compared.
 pub async fn run_now(sites: &Sites) -> Found {
     gather(sites, now_ms(), async |site, region| match &site.compare_function {
         Some(function) => invoke(site, function).await.map(Some).with_context(|| format!("compare in {region}")),
@@ -56,7 +57,7 @@ pub async fn run_now(sites: &Sites) -> Found {
     .await
 }
 
-/// Asks all regions at once; `None` is the answer of one without `compare`.
+/// Asks all regions at once. `ask` returns `None` for a region without `compare`.
 async fn gather(sites: &Sites, since: u64, ask: impl AsyncFn(&Site, &str) -> Result<Option<(usize, Report)>>) -> Found {
     let answers = sites.0.iter().map(|(region, site)| {
         let ask = &ask;
@@ -83,7 +84,7 @@ async fn gather(sites: &Sites, since: u64, ask: impl AsyncFn(&Site, &str) -> Res
     found
 }
 
-/// How many reports a bucket has since then, and what they say together.
+/// The number of reports in a bucket since then, and their sum.
 async fn read(site: &Site, bucket: &str, since: u64) -> Result<(usize, Report)> {
     let client = aws_sdk_s3::Client::new(&site.sdk);
     let listed = client.list_objects_v2().bucket(bucket).prefix(PREFIX).start_after(key(since, 0));
@@ -93,7 +94,7 @@ async fn read(site: &Site, bucket: &str, since: u64) -> Result<(usize, Report)> 
         let page = page.with_context(|| format!("listing the bucket {bucket}"))?;
         keys.extend(page.contents.unwrap_or_default().into_iter().filter_map(|object| object.key));
     }
-    // The newest first: of examples, those that were there first are kept.
+    // Newest first: merging keeps the first examples.
     keys.reverse();
     let reports: Vec<Report> = stream::iter(&keys)
         .map(async |key| -> Result<Report> {
@@ -101,7 +102,7 @@ async fn read(site: &Site, bucket: &str, since: u64) -> Result<(usize, Report)> 
             let object = client.get_object().bucket(bucket).key(key).send().await.with_context(at)?;
             let body = object.body.collect().await.with_context(at)?;
             serde_json::from_slice(&body.into_bytes())
-                .with_context(|| format!("{} cannot be read: is this tool as new as the stack?", at()))
+                .with_context(|| format!("{} cannot be read: is this tool older than the stack?", at()))
         })
         .buffered(AT_ONCE)
         .try_collect()
@@ -119,9 +120,9 @@ async fn invoke(site: &Site, function: &str) -> Result<(usize, Report)> {
     let payload = answer.payload().map_or(&b"null"[..], |payload| payload.as_ref());
     if answer.function_error().is_some() {
         let said: Value = serde_json::from_slice(payload).unwrap_or_default();
-        bail!("{function} failed: {}", said["errorMessage"].as_str().unwrap_or("its log says why"));
+        bail!("{function} failed: {}", said["errorMessage"].as_str().unwrap_or("see its log"));
     }
-    let report = serde_json::from_slice(payload).with_context(|| format!("{function} did not answer with a report"))?;
+    let report = serde_json::from_slice(payload).with_context(|| format!("{function} did not return a report"))?;
     Ok((1, report))
 }
 
@@ -133,7 +134,7 @@ mod tests {
     const NOW: u64 = 1_790_000_000_000;
 
     #[tokio::test]
-    async fn the_reports_since_a_time_add_up_over_all_pages_and_regions() {
+    async fn reports_add_up_over_pages_and_regions() {
         let (east, west) = tokio::join!(Region::start(), Region::start());
         east.keep(NOW - 2 * HOUR_MS, &report(1_000_000, 0));
         (0..7).for_each(|run| east.keep(NOW - run * 60_000, &report(10, 9)));
@@ -146,27 +147,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_region_that_cannot_be_read_is_named_and_never_taken_for_one_that_found_nothing() {
+    async fn unreadable_region_is_named_and_never_counts_as_empty() {
         let (east, west) = tokio::join!(Region::start(), Region::start());
         west.put(&key(NOW, 1), r#"{"of": "tomorrow"}"#);
-        let away = Err("it is away".to_owned());
-        let regions = [("us-east-1", Ok(east.site(false))), ("us-west-2", Ok(west.site(true))), ("eu-west-1", away)];
+        let down = Err("it is down".to_owned());
+        let regions = [("us-east-1", Ok(east.site(false))), ("us-west-2", Ok(west.site(true))), ("eu-west-1", down)];
         let found = since(&sites(regions.into()), NOW - HOUR_MS).await;
         assert_eq!(
             (found.total.is_empty(), found.reports.len(), &found.without[..]),
             (true, 0, &["us-east-1".into()][..])
         );
-        assert!(found.missed["us-west-2"].contains("is this tool as new as the stack?"), "{found:?}");
-        assert!(found.warning().unwrap().contains("NOT IN IT: eu-west-1: it is away\n"), "{found:?}");
+        assert!(found.missed["us-west-2"].contains("is this tool older than the stack?"), "{found:?}");
+        assert!(found.warning().unwrap().contains("NOT INCLUDED: eu-west-1: it is down\n"), "{found:?}");
     }
 
     #[tokio::test]
-    async fn a_run_tells_what_it_found_or_why_it_failed() {
+    async fn run_returns_what_it_found_or_why_it_failed() {
         let (east, west) = tokio::join!(Region::start(), Region::start());
         east.will_find(report(12, 12));
         let sites = sites(vec![("us-east-1", Ok(east.site(true))), ("us-west-2", Ok(west.site(true)))]);
         let found = run_now(&sites).await;
         assert_eq!((found.total, found.reports["us-east-1"]), (report(12, 12), 1));
-        assert!(found.missed["us-west-2"].ends_with("failed: the legacy system is away"), "{:?}", found.missed);
+        assert!(found.missed["us-west-2"].ends_with("failed: the legacy system is down"), "{:?}", found.missed);
     }
 }

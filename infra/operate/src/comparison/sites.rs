@@ -1,31 +1,32 @@
-//! What a deployment has in each region to move a live system over: where the legacy system is, and where `compare` is.
+//! What a deployment has in each region to migrate from a legacy system: its endpoint, and
+//! `compare`.
 
 use crate::stack::{Deployment, Stack};
 use aws_config::SdkConfig;
 use futures::future::join_all;
 use std::collections::BTreeMap;
 
-/// One region's.
+/// One region of a deployment.
 #[derive(Debug, Clone)]
 pub struct Site {
     /// Configuration of clients for the region.
     pub sdk: SdkConfig,
     /// The legacy system that `ingest` passes requests on to, if there is one.
     pub legacy_endpoint: Option<String>,
-    /// The bucket of `compare`'s reports, if it is deployed.
+    /// The bucket of comparison reports, if `compare` is deployed.
     pub reports_bucket: Option<String>,
     /// The Lambda function `compare`, if it is deployed.
     pub compare_function: Option<String>,
-    /// The tables in which profiles are: the views, and the shadow's if there is one.
+    /// The tables with profiles: the views, and the shadow views if there are any.
     pub tables: Vec<String>,
 }
 
-/// Every region's, or why it could not be had.
+/// The site of every region, or why it is unavailable.
 #[derive(Debug, Clone, Default)]
 pub struct Sites(pub BTreeMap<String, Result<Site, String>>);
 
 impl Sites {
-    /// Asks for the stack in all regions at once.
+    /// Describes the stack in all regions at once.
     pub async fn find(deployment: &Deployment) -> Self {
         let asked = deployment.sdks.iter().map(|(region, sdk)| async move {
             let stack = Stack::describe(deployment.name.clone(), sdk.clone(), None).await;
@@ -39,7 +40,7 @@ impl Sites {
         self.0.iter().filter_map(|(region, site)| Some((region.as_str(), site.as_ref().ok()?)))
     }
 
-    /// Whether there may be a legacy system: one that was found, or one in a region that could not be asked.
+    /// Whether there may be a legacy system: one was found, or a region was not reached.
     #[must_use]
     pub fn may_have_legacy(&self) -> bool {
         self.0.values().any(|site| site.as_ref().map_or(true, |site| site.legacy_endpoint.is_some()))
@@ -48,7 +49,7 @@ impl Sites {
 
 impl Site {
     fn of(stack: &Stack) -> Self {
-        // Stacks of before there were shadows have none of these, and others have them empty.
+        // Stacks older than shadow testing do not have these. Other stacks may have them empty.
         let output = |name: &str| stack.output(name).ok().map(str::to_owned);
         Self {
             sdk: stack.sdk.clone(),

@@ -1,11 +1,12 @@
-//! What was found, for a person.
+//! The comparison as text.
 
 use super::read::Found;
 use crate::text::clock_time;
 use ::compare::{Example, FieldDifference, Report, Value};
 use std::fmt::Write as _;
 
-/// `part` of `whole` as a percentage with two decimals, rounded down: what is not all is never `100%`.
+/// `part` of `whole` as a percentage with two decimals. It is rounded down: less than all is never
+/// `100%`.
 pub(crate) fn percent(part: u64, whole: u64) -> String {
     let hundredths = (u128::from(part) * 10_000).checked_div(whole.into()).unwrap_or_default();
     match hundredths {
@@ -16,7 +17,7 @@ pub(crate) fn percent(part: u64, whole: u64) -> String {
 }
 
 impl Found {
-    /// One line: how many sessions were compared, how many match, and how many could not be compared.
+    /// One line: how many sessions were compared, how many match, how many could not be compared.
     #[must_use]
     pub fn line(&self) -> String {
         let Report { compared, matched, .. } = self.total;
@@ -30,7 +31,7 @@ impl Found {
         }
     }
 
-    /// A table.
+    /// The table.
     #[must_use]
     pub fn text(&self) -> String {
         let regions: Vec<&str> = self.reports.keys().map(String::as_str).collect();
@@ -50,16 +51,16 @@ impl Found {
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "compare is not deployed in {region}: it comes with LegacySessionsUrl and LegacyMapping, or with CandidateSample."
+                "compare is not deployed in {region}. Set LegacySessionsUrl and LegacyMapping, or CandidateSample."
             );
         }
         text
     }
 
-    /// What is missing in it, if anything.
+    /// The regions that the figures do not include, if any.
     #[must_use]
     pub fn warning(&self) -> Option<String> {
-        let missed = self.missed.iter().map(|(region, why)| format!("NOT IN IT: {region}: {why}\n"));
+        let missed = self.missed.iter().map(|(region, why)| format!("NOT INCLUDED: {region}: {why}\n"));
         (!self.missed.is_empty()).then(|| missed.collect())
     }
 }
@@ -82,7 +83,7 @@ fn tally(text: &mut String, report: &Report) {
         let _ = writeln!(text, "{:<24} {sessions:>10}", format!("unanswered, {}", cause.as_str()));
     }
     let rate = match compared {
-        0 => "none, for nothing was compared".to_owned(),
+        0 => "none, since no session was compared".to_owned(),
         _ => percent(matched, compared),
     };
     let _ = writeln!(text, "\nMatch rate: {rate}");
@@ -96,7 +97,7 @@ fn tally(text: &mut String, report: &Report) {
     }
     if !report.examples.is_empty() {
         text.push_str(
-            "\nExamples, ids hashed (of a session you know: printf '%s' SESSION_ID | sha256sum | head -c 16):\n",
+            "\nExamples, ids hashed (to hash a session id: printf '%s' SESSION_ID | sha256sum | head -c 16):\n",
         );
         for one in &report.examples {
             let _ = writeln!(text, "  {}  {}", one.session, said(one));
@@ -131,14 +132,14 @@ mod tests {
     use std::collections::BTreeMap;
 
     #[test]
-    fn what_is_not_all_is_never_all() {
+    fn less_than_all_is_never_100_percent() {
         let said = [(0, 0), (0, 9), (9, 9), (99_999, 100_000), (1, 100_000), (1, 3)];
         let said = said.map(|(part, whole)| percent(part, whole));
         assert_eq!(said, ["0.00%", "0.00%", "100%", "99.99%", "<0.01%", "33.33%"]);
     }
 
     #[test]
-    fn the_table_names_fields_sides_causes_and_examples() {
+    fn table_names_fields_sides_causes_and_examples() {
         let differs = FieldDifference { field: Field::PositionMs, ours: Value::Number(7), theirs: Value::Absent };
         let example = |session: &str, missing: Option<&str>, differences| Example {
             session: session.to_owned(),
@@ -179,10 +180,10 @@ differing field            sessions     share
 position_ms                       4     0.40%
 title_id                          1     0.10%
 
-Examples, ids hashed (of a session you know: printf '%s' SESSION_ID | sha256sum | head -c 16):
+Examples, ids hashed (to hash a session id: printf '%s' SESSION_ID | sha256sum | head -c 16):
   d293cc27f539fcce  position_ms: shadow 7, live nothing
   0123456789abcdef  missing, live
-compare is not deployed in x: it comes with LegacySessionsUrl and LegacyMapping, or with CandidateSample.
+compare is not deployed in x. Set LegacySessionsUrl and LegacyMapping, or CandidateSample.
 ";
         assert_eq!(found.text(), expect);
         assert_eq!(found.line(), "1000 sessions compared, 99.50% match; 3 could not be compared");

@@ -1,4 +1,4 @@
-//! A region with a bucket of reports and a function `compare`, on loopback.
+//! For tests: a region with a bucket of reports and a function `compare`, on loopback.
 
 use super::sites::{Site, Sites};
 use crate::endpoints::sdk_config;
@@ -18,7 +18,7 @@ const FUNCTION: &str = "playhead-test-compare";
 #[derive(Debug, Default)]
 struct State {
     objects: BTreeMap<String, String>,
-    /// What the function answers; an error if it is none.
+    /// What the function returns. `None` makes it fail.
     answer: Option<Report>,
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct Region {
     endpoint: String,
 }
 
-/// A report of so many sessions.
+/// A report with these numbers of sessions.
 pub(crate) fn report(compared: u64, matched: u64) -> Report {
     Report { compared, matched, differing: compared - matched, ..Report::default() }
 }
@@ -44,7 +44,7 @@ impl Region {
         Self { state, endpoint }
     }
 
-    /// Keeps a report of a run at that time, Unix milliseconds.
+    /// Stores the report of a run at that time, Unix milliseconds.
     pub(crate) fn keep(&self, at: u64, report: &Report) {
         self.put(&key(at, 1), &serde_json::to_string(report).unwrap());
     }
@@ -53,12 +53,12 @@ impl Region {
         self.state.lock().unwrap().objects.insert(key.to_owned(), text.to_owned());
     }
 
-    /// The function answers with this from now on.
+    /// From now on the function returns this.
     pub(crate) fn will_find(&self, report: Report) {
         self.state.lock().unwrap().answer = Some(report);
     }
 
-    /// What there is in this region; without `compare` there is a legacy system all the same.
+    /// The site of this region. It has a legacy system even without `compare`.
     pub(crate) fn site(&self, with_compare: bool) -> Site {
         Site {
             sdk: sdk_config(&self.endpoint, "us-east-1"),
@@ -70,7 +70,7 @@ impl Region {
     }
 }
 
-/// Regions that were reached or not.
+/// Regions that were reached, or not.
 pub(crate) fn sites(of: Vec<(&str, Result<Site, String>)>) -> Sites {
     Sites(of.into_iter().map(|(region, site)| (region.to_owned(), site)).collect())
 }
@@ -82,7 +82,7 @@ impl State {
             return match &self.answer {
                 Some(report) => Json(report).into_response(),
                 None => {
-                    let error = json!({"errorType": "Error", "errorMessage": "the legacy system is away"});
+                    let error = json!({"errorType": "Error", "errorMessage": "the legacy system is down"});
                     ([("x-amz-function-error", "Unhandled")], Json(error)).into_response()
                 }
             };
@@ -96,7 +96,7 @@ impl State {
         }
     }
 
-    /// Two keys a page.
+    /// Lists two keys per page.
     fn list(&self, query: &HashMap<String, String>) -> String {
         let after = query.get("continuation-token").or(query.get("start-after")).unwrap();
         let prefix = &query["prefix"];

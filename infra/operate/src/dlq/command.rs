@@ -1,4 +1,4 @@
-//! The commands: arguments, what is said at the end, exit status.
+//! The commands: arguments, summary, exit status.
 
 use super::discard::{Discard, Saved};
 use super::interrupt::{INTERRUPTED, Interrupt};
@@ -16,10 +16,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Look at dead letters, send them through the pipeline again, or throw them away
+/// Look at dead letters, redrive them, or delete them
 ///
-/// A dead letter is a record that could not be applied, with its original bytes, the reason, and its history. Of the local cloud, or
-/// with --stack of a stack on AWS. While a command looks at letters they are hidden from other commands (for 15 minutes at most).
+/// A dead letter is a record that could not be applied, with its original bytes, the reason, and
+/// its history. For the local cloud, or with --stack for a stack on AWS. While a command works on
+/// letters, other commands do not see them (for at most 15 minutes).
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   cargo playhead dlq list
@@ -41,58 +42,58 @@ enum DlqCommand {
     List {
         #[command(flatten)]
         filter: Filter,
-        /// Letters that are listed; all are counted
+        /// How many letters to list (all are counted)
         #[arg(long, value_name = "N", default_value_t = 20)]
         limit: usize,
-        /// As one JSON object, for a program
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Show everything about one letter: its history, and its record decoded
+    /// Show one letter: its history, and its record decoded
     Show {
-        /// Its id as `list` gives it, or the beginning of it
+        /// Its id as printed by `list`, or the beginning of it
         id: String,
-        /// As one JSON object, for a program
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Send letters to the queue retry, to be applied again
+    /// Send letters to the queue retry, which applies them again
     ///
-    /// Each keeps its history, and is deleted here only once it is there. It may be stopped and started again at any time: what was
-    /// moved is moved. Exit status 1 if a chosen letter was not moved.
+    /// A letter keeps its history. It is deleted here only after the queue retry has it. You may
+    /// stop and run this again at any time. Exit status 1 if a selected letter was not moved.
     Redrive {
         #[command(flatten)]
         filter: Filter,
-        /// Letters that are moved, at most
+        /// Move at most this many letters
         #[arg(long, value_name = "N")]
         limit: Option<usize>,
-        /// Letters a second
+        /// Letters per second
         #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
         rate: u32,
-        /// Say what would be moved, and move nothing
+        /// Show what would be moved, and move nothing
         #[arg(long)]
         dry_run: bool,
-        /// Print the counts as one JSON object, for a program
+        /// Print the counts as one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Delete letters for good
+    /// Delete letters permanently
     Discard {
         #[command(flatten)]
         filter: Filter,
-        /// Letters that are deleted, at most
+        /// Delete at most this many letters
         #[arg(long, value_name = "N")]
         limit: Option<usize>,
-        /// First append each letter to this file, as a JSON object a line
+        /// First append each letter to this file, one JSON object per line
         #[arg(long, value_name = "FILE")]
         save: Option<PathBuf>,
-        /// Say what would be deleted, and delete nothing
+        /// Show what would be deleted, and delete nothing
         #[arg(long)]
         dry_run: bool,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
-        /// Print the counts as one JSON object, for a program
+        /// Print the counts as one JSON object
         #[arg(long)]
         json: bool,
     },
@@ -101,13 +102,14 @@ enum DlqCommand {
 /// Runs `playhead dlq`.
 ///
 /// # Errors
-/// If the queue cannot be worked on. Letters that could not be moved or deleted are no error but exit status 1.
+/// If a call for the queue fails. Letters that could not be moved or deleted are not an error, but
+/// exit status 1.
 pub async fn run(args: Args) -> Result<ExitCode> {
     let stack = args.which.find().await?;
     run_on(&stack, args, &mut std::io::stdout()).await
 }
 
-/// Runs `playhead dlq` on a stack that was found, and writes there what it prints.
+/// Runs `playhead dlq` on a known stack, with its output written to `out`.
 ///
 /// # Errors
 /// As [`run`].
@@ -121,7 +123,7 @@ pub async fn run_on(stack: &Stack, args: Args, out: &mut impl Write) -> Result<E
     let code = match args.command {
         DlqCommand::List { filter, limit, json } => {
             let listed = List::read(&mut queue, &filter, limit, began).await;
-            let_go(&mut queue).await;
+            release(&mut queue).await;
             let (list, end) = listed?;
             let listed = if json { serde_json::to_string(&list)? + "\n" } else { list.text() };
             out.write_all(listed.as_bytes())?;
@@ -130,7 +132,7 @@ pub async fn run_on(stack: &Stack, args: Args, out: &mut impl Write) -> Result<E
         }
         DlqCommand::Show { id, json } => {
             let found = show::find(&mut queue, &id).await;
-            let_go(&mut queue).await;
+            release(&mut queue).await;
             let found = found?;
             let shown = if json { show::as_json(&found).to_string() + "\n" } else { show::text(&found, began) };
             out.write_all(shown.as_bytes())?;
@@ -158,7 +160,7 @@ pub async fn run_on(stack: &Stack, args: Args, out: &mut impl Write) -> Result<E
     Ok(code)
 }
 
-/// Lets go of all letters, and says what was done.
+/// Releases all letters, and prints what was done.
 async fn finish(
     queue: &mut DeadLetterQueue,
     done: &Done,
@@ -167,7 +169,7 @@ async fn finish(
     json: bool,
     out: &mut impl Write,
 ) -> Result<ExitCode> {
-    let_go(queue).await;
+    release(queue).await;
     let said = if json { serde_json::to_string(done)? + "\n" } else { summary(done, verb) };
     out.write_all(said.as_bytes())?;
     let end = end?;
@@ -175,13 +177,10 @@ async fn finish(
     Ok(status(&end, matches!(end, Look::End) && done.is_complete()))
 }
 
-async fn let_go(queue: &mut DeadLetterQueue) {
+async fn release(queue: &mut DeadLetterQueue) {
     let hidden = queue.release().await;
     if hidden > 0 {
-        eprintln!(
-            "{hidden} letters stay hidden for up to {} minutes: SQS did not let go of them.",
-            HOLD.as_secs() / 60
-        );
+        eprintln!("{hidden} letters stay hidden for up to {} minutes: SQS did not release them.", HOLD.as_secs() / 60);
     }
 }
 
@@ -189,27 +188,27 @@ fn summary(done: &Done, verb: &str) -> String {
     let mut lines = vec![format!("{verb} {} letters.", done.total())];
     lines.extend(done.letters.iter().map(|(reason, n)| format!("  {reason:<24} {n:>8}")));
     let also = [
-        (done.left_out, "did not match and were left alone"),
-        (done.dead_again, "died again after this run had redriven them, and were left alone"),
+        (done.left_out, "did not match, and stay"),
+        (done.dead_again, "died again after this run redrove them, and stay"),
         (
             done.not_redrivable,
-            "are nothing that retry could apply, and stay: see `dlq show`, then `dlq discard --save`",
+            "are not something that retry can apply, and stay: see `dlq show`, then `dlq discard --save`",
         ),
         (done.not_sent, "could not be sent, and stay"),
-        (done.not_deleted, "could not be deleted, and show up again, which is harmless"),
+        (done.not_deleted, "could not be deleted, and will show up again, which is harmless"),
     ];
     lines.extend(also.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} letters {what}.")));
     lines.extend(done.problems.iter().map(|problem| format!("  {problem}")));
     lines.join("\n") + "\n"
 }
 
-/// Says why the queue was not gone through to its end.
+/// Prints why the command did not reach the end of the queue.
 fn tell(end: &Look) {
     match end {
         Look::Full => eprintln!(
-            "Stopped: {MOST_HELD} letters are hidden from others by now, and SQS allows 120,000 a queue. Deal with a part of them first."
+            "Stopped: {MOST_HELD} letters are hidden from other readers now, and SQS allows 120,000 per queue. Work on some of them first."
         ),
-        Look::Interrupted => eprintln!("Interrupted: run it again to go on."),
+        Look::Interrupted => eprintln!("Interrupted: run it again to continue."),
         Look::End | Look::Found(_) => {}
     }
 }
@@ -222,12 +221,12 @@ fn status(end: &Look, complete: bool) -> ExitCode {
     }
 }
 
-/// Asks whether to go on.
+/// Asks for confirmation.
 fn confirm(stack: &str) -> Result<()> {
     if !std::io::stdin().is_terminal() {
-        bail!("letters are deleted for good: say --yes, and think of --save FILE");
+        bail!("this deletes letters permanently: pass --yes, and consider --save FILE");
     }
-    eprint!("Delete every letter of {stack} that matches, for good? Type yes: ");
+    eprint!("Permanently delete every matching letter of {stack}? Type yes: ");
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     if answer.trim() == "yes" { Ok(()) } else { bail!("nothing was deleted") }

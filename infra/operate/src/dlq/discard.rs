@@ -1,4 +1,4 @@
-//! `playhead dlq discard`: deletes letters, after they were saved if that was asked for.
+//! `playhead dlq discard`: deletes letters, and with `--save` saves them first.
 
 use super::letter::Found;
 use super::queue::{DeadLetterQueue, Look};
@@ -12,35 +12,35 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-/// What is to be done.
+/// A discard to run.
 #[derive(Debug)]
 pub(super) struct Discard<'a> {
     pub(super) filter: &'a Filter,
-    /// Letters at most.
+    /// Maximum number of letters.
     pub(super) limit: Option<usize>,
     pub(super) dry_run: bool,
-    /// Where each letter is kept.
+    /// Where each letter is saved first.
     pub(super) save: Option<Saved>,
-    /// When the command began, Unix milliseconds.
+    /// When the command started, Unix milliseconds.
     pub(super) began: u64,
 }
 
-/// A file of letters, one as a JSON object a line.
+/// A file of letters, one JSON object per line.
 #[derive(Debug)]
 pub(super) struct Saved(File);
 
 impl Saved {
-    /// Opens it, behind what is in it already. Nobody else may read it: it holds what members watched.
+    /// Opens the file for appending. Only the user may read it: it says what members watched.
     ///
     /// # Errors
-    /// If it cannot be opened.
+    /// If the file cannot be opened.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
         Ok(Self(file.with_context(|| format!("opening {}", path.display()))?))
     }
 
-    /// Keeps letters: they are on the disk when this returns.
-    fn keep(&mut self, letters: &[Found]) -> Result<()> {
+    /// Saves letters. They are on disk when this returns.
+    fn append(&mut self, letters: &[Found]) -> Result<()> {
         let mut lines = String::new();
         for letter in letters {
             let line = json!({
@@ -62,7 +62,8 @@ impl Discard<'_> {
     /// Goes through the queue.
     ///
     /// # Errors
-    /// If SQS cannot be asked, or letters cannot be saved. What was deleted is deleted, and counted in `done`.
+    /// If a call to SQS fails, or letters cannot be saved. `done` counts what was deleted until
+    /// then.
     pub(super) async fn run(mut self, queue: &mut DeadLetterQueue, bar: &ProgressBar, done: &mut Done) -> Result<Look> {
         let mut left = self.limit.unwrap_or(usize::MAX);
         while left > 0 {
@@ -78,7 +79,7 @@ impl Discard<'_> {
             left -= chosen.len();
             if !self.dry_run {
                 if let Some(save) = &mut self.save {
-                    save.keep(&chosen)?;
+                    save.append(&chosen)?;
                 }
                 let ids: Vec<String> = chosen.iter().map(|letter| letter.id.clone()).collect();
                 let failed = queue.delete(&ids).await;
@@ -119,7 +120,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_what_is_chosen_is_deleted_and_a_dry_run_deletes_nothing() {
+    async fn only_selected_letters_are_deleted_and_none_in_a_dry_run() {
         let sqs = some().await;
         let (done, _) = discard(&sqs, None, None, true).await;
         assert_eq!((done.total(), sqs.state().dead.len()), (20, 30), "{done:?}");
@@ -146,7 +147,7 @@ mod tests {
         let saved: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(saved.len(), 20);
         assert!(saved.iter().all(|line| before.iter().any(|body| line["body"] == **body)));
-        // What cannot be saved is not deleted.
+        // A letter that cannot be saved is not deleted.
         let sqs = some().await;
         let full = Saved(OpenOptions::new().write(true).open("/dev/full").unwrap());
         let (done, end) = discard(&sqs, Some(full), None, false).await;

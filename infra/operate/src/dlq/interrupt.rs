@@ -1,22 +1,22 @@
-//! Ctrl-C and SIGTERM as something that is looked at between two steps, so that no step is cut off.
+//! Ctrl-C and SIGTERM as a flag that is checked between two steps. So no step is cut off.
 
 use anyhow::Result;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// What a shell calls the exit status of a program that was interrupted.
+/// The exit status of an interrupted program, by the shells' convention.
 pub(super) const INTERRUPTED: u8 = 130;
 
-/// Whether we were asked to stop.
+/// Tells whether the user asked to stop.
 #[derive(Debug, Clone)]
 pub(super) struct Interrupt(watch::Receiver<bool>);
 
 impl Interrupt {
-    /// Listens from now on. Asked a second time, the process ends at once.
+    /// Starts to listen. The second signal ends the process at once.
     ///
     /// # Errors
-    /// If signals cannot be listened to.
+    /// If the signal handlers cannot be installed.
     pub(super) fn listen() -> Result<Self> {
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let (asked, ask) = watch::channel(false);
@@ -38,11 +38,11 @@ impl Interrupt {
         *self.0.borrow()
     }
 
-    /// Waits so long, or until asked to stop.
+    /// Waits for this time, or until asked to stop.
     pub(super) async fn sleep(&mut self, time: Duration) {
         let asked = async {
             if self.0.wait_for(|asked| *asked).await.is_err() {
-                std::future::pending::<()>().await; // nobody is left to ask
+                std::future::pending::<()>().await; // the sender is gone: nobody can ask any more
             }
         };
         tokio::select! {
@@ -54,7 +54,7 @@ impl Interrupt {
 
 #[cfg(test)]
 impl Interrupt {
-    /// One that is asked by the sender.
+    /// An interrupt that the sender triggers.
     pub(super) fn by_hand() -> (watch::Sender<bool>, Self) {
         let (asked, ask) = watch::channel(false);
         (asked, Self(ask))

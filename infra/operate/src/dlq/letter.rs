@@ -1,4 +1,4 @@
-//! What a message of the dead-letter queue is.
+//! The messages of the dead-letter queue.
 
 use apply::{DeadLetter, Letter, Redrive};
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
@@ -10,38 +10,39 @@ use playback::outcome::Reason;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Reason of what did not come as a [`DeadLetter`]: SQS moved it here, after it was received too often.
+/// Reason of a message that is not a [`DeadLetter`]: SQS moved it here after too many receives.
 pub(super) const RAW: &str = "raw";
 
-/// A message that was received, and what it is.
+/// A received message, and what it contains.
 #[derive(Debug, Clone)]
 pub(super) struct Found {
-    /// SQS's id of the message.
+    /// The message's id in SQS.
     pub(super) id: String,
-    /// When it was sent first, Unix milliseconds.
+    /// When it was first sent, Unix milliseconds.
     pub(super) sent_at: u64,
-    /// The queue from which SQS moved it here, if it did.
+    /// The queue that SQS moved it from, if it did.
     pub(super) moved_from: Option<String>,
     pub(super) body: String,
-    pub(super) content: Content,
+    pub(super) content: LetterBody,
 }
 
-/// What the body of a message is.
+/// The body of a message.
 #[derive(Debug, Clone)]
-pub(super) enum Content {
-    /// What our functions put there.
+pub(super) enum LetterBody {
+    /// A dead letter from one of our functions.
     Dead(Box<DeadLetter>),
     /// A message of the queue `retry`.
     Letter(Box<Letter>),
-    /// A message of the queue `retry` too: that S3 has an object with a batch that Lambda gave up.
+    /// Also a message of the queue `retry`: S3's notification of an object with a batch that Lambda
+    /// gave up on.
     Notification,
     /// A message of the queue `inbound`: envelopes.
     Envelopes(Vec<Vec<u8>>),
-    /// Something else.
+    /// Anything else.
     Unknown,
 }
 
-impl Content {
+impl LetterBody {
     fn of(body: &str) -> Self {
         if let Ok(dead) = serde_json::from_str(body) {
             return Self::Dead(dead);
@@ -54,7 +55,8 @@ impl Content {
         }
         let Ok(joined) = BASE64_STANDARD.decode(body) else { return Self::Unknown };
         match split_delimited(&joined) {
-            // Lengths may fit by chance: one of them at least must be an envelope, if a bad one.
+            // The lengths may fit by chance. So at least one part must be an envelope, even if an
+            // invalid one.
             Ok(parts) if parts.iter().any(|part| is_envelope(part)) => {
                 Self::Envelopes(parts.into_iter().map(<[u8]>::to_vec).collect())
             }
@@ -67,7 +69,7 @@ fn is_envelope(bytes: &[u8]) -> bool {
     Envelope::decode(bytes).err().is_none_or(|fault| fault.reason != Reason::NotAnEnvelope)
 }
 
-/// Whether it is what S3 says of new objects.
+/// Whether it is S3's notification of new objects.
 fn is_notification(body: &str) -> bool {
     #[derive(Deserialize)]
     struct Notification {
@@ -79,13 +81,13 @@ fn is_notification(body: &str) -> bool {
 }
 
 impl Found {
-    /// Reads a message. One without an id does not exist in SQS.
+    /// Reads a message. Every SQS message has an id.
     pub(super) fn of(message: Message) -> Self {
         let attribute = |name| message.attributes.as_ref().and_then(|all| all.get(&name));
         let sent_at = attribute(MessageSystemAttributeName::SentTimestamp).and_then(|ms| ms.parse().ok());
         let moved_from = attribute(MessageSystemAttributeName::DeadLetterQueueSourceArn).cloned();
         let body = message.body.unwrap_or_default();
-        let content = Content::of(&body);
+        let content = LetterBody::of(&body);
         Self {
             id: message.message_id.unwrap_or_default(),
             sent_at: sent_at.unwrap_or_default(),
@@ -97,28 +99,29 @@ impl Found {
 
     pub(super) fn reason(&self) -> &str {
         match &self.content {
-            Content::Dead(dead) => &dead.reason,
+            LetterBody::Dead(dead) => &dead.reason,
             _ => RAW,
         }
     }
 
-    /// When it died, Unix milliseconds. SQS does not say when it moved a message: then, when that was sent.
+    /// When it died, Unix milliseconds. For a message that SQS moved, when it was sent: SQS does
+    /// not say when it moved it.
     pub(super) fn dead_at(&self) -> u64 {
         match &self.content {
-            Content::Dead(dead) => dead.dead_at,
+            LetterBody::Dead(dead) => dead.dead_at,
             _ => self.sent_at,
         }
     }
 
     pub(super) fn letter(&self) -> Option<&Letter> {
         match &self.content {
-            Content::Dead(dead) => Some(&dead.letter),
-            Content::Letter(letter) => Some(letter),
+            LetterBody::Dead(dead) => Some(&dead.letter),
+            LetterBody::Letter(letter) => Some(letter),
             _ => None,
         }
     }
 
-    /// Topic, queue or stream that the record came from, as far as it is known: a name, or an ARN.
+    /// Topic, queue or stream that the record came from (a name or an ARN), if known.
     pub(super) fn origin(&self) -> Option<&str> {
         match self.letter().map(|letter| &letter.source) {
             Some(Source::Kafka { topic, .. }) => Some(topic),
@@ -128,18 +131,18 @@ impl Found {
         }
     }
 
-    /// The records in it, as far as they can be told apart.
+    /// The records in it, if they can be decoded.
     pub(super) fn records(&self) -> Vec<Vec<u8>> {
         match &self.content {
-            Content::Dead(_) | Content::Letter(_) => {
+            LetterBody::Dead(_) | LetterBody::Letter(_) => {
                 self.letter().and_then(|letter| BASE64_STANDARD.decode(&letter.value_base64).ok()).into_iter().collect()
             }
-            Content::Envelopes(envelopes) => envelopes.clone(),
-            Content::Notification | Content::Unknown => Vec::new(),
+            LetterBody::Envelopes(envelopes) => envelopes.clone(),
+            LetterBody::Notification | LetterBody::Unknown => Vec::new(),
         }
     }
 
-    /// Events in it; `None` if that cannot be told.
+    /// The number of events in it, if known.
     pub(super) fn events(&self) -> Option<u64> {
         let of = |record: Vec<u8>| match Envelope::decode(&record) {
             Ok(envelope) => envelope.events.len() as u64,
@@ -148,15 +151,15 @@ impl Found {
         Some(self.records().into_iter().map(of).sum()).filter(|events| *events > 0)
     }
 
-    /// Whether it was redriven at this time or after, and died again.
+    /// Whether it was redriven at this time or later, and died again.
     pub(super) fn redriven_since(&self, time: u64) -> bool {
         self.letter().and_then(|letter| letter.redrives.last()).is_some_and(|last| last.redriven_at >= time)
     }
 
-    /// The messages to the queue `retry` that it becomes; none if nobody knows how to apply it.
+    /// The messages that it becomes on the queue `retry`. Empty if `retry` cannot apply it.
     pub(super) fn redrive(&self, now: u64) -> serde_json::Result<Vec<String>> {
         match &self.content {
-            Content::Dead(dead) => {
+            LetterBody::Dead(dead) => {
                 let mut letter = dead.letter.clone();
                 letter.redrives.push(Redrive {
                     reason: dead.reason.clone(),
@@ -168,13 +171,13 @@ impl Found {
                 letter.attempts = 0;
                 Ok(vec![serde_json::to_string(&letter)?])
             }
-            Content::Letter(_) | Content::Notification => Ok(vec![self.body.clone()]),
-            Content::Envelopes(envelopes) => envelopes.iter().map(|envelope| self.letter_of(envelope)).collect(),
-            Content::Unknown => Ok(Vec::new()),
+            LetterBody::Letter(_) | LetterBody::Notification => Ok(vec![self.body.clone()]),
+            LetterBody::Envelopes(envelopes) => envelopes.iter().map(|envelope| self.letter_of(envelope)).collect(),
+            LetterBody::Unknown => Ok(Vec::new()),
         }
     }
 
-    /// The first letter of an envelope that never had one.
+    /// A new letter for an envelope of a message of `inbound`.
     fn letter_of(&self, envelope: &[u8]) -> serde_json::Result<String> {
         let queue = self.moved_from.clone().unwrap_or_default();
         serde_json::to_string(&Letter {
@@ -197,7 +200,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_redriven_letter_begins_anew_and_keeps_its_history() {
+    fn redriven_letter_starts_over_and_keeps_its_history() {
         let mut died = dead("corrupt_view", 100);
         died.letter.attempts = 16;
         died.letter.first_error = Some(apply::Failure { cause: "lost_races".into(), detail: "d".into(), at: 9 });
@@ -208,7 +211,7 @@ mod tests {
         let death = Redrive { reason: "corrupt_view".into(), attempts: 16, events: 1, dead_at: 100, redriven_at: 200 };
         let expect = Letter { attempts: 0, redrives: vec![death.clone()], ..died.letter.clone() };
         assert_eq!(again, expect);
-        // It dies once more, and is redriven once more.
+        // It dies and is redriven a second time.
         let letter = Letter { attempts: 3, ..again };
         let second =
             DeadLetter { reason: "attempts_exhausted".into(), detail: String::new(), events: 1, dead_at: 300, letter };
@@ -222,18 +225,18 @@ mod tests {
     }
 
     #[test]
-    fn what_sqs_itself_dead_lettered_is_raw_and_goes_back_as_what_retry_reads() {
+    fn message_moved_by_sqs_is_raw_and_redriven_as_retry_reads_it() {
         let check = |body: &str, events: Option<u64>, expect: &[String]| {
             let found = found(body);
             assert_eq!((found.reason(), found.events()), (RAW, events), "{body}");
             assert_eq!(found.redrive(1).unwrap(), expect, "{body}");
         };
-        // From `retry`: as it is.
+        // From `retry`: unchanged.
         let letter = serde_json::to_string(&letter()).unwrap();
         check(&letter, Some(1), std::slice::from_ref(&letter));
         let notification = json!({"Records": [{"eventSource": "aws:s3", "s3": {}}]}).to_string();
         check(&notification, None, std::slice::from_ref(&notification));
-        // From `inbound`: a letter for each envelope, also for the bad one among them.
+        // From `inbound`: one letter per envelope, even for the bad one.
         let body = BASE64_STANDARD.encode(join_delimited([envelope().as_slice(), b"bad", &envelope()]));
         let letters: Vec<Letter> =
             found(&body).redrive(1).unwrap().iter().map(|body| serde_json::from_str(body).unwrap()).collect();
@@ -243,7 +246,7 @@ mod tests {
         let source = Source::Sqs { queue: "arn:aws:sqs:us-east-1:1:inbound".into(), message_id: "m1".into() };
         assert!(letters.iter().all(|letter| letter.source == source && letter.attempts == 0));
         assert_eq!(found(&body).events(), Some(2));
-        // Anything else: not at all.
+        // Anything else: nothing.
         for body in
             ["hello", "{}", "", "AAAA", "AQE=", r#"{"Records":[]}"#, r#"{"Records":[{"eventSource":"aws:sqs"}]}"#]
         {

@@ -1,4 +1,4 @@
-//! `playhead dlq list`: what is dead, by reason and letter by letter.
+//! `playhead dlq list`: dead letters by reason, and the newest ones.
 
 use super::letter::Found;
 use super::queue::{DeadLetterQueue, Look};
@@ -10,23 +10,23 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// What there is.
+/// The dead letters.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct List {
     letters_total: usize,
     reasons: BTreeMap<String, Group>,
-    /// The newest, as many as were asked for.
+    /// The newest letters, up to the limit.
     letters: Vec<Row>,
-    /// Whether the whole queue was looked at.
+    /// Whether the whole queue was read.
     pub(super) complete: bool,
-    /// When it was looked at, Unix milliseconds.
+    /// When it was read, Unix milliseconds.
     listed_at: u64,
 }
 
 #[derive(Debug, Serialize)]
 struct Group {
     letters: usize,
-    /// As far as they can be told.
+    /// Of letters whose number of events is known.
     events: u64,
     oldest: u64,
     newest: u64,
@@ -44,10 +44,10 @@ struct Row {
 }
 
 impl List {
-    /// Goes through the queue.
+    /// Reads the queue.
     ///
     /// # Errors
-    /// If SQS cannot be asked.
+    /// If a call to SQS fails.
     pub(super) async fn read(
         queue: &mut DeadLetterQueue,
         filter: &Filter,
@@ -91,7 +91,7 @@ impl List {
         });
     }
 
-    /// For a person.
+    /// The list as text.
     pub(super) fn text(&self) -> String {
         if self.letters_total == 0 {
             return "No dead letters.\n".to_owned();
@@ -127,7 +127,8 @@ impl List {
     }
 }
 
-/// Where a record came from: `topic[partition]@offset`, `stream/shard@sequence`, or the queue's name.
+/// Where a record came from: `topic[partition]@offset`, `stream/shard@sequence`, or the queue's
+/// name.
 pub(super) fn source(found: &Found) -> String {
     let name = |arn: &str| arn.rsplit([':', '/']).next().unwrap_or_default().to_owned();
     match found.letter().map(|letter| &letter.source) {
@@ -140,7 +141,7 @@ pub(super) fn source(found: &Found) -> String {
     }
 }
 
-/// When, and how long ago.
+/// A time, and how long ago it was.
 pub(super) fn when(at: u64, now: u64) -> String {
     format!("{} ({} ago)", clock_time(at), age(now.saturating_sub(at)))
 }
@@ -151,7 +152,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_by_reason_and_then_the_newest_letters() {
+    fn table_is_by_reason_and_then_lists_the_newest_letters() {
         let mut list = List { listed_at: 7_200_000, complete: true, ..List::default() };
         for at in [0, 7_199_000] {
             list.add(&found(&serde_json::to_string(&dead("invalid_envelope", at)).unwrap()));

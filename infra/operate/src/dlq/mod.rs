@@ -1,14 +1,15 @@
-//! `playhead dlq`: the dead-letter queue. What is in it, and sending it through `retry` once more, or throwing it away.
+//! `playhead dlq`: the dead-letter queue. Lists, shows, redrives and discards its letters.
 //!
-//! SQS has no random access and no cursor. So every command receives all there is, keeps from everyone else what it has seen
-//! (a time-out of visibility, [`queue::HOLD`]), decides, and at its end lets go of what it did not delete: also when it is
-//! interrupted, and when it fails. Killed, it leaves letters hidden until the time-out, and none is lost.
+//! SQS has no random access and no cursor. So every command receives all letters, hides them from
+//! other readers (by their visibility time-out, [`queue::HOLD`]), decides, and at the end releases
+//! what it did not delete. It also releases them when it is interrupted or fails. If it is killed,
+//! letters stay hidden until the time-out, and none is lost.
 //!
-//! AWS's own redrive of messages is no help: it moves only what SQS itself dead-lettered, and nothing in between would turn a
-//! dead letter into what `retry` reads.
+//! AWS's own message redrive does not help. It moves only messages that SQS itself dead-lettered,
+//! and it cannot turn a dead letter into a message that `retry` reads.
 //!
-//! **Invariant:** a letter is deleted only after what becomes of it is durable: on the queue `retry`, or in the file of `--save`
-//! (test `a_letter_that_was_not_sent_is_not_deleted`).
+//! **Invariant:** a letter is deleted only after its next place is durable: the queue `retry`, or
+//! the file of `--save` (test `unsent_letter_is_not_deleted`).
 
 mod command;
 mod discard;

@@ -1,7 +1,7 @@
-//! The queue, as a set of letters that is gone through once.
+//! The queue as a set of letters that a command reads once.
 //!
-//! **Invariant:** what was received is either deleted or let go of: it is held from its receipt on, and only a deletion that
-//! SQS confirmed ends that.
+//! **Invariant:** every received letter is either deleted or released. It is held from its receipt
+//! on, until SQS confirms its deletion or the command releases it.
 
 use super::interrupt::Interrupt;
 use anyhow::{Context as _, Result};
@@ -16,43 +16,44 @@ use std::collections::HashMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long a letter stays hidden from others after we received it. Whoever is killed leaves it hidden for that long;
-/// a command that takes longer sees letters again, and knows them.
+/// How long a letter stays hidden from other readers after we received it. A killed command leaves
+/// it hidden for that long. A command that takes longer receives letters again, and recognises
+/// them.
 pub(super) const HOLD: Duration = Duration::from_secs(15 * 60);
-/// Letters held at once, at most: a standard queue has 120,000 messages in flight at the most (SQS developer guide, message
-/// quotas), and others may look at it too. It bounds our memory as well.
+/// Maximum number of letters held at once. A standard queue allows 120,000 messages in flight (SQS
+/// developer guide, message quotas), and others may read it too. This also bounds our memory.
 pub(super) const MOST_HELD: usize = 100_000;
-/// Messages in one call, at most.
+/// Maximum number of messages in one call.
 const BATCH: usize = 10;
-/// Calls under way at once.
+/// Calls in flight at once.
 const RECEIVES: usize = 4;
 const CHANGES: usize = 8;
-/// A look at all of SQS's servers, rather than at some of them.
+/// Long polling: it asks all of SQS's servers, not only some of them.
 const WAIT_SECONDS: i32 = 1;
-/// Looks without anything new after which the queue counts as gone through.
+/// After this many looks without a new letter, the queue counts as read to its end.
 const EMPTY_LOOKS: usize = 2;
 
-/// A dead-letter queue while one command goes through it.
+/// A dead-letter queue while one command reads it.
 #[derive(Debug)]
 pub(super) struct DeadLetterQueue {
     client: Client,
     url: String,
     interrupt: Interrupt,
-    /// What we received and did not delete: message id → its latest receipt.
+    /// Letters received and not deleted: message id → latest receipt.
     held: HashMap<String, String>,
     most_held: usize,
 }
 
-/// What the next look brought.
+/// The result of one look.
 #[derive(Debug)]
 pub(super) enum Look {
-    /// Letters that were not seen before.
+    /// New letters.
     Found(Vec<Message>),
-    /// Everything was seen.
+    /// There are no more letters.
     End,
-    /// Too many letters are held for more to be received.
+    /// We hold too many letters to receive more.
     Full,
-    /// We were asked to stop.
+    /// The user asked to stop.
     Interrupted,
 }
 
@@ -65,27 +66,27 @@ impl DeadLetterQueue {
         self.interrupt.asked()
     }
 
-    /// Waits until then, or until we are asked to stop.
+    /// Waits until then, or until the user asks to stop.
     pub(super) async fn sleep_until(&mut self, time: Instant) {
         self.interrupt.sleep(time.saturating_duration_since(Instant::now())).await;
     }
 
-    /// About how many letters are there for us.
+    /// The approximate number of visible letters.
     ///
     /// # Errors
-    /// If SQS cannot be asked.
+    /// If a call to SQS fails.
     pub(super) async fn size(&self) -> Result<u64> {
         let name = QueueAttributeName::ApproximateNumberOfMessages;
         let answer = self.client.get_queue_attributes().queue_url(&self.url).attribute_names(name.clone()).send().await;
-        let answer = answer.with_context(|| format!("asking for the size of {}", self.url))?;
+        let answer = answer.with_context(|| format!("reading the size of {}", self.url))?;
         let size = answer.attributes.and_then(|attributes| attributes.get(&name)?.parse().ok());
-        size.context("SQS does not say how many messages there are")
+        size.context("SQS did not return the number of messages")
     }
 
     /// The next letters.
     ///
     /// # Errors
-    /// If SQS cannot be asked. What was received is held all the same.
+    /// If a call to SQS fails. Letters that other calls received are still held.
     pub(super) async fn next(&mut self) -> Result<Look> {
         for _ in 0..EMPTY_LOOKS {
             if self.interrupt.asked() {
@@ -128,15 +129,16 @@ impl DeadLetterQueue {
         Ok(answer.messages.unwrap_or_default())
     }
 
-    /// Remembers it; whether it was new.
+    /// Remembers a message. Returns whether it is new.
     fn hold(held: &mut HashMap<String, String>, message: &Message) -> bool {
         match (&message.message_id, &message.receipt_handle) {
             (Some(id), Some(receipt)) => held.insert(id.clone(), receipt.clone()).is_none(),
-            _ => false, // the API has no such message
+            _ => false, // the API returns no such message
         }
     }
 
-    /// Deletes letters that are held. Gives why, for each that it could not delete; it is still held.
+    /// Deletes held letters. Returns the ids that could not be deleted, and why. Those are still
+    /// held.
     pub(super) async fn delete(&mut self, ids: &[String]) -> Vec<(String, String)> {
         let receipts = ids.iter().filter_map(|id| Some((id.clone(), self.held.get(id)?.clone())));
         let calls: Vec<_> = chunks(receipts.collect());
@@ -160,7 +162,8 @@ impl DeadLetterQueue {
         failed
     }
 
-    /// Lets go of all that is held. Gives how many stay hidden until [`HOLD`] is over, since SQS did not take it.
+    /// Releases all held letters. Returns how many stay hidden until [`HOLD`] is over, because SQS
+    /// refused.
     pub(super) async fn release(&mut self) -> usize {
         let calls = chunks(self.held.drain().collect());
         let mut releasing = stream::iter(calls)
@@ -179,7 +182,7 @@ impl DeadLetterQueue {
 
 #[cfg(test)]
 impl DeadLetterQueue {
-    /// Held letters at most.
+    /// With this limit on held letters.
     pub(super) fn at_most(mut self, most_held: usize) -> Self {
         self.most_held = most_held;
         self
@@ -211,12 +214,12 @@ async fn delete_batch(client: &Client, url: &str, batch: Vec<(String, String)>) 
             return (id.clone(), Err(format!("{} ({})", failed.code(), failed.message().unwrap_or_default())));
         }
         let deleted = answer.successful().iter().any(|entry| entry.id() == at);
-        (id.clone(), if deleted { Ok(()) } else { Err("SQS did not answer for it".to_owned()) })
+        (id.clone(), if deleted { Ok(()) } else { Err("SQS gave no result for it".to_owned()) })
     };
     batch.iter().enumerate().map(one).collect()
 }
 
-/// How many of them were not let go of.
+/// Returns how many were not released.
 async fn release_batch(client: &Client, url: &str, batch: Vec<(String, String)>) -> usize {
     let entries = batch.iter().enumerate().map(|(at, (_, receipt))| {
         let entry = ChangeMessageVisibilityBatchRequestEntry::builder().id(at.to_string()).receipt_handle(receipt);

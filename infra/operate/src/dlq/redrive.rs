@@ -1,6 +1,7 @@
-//! `playhead dlq redrive`: sends letters to the queue `retry`, each with its history, and deletes them when they are there.
+//! `playhead dlq redrive`: sends letters to the queue `retry`, each with its history, and then
+//! deletes them here.
 //!
-//! A crash between the two leaves a letter on both queues; applying it twice changes nothing.
+//! A crash in between leaves a letter on both queues. Applying it twice changes nothing.
 
 use super::letter::Found;
 use super::queue::{DeadLetterQueue, Look};
@@ -13,42 +14,43 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Letters that are moved in one go, at most.
+/// Maximum number of letters moved in one step.
 const STEP: u32 = 40;
-/// Problems that are told; all are counted.
+/// How many problems are described. All are counted.
 const TOLD: usize = 5;
 
-/// What is to be done.
+/// A redrive to run.
 #[derive(Debug)]
 pub(super) struct Redrive<'a> {
     pub(super) filter: &'a Filter,
-    /// Letters a second.
+    /// Letters per second.
     pub(super) rate: u32,
-    /// Letters at most.
+    /// Maximum number of letters.
     pub(super) limit: Option<usize>,
     pub(super) dry_run: bool,
-    /// When the command began, Unix milliseconds.
+    /// When the command started, Unix milliseconds.
     pub(super) began: u64,
 }
 
-/// What was done.
+/// What a redrive or discard did.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Done {
-    /// Letters that are moved or deleted (with a dry run: would be), by reason.
+    /// Letters moved or deleted, by reason. In a dry run, those that would be.
     pub(super) letters: BTreeMap<String, usize>,
     /// Messages that they became on the queue `retry`.
     pub(super) messages: usize,
-    /// Letters that the filters left out.
+    /// Letters that the filters excluded.
     pub(super) left_out: usize,
-    /// Letters that this very run had redriven, and that died again meanwhile.
+    /// Letters that this run redrove and that have died again.
     pub(super) dead_again: usize,
-    /// Letters that nobody knows how to apply.
+    /// Letters that `retry` cannot apply.
     pub(super) not_redrivable: usize,
-    /// Letters that could not be sent; they are where they were.
+    /// Letters that could not be sent. They stay on the queue.
     pub(super) not_sent: usize,
-    /// Letters that were dealt with, and could not be deleted; they will show up again, which is harmless.
+    /// Letters that were sent or saved and could not be deleted. They will show up again, which is
+    /// harmless.
     pub(super) not_deleted: usize,
-    /// What went wrong, as far as it is told.
+    /// What went wrong, for the first few.
     pub(super) problems: Vec<String>,
 }
 
@@ -63,17 +65,18 @@ impl Done {
         }
     }
 
-    /// Whether all that was chosen was dealt with.
+    /// Whether every selected letter was moved or deleted.
     pub(super) fn is_complete(&self) -> bool {
         self.not_sent + self.not_deleted + self.not_redrivable == 0
     }
 }
 
 impl Redrive<'_> {
-    /// Goes through the queue. `now` is the clock, Unix milliseconds.
+    /// Redrives the selected letters. `now` is the clock, Unix milliseconds.
     ///
     /// # Errors
-    /// If SQS cannot be asked, or takes nothing at all. What was moved is moved, and counted in `done`.
+    /// If a call to SQS fails, or the queue `retry` accepts nothing. `done` counts what was moved
+    /// until then.
     pub(super) async fn run(
         &self,
         queue: &mut DeadLetterQueue,
@@ -141,9 +144,9 @@ impl Redrive<'_> {
             return Ok(());
         }
         let mut results = retry.send_all(bodies).await.into_iter();
-        let (mut sent, mut away) = (Vec::new(), None);
+        let (mut sent, mut queue_error) = (Vec::new(), None);
         for (letter, messages) in parts {
-            // A letter is sent when each of its messages is.
+            // A letter is sent when all of its messages are.
             let results: Vec<_> = results.by_ref().take(messages).collect();
             done.messages += results.iter().filter(|result| result.is_ok()).count();
             match results.into_iter().find_map(Result::err) {
@@ -151,7 +154,7 @@ impl Redrive<'_> {
                 Some(error) => {
                     done.not_sent += 1;
                     done.problem(format!("{} was not sent: {error}", letter.id));
-                    away = away.or(Some(error).filter(|error| !is_of_the_letter(error)));
+                    queue_error = queue_error.or(Some(error).filter(|error| !is_of_the_letter(error)));
                 }
             }
         }
@@ -162,16 +165,16 @@ impl Redrive<'_> {
         }
         done.not_deleted += failed.len();
         for (id, why) in failed {
-            done.problem(format!("{id} was sent and not deleted: {why}"));
+            done.problem(format!("{id} was sent, but not deleted: {why}"));
         }
-        match away {
-            Some(error) if sent.is_empty() => bail!("the queue retry takes nothing: {error}"),
+        match queue_error {
+            Some(error) if sent.is_empty() => bail!("the queue retry accepts nothing: {error}"),
             _ => Ok(()),
         }
     }
 }
 
-/// Whether the fault is the letter's own, so that others may fare better.
+/// Whether only this letter is at fault. Others may succeed.
 fn is_of_the_letter(error: &SendError) -> bool {
     match error {
         SendError::TooLarge { .. } | SendError::Unsendable { .. } => true,
@@ -192,7 +195,7 @@ mod tests {
         (0..n).map(|_| serde_json::to_string(&dead(reason, 10)).unwrap()).collect()
     }
 
-    /// Redrives, and lets go; gives what was done and how it ended.
+    /// Redrives and releases. Returns what was done, and how it ended.
     async fn redrive(sqs: &Sqs, filter: &Filter, limit: Option<usize>, dry_run: bool) -> (Done, Result<Look>) {
         let (_ask, mut queue) = sqs.dead_letters();
         let redrive = Redrive { filter, rate: 1_000, limit, dry_run, began: BEGAN };
@@ -217,7 +220,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_letter_that_was_not_sent_is_not_deleted() {
+    async fn unsent_letter_is_not_deleted() {
         let sqs = Sqs::start(bodies(20, "corrupt_view")).await;
         sqs.state().refuse_every = 4;
         let (done, _) = redrive(&sqs, &Filter::default(), None, false).await;
@@ -227,7 +230,7 @@ mod tests {
             assert_eq!((state.retry.len(), state.dead.len()), (15, 5));
             assert!(state.dead.iter().all(|message| !message.hidden), "what stays is visible again");
         }
-        // Run again, it goes on where it stopped.
+        // A second run continues where the first one stopped.
         sqs.state().refuse_every = 0;
         let (rest, end) = redrive(&sqs, &Filter::default(), None, false).await;
         assert!(matches!(end, Ok(Look::End)), "{end:?}");
@@ -236,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_letter_that_was_not_deleted_is_said_and_visible_again() {
+    async fn undeleted_letter_is_reported_and_visible_again() {
         let sqs = Sqs::start(bodies(10, "corrupt_view")).await;
         sqs.state().keep_every = 5;
         let (done, _) = redrive(&sqs, &Filter::default(), None, false).await;
@@ -245,17 +248,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_goes_on_when_the_queue_takes_nothing() {
+    async fn redrive_stops_when_the_queue_accepts_nothing() {
         let sqs = Sqs::start(bodies(100, "corrupt_view")).await;
-        sqs.state().away = true;
+        sqs.state().down = true;
         let (done, end) = redrive(&sqs, &Filter::default(), None, false).await;
-        assert!(end.unwrap_err().to_string().contains("takes nothing"));
+        assert!(end.unwrap_err().to_string().contains("accepts nothing"));
         assert_eq!((done.total(), sqs.state().dead.len()), (0, 100));
-        assert!(sqs.state().dead.iter().all(|message| !message.hidden), "let go of, although it failed");
+        assert!(sqs.state().dead.iter().all(|message| !message.hidden), "released, although it failed");
     }
 
     #[tokio::test]
-    async fn what_is_not_chosen_is_left_as_it_was() {
+    async fn unselected_letters_stay_unchanged() {
         let mut both = bodies(7, "corrupt_view");
         both.extend(bodies(8, "invalid_envelope"));
         both.push("hello".to_owned());
@@ -272,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_letter_that_dies_again_is_not_redriven_again_by_the_same_run() {
+    async fn letter_that_dies_again_is_redriven_once_per_run() {
         let mut again = dead("corrupt_view", 2_000);
         let death =
             apply::Redrive { reason: "corrupt_view".into(), attempts: 1, events: 1, dead_at: 10, redriven_at: BEGAN };
@@ -283,7 +286,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn interrupted_it_stops_between_two_steps_and_loses_nothing() {
+    async fn interrupt_stops_between_two_steps_and_loses_nothing() {
         let sqs = Sqs::start(bodies(100, "corrupt_view")).await;
         let (ask, mut queue) = sqs.dead_letters();
         let filter = Filter::default();
@@ -305,7 +308,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn more_than_may_be_held_is_said_and_let_go_of() {
+    async fn reaching_the_hold_limit_is_reported_and_all_released() {
         let sqs = Sqs::start(bodies(100, "corrupt_view")).await;
         let (_ask, queue) = sqs.dead_letters();
         let mut queue = queue.at_most(50);

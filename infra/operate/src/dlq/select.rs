@@ -1,27 +1,28 @@
-//! Which letters a command is about.
+//! Filters that select letters.
 
 use super::letter::Found;
 use std::time::Duration;
 
-/// Filters. A letter must pass all that are given.
+/// The filters of a command. A letter must pass all that are given.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct Filter {
-    /// Only letters that died for this reason, such as `invalid_envelope`; `raw` = moved here by SQS itself. May be repeated
+    /// Only letters that died for this reason, such as `invalid_envelope`, or `raw` if SQS moved
+    /// them here (may be repeated)
     #[arg(long, value_name = "REASON")]
     reason: Vec<String>,
     /// Only letters that died longer ago than this, such as 90s, 10m, 1h or 2d
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     older_than: Option<Duration>,
-    /// Only letters that died within this time
+    /// Only letters that died more recently than this
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
     newer_than: Option<Duration>,
-    /// Only records of this topic, queue or stream (a name, or an ARN)
+    /// Only records from this topic, queue or stream (a name or an ARN)
     #[arg(long, value_name = "NAME")]
     source: Option<String>,
 }
 
 impl Filter {
-    /// Whether a letter passes, at this time (Unix milliseconds).
+    /// Whether a letter passes. `now` is in Unix milliseconds.
     pub(super) fn takes(&self, letter: &Found, now: u64) -> bool {
         let age = Duration::from_millis(now.saturating_sub(letter.dead_at()));
         let named = |wanted: &String| {
@@ -49,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_letter_must_pass_every_filter_that_is_given() {
+    fn letter_must_pass_every_given_filter() {
         let filter = |reason: &[&str], older: Option<u64>, newer: Option<u64>, source: Option<&str>| Filter {
             reason: reason.iter().map(ToString::to_string).collect(),
             older_than: older.map(Duration::from_millis),

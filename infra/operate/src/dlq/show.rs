@@ -1,6 +1,6 @@
 //! `playhead dlq show`: everything about one letter.
 
-use super::letter::{Content, Found};
+use super::letter::{Found, LetterBody};
 use super::list::{source, when};
 use super::queue::{DeadLetterQueue, Look};
 use anyhow::{Result, bail};
@@ -12,12 +12,12 @@ use prost::Message as _;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
-/// The letter with this id, or the only one whose id begins so.
+/// The letter with this id, or the only one whose id begins with it.
 ///
 /// # Errors
-/// If there is none, or several, or SQS cannot be asked.
+/// If there is none, or several, or a call to SQS fails.
 pub(super) async fn find(queue: &mut DeadLetterQueue, id: &str) -> Result<Found> {
-    let mut beginning_so: Vec<Found> = Vec::new();
+    let mut matching: Vec<Found> = Vec::new();
     let end = loop {
         match queue.next().await? {
             Look::Found(messages) => {
@@ -25,31 +25,33 @@ pub(super) async fn find(queue: &mut DeadLetterQueue, id: &str) -> Result<Found>
                     if found.id == id {
                         return Ok(found);
                     }
-                    // Two are enough to know that it is not clear which one is meant.
-                    if found.id.starts_with(id) && beginning_so.len() < 2 {
-                        beginning_so.push(found);
+                    // Two are enough to know that the id is ambiguous.
+                    if found.id.starts_with(id) && matching.len() < 2 {
+                        matching.push(found);
                     }
                 }
             }
             end => break end,
         }
     };
-    match (beginning_so.len(), end) {
-        (1, Look::End) => Ok(beginning_so.remove(0)),
+    match (matching.len(), end) {
+        (1, Look::End) => Ok(matching.remove(0)),
         (2, _) => bail!("several letters have an id that begins with {id}"),
         (_, Look::Interrupted) => bail!("interrupted before {id} was found"),
         (_, Look::Full) => bail!("{id} is not among the first {} letters", super::queue::MOST_HELD),
-        _ => bail!("no letter with the id {id} is visible; one that was just looked at shows up again when that ends"),
+        _ => bail!(
+            "no letter with the id {id} is visible; a letter that another command is reading shows up again when that command ends"
+        ),
     }
 }
 
-/// All of it, as JSON.
+/// The letter as JSON.
 pub(super) fn as_json(found: &Found) -> Value {
     let message: Value = match &found.content {
-        Content::Dead(_) | Content::Letter(_) | Content::Notification => {
+        LetterBody::Dead(_) | LetterBody::Letter(_) | LetterBody::Notification => {
             serde_json::from_str(&found.body).unwrap_or_default()
         }
-        Content::Envelopes(_) | Content::Unknown => json!(found.body),
+        LetterBody::Envelopes(_) | LetterBody::Unknown => json!(found.body),
     };
     json!({
         "id": found.id,
@@ -62,8 +64,8 @@ pub(super) fn as_json(found: &Found) -> Value {
     })
 }
 
-/// A record as JSON, as it is on the log: a field that an event does not have is that of the event before. What is no
-/// envelope, in base64.
+/// A record as JSON, as it is on the log: a field that an event does not have is that of the
+/// previous event. A record that is not an envelope, as base64.
 fn decode(record: &[u8]) -> Value {
     let fault = Envelope::decode(record).err().map(|fault| fault.to_string());
     let envelope = match proto::Envelope::decode(record) {
@@ -109,7 +111,7 @@ fn event(event: &proto::Event) -> Value {
     fields
 }
 
-/// For a person, at this time.
+/// The letter as text. `now` is in Unix milliseconds.
 pub(super) fn text(found: &Found, now: u64) -> String {
     let mut text = String::new();
     let mut line = |name: &str, value: &str| {
@@ -119,11 +121,11 @@ pub(super) fn text(found: &Found, now: u64) -> String {
     line("id", &found.id);
     line("reason", found.reason());
     match &found.content {
-        Content::Dead(dead) => line("detail", &dead.detail),
-        Content::Letter(_) => line("detail", "SQS moved it here from the queue retry"),
-        Content::Notification => line("detail", "a notice of S3 that SQS moved here from the queue retry"),
-        Content::Envelopes(_) => line("detail", "SQS moved it here from the queue inbound"),
-        Content::Unknown => {
+        LetterBody::Dead(dead) => line("detail", &dead.detail),
+        LetterBody::Letter(_) => line("detail", "SQS moved it here from the queue retry"),
+        LetterBody::Notification => line("detail", "a notification from S3 that SQS moved here from the queue retry"),
+        LetterBody::Envelopes(_) => line("detail", "SQS moved it here from the queue inbound"),
+        LetterBody::Unknown => {
             line("detail", "neither a letter nor a message of one of our queues: it cannot be redriven")
         }
     }
@@ -139,7 +141,7 @@ pub(super) fn text(found: &Found, now: u64) -> String {
         for death in &letter.redrives {
             let (died, attempts) = (when(death.dead_at, now), death.attempts);
             let redriven = when(death.redriven_at, now);
-            line("redriven", &format!("{redriven}; had died {died} of {} after {attempts} attempts", death.reason));
+            line("redriven", &format!("{redriven}; died {died} of {} after {attempts} attempts", death.reason));
         }
     }
     for record in found.records() {
@@ -157,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_letter_shows_its_history_and_what_is_in_it() {
+    fn letter_shows_its_history_and_content() {
         let mut dead = dead("invalid_envelope", 0);
         dead.letter.attempts = 16;
         dead.letter.last_error = Some(apply::Failure { cause: "lost_races".into(), detail: "again".into(), at: 0 });
@@ -177,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_decoded_as_far_as_it_can_be() {
+    fn record_is_decoded_as_far_as_possible() {
         let newer = [envelope(), vec![0x08, 99]].concat(); // the later schema_version counts
         assert_eq!(decode(&newer)["schema_version"], 99);
         assert!(decode(&newer)["fault"].as_str().unwrap().starts_with("unknown_schema_version"));

@@ -1,4 +1,4 @@
-//! Letters for the tests of this module, and a small SQS on loopback: a dead-letter queue and `retry`.
+//! For tests: letters, and a small SQS on loopback with a dead-letter queue and `retry`.
 
 use super::interrupt::Interrupt;
 use super::letter::Found;
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::watch;
 
-/// A record of one event.
+/// A record with one event.
 pub(super) fn envelope() -> Vec<u8> {
     let event = proto::Event {
         seq: 3,
@@ -64,7 +64,7 @@ pub(super) fn dead(reason: &str, dead_at: u64) -> DeadLetter {
     DeadLetter { reason: reason.into(), detail: "`title_id` is invalid".into(), events: 1, dead_at, letter: letter() }
 }
 
-/// A message with this body, that SQS moved from `inbound`.
+/// A message with this body that SQS moved from `inbound`.
 pub(super) fn message(id: &str, body: &str) -> Message {
     Message::builder()
         .message_id(id)
@@ -79,17 +79,17 @@ pub(super) fn found(body: &str) -> Found {
     Found::of(message("m1", body))
 }
 
-/// What the stand-in holds, and what it does wrong.
+/// What the fake holds, and which errors it makes.
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) dead: Vec<Stored>,
     pub(super) retry: Vec<String>,
-    /// Refuses each so-many-th message that is sent.
+    /// Refuses every n-th message sent. 0 = none.
     pub(super) refuse_every: usize,
-    /// Does not delete each so-many-th one that should be, though the call succeeds.
+    /// Does not delete every n-th message, although the call succeeds. 0 = deletes all.
     pub(super) keep_every: usize,
-    /// Takes no message at all.
-    pub(super) away: bool,
+    /// Accepts no message at all.
+    pub(super) down: bool,
     entries: usize,
 }
 
@@ -106,7 +106,7 @@ pub(super) struct Sqs {
 }
 
 impl Sqs {
-    /// Starts one whose dead-letter queue holds these.
+    /// Starts an SQS whose dead-letter queue holds these messages.
     pub(super) async fn start(bodies: Vec<String>) -> Self {
         let stored = bodies.into_iter().enumerate();
         let dead = stored.map(|(n, body)| Stored { body, hidden: false, id: format!("m{n}") }).collect();
@@ -128,7 +128,7 @@ impl Sqs {
         self.state.lock().unwrap()
     }
 
-    /// Its dead-letter queue, and who may interrupt.
+    /// Its dead-letter queue, and the sender that interrupts.
     pub(super) fn dead_letters(&self) -> (watch::Sender<bool>, DeadLetterQueue) {
         let (ask, interrupt) = Interrupt::by_hand();
         (ask, DeadLetterQueue::new(self.client.clone(), "http://localhost/1/dead-letter", interrupt))
@@ -153,7 +153,7 @@ impl State {
                 });
                 return Json(json!({"Messages": received.collect::<Vec<_>>()})).into_response();
             }
-            "SendMessageBatch" if self.away => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
+            "SendMessageBatch" if self.down => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
             "SendMessageBatch" => {
                 for entry in entries {
                     self.entries += 1;
@@ -184,7 +184,7 @@ impl State {
                     successful.push(json!({"Id": entry["Id"]}));
                 }
             }
-            other => panic!("{other} is not expected"),
+            other => panic!("unexpected action {other}"),
         }
         Json(json!({"Successful": successful, "Failed": failed})).into_response()
     }

@@ -1,20 +1,21 @@
-//! What an operator wants changed, and the rollout that it makes.
+//! The change that an operator asks for, and the rollout that results.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use playback::rollout::{Lists, Path, Rollout, Share};
 use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
-/// What is to be another way. What it does not say stays as it is.
+/// A change of the rollout. Fields that are not set stay unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Change {
-    /// The share that is async.
+    /// The new share of async.
     pub asynchronous: Option<Share>,
-    /// The share that is shadowed or async; if it is not said and async grows beyond it, it grows with it.
+    /// The new share of shadow and async together. If it is not set and async grows beyond it, it
+    /// grows with async.
     pub shadow: Option<Share>,
-    /// What deals the buckets.
+    /// The new salt, which assigns profiles to buckets.
     pub salt: Option<String>,
-    /// The whole list of a path.
+    /// The new lists of paths, each as a whole.
     pub always: BTreeMap<Path, BTreeSet<String>>,
 }
 
@@ -25,7 +26,7 @@ pub struct Word {
     share: Share,
 }
 
-/// `async=ID,ID`: a path, and who is always on it.
+/// `async=ID,ID`: a path, and the profiles that are always on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct List {
     path: Path,
@@ -33,9 +34,9 @@ pub(super) struct List {
 }
 
 fn path_and<'a>(text: &'a str, example: &str) -> Result<(Path, &'a str)> {
-    let (name, value) = text.split_once('=').with_context(|| format!("say it as {example}"))?;
+    let (name, value) = text.split_once('=').with_context(|| format!("use the form {example}"))?;
     let path = Path::ALL.into_iter().find(|path| path.as_str() == name);
-    Ok((path.with_context(|| format!("there is no path {name:?}: say it as {example}"))?, value))
+    Ok((path.with_context(|| format!("there is no path {name:?}: use the form {example}"))?, value))
 }
 
 impl FromStr for Word {
@@ -43,7 +44,7 @@ impl FromStr for Word {
 
     fn from_str(text: &str) -> Result<Self> {
         let (path, share) = path_and(text, "async=25% or shadow=100%")?;
-        ensure!(path != Path::Legacy, "the share of legacy is what the others leave: say async=… or shadow=…");
+        ensure!(path != Path::Legacy, "the share of legacy is the rest: set async=… or shadow=…");
         Ok(Self { path, share: share.parse()? })
     }
 }
@@ -59,15 +60,15 @@ impl FromStr for List {
 }
 
 impl Change {
-    /// The change that these words ask for.
+    /// The change that these arguments ask for.
     ///
     /// # Errors
-    /// If they ask for nothing, or for the same twice.
+    /// If they change nothing, or set a share twice.
     pub(super) fn of(words: &[Word], salt: Option<String>, lists: Vec<List>) -> Result<Self> {
         let mut change = Self { salt, ..Self::default() };
         for &Word { path, share } in words {
             let place = if path == Path::Async { &mut change.asynchronous } else { &mut change.shadow };
-            ensure!(place.replace(share).is_none(), "{path}=… is there twice: say it once");
+            ensure!(place.replace(share).is_none(), "{path}=… is given twice");
         }
         for List { path, profiles } in lists {
             change.always.entry(path).or_default().extend(profiles);
@@ -78,31 +79,31 @@ impl Change {
         Ok(change)
     }
 
-    /// The rollout that comes of this one.
+    /// The rollout after this change.
     ///
     /// # Errors
-    /// If there is none of that kind; the message says what to do instead.
+    /// If the result is invalid. The message says what to do instead.
     pub fn apply(&self, before: &Rollout) -> Result<Rollout> {
         let asynchronous = self.asynchronous.unwrap_or(before.async_share());
         let shadow = self.shadow.unwrap_or(before.shadow_share().max(asynchronous));
         ensure!(
             shadow >= asynchronous,
-            "shadow={shadow} is below async, which is {asynchronous}: shadow counts who is async, too. Say shadow={asynchronous} or more, or lower async with it: async={shadow} shadow={shadow}"
+            "shadow={shadow} is below async, which is {asynchronous}: shadow includes async. Set shadow={asynchronous} or more, or lower async too: async={shadow} shadow={shadow}"
         );
         let list = |path: Path| self.always.get(&path).unwrap_or(before.always().of(path)).clone();
         let lists = Lists { legacy: list(Path::Legacy), shadow: list(Path::Shadow), r#async: list(Path::Async) };
         let salt = self.salt.as_deref().unwrap_or(before.salt());
-        Rollout::new(salt, asynchronous, shadow, lists).context("mend it with --salt or --always")
+        Rollout::new(salt, asynchronous, shadow, lists).context("fix it with --salt or --always")
     }
 }
 
-/// The rollout that holds while nobody has said anything and there is a legacy system: everybody is on that.
+/// The rollout of a stack with a legacy system whose document has none: everybody is on legacy.
 ///
 /// # Errors
-/// If `salt` is none.
+/// If `salt` is invalid.
 pub(super) fn nobody_moved(salt: &str) -> Result<Rollout> {
     Rollout::new(salt, Share::NONE, Share::NONE, Lists::default())
-        .with_context(|| format!("{salt:?} cannot deal the buckets: name a word with --salt"))
+        .with_context(|| format!("{salt:?} is not a valid salt: set one with --salt"))
 }
 
 #[cfg(test)]
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_said_stays_as_it_is() {
+    fn fields_that_are_not_set_stay_unchanged() {
         let before = rollout(r#"{"salt":"a","async":"1%","shadow":"50%","always":{"legacy":["p1"],"async":["p2"]}}"#);
         let check = |words: &str, salt, lists: &[&str], after: &str| {
             let made = change(words, salt, lists).unwrap().apply(&before).unwrap();
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_set_says_what_to_do() {
+    fn invalid_changes_say_what_to_do_instead() {
         let before = rollout(r#"{"salt":"a","async":"25%","shadow":"100%","always":{"legacy":["p1"]}}"#);
         let check = |words: &str, salt, lists: &[&str], because: &str| {
             let refused = change(words, salt, lists).and_then(|change| change.apply(&before)).unwrap_err();
@@ -146,15 +147,15 @@ mod tests {
             assert!(refused.contains(because), "{refused}");
         };
         check("", None, &[], "say what to set: async=25%");
-        check("async", None, &[], "say it as async=25%");
-        check("sync=1%", None, &[], r#"no path "sync": say it as async=25%"#);
-        check("legacy=1%", None, &[], "what the others leave");
-        check("async=25", None, &[], "with two decimals at most");
-        check("async=1% async=2%", None, &[], "async=… is there twice");
-        check("shadow=10%", None, &[], "lower async with it: async=10% shadow=10%");
+        check("async", None, &[], "use the form async=25%");
+        check("sync=1%", None, &[], r#"no path "sync": use the form async=25%"#);
+        check("legacy=1%", None, &[], "of legacy is the rest");
+        check("async=25", None, &[], "two decimals");
+        check("async=1% async=2%", None, &[], "async=… is given twice");
+        check("shadow=10%", None, &[], "lower async too: async=10% shadow=10%");
         check("", Some("no word"), &[], "--salt or --always: `rollout.salt` must be");
         check("", None, &["async=p1"], "profile p1 is in both");
-        check("", None, &["nowhere=p1"], r#"no path "nowhere": say it as async=ID,ID"#);
+        check("", None, &["nowhere=p1"], r#"no path "nowhere": use the form async=ID,ID"#);
         assert!(nobody_moved("a stack").unwrap_err().to_string().contains("with --salt"));
     }
 }

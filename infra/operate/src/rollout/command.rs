@@ -1,4 +1,4 @@
-//! The commands: arguments, and what each does with them.
+//! The commands: their arguments and what they do.
 
 use super::change::{Change, List, Word};
 use super::profiles::Profiles;
@@ -13,11 +13,12 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Show and change which profiles are on the legacy system, on trial, and moved over
+/// Show and change which profiles are on the legacy system, shadowed, or migrated
 ///
-/// Each profile has one live path: legacy (the legacy system alone), shadow (the same, and a marked copy goes to the log) or async (the log alone). Shares
-/// count from bucket 0: raising one moves nobody back. Of the local cloud, or with --stack of a stack on AWS and the stacks of the same name
-/// in its other regions; --region may be any of them that answers.
+/// Each profile has one live path: legacy (only the legacy system), shadow (the same, and a marked
+/// copy goes to the log) or async (only the log). Shares count from bucket 0, so raising one moves
+/// nobody back. For the local cloud, or with --stack for a stack on AWS and the stacks of the same
+/// name in its other regions. --region may be any region that answers.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   cargo playhead rollout show --profile p00000054
@@ -35,41 +36,45 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum RolloutCommand {
-    /// Show the shares, the salt and the lists, and the paths of profiles
+    /// Show shares, salt and lists, and the paths of profiles
     Show {
-        /// Say this profile's bucket and path
+        /// Also show this profile's bucket and path (may be repeated)
         #[arg(long, value_name = "ID")]
         profile: Vec<String>,
-        /// The region whose document is meant, if they differ
+        /// Use this region's document, if the regions differ
         #[arg(long, value_name = "REGION")]
         from: Option<String>,
-        /// As one JSON object, for a program
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Change shares, salt or lists, say who moves, and write it to all regions
+    /// Change shares, salt or lists, show who moves, and write the document to all regions
     ///
-    /// What is not named stays as it is. A share of async is raised only if what was compared in the last hour matches, in all regions together:
-    /// that is the promotion rule. Profiles in lists are not held against it. A region that does not answer is left behind and named, with exit status 2.
+    /// Whatever you do not set stays unchanged. The share of async is raised only if the sessions
+    /// compared in the last hour match, over all regions (the promotion rule). The rule does not
+    /// apply to profiles in lists. A region that does not answer is skipped and named, and the exit
+    /// status is 2.
     Set {
-        /// Shares: async=25% is moved over, shadow=100% is on trial or moved over
+        /// Shares: async=25% migrates 25%, shadow=100% shadows or migrates everybody
         #[arg(value_name = "async=SHARE|shadow=SHARE")]
         shares: Vec<Word>,
-        /// Deal the buckets anew with this word; the first one is the stack's name
+        /// Reassign all buckets with this salt (the first salt is the stack's name)
         #[arg(long, value_name = "WORD")]
         salt: Option<String>,
-        /// The whole list of the profiles that are always on a path, such as async=ID,ID; async= empties it
+        /// Replace the list of profiles that are always on a path, such as async=ID,ID (async=
+        /// empties it)
         #[arg(long, value_name = "PATH=ID,ID")]
         always: Vec<List>,
         #[command(flatten)]
         rule: Rule,
-        /// Say by name who moves of these profiles: a file with an id a line, - for standard input. Of a local cloud, those of its tables
+        /// List which of these profiles move: a file with one id per line, - for standard input
+        /// [default on the local cloud: the profiles in its tables]
         #[arg(long, value_name = "FILE")]
         profiles: Option<PathBuf>,
-        /// The region whose document is meant, if they differ; the others get it, too
+        /// Start from this region's document, if the regions differ. The others get the result too
         #[arg(long, value_name = "REGION")]
         from: Option<String>,
-        /// Say what would change, and write nothing; exit status 1 if it would be refused
+        /// Show what would change, and write nothing. Exit status 1 if it would be refused
         #[arg(long)]
         dry_run: bool,
     },
@@ -78,14 +83,15 @@ enum RolloutCommand {
 /// Runs `playhead rollout`.
 ///
 /// # Errors
-/// If nothing can be read, the change is refused, or no region takes it. Regions that were not reached are no error but exit status 2.
+/// If no document can be read, the change is refused, or no region accepts it. Regions that were
+/// not reached are not an error, but exit status 2.
 pub async fn run(args: Args) -> Result<ExitCode> {
     let deployment = args.which.find_all().await?;
     let sites = Sites::find(&deployment).await;
     run_on(&deployment, &sites, args, &mut std::io::stdout()).await
 }
 
-/// Runs `playhead rollout` on a deployment that was found, and writes there what it prints.
+/// Runs `playhead rollout` on a known deployment, with its output written to `out`.
 ///
 /// # Errors
 /// As [`run`].
@@ -93,7 +99,7 @@ pub async fn run_on(deployment: &Deployment, sites: &Sites, args: Args, out: &mu
     match args.command {
         RolloutCommand::Show { profile, from, json } => {
             let copies = Copies::read(deployment).await;
-            let (_, copy) = copies.meant(from.as_deref())?;
+            let (_, copy) = copies.chosen(from.as_deref())?;
             let shown = Shown::of(read(&copy.text)?.rollout, sites.may_have_legacy(), &profile);
             let text = if json { serde_json::to_string(&shown)? + "\n" } else { shown.text() };
             out.write_all(text.as_bytes())?;

@@ -1,9 +1,13 @@
-//! `playhead rollout`: which live path each profile is on while a team moves from its own system to this one, shown and changed.
+//! `playhead rollout`: shows and changes which live path each profile is on while a team migrates
+//! from its legacy system.
 //!
-//! A change is the routing document's, read and written as `routing` does it. Before it is written it is said who moves, and shares are raised
-//! to `async` only on evidence: what `compare` found in the last hour, in all regions ([`Rule`]). An operator may override that, and is told what.
+//! The rollout is a part of the routing document, which is read and written as in `routing`. A
+//! change first shows who moves. The share of `async` is raised only on evidence: what `compare`
+//! found in the last hour, in all regions ([`Rule`]). An operator may override the rule, and is
+//! told what that overrides.
 //!
-//! It decides about nobody's path itself: buckets and lists are those of `playback::rollout`, which `ingest` follows.
+//! This module chooses no paths itself. Buckets and lists are those of `playback::rollout`, which
+//! `ingest` follows.
 
 mod change;
 mod command;

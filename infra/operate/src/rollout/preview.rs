@@ -1,40 +1,42 @@
-//! Who moves when one rollout takes the place of another: by shares, which say it of everybody, and by name, of who is known.
+//! Who moves when one rollout replaces another: shares of all profiles, and the known profiles by
+//! name.
 
 use super::profiles::Profiles;
 use playback::rollout::{BUCKETS, Path, Rollout};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// Moves that are listed.
+/// How many moves are listed.
 const LISTED: usize = 20;
 
 /// One profile's step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// Who.
+    /// The profile.
     pub profile_id: String,
-    /// The path until now.
+    /// Its path before.
     pub from: Path,
-    /// The path from then on.
+    /// Its path after.
     pub to: Path,
 }
 
 /// Who moves.
 #[derive(Debug, Clone)]
 pub struct Preview {
-    /// What there is.
+    /// The current rollout.
     pub before: Rollout,
-    /// What takes its place.
+    /// The new rollout.
     pub after: Rollout,
-    /// By the paths from and to, the share of all profiles that moves, in millionths of a percent, lists apart. With another salt these are expected values.
+    /// The share of all profiles that moves, by path from and to, in millionths of a percent. Lists
+    /// are not included. If the salt changes, these are expected values.
     pub flows: BTreeMap<(Path, Path), u64>,
-    /// Who moves of those that are known, by id.
+    /// The known profiles that move, by id.
     pub moves: Vec<Step>,
     profiles: Profiles,
 }
 
 impl Preview {
-    /// What the step means for everybody, and for these and the ones in lists by name.
+    /// What the step means for all profiles, and by name for these profiles and those in lists.
     #[must_use]
     pub fn of(before: Rollout, after: Rollout, mut profiles: Profiles) -> Self {
         let listed = [&before, &after].into_iter().flat_map(|rollout| Path::ALL.map(|path| rollout.always().of(path)));
@@ -48,13 +50,13 @@ impl Preview {
         Self { flows: flows(&before, &after), moves, before, after, profiles }
     }
 
-    /// Whether anybody moves back towards the legacy system.
+    /// Whether any profile moves back towards the legacy system.
     #[must_use]
     pub fn goes_back(&self) -> bool {
         self.flows.keys().any(|(from, to)| to < from) || self.moves.iter().any(|step| step.to < step.from)
     }
 
-    /// For a person.
+    /// The preview as text.
     #[must_use]
     pub fn text(&self) -> String {
         let Self { before, after, flows, moves, profiles, .. } = self;
@@ -69,8 +71,12 @@ impl Preview {
             let _ = writeln!(text, "{about}{:.2}% of all profiles move {from} -> {to}", *share as f64 / 1e6);
         }
         if before.salt() != after.salt() {
-            let _ =
-                writeln!(text, "The salt was {} and is {}: all buckets are dealt anew", before.salt(), after.salt());
+            let _ = writeln!(
+                text,
+                "The salt changes from {} to {}: all buckets are reassigned",
+                before.salt(),
+                after.salt()
+            );
         }
         if !profiles.ids.is_empty() {
             let _ = writeln!(text, "Of {} profiles {}, {} move", profiles.ids.len(), profiles.from, moves.len());
@@ -84,20 +90,20 @@ impl Preview {
         text
     }
 
-    /// What an operator should know who moves somebody back.
+    /// A warning if any profile moves back.
     #[must_use]
     pub fn warning(&self) -> Option<String> {
         self.goes_back().then(|| {
-            "PROFILES MOVE BACK. The legacy system has not heard what they watched while they were async, and a shadow that they left misses what they watch now.\n".to_owned()
+            "PROFILES MOVE BACK. The legacy system does not know what they watched while they were async. The shadow views of profiles that leave shadow will miss what they watch now.\n".to_owned()
         })
     }
 }
 
-/// The shares that move, without those of nobody.
+/// The shares that move, without empty ones.
 fn flows(before: &Rollout, after: &Rollout) -> BTreeMap<(Path, Path), u64> {
     let buckets = u64::from(BUCKETS);
     let share = |rollout: &Rollout, path| u64::from(rollout.share_of(path).buckets());
-    // The buckets of a path are those from the shares beyond it on, up to its own.
+    // The buckets of a path begin after those of all later paths.
     let range = |rollout: &Rollout, path: Path| {
         let beyond: u64 = Path::ALL.into_iter().filter(|other| *other > path).map(|other| share(rollout, other)).sum();
         (beyond, beyond + share(rollout, path))
@@ -130,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_preview_says_shares_and_names() {
+    fn preview_shows_shares_and_names() {
         let (before, after) = (rollout("s", "0%", "10%"), rollout("s", "25%", "100%"));
         let preview = Preview::of(before, after, profiles(200));
         let text = preview.text();
@@ -150,7 +156,7 @@ Of 200 profiles of this test, ";
     }
 
     #[test]
-    fn whoever_moves_back_is_warned_of_also_by_a_list_or_another_salt() {
+    fn moving_back_by_share_list_or_salt_is_warned_of() {
         let back = |before: Rollout, after: Rollout| Preview::of(before, after, profiles(0)).goes_back();
         assert!(back(rollout("s", "25%", "100%"), rollout("s", "24.99%", "100%")));
         assert!(back(rollout("s", "0%", "50%"), rollout("s", "0%", "49%")));
@@ -171,14 +177,14 @@ Of 200 profiles of this test, ";
 
     proptest! {
         #[test]
-        fn what_the_shares_say_is_what_profiles_do(before in rollouts(), after in rollouts()) {
+        fn profiles_move_as_the_shares_say(before in rollouts(), after in rollouts()) {
             let preview = Preview::of(before.clone(), after.clone(), profiles(2_000));
             let same_salt = before.salt() == after.salt();
             for from in Path::ALL {
                 for to in Path::ALL.into_iter().filter(|to| *to != from) {
                     let said = preview.flows.get(&(from, to)).copied().unwrap_or_default() as f64 / 1e8;
                     let do_so = preview.moves.iter().filter(|step| (step.from, step.to) == (from, to)).count() as f64 / 2_000.0;
-                    // Six standard deviations of a sample of 2,000.
+                    // Six standard deviations for a sample of 2,000.
                     prop_assert!((said - do_so).abs() < 0.068, "{from} {to}: {said} {do_so}");
                     prop_assert!(!(same_salt && said == 0.0 && do_so > 0.0));
                 }

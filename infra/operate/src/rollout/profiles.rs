@@ -1,4 +1,4 @@
-//! The profiles of which it is said by name who moves.
+//! The known profiles: those for which a preview can say by name who moves.
 
 use crate::comparison::Sites;
 use anyhow::{Context as _, Result, ensure};
@@ -6,7 +6,7 @@ use playback::contract::is_id;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Of a local cloud's tables so many profiles are looked at: a preview need not wait for more.
+/// Maximum number of profiles read from a local cloud's tables. A preview should not wait for more.
 const OF_TABLES: usize = 10_000;
 
 /// Profiles, and where they come from.
@@ -14,20 +14,20 @@ const OF_TABLES: usize = 10_000;
 pub struct Profiles {
     /// Their ids.
     pub ids: BTreeSet<String>,
-    /// Where they were found, as it stands after "profiles".
+    /// Where they come from, as the words after "profiles".
     pub(super) from: String,
 }
 
 impl Profiles {
-    /// These profiles; `from` stands after "Of so many profiles".
+    /// These profiles. `from` follows "Of 7 profiles" in the text.
     pub fn of(ids: impl IntoIterator<Item = String>, from: impl Into<String>) -> Self {
         Self { ids: ids.into_iter().collect(), from: from.into() }
     }
 
-    /// Those of a file, `-` for standard input, an id a line.
+    /// The profiles in a file (`-` = standard input), one id per line.
     ///
     /// # Errors
-    /// If it cannot be read, or a line is no id.
+    /// If the file cannot be read, or a line is not a valid id.
     pub(super) fn of_file(file: &Path) -> Result<Self> {
         let text = match file == Path::new("-") {
             true => std::io::read_to_string(std::io::stdin()),
@@ -37,7 +37,7 @@ impl Profiles {
         Ok(Self::of(parse(&text)?, format!("of {}", file.display())))
     }
 
-    /// Those of the tables of a local cloud's regions, some of them if they are many.
+    /// The profiles in the tables of a local cloud's regions, up to [`OF_TABLES`].
     ///
     /// # Errors
     /// If a table cannot be read.
@@ -50,11 +50,11 @@ impl Profiles {
                 let mut items = scan.into_paginator().items().send();
                 while let Some(item) = items.next().await {
                     let item = item.with_context(|| format!("scanning {table} in {region}"))?;
-                    // Marks of ours are no profiles' ids.
+                    // Our own marker items are not profile ids.
                     let id = item.get("pk").and_then(|pk| pk.as_s().ok()).filter(|id| is_id(id));
                     ids.extend(id.cloned());
                     if ids.len() >= OF_TABLES {
-                        return Ok(Self::of(ids, "of the local cloud's tables, the first ones"));
+                        return Ok(Self::of(ids, "of the local cloud's tables (the first ones)"));
                     }
                 }
             }
@@ -62,7 +62,7 @@ impl Profiles {
         Ok(Self::of(ids, "of the local cloud's tables"))
     }
 
-    /// Adds those of lists.
+    /// Adds the profiles in lists.
     pub(super) fn add_listed<'a>(&mut self, listed: impl Iterator<Item = &'a String>) {
         let before = self.ids.len();
         self.ids.extend(listed.cloned());
@@ -79,7 +79,7 @@ fn parse(text: &str) -> Result<Vec<String>> {
     lines
         .filter(|(_, line)| !line.is_empty())
         .map(|(number, line)| {
-            ensure!(is_id(line), "line {number} is no profile id: {line:?}. Give one a line");
+            ensure!(is_id(line), "line {number} is not a profile id: {line:?}. Write one id per line");
             Ok(line.to_owned())
         })
         .collect()
@@ -90,9 +90,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_has_an_id_a_line() {
+    fn file_has_one_id_per_line() {
         assert_eq!(parse("p1\n\n  p2 \r\n").unwrap(), ["p1", "p2"]);
         let refused = parse("p1\np2 p3\n").unwrap_err().to_string();
-        assert!(refused.contains("line 2 is no profile id"), "{refused}");
+        assert!(refused.contains("line 2 is not a profile id"), "{refused}");
     }
 }

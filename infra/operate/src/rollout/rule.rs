@@ -1,10 +1,13 @@
-//! The promotion rule: shares are raised to `async` on evidence only.
+//! The promotion rule: the share of `async` is raised only on evidence.
 //!
-//! By default 99.9% of the sessions that were compared in the last hour must match, of 100 at least. That is stricter than the alarm (99%): an
-//! alarm wakes somebody, and this stops somebody who is awake. 100 sessions without a difference say, with 95% confidence, that fewer than 3
-//! in 100 differ: enough for the first percent of the profiles, and every step after it brings more.
+//! By default at least 100 sessions must have been compared in the last hour, and 99.9% of them
+//! must match. That is stricter than the alarm (99%): the alarm wakes somebody, and the rule stops
+//! somebody who is already awake. 100 sessions without a difference mean, with 95% confidence, that
+//! fewer than 3 in 100 differ. That is enough for the first percent of the profiles. Each later
+//! step brings more evidence.
 //!
-//! Profiles that are named one by one, in the lists, are an operator's word and not held against it: testers go first.
+//! The rule does not apply to profiles in the lists. An operator puts them there by name, so that
+//! testers can go first.
 
 use crate::comparison::{Found, percent};
 use playback::rollout::{BUCKETS, Rollout, Share};
@@ -12,52 +15,52 @@ use playback::rollout::{BUCKETS, Rollout, Share};
 const MIN_MATCH_RATE: &str = "99.9%";
 const MIN_SAMPLE: u64 = 100;
 
-/// What must have been found before a share of async is raised.
+/// The evidence needed before the share of async is raised.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct Rule {
-    /// The share of the sessions compared in the last hour that must match for async to be raised
+    /// To raise async, this share of the sessions compared in the last hour must match
     #[arg(long, value_name = "SHARE", default_value = MIN_MATCH_RATE)]
     pub min_match_rate: Share,
-    /// How many sessions must have been compared in the last hour for async to be raised
+    /// To raise async, this many sessions must have been compared in the last hour
     #[arg(long, value_name = "SESSIONS", default_value_t = MIN_SAMPLE)]
     pub min_sample: u64,
-    /// Raise async whatever was found, and say what that overrides
+    /// Raise async anyway, and print what that overrides
     #[arg(long)]
     pub force: bool,
 }
 
 impl Default for Rule {
     fn default() -> Self {
-        // It can be read (a test holds that); if it could not, all would have to match.
+        // The constant is valid, as a test checks. If it were not, all would have to match.
         let min_match_rate = MIN_MATCH_RATE.parse().unwrap_or(Share::ALL);
         Self { min_match_rate, min_sample: MIN_SAMPLE, force: false }
     }
 }
 
-/// Whether the step from one rollout to the next puts anybody on async whom no list names.
+/// Whether the step may move profiles to async that are not in a list.
 pub(super) fn promotes(before: &Rollout, after: &Rollout) -> bool {
     let reshuffles = before.salt() != after.salt() && after.async_share() > Share::NONE;
     after.async_share() > before.async_share() || reshuffles
 }
 
 impl Rule {
-    /// What speaks against raising async, a line each; nothing if all is well.
+    /// The reasons against raising async, one line each. Empty if there are none.
     #[must_use]
     pub fn objections(&self, found: &Found) -> Vec<String> {
         let mut objections = Vec::new();
         for region in &found.without {
             objections.push(format!(
-                "in {region} nothing is compared: update its stack with LegacySessionsUrl and LegacyMapping"
+                "nothing is compared in {region}: update its stack with LegacySessionsUrl and LegacyMapping"
             ));
         }
         for (region, why) in &found.missed {
-            objections.push(format!("what was found in {region} is not known: {why}"));
+            objections.push(format!("the comparison of {region} is unavailable: {why}"));
         }
         let (compared, matched) = (found.total.compared, found.total.matched);
-        // With nothing to read from there is nothing more to say.
+        // Without any reports, the objections above are enough.
         if !found.reports.is_empty() && (compared == 0 || compared < self.min_sample) {
             objections.push(format!(
-                "{compared} sessions were compared in the last hour, and {} must be (--min-sample): wait until more have settled, or raise shadow first",
+                "{compared} sessions were compared in the last hour, and {} must be (--min-sample): wait until more sessions have settled, or raise shadow first",
                 self.min_sample.max(1)
             ));
         }
@@ -86,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn by_default_999_of_1000_must_match_of_100_at_least() {
+    fn default_rule_wants_999_of_1000_and_at_least_100() {
         let rule = Rule::default();
         assert_eq!((rule.min_match_rate.to_string().as_str(), rule.force), ("99.9%", false));
         let refused = |compared, matched, because: &str| {
@@ -102,20 +105,20 @@ mod tests {
     }
 
     #[test]
-    fn a_region_that_compares_nothing_or_was_not_read_speaks_against_it() {
+    fn region_without_comparison_or_unread_is_an_objection() {
         let mut one = found(500, 500);
         one.without.push("us-west-2".to_owned());
-        one.missed.insert("eu-west-1".to_owned(), "it is away".to_owned());
+        one.missed.insert("eu-west-1".to_owned(), "it is down".to_owned());
         let objections = Rule::default().objections(&one);
-        assert!(objections[0].contains("in us-west-2 nothing is compared"), "{objections:?}");
-        assert!(objections[1].contains("eu-west-1 is not known: it is away"), "{objections:?}");
+        assert!(objections[0].contains("nothing is compared in us-west-2"), "{objections:?}");
+        assert!(objections[1].contains("of eu-west-1 is unavailable: it is down"), "{objections:?}");
         let nowhere = Found { without: vec!["us-east-1".to_owned()], ..Found::default() };
         assert_eq!(Rule::default().objections(&nowhere).len(), 1);
     }
 
     proptest! {
         #[test]
-        fn better_evidence_is_never_refused_where_worse_was_taken(
+        fn better_evidence_is_accepted_wherever_worse_was(
             compared in 0..5_000u64, share in 0..=100u64, more in 0..500u64, min_sample in 0..2_000u64, min in 0..=100u16,
         ) {
             let rule = Rule { min_match_rate: format!("{min}%").parse().unwrap(), min_sample, force: false };
@@ -128,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn only_who_no_list_names_needs_evidence() {
+    fn only_unlisted_profiles_need_evidence() {
         let rollout = |form: &str| -> Rollout { serde_json::from_str(form).unwrap() };
         let before = rollout(r#"{"salt":"a","async":"10%","shadow":"20%"}"#);
         let check = |after: &str, expected: bool| assert_eq!(promotes(&before, &rollout(after)), expected, "{after}");

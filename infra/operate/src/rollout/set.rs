@@ -1,51 +1,54 @@
-//! Changing the rollout: applied to the document, previewed, held against what was found, and written in all regions.
+//! Changes the rollout: applies the change to the document, previews it, checks the evidence, and
+//! writes it in all regions.
 //!
-//! **Invariant:** without `--force` no share of async is raised unless the last hour's comparison, of all regions, says so (test
-//! `async_is_raised_only_on_evidence`).
+//! **Invariant:** without `--force` the share of async is raised only if the last hour's
+//! comparison, over all regions, allows it (test `async_is_raised_only_on_evidence`).
 
 use super::change::{Change, nobody_moved};
 use super::preview::Preview;
 use super::profiles::Profiles;
 use super::rule::{Rule, promotes};
 use crate::comparison::{Found, Sites, last_hour};
-use crate::routing::{Edit, Outcome};
+use crate::routing::{Edit, Edited};
 use anyhow::{Context as _, Result, bail};
 use playback::rollout::Share;
 use playback::routing::Document;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-/// What came of it.
+/// The result of a change.
 #[derive(Debug)]
 pub struct Done {
     /// Who moves.
     pub preview: Preview,
-    /// What the last hour's comparison found, if async is raised.
+    /// The last hour's comparison, if async is raised.
     pub evidence: Option<Found>,
-    /// What speaks against it, and was overridden; in a dry run without `force`, what it would be refused for.
+    /// The objections that were overridden. In a dry run without `force`, those that would refuse
+    /// the change.
     pub objections: Vec<String>,
     /// What was written where.
-    pub outcome: Outcome,
+    pub edited: Edited,
     has_effect: bool,
     forced: bool,
 }
 
-/// That without a legacy system the rollout means nothing.
+/// Says that the rollout has no effect without a legacy system.
 pub(super) const NO_EFFECT: &str =
-    "The stack has no LegacyEndpoint: everybody is async, and the rollout has no effect until it has one.\n";
+    "The stack has no LegacyEndpoint: everybody is async, and the rollout has no effect until you set one.\n";
 
-/// Changes the rollout as `change` says, after the rule. The profiles are those of which it is said by name who moves.
+/// Makes this change, if the rule allows it. `profiles` are the known ones, for the preview.
 ///
 /// # Errors
-/// If the change or the rule refuses it, or as [`Edit::run`]. In a dry run the rule refuses nothing: its objections are told.
+/// If the change is invalid, the rule refuses it, or as [`Edit::run`]. In a dry run the rule
+/// refuses nothing; its objections are returned.
 pub async fn set(edit: Edit<'_>, sites: &Sites, change: &Change, rule: &Rule, profiles: Profiles) -> Result<Done> {
     let has_effect = sites.may_have_legacy();
-    // To be asked for before anybody knows the document, which is read, changed and written in one go.
+    // Read the reports first, since the document is then read, changed and written without a pause.
     let may_promote =
         has_effect && (change.asynchronous.is_some_and(|share| share > Share::NONE) || change.salt.is_some());
     let found = if may_promote { Some(last_hour(sites).await) } else { None };
     let (mut preview, mut evidence, mut objections) = (None, None, Vec::new());
-    let outcome = edit.run(|document| {
+    let edited = edit.run(|document| {
         let before = match &document.rollout {
             Some(rollout) => rollout.clone(),
             None => nobody_moved(change.salt.as_deref().unwrap_or(&edit.deployment.name))?,
@@ -56,18 +59,14 @@ pub async fn set(edit: Edit<'_>, sites: &Sites, change: &Change, rule: &Rule, pr
             evidence = Some(found);
         }
         if !objections.is_empty() && !rule.force && !edit.dry_run {
-            bail!(
-                "async stays at {}:{}\nTo raise it all the same, say --force",
-                before.async_share(),
-                list(&objections)
-            );
+            bail!("async stays at {}:{}\nTo raise it anyway, pass --force", before.async_share(), list(&objections));
         }
         preview = Some(Preview::of(before, after.clone(), profiles));
         Ok(Document { rollout: Some(after), ..document.clone() })
     });
-    let outcome = outcome.await?;
+    let edited = edited.await?;
     let preview = preview.context("the document was not changed")?;
-    Ok(Done { preview, evidence, objections, outcome, has_effect, forced: rule.force })
+    Ok(Done { preview, evidence, objections, edited, has_effect, forced: rule.force })
 }
 
 fn list(objections: &[String]) -> String {
@@ -75,7 +74,7 @@ fn list(objections: &[String]) -> String {
 }
 
 impl Done {
-    /// What was done, for a person.
+    /// What was done, as text.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = self.preview.text();
@@ -83,10 +82,10 @@ impl Done {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "In the last hour: {}", found.line());
         }
-        text + "\n" + &self.outcome.text()
+        text + "\n" + &self.edited.text()
     }
 
-    /// What the operator should know beyond that, if anything.
+    /// Warnings for the operator, if any.
     #[must_use]
     pub fn warning(&self) -> Option<String> {
         let mut text = String::new();
@@ -95,18 +94,19 @@ impl Done {
         }
         text.extend(self.preview.warning());
         if !self.objections.is_empty() {
-            let what = if self.forced { "FORCED, against this:" } else { "IT WOULD BE REFUSED without --force:" };
+            let what = if self.forced { "FORCED, despite this:" } else { "WOULD BE REFUSED without --force:" };
             let _ = writeln!(text, "{what}{}", list(&self.objections));
         }
-        text.extend(self.outcome.warning());
+        text.extend(self.edited.warning());
         (!text.is_empty()).then_some(text)
     }
 
-    /// The exit status: 0 if all is done, or would be; 1 for a dry run of what would be refused; else the one of the outcome.
+    /// The exit status: 1 for a dry run of a change that would be refused, else as
+    /// [`Edited::status`].
     #[must_use]
     pub fn status(&self) -> ExitCode {
         match self.objections.is_empty() || self.forced {
-            true => self.outcome.status(),
+            true => self.edited.status(),
             false => ExitCode::FAILURE,
         }
     }
@@ -151,7 +151,7 @@ mod tests {
         east.keep(now_ms() - 60_000, &report(60, 60));
         let refused = because(raise(both.clone()).await);
         assert!(refused.contains("async stays at 1%:\n  60 sessions were compared"), "{refused}");
-        assert!(refused.ends_with("To raise it all the same, say --force"), "{refused}");
+        assert!(refused.ends_with("To raise it anyway, pass --force"), "{refused}");
 
         west.keep(now_ms() - 60_000, &report(60, 59));
         let refused = because(raise(both.clone()).await);
@@ -159,10 +159,10 @@ mod tests {
 
         west.keep(now_ms() - 60_000, &report(2_000, 2_000));
         let without = sites(vec![("us-east-1", Ok(east.site(true))), ("us-west-2", Ok(west.site(false)))]);
-        assert!(because(raise(without).await).contains("in us-west-2 nothing is compared"));
-        let away = sites(vec![("us-east-1", Ok(east.site(true))), ("us-west-2", Err("it is away".into()))]);
-        assert!(because(raise(away).await).contains("us-west-2 is not known: it is away"));
-        assert_eq!((ssm.versions().len(), other_ssm.versions().len()), (1, 1), "what is refused is not written");
+        assert!(because(raise(without).await).contains("nothing is compared in us-west-2"));
+        let down = sites(vec![("us-east-1", Ok(east.site(true))), ("us-west-2", Err("it is down".into()))]);
+        assert!(because(raise(down).await).contains("of us-west-2 is unavailable: it is down"));
+        assert_eq!((ssm.versions().len(), other_ssm.versions().len()), (1, 1), "a refused change is not written");
 
         let raised = raise(both).await.unwrap();
         let text = raised.text();
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn force_overrides_and_says_what_and_a_dry_run_says_it_would_be_refused() {
+    async fn force_overrides_and_dry_run_shows_the_objections() {
         let ssm = Ssm::start(&[SHADOWED]).await;
         let deployment = deployment(&[("us-east-1", &ssm)]);
         let east = Region::start().await;
@@ -184,12 +184,12 @@ mod tests {
         assert_eq!((tried.status(), ssm.versions().len()), (ExitCode::FAILURE, 1));
         let forced = done(&deployment, &sites, "async=2%", Rule { force: true, ..Rule::default() }, false).await;
         let forced = forced.unwrap();
-        assert!(forced.warning().unwrap().contains("FORCED, against this:\n  0 sessions"), "{forced:?}");
+        assert!(forced.warning().unwrap().contains("FORCED, despite this:\n  0 sessions"), "{forced:?}");
         assert_eq!((forced.status(), ssm.versions().len()), (ExitCode::SUCCESS, 2));
     }
 
     #[tokio::test]
-    async fn shadowing_and_going_back_need_no_evidence_and_going_back_is_warned_of() {
+    async fn shadowing_and_going_back_need_no_evidence() {
         let ssm = Ssm::start(&[r#"{"version":1}"#]).await;
         let deployment = deployment(&[("us-east-1", &ssm)]);
         let east = Region::start().await;
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn without_a_legacy_system_it_has_no_effect_and_that_is_said() {
+    async fn without_a_legacy_system_no_effect_is_reported() {
         let ssm = Ssm::start(&[r#"{"version":1}"#]).await;
         let deployment = deployment(&[("us-east-1", &ssm)]);
         let site = crate::comparison::Site { legacy_endpoint: None, ..Region::start().await.site(false) };

@@ -1,4 +1,4 @@
-//! `playhead rollout show`: what there is, and the paths of some profiles.
+//! `playhead rollout show`: the rollout, and the paths of some profiles.
 
 use super::set::NO_EFFECT;
 use playback::rollout::{Path, Rollout, Share, bucket};
@@ -6,16 +6,16 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-/// What there is.
+/// What is shown.
 #[derive(Debug, Serialize)]
 pub(super) struct Shown {
-    /// As it stands in the document; absent while nobody has said anything.
+    /// The rollout in the document, if it has one.
     rollout: Option<Rollout>,
-    /// Whether there is a legacy system, without which everybody is async.
+    /// Whether there is a legacy system. Without one, everybody is async.
     has_legacy: bool,
-    /// The share of each path, lists apart.
+    /// The share of each path, without the lists.
     shares: BTreeMap<&'static str, Share>,
-    /// Those that were asked for.
+    /// The profiles that were asked for.
     profiles: Vec<Profile>,
 }
 
@@ -25,12 +25,12 @@ struct Profile {
     /// 0 to 9,999.
     bucket: Option<u16>,
     path: &'static str,
-    /// Whether a list decides, rather than its bucket.
+    /// Whether a list decides, not its bucket.
     listed: bool,
 }
 
 impl Shown {
-    /// What a rollout, if there is one, makes of everybody, and of these.
+    /// What a rollout, if there is one, means for everybody and for these profiles.
     pub(super) fn of(rollout: Option<Rollout>, has_legacy: bool, profiles: &[String]) -> Self {
         let followed = rollout.as_ref().filter(|_| has_legacy);
         let share = |path: Path| match followed {
@@ -51,7 +51,7 @@ impl Shown {
         Self { shares: shares.into(), profiles, rollout, has_legacy }
     }
 
-    /// For a person.
+    /// The rollout as text.
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.
@@ -82,7 +82,7 @@ impl Shown {
     }
 }
 
-/// Where everybody is without a rollout that is followed.
+/// The path of everybody if there is no rollout to follow.
 fn all_path(has_legacy: bool) -> Path {
     if has_legacy { Path::Legacy } else { Path::Async }
 }
@@ -99,7 +99,7 @@ mod tests {
     const FORM: &str = r#"{"salt":"2026-11","async":"25%","shadow":"60%","always":{"legacy":["p7"]}}"#;
 
     #[test]
-    fn shares_lists_and_the_paths_of_profiles_are_shown() {
+    fn shares_lists_and_profile_paths_are_shown() {
         let bucket = bucket("2026-11", "p00000054");
         let path = if bucket < 2_500 {
             "async"
@@ -126,7 +126,7 @@ p7: bucket {}, legacy, by its list
     }
 
     #[test]
-    fn without_a_rollout_everybody_is_on_legacy_and_without_a_legacy_system_on_async() {
+    fn default_path_is_legacy_or_async_without_a_legacy_system() {
         let check = |shown: &Shown, path: &str| {
             let json = serde_json::to_value(shown).unwrap();
             assert_eq!((&json["shares"][path], &json["profiles"][0]["path"]), (&"100%".into(), &path.into()), "{json}");

@@ -1,20 +1,21 @@
-//! The changes that an operator asks for by name. Each one refuses what would leave sessions without a region, and says what to do instead.
+//! The named changes: drain and restore. Each refuses what would leave sessions without a region,
+//! and says what to do instead.
 
 use super::document::{not_of, successor};
 use anyhow::{Result, bail, ensure};
 use playback::routing::{Document, Regions, State};
 
-/// The document in which the new events of this region's sessions go to another one.
+/// The document that sends new events of this region's sessions to another region.
 ///
 /// # Errors
-/// If there is no such region, or the other one cannot be its successor.
+/// If the region does not exist, or the other one cannot be its successor.
 pub(super) fn drain(document: &Document, regions: &Regions, region: &str, to: &str) -> Result<Document> {
     known(regions, region)?;
     ensure!(!regions.others().is_empty(), "the deployment is in {region} alone: there is nowhere to drain it to");
     known(regions, to)?;
-    ensure!(region != to, "{region} cannot be drained to itself: name another region");
+    ensure!(region != to, "{region} cannot be drained to itself: choose another region");
     if let Some(next) = successor(document, to) {
-        bail!("{to} is draining to {next} itself: name an active region, or `routing restore {to}` first");
+        bail!("{to} is itself draining to {next}: choose an active region, or `routing restore {to}` first");
     }
     if let Some(other) = document.regions.keys().find(|other| successor(document, other) == Some(region)) {
         bail!(
@@ -26,10 +27,10 @@ pub(super) fn drain(document: &Document, regions: &Regions, region: &str, to: &s
     Ok(document)
 }
 
-/// The document in which this region's sessions are at home again.
+/// The document that sends this region's sessions home again.
 ///
 /// # Errors
-/// If there is no such region, neither in the deployment nor in the document.
+/// If the region is neither in the deployment nor in the document.
 pub(super) fn restore(document: &Document, regions: &Regions, region: &str) -> Result<Document> {
     let mut document = document.clone();
     if document.regions.remove(region).is_none() {
@@ -57,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drain_that_leaves_sessions_nowhere_is_refused_and_says_what_to_do() {
+    fn drain_that_leaves_sessions_nowhere_is_refused() {
         let refused = |document: &Document, regions: &Regions, region: &str, to: &str, because: &str| {
             let error = drain(document, regions, region, to).unwrap_err().to_string();
             assert!(error.contains(because), "{error}");
@@ -68,21 +69,21 @@ mod tests {
             &regions,
             "us-east-2",
             "us-west-2",
-            "us-east-2 is none of the deployment's regions, which are us-east-1,",
+            "us-east-2 is not one of the deployment's regions: us-east-1,",
         );
-        refused(&none, &regions, "us-west-2", "mars", "mars is none of");
+        refused(&none, &regions, "us-west-2", "mars", "mars is not one of");
         refused(&none, &regions, "us-west-2", "us-west-2", "to itself");
         let drained = drain(&none, &regions, "us-west-2", "us-east-1").unwrap();
         refused(&drained, &regions, "eu-west-1", "us-west-2", "`routing restore us-west-2` first");
         refused(&drained, &regions, "us-east-1", "eu-west-1", "us-east-1 takes the sessions of us-west-2");
         let two = Regions::parse("us-east-1", "us-east-1,us-west-2").unwrap();
-        refused(&drained, &two, "us-east-1", "us-west-2", "us-west-2 is draining to us-east-1 itself");
+        refused(&drained, &two, "us-east-1", "us-west-2", "us-west-2 is itself draining to us-east-1");
         let alone = Regions::parse("us-east-1", "").unwrap();
         refused(&none, &alone, "us-east-1", "us-west-2", "in us-east-1 alone");
     }
 
     #[test]
-    fn a_drain_may_be_said_again_and_change_its_successor_and_restoring_leaves_nothing_behind() {
+    fn drain_can_be_repeated_redirected_and_restored() {
         let (none, regions) = (Document::default(), three());
         let drained = drain(&none, &regions, "us-west-2", "us-east-1").unwrap();
         assert_eq!(drain(&drained, &regions, "us-west-2", "us-east-1").unwrap(), drained);
@@ -91,14 +92,14 @@ mod tests {
         assert_eq!(restore(&elsewhere, &regions, "us-west-2").unwrap(), none);
         assert_eq!(restore(&none, &regions, "us-west-2").unwrap(), none);
         restore(&none, &regions, "mars").unwrap_err();
-        // A region that the deployment has left may still be named.
+        // The document may still name a region that the deployment has left.
         let two = Regions::parse("us-east-1", "us-east-1,eu-west-1").unwrap();
         assert_eq!(restore(&drained, &two, "us-west-2").unwrap(), none);
     }
 
     proptest! {
         #[test]
-        fn after_any_drains_and_restores_each_session_has_an_active_region(
+        fn drains_and_restores_leave_every_session_an_active_region(
             steps in proptest::collection::vec((0..3usize, 0..3usize, any::<bool>()), 0..20),
         ) {
             let (mut document, regions) = (Document::default(), three());

@@ -1,9 +1,9 @@
-//! The commands: arguments, and what each does with them.
+//! The commands: their arguments and what they do.
 
 use super::change::{drain, restore};
 use super::copies::Copies;
 use super::document::{not_of, read};
-use super::edit::{Edit, Outcome};
+use super::edit::{Edit, Edited};
 use super::history;
 use super::parameter::Parameter;
 use super::show::Shown;
@@ -15,11 +15,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Show and change the routing document: which region folds whose sessions, and which log takes the events
+/// Show and change the routing document: which region folds which sessions, and which log takes the
+/// events
 ///
-/// Every region has a copy of the document in its Parameter Store, and its functions read it every ten seconds. What is written here goes to all
-/// regions. One that does not answer is left behind and named, with exit status 2: so a region can be drained while it is down. Of the local
-/// cloud, or with --stack of a stack on AWS and the stacks of the same name in its other regions; --region may be any of them that answers.
+/// Every region has a copy of the document in its Parameter Store, and its functions read it every
+/// ten seconds. A change is written to all regions. A region that does not answer is skipped and
+/// named, and the exit status is 2. So a region can be drained while it is down. For the local
+/// cloud, or with --stack for a stack on AWS and the stacks of the same name in its other regions.
+/// --region may be any region that answers.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   cargo playhead routing show
@@ -39,45 +42,48 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum RoutingCommand {
-    /// Show the document of each region, and what comes of it
+    /// Show each region's document, and where sessions and events go
     ///
-    /// Exit status 1 if a region was not reached, if they differ, or if one cannot follow its own.
+    /// Exit status 1 if a region was not reached, if the documents differ, or if one is invalid.
     Show {
-        /// As one JSON object, for a program
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Replace the document, choose the log, or bring one region's document to all
+    /// Replace the document, choose the log, or copy one region's document to all regions
     ///
-    /// A document is refused if functions would not follow it, or would ignore a part of it. `--from REGION` alone brings that region's document to
-    /// the ones that have another; to say it again does no harm.
+    /// A document is refused if functions would not follow it, or would ignore a part of it.
+    /// `--from REGION` alone copies that region's document to the other regions. Repeating this is
+    /// harmless.
     #[command(after_help = "Examples:
-  cargo playhead routing set --log primary            whatever its state, until `set --log auto`
+  cargo playhead routing set --log primary            even if it fails, until `set --log auto`
   cargo playhead routing set --file routing.json --dry-run
   echo '{\"version\":1}' | cargo playhead routing set --file -
-  cargo playhead routing set --version 3              as it was, see `history`
+  cargo playhead routing set --version 3              an earlier version, see `history`
   cargo playhead routing set --from us-east-1         after a region is back")]
     #[command(group(clap::ArgGroup::new("what").args(["file", "log", "version"])))]
     Set {
-        /// Take the whole document from this file, - for standard input
+        /// Replace the whole document with this file (- for standard input)
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
-        /// The log that takes the events: auto is the primary while it is well, else the standby
+        /// The log that takes the events (auto = the primary while it is healthy, else the standby)
         #[arg(long)]
         log: Option<Log>,
-        /// Bring this version back, by its number in the region of `--from`, or in the stack's own
+        /// Bring back this version, by its number in the region of --from, or in the stack's own
+        /// region
         #[arg(long, value_name = "N")]
         version: Option<i64>,
         #[command(flatten)]
         how: How,
     },
-    /// Have another region fold the new events of a region's sessions
+    /// Let another region fold new events of a region's sessions
     ///
-    /// Sessions that begin in it are at home in the other one. Players and members notice nothing. What it has folded stays where it is.
+    /// Sessions that begin in the drained region get the other one as their home. Players and
+    /// members notice nothing. What the drained region has folded stays there.
     Drain {
-        /// The region that is drained, up or down
+        /// The region to drain, up or down
         region: String,
-        /// The region that takes its place
+        /// The region that takes over
         #[arg(long, value_name = "REGION")]
         to: String,
         #[command(flatten)]
@@ -90,27 +96,27 @@ enum RoutingCommand {
         #[command(flatten)]
         how: How,
     },
-    /// List the versions of the document in one region: when, who, and what changed
+    /// List the document's versions in one region: when, who, and what changed
     History {
-        /// The region whose versions are listed, unless the stack's own
+        /// List the versions in this region [default: the stack's own region]
         #[arg(long = "of", value_name = "REGION")]
         of: Option<String>,
-        /// Versions that are listed; Parameter Store keeps 100
+        /// How many versions to list (Parameter Store keeps 100)
         #[arg(long, value_name = "N", default_value_t = 20)]
         limit: usize,
-        /// As a JSON array, for a program
+        /// Print a JSON array
         #[arg(long)]
         json: bool,
     },
 }
 
-/// Arguments of everything that writes.
+/// Arguments of all commands that write.
 #[derive(Debug, clap::Args)]
 struct How {
-    /// The region whose document is meant, if they differ; the others get it, too
+    /// Start from this region's document, if the regions differ. The others get the result too
     #[arg(long, value_name = "REGION")]
     from: Option<String>,
-    /// Say what would change, and write nothing
+    /// Show what would change, and write nothing
     #[arg(long)]
     dry_run: bool,
 }
@@ -125,18 +131,19 @@ enum Log {
 /// Runs `playhead routing`.
 ///
 /// # Errors
-/// If nothing can be read, the change is refused, or no region takes it. Regions that were not reached are no error but exit status 2.
+/// If no document can be read, the change is refused, or no region accepts it. Regions that were
+/// not reached are not an error, but exit status 2.
 pub async fn run(args: Args) -> Result<ExitCode> {
     let deployment = args.which.find_all().await?;
     run_on(&deployment, args, &mut std::io::stdout()).await
 }
 
-/// Runs `playhead routing` on a deployment that was found, and writes there what it prints.
+/// Runs `playhead routing` on a known deployment, with its output written to `out`.
 ///
 /// # Errors
 /// As [`run`].
 pub async fn run_on(deployment: &Deployment, args: Args, out: &mut impl Write) -> Result<ExitCode> {
-    let outcome = match args.command {
+    let edited = match args.command {
         RoutingCommand::Show { json } => {
             let shown = Shown::of(deployment, &Copies::read(deployment).await);
             let text = if json { serde_json::to_string(&shown)? + "\n" } else { shown.text() };
@@ -158,11 +165,11 @@ pub async fn run_on(deployment: &Deployment, args: Args, out: &mut impl Write) -
             how.edit(deployment).run(|document| restore(document, &deployment.regions, &region)).await?
         }
     };
-    out.write_all(outcome.text().as_bytes())?;
-    if let Some(warning) = outcome.warning() {
+    out.write_all(edited.text().as_bytes())?;
+    if let Some(warning) = edited.warning() {
         eprint!("{warning}");
     }
-    Ok(outcome.status())
+    Ok(edited.status())
 }
 
 async fn set(
@@ -171,7 +178,7 @@ async fn set(
     file: Option<&Path>,
     log: Option<Log>,
     version: Option<i64>,
-) -> Result<Outcome> {
+) -> Result<Edited> {
     let edit = how.edit(deployment);
     match (file, log, version) {
         (Some(file), ..) => {
@@ -188,12 +195,14 @@ async fn set(
         (_, Some(log), _) => edit.run(|document| Ok(Document { log: log.into(), ..document.clone() })).await,
         (None, None, None) if how.from.is_some() => edit.run(|document| Ok(document.clone())).await,
         _ => {
-            anyhow::bail!("say what to set: --file, --log or --version, or --from REGION to bring its document to all")
+            anyhow::bail!(
+                "say what to set: --file, --log or --version, or --from REGION to copy its document to all regions"
+            )
         }
     }
 }
 
-/// The document's parameter in this region, or in the one where the stack was found.
+/// The document's parameter in this region, or else in the stack's own region.
 fn parameter(deployment: &Deployment, region: Option<&str>) -> Result<Parameter> {
     let region = region.unwrap_or(&deployment.regions.here().name);
     let sdk = deployment.sdks.get(region);

@@ -1,4 +1,4 @@
-//! The copies of the document that the regions have, and which one is meant.
+//! The regions' copies of the document, and the choice of one of them.
 
 use super::document::{not_of, same};
 use super::parameter::{Copy, Parameter};
@@ -25,23 +25,24 @@ impl Copies {
         self.0.iter().filter_map(|(region, copy)| Some((region.as_str(), copy.as_ref().ok()?)))
     }
 
-    /// The others, and why they did not.
+    /// The regions that did not answer, and why.
     pub(crate) fn missed(&self) -> impl Iterator<Item = (&str, &Error)> {
         self.0.iter().filter_map(|(region, copy)| Some((region.as_str(), copy.as_ref().err()?)))
     }
 
-    /// Whether those that answered have the same.
+    /// Whether the regions that answered have the same document.
     pub(crate) fn agree(&self) -> bool {
         let mut reached = self.reached();
         let first = reached.next();
         reached.all(|(_, copy)| first.is_some_and(|(_, first)| same(&first.text, &copy.text)))
     }
 
-    /// The copy that is meant: the one of the region `from`, or the one that all have that answered.
+    /// The chosen copy: the one of the region `from`, else the one that all answering regions
+    /// share.
     ///
     /// # Errors
-    /// If that region did not answer, or none did, or they have different ones and nobody says which is right.
-    pub(crate) fn meant(&self, from: Option<&str>) -> Result<(&str, &Copy)> {
+    /// If that region did not answer, no region did, or they differ and `from` does not choose one.
+    pub(crate) fn chosen(&self, from: Option<&str>) -> Result<(&str, &Copy)> {
         if let Some(from) = from {
             let found = self.0.iter().find(|(region, _)| region == from);
             let names = self.0.iter().map(|(region, _)| region.as_str());
@@ -61,7 +62,7 @@ impl Copies {
                 format!("\n  {region} has version {} of {}: {}", copy.version, clock_time(copy.changed_at), copy.text)
             });
             bail!(
-                "the regions have different documents:{}\nSay with --from which one is right, and it is taken for all. The newest is --from {region}",
+                "the regions have different documents:{}\nChoose the right one for all regions with --from. The newest is --from {region}",
                 have.collect::<String>()
             );
         }
@@ -76,27 +77,27 @@ mod tests {
     fn copies(of: &[(&str, Option<(&str, u64)>)]) -> Copies {
         let copy = |(region, copy): &(&str, Option<(&str, u64)>)| {
             let copy = copy.map(|(text, changed_at)| Copy { text: text.into(), version: 1, changed_at });
-            ((*region).to_owned(), copy.context("it is away"))
+            ((*region).to_owned(), copy.context("it is down"))
         };
         Copies(of.iter().map(copy).collect())
     }
 
     #[test]
-    fn the_copy_that_is_meant_is_that_of_all_who_answer_or_of_the_one_that_is_named() {
-        let meant = |copies: &Copies, from: Option<&str>| copies.meant(from).map(|(_, copy)| copy.text.clone());
+    fn chosen_copy_is_the_named_one_or_the_one_all_share() {
+        let chosen = |copies: &Copies, from: Option<&str>| copies.chosen(from).map(|(_, copy)| copy.text.clone());
         let refused = |copies: &Copies, from: Option<&str>, because: &str| {
-            let error = format!("{:#}", copies.meant(from).unwrap_err());
+            let error = format!("{:#}", copies.chosen(from).unwrap_err());
             assert!(error.contains(because), "{error}");
         };
-        let one_away = copies(&[("a", None), ("b", Some((r#"{"x":1}"#, 1))), ("c", Some((r#"{ "x": 1}"#, 2)))]);
-        assert_eq!(meant(&one_away, None).unwrap(), r#"{ "x": 1}"#, "the layout makes no difference");
-        assert_eq!(meant(&one_away, Some("b")).unwrap(), r#"{"x":1}"#);
-        refused(&one_away, Some("a"), "a was not reached: it is away");
-        refused(&one_away, Some("d"), "d is none of the deployment's regions, which are a, b, c");
+        let one_down = copies(&[("a", None), ("b", Some((r#"{"x":1}"#, 1))), ("c", Some((r#"{ "x": 1}"#, 2)))]);
+        assert_eq!(chosen(&one_down, None).unwrap(), r#"{ "x": 1}"#, "formatting makes no difference");
+        assert_eq!(chosen(&one_down, Some("b")).unwrap(), r#"{"x":1}"#);
+        refused(&one_down, Some("a"), "a was not reached: it is down");
+        refused(&one_down, Some("d"), "d is not one of the deployment's regions: a, b, c");
 
         let differ = copies(&[("a", Some(("1", 7))), ("b", Some(("2", 6)))]);
         refused(&differ, None, "The newest is --from a");
-        assert_eq!(meant(&differ, Some("b")).unwrap(), "2");
-        refused(&copies(&[("a", None), ("b", None)]), None, "no region was reached:\n  a: it is away\n  b: it is away");
+        assert_eq!(chosen(&differ, Some("b")).unwrap(), "2");
+        refused(&copies(&[("a", None), ("b", None)]), None, "no region was reached:\n  a: it is down\n  b: it is down");
     }
 }

@@ -1,7 +1,7 @@
-//! The document as it passes through an operator's hands: read strictly, written in one form, compared.
+//! The document as an operator handles it: read strictly, written in one form, compared.
 //!
-//! Functions ignore fields that they do not know, so that a newer tool may write them. From a person's hand such a field is a slip of the
-//! pen, and in a document that a newer tool wrote it is something that this one would throw away: so here it is an error.
+//! Functions ignore unknown fields, so that a newer tool may write them. Here an unknown field is
+//! an error. If a person wrote it, it is a typo. If a newer tool wrote it, this tool would lose it.
 
 use anyhow::{Context as _, Result, ensure};
 use playback::routing::{Document, InvalidDocument, Override, Regions, Routes, State};
@@ -18,7 +18,7 @@ pub(crate) fn read(text: &str) -> Result<Document> {
     let unknown = unknown_fields(&serde_json::from_str(text)?, &document)?;
     ensure!(
         unknown.is_empty(),
-        "the document has what nobody would follow: {}. Correct it, or use the version of this tool that knows it",
+        "the document has fields that nothing would follow: {}. Correct it, or use a version of this tool that knows them",
         unknown.join(", ")
     );
     Ok(document)
@@ -27,18 +27,19 @@ pub(crate) fn read(text: &str) -> Result<Document> {
 /// The text of a document, as it is written everywhere.
 ///
 /// # Errors
-/// If it is too long, or functions could not read it again.
+/// If it is too long, or functions could not read it.
 pub(super) fn text(document: &Document) -> Result<String> {
     let text = serde_json::to_string(document)?;
     text.parse::<Document>()?;
     Ok(text)
 }
 
-/// The fields of `given` that `document`, which was read from it, does not have.
+/// The fields of `given` that are missing in `document`, which was parsed from it.
 fn unknown_fields(given: &Value, document: &Document) -> Result<Vec<String>> {
     let mut dropped = Vec::new();
     find_dropped(given, &serde_json::to_value(document)?, "", &mut dropped);
-    // What says a default is left out as well when it is written. But it is no field at all if it may be anything.
+    // Default values are dropped too. But a known field does not accept every value, and an unknown
+    // one does.
     let may_be = |pointer: &str, anything: Value| {
         let mut changed = given.clone();
         if let Some(value) = changed.pointer_mut(pointer) {
@@ -50,7 +51,7 @@ fn unknown_fields(given: &Value, document: &Document) -> Result<Vec<String>> {
     Ok(dropped.into_iter().map(|pointer| format!("`{}`", pointer.trim_start_matches('/').replace('/', "."))).collect())
 }
 
-/// The pointers to what `given` has and `kept` has not.
+/// Collects the pointers to the fields of `given` that `kept` does not have.
 fn find_dropped(given: &Value, kept: &Value, at: &str, dropped: &mut Vec<String>) {
     let (Value::Object(given), Value::Object(kept)) = (given, kept) else { return };
     for (name, value) in given {
@@ -67,10 +68,10 @@ pub(super) fn same(a: &str, b: &str) -> bool {
     a == b || matches!((serde_json::from_str::<Value>(a), serde_json::from_str::<Value>(b)), (Ok(a), Ok(b)) if a == b)
 }
 
-/// Where the sessions of a home go.
+/// Where the sessions of a home region go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Route {
-    /// The home, as session ids name it.
+    /// The home's code in session ids.
     pub(super) home: String,
     /// Its region.
     pub(super) region: String,
@@ -78,7 +79,7 @@ pub(super) struct Route {
     pub(super) target: String,
 }
 
-/// Where the sessions of each region go, by its name.
+/// Where the sessions of each region go, sorted by region.
 ///
 /// # Errors
 /// If the document cannot be followed in these regions.
@@ -94,7 +95,7 @@ pub(super) fn routes(document: &Document, regions: &Regions) -> Result<Vec<Route
     Ok(all)
 }
 
-/// The region that a region is drained to, if it is.
+/// The region that this region is drained to, if it is draining.
 pub(super) fn successor<'a>(document: &'a Document, region: &str) -> Option<&'a str> {
     match document.regions.get(region)? {
         State::Active => None,
@@ -102,13 +103,13 @@ pub(super) fn successor<'a>(document: &'a Document, region: &str) -> Option<&'a 
     }
 }
 
-/// That a region is not one of these.
+/// The message that a region is not one of these.
 pub(super) fn not_of<'a>(region: &str, regions: impl Iterator<Item = &'a str>) -> String {
     let regions: Vec<&str> = regions.collect();
-    format!("{region} is none of the deployment's regions, which are {}", regions.join(", "))
+    format!("{region} is not one of the deployment's regions: {}", regions.join(", "))
 }
 
-/// An override as it stands in the document.
+/// An override as the document spells it.
 pub(super) fn name_of(log: Override) -> &'static str {
     match log {
         Override::Auto => "auto",
@@ -117,7 +118,7 @@ pub(super) fn name_of(log: Override) -> &'static str {
     }
 }
 
-/// What the second document says that the first one does not, and the other way round, a line a value: `+ log: "standby"`.
+/// The values that only one of the two documents has, one line per value: `+ log: "standby"`.
 ///
 /// # Errors
 /// Never, for documents that were read.
@@ -132,7 +133,8 @@ pub(super) fn difference(before: &Value, after: &Document) -> Result<Vec<String>
     Ok(lines.into_iter().map(|(at, sign, value)| format!("{sign} {at}: {value}")).collect())
 }
 
-/// All values with their places. What is in a list has no number: the order of our lists says nothing.
+/// Collects all values with their paths. List items have no index, since the order of our lists has
+/// no meaning.
 fn values(value: &Value, at: String, all: &mut BTreeSet<(String, String)>) {
     match value {
         Value::Object(fields) if !fields.is_empty() => {
@@ -146,7 +148,7 @@ fn values(value: &Value, at: String, all: &mut BTreeSet<(String, String)>) {
     }
 }
 
-/// What has changed from one document to the next, in words.
+/// The changes from one document to the next, in words.
 ///
 /// # Errors
 /// As [`difference`].
@@ -164,21 +166,21 @@ pub(super) fn words(before: &Document, after: &Document) -> Result<Vec<String>> 
     if before.log != after.log {
         words.push(format!("log: {} -> {}", name_of(before.log), name_of(after.log)));
     }
-    // All else as it stands there.
+    // Everything else, value by value.
     let rest = |document: &Document| Document { regions: BTreeMap::new(), log: Override::Auto, ..document.clone() };
     words.extend(difference(&serde_json::to_value(rest(before))?, &rest(after))?);
     Ok(words)
 }
 
-/// The sessions that go elsewhere than before: their region, where they went, where they go.
+/// The routes whose target changes: before and after.
 pub(super) fn rerouted<'a>(before: &'a [Route], after: &'a [Route]) -> impl Iterator<Item = (&'a Route, &'a Route)> {
     before.iter().zip(after).filter(|(before, after)| before.target != after.target)
 }
 
-/// Holds a document against a deployment.
+/// Checks a document against a deployment, and returns its routes.
 ///
 /// # Errors
-/// If it cannot be followed there.
+/// If the deployment cannot follow it.
 pub(super) fn check(document: &Document, regions: &Regions, has_standby: bool) -> Result<Vec<Route>> {
     let routes = routes(document, regions).with_context(|| {
         let names: Vec<&str> = regions.all().map(|region| region.name.as_str()).collect();
@@ -202,7 +204,7 @@ mod tests {
     const DRAINED: &str = r#"{"version":1,"regions":{"us-west-2":{"state":"draining","to":"us-east-1"}}}"#;
 
     #[test]
-    fn what_functions_would_ignore_is_refused_and_defaults_that_are_said_are_not() {
+    fn fields_that_functions_ignore_are_refused() {
         for good in [
             r#"{"version":1}"#,
             r#"{"version":1,"log":"auto","regions":{},"rollout":null}"#,
@@ -230,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn routes_are_said_for_every_home_by_its_regions_name() {
+    fn routes_cover_every_home_in_order_of_region() {
         let routes = routes(&read(DRAINED).unwrap(), &regions()).unwrap();
         let route =
             |home: &str, region: &str| Route { home: home.into(), region: region.into(), target: "us-east-1".into() };
@@ -238,18 +240,18 @@ mod tests {
     }
 
     #[test]
-    fn a_document_that_this_deployment_cannot_follow_is_refused() {
+    fn document_that_the_deployment_cannot_follow_is_refused() {
         let check = |text: &str, has_standby: bool, because: &str| {
             let error = format!("{:#}", check(&read(text).unwrap(), &regions(), has_standby).unwrap_err());
             assert!(error.contains(because), "{error}");
         };
         check(r#"{"version":1,"log":"standby"}"#, false, "StandbyLog=none");
         check(&DRAINED.replace("us-west-2", "eu-west-1"), true, "the deployment is in us-west-2, us-east-1");
-        check(&DRAINED.replace("us-east-1", "us-west-2"), true, "not active");
+        check(&DRAINED.replace("us-east-1", "us-west-2"), true, "`regions.us-west-2.to` is us-west-2");
     }
 
     #[test]
-    fn differences_are_said_value_by_value_and_changes_in_words() {
+    fn differences_are_listed_by_value_and_changes_in_words() {
         let (none, drained) = (Document::default(), read(DRAINED).unwrap());
         let later = r#"{"version":1,"regions":{"us-west-2":{"state":"draining","to":"eu-west-1"}},"log":"standby",
             "rollout":{"salt":"a","async":"25%","always":{"legacy":["p2","p1"]}}}"#;
@@ -279,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_document_in_another_layout_is_the_same() {
+    fn formatting_makes_no_different_document() {
         assert!(same(DRAINED, &DRAINED.replace(',', " ,\n")));
         assert!(!same(DRAINED, r#"{"version":1}"#));
         assert!(same("{", "{") && !same("{", "["));

@@ -1,4 +1,4 @@
-//! `playhead routing history`: who changed what, when.
+//! `playhead routing history`: who changed what, and when.
 
 use super::document::{read, words};
 use super::parameter::Kept;
@@ -15,13 +15,13 @@ pub(super) struct Entry {
     changed_at: u64,
     /// ARN of the user or role that wrote it.
     by: String,
-    /// Against the version before, in words.
+    /// The changes from the version before, in words.
     changes: Vec<String>,
-    /// What it says.
+    /// Its text.
     document: String,
 }
 
-/// The newest versions, at most `limit`, of all that are kept, newest first.
+/// The newest versions, at most `limit`, newest first.
 ///
 /// # Errors
 /// Never, for documents that were read.
@@ -42,15 +42,15 @@ pub(super) fn entries(kept: Vec<Kept>, limit: usize) -> Result<Vec<Entry>> {
 fn changes(one: &Kept, before: Option<&Kept>) -> Result<Vec<String>> {
     let said = match (before.map(|before| read(&before.copy.text)), read(&one.copy.text)) {
         (_, Err(error)) => vec![format!("cannot be followed: {error:#}")],
-        (None, Ok(_)) if one.copy.version == 1 => vec!["the first one".to_owned()],
-        (None, Ok(_)) => vec!["the oldest that is kept".to_owned()],
+        (None, Ok(_)) if one.copy.version == 1 => vec!["the first version".to_owned()],
+        (None, Ok(_)) => vec!["the oldest version that is kept".to_owned()],
         (Some(Err(_)), Ok(_)) => vec!["can be followed again".to_owned()],
         (Some(Ok(before)), Ok(after)) => words(&before, &after)?,
     };
     Ok(if said.is_empty() { vec!["nothing".to_owned()] } else { said })
 }
 
-/// For a person.
+/// The versions as text.
 pub(super) fn text(entries: &[Entry]) -> String {
     let mut text = format!("{:>7}  {:<20}  {:<32}  what changed\n", "version", "when", "who");
     for Entry { version, changed_at, by, changes, .. } in entries {
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn every_version_is_said_newest_first_with_who_and_what_changed() {
+    async fn history_lists_versions_newest_first_with_who_and_what() {
         let drained = r#"{"version":1,"regions":{"us-west-2":{"state":"draining","to":"us-east-1"}}}"#;
         let versions = [r#"{"version":1}"#, drained, drained, "{", r#"{"version":1,"log":"standby"}"#];
         let ssm = Ssm::start(&versions).await;
@@ -83,14 +83,14 @@ mod tests {
             "cannot be followed",
             "nothing",
             "us-west-2 drains to us-east-1",
-            "the first one",
+            "the first version",
         ];
         assert_eq!(said, expect);
         let newest = "version  when                  who                               what changed
       5  2026-09-21 14:13:25Z  user/u5                           can be followed again\n";
         assert_eq!(text(&all[..1]), newest);
         assert_eq!(entries(kept[..2].to_vec(), 100).unwrap()[1].changes.len(), 1);
-        assert_eq!(entries(kept[..3].to_vec(), 100).unwrap()[2].changes, ["the oldest that is kept"]);
-        assert_eq!(entries(kept, 3).unwrap(), all[..3], "the limit cuts off, and changes nothing else");
+        assert_eq!(entries(kept[..3].to_vec(), 100).unwrap()[2].changes, ["the oldest version that is kept"]);
+        assert_eq!(entries(kept, 3).unwrap(), all[..3], "the limit only cuts the list");
     }
 }

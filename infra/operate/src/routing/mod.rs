@@ -1,10 +1,13 @@
-//! `playhead routing`: the routing document of a deployment, read, changed and written in all of its regions.
+//! `playhead routing`: reads, changes and writes the routing document of a deployment in all of its
+//! regions.
 //!
-//! Each region's functions read a copy of their own, in their region's Parameter Store, so that none needs another region. Here is what keeps
-//! the copies the same: nothing is written that functions would not follow, and whatever is written goes to every region that answers. One
-//! that does not answer stops nothing, for that is when regions are drained.
+//! Functions read the copy in their own region's Parameter Store, so that they need no other
+//! region. This module keeps the copies the same. It writes nothing that functions would not
+//! follow, and it writes to every region that answers. A region that does not answer stops nothing:
+//! that is when regions are drained.
 //!
-//! It decides nothing about sessions or logs: what a document means is said in `playback::routing`.
+//! This module decides nothing about sessions or logs: `playback::routing` defines what a document
+//! means.
 
 mod change;
 mod command;
@@ -21,18 +24,18 @@ pub(crate) use copies::Copies;
 pub(crate) use document::read;
 
 pub use command::{Args, run, run_on};
-pub use edit::{Edit, Outcome};
+pub use edit::{Edit, Edited};
 
 use crate::endpoints::Endpoints;
 use anyhow::{Context as _, Result};
 use parameter::Parameter;
 use playback::routing::Document;
 
-/// Writes a document to a running local cloud and to its peers, without holding it against anything. Functions follow within
-/// [`lambda::routing::MAX_AGE`].
+/// Writes a document to a running local cloud and its peers, without any check. Functions follow
+/// within [`lambda::routing::MAX_AGE`].
 ///
 /// # Errors
-/// If one of them does not take it.
+/// If one of them refuses it.
 pub async fn write(endpoints: &Endpoints, document: &Document) -> Result<()> {
     let text = serde_json::to_string(document)?;
     for cloud in std::iter::once(endpoints).chain(&endpoints.peers) {

@@ -1,4 +1,4 @@
-//! One region's copy of the document: a parameter of its Parameter Store.
+//! One region's copy of the document: a parameter in its Parameter Store.
 
 use anyhow::{Context as _, Result};
 use aws_config::SdkConfig;
@@ -10,20 +10,20 @@ use aws_sdk_ssm::types::{ParameterTier, ParameterType};
 use std::cmp::Reverse;
 use std::time::Duration;
 
-/// How often a call is tried: functions may be using up what Parameter Store answers.
+/// How often a call is tried. The functions' reads may use up Parameter Store's throughput.
 const ATTEMPTS: u32 = 5;
-/// How long a call may take with all its attempts: a region that does not answer is left behind.
+/// How long a call may take, including all attempts. Then the region counts as not answering.
 const TIME_OUT: Duration = Duration::from_secs(10);
 const CONNECT_TIME_OUT: Duration = Duration::from_secs(3);
 
-/// A version of the document as a region has it, which need not be one that can be read.
+/// A version of the document in a region. It may be invalid.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Copy {
-    /// What it says.
+    /// Its text.
     pub(crate) text: String,
-    /// Its number, counted by this region.
+    /// Its number in this region.
     pub(crate) version: i64,
-    /// When it was written there, Unix milliseconds.
+    /// When it was written, Unix milliseconds.
     pub(crate) changed_at: u64,
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct Copy {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Kept {
     pub(super) copy: Copy,
-    /// ARN of the user or role.
+    /// ARN of the user or role that wrote it.
     pub(super) by: String,
 }
 
@@ -51,7 +51,7 @@ impl Parameter {
         Self { client: Client::from_conf(config), name: name.to_owned() }
     }
 
-    /// What it says now, or said in this version of it.
+    /// Reads the current version, or this one.
     ///
     /// # Errors
     /// If the region does not answer, or has no such parameter or version.
@@ -59,7 +59,7 @@ impl Parameter {
         let name = version.map_or_else(|| self.name.clone(), |version| format!("{}:{version}", self.name));
         let got = self.client.get_parameter().name(&name).send().await;
         let parameter =
-            got.with_context(|| format!("reading {name}"))?.parameter.context("an answer without a parameter")?;
+            got.with_context(|| format!("reading {name}"))?.parameter.context("SSM answered without the parameter")?;
         Ok(Copy {
             text: parameter.value.unwrap_or_default(),
             version: parameter.version,
@@ -67,7 +67,7 @@ impl Parameter {
         })
     }
 
-    /// All versions that are kept (Parameter Store keeps 100), newest first.
+    /// All kept versions, newest first. Parameter Store keeps 100.
     ///
     /// # Errors
     /// If the region does not answer, or has no such parameter.
@@ -93,12 +93,13 @@ impl Parameter {
         Ok(kept)
     }
 
-    /// Puts this text there, and says which version it is.
+    /// Writes this text, and returns its version.
     ///
     /// # Errors
-    /// If the region does not take it.
+    /// If the region refuses it.
     pub(super) async fn write(&self, text: &str) -> Result<i64> {
-        // It stays in the tier that costs nothing until it no longer fits there (4 KB), and none of its readers notices.
+        // The free tier holds 4 KB. A longer document moves to the paid tier by itself, and readers
+        // do not notice.
         let put = self.client.put_parameter().name(&self.name).value(text).r#type(ParameterType::String);
         let put = put.tier(ParameterTier::IntelligentTiering).overwrite(true).send().await;
         Ok(put.with_context(|| format!("writing {}", self.name))?.version)

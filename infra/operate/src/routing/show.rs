@@ -1,4 +1,4 @@
-//! `playhead routing show`: the document in each region, and what comes of it.
+//! `playhead routing show`: the document in each region, and where sessions and events go.
 
 use super::copies::Copies;
 use super::document::{Route, name_of, routes, same};
@@ -9,16 +9,16 @@ use playback::routing::Document;
 use serde::Serialize;
 use std::fmt::Write as _;
 
-/// What there is.
+/// What is shown.
 #[derive(Debug, Serialize)]
 pub(super) struct Shown {
     parameter: String,
-    /// Whether all regions were reached, have the same document, and can follow it.
+    /// Whether all regions were reached and have the same, valid document.
     pub(super) good: bool,
-    /// Whether the regions that were reached have the same one.
+    /// Whether the regions that were reached have the same document.
     agree: bool,
     regions: Vec<Region>,
-    /// The different documents: one, if all is well.
+    /// The distinct documents. There should be one.
     documents: Vec<Meaning>,
 }
 
@@ -32,7 +32,7 @@ struct Region {
     error: Option<String>,
 }
 
-/// A document, and what comes of it.
+/// A document, and what it means.
 #[derive(Debug, Serialize)]
 struct Meaning {
     /// The regions that have it.
@@ -45,7 +45,7 @@ struct Meaning {
 }
 
 impl Shown {
-    /// What the regions have.
+    /// The regions' copies, grouped by document.
     pub(super) fn of(deployment: &Deployment, copies: &Copies) -> Self {
         let regions = copies.0.iter().map(|(region, copy)| Region {
             region: region.clone(),
@@ -70,7 +70,7 @@ impl Shown {
         }
     }
 
-    /// For a person.
+    /// The documents as text.
     pub(super) fn text(&self) -> String {
         let mut text = format!("{}\n\n{:<16} {:>7}  changed\n", self.parameter, "region", "version");
         for Region { region, version, changed_at, error } in &self.regions {
@@ -81,12 +81,12 @@ impl Shown {
             };
         }
         if !self.agree {
-            text.push_str("\nTHE REGIONS HAVE DIFFERENT DOCUMENTS. Take one for all: `routing set --from REGION`\n");
+            text.push_str("\nTHE REGIONS HAVE DIFFERENT DOCUMENTS. Choose one for all: `routing set --from REGION`\n");
         }
         for Meaning { of, text: document, error, routes, log } in &self.documents {
             let _ = writeln!(text, "\nIn {}: {document}", of.join(", "));
             if let Some(error) = error {
-                let _ = writeln!(text, "  CANNOT BE FOLLOWED, the functions keep the last good one: {error}");
+                let _ = writeln!(text, "  CANNOT BE FOLLOWED. The functions keep the last good one: {error}");
             }
             for Route { home, region, target } in routes {
                 let why = if region == target { String::new() } else { format!(": {region} is draining") };
@@ -94,8 +94,8 @@ impl Shown {
             }
             let _ = match log {
                 None => Ok(()),
-                Some("auto") => writeln!(text, "  log: auto, the primary while it is well, else the standby"),
-                Some(log) => writeln!(text, "  log: {log} only, by an operator's word"),
+                Some("auto") => writeln!(text, "  log: auto, the primary while it is healthy, else the standby"),
+                Some(log) => writeln!(text, "  log: {log} only, set by an operator"),
             };
         }
         text
@@ -126,7 +126,7 @@ mod tests {
         r#"{"version":1,"regions":{"us-west-2":{"state":"draining","to":"us-east-1"}},"log":"standby"}"#;
 
     #[tokio::test]
-    async fn one_document_in_all_regions_is_shown_once_with_what_comes_of_it() {
+    async fn shared_document_is_shown_once_with_its_meaning() {
         let (east, west) = tokio::join!(Ssm::start(&["{", DRAINED]), Ssm::start(&[DRAINED]));
         let deployment = deployment(&[("us-east-1", &east), ("us-west-2", &west)]);
         let shown = Shown::of(&deployment, &Copies::read(&deployment).await);
@@ -141,18 +141,18 @@ us-west-2              1  2026-09-21 14:13:21Z
 In us-east-1, us-west-2: {DRAINED}
   sessions of use1 -> us-east-1
   sessions of usw2 -> us-east-1: us-west-2 is draining
-  log: standby only, by an operator's word
+  log: standby only, set by an operator
 "
         );
         assert_eq!((shown.text(), shown.good), (expect, true));
     }
 
     #[tokio::test]
-    async fn regions_that_differ_are_away_or_cannot_follow_theirs_are_said() {
+    async fn differing_unreached_and_invalid_copies_are_shown() {
         let started = tokio::join!(Ssm::start(&[r#"{"version":1}"#]), Ssm::start(&["{"]), Ssm::start(&[DRAINED]));
         let (east, west, ireland) = started;
         let deployment = deployment(&[("us-east-1", &east), ("us-west-2", &west), ("eu-west-1", &ireland)]);
-        ireland.set_away(true);
+        ireland.set_down(true);
         let shown = Shown::of(&deployment, &Copies::read(&deployment).await);
         let text = shown.text();
         for said in
@@ -165,6 +165,6 @@ In us-east-1, us-west-2: {DRAINED}
         assert_eq!((&json["agree"], &json["documents"][0]["log"]), (&false.into(), &"auto".into()), "{json}");
         assert_eq!(json["documents"][0]["routes"][1]["target"], "us-east-1", "{json}");
         west.put(r#"{"version":1}"#);
-        assert!(!Shown::of(&deployment, &Copies::read(&deployment).await).good, "one is still away");
+        assert!(!Shown::of(&deployment, &Copies::read(&deployment).await).good, "one is still down");
     }
 }

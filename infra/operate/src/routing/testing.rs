@@ -1,4 +1,4 @@
-//! A small Parameter Store on loopback, for one region and one parameter.
+//! For tests: a small Parameter Store on loopback, for one region and one parameter.
 
 use crate::endpoints::sdk_config;
 use crate::stack::Deployment;
@@ -17,7 +17,7 @@ const NAME: &str = "/playhead-test/routing";
 #[derive(Debug, Default)]
 struct State {
     versions: Vec<String>,
-    away: bool,
+    down: bool,
     read_only: bool,
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct Ssm {
 }
 
 impl Ssm {
-    /// Starts one whose parameter has had these versions.
+    /// Starts a Parameter Store whose parameter has had these versions.
     pub(crate) async fn start(versions: &[&str]) -> Self {
         let versions = versions.iter().map(|&version| version.to_owned()).collect();
         let state = Arc::new(Mutex::new(State { versions, ..State::default() }));
@@ -42,7 +42,7 @@ impl Ssm {
         Self { state, endpoint }
     }
 
-    /// An address at which nobody listens.
+    /// A Parameter Store whose address refuses connections.
     pub(crate) async fn nowhere() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self { state: Arc::default(), endpoint: format!("http://{}", listener.local_addr().unwrap()) }
@@ -52,7 +52,7 @@ impl Ssm {
         self.state.lock().unwrap()
     }
 
-    /// All that was ever written, oldest first.
+    /// All versions, oldest first.
     pub(crate) fn versions(&self) -> Vec<String> {
         self.state().versions.clone()
     }
@@ -61,8 +61,8 @@ impl Ssm {
         self.state().versions.push(text.to_owned());
     }
 
-    pub(crate) fn set_away(&self, away: bool) {
-        self.state().away = away;
+    pub(crate) fn set_down(&self, down: bool) {
+        self.state().down = down;
     }
 
     pub(crate) fn set_read_only(&self, read_only: bool) {
@@ -70,7 +70,7 @@ impl Ssm {
     }
 }
 
-/// A deployment with a standby in these regions.
+/// A deployment with a standby log in these regions.
 pub(crate) fn deployment(regions: &[(&str, &Ssm)]) -> Deployment {
     let names: Vec<&str> = regions.iter().map(|(name, _)| *name).collect();
     let sdk = |(name, ssm): &(&str, &Ssm)| ((*name).to_owned(), sdk_config(&ssm.endpoint, name));
@@ -86,8 +86,8 @@ pub(crate) fn deployment(regions: &[(&str, &Ssm)]) -> Deployment {
 
 impl State {
     fn answer(&mut self, action: &str, call: &Value) -> Response {
-        // An error that is not worth another try, so that tests do not wait.
-        if self.away || (self.read_only && action == "PutParameter") {
+        // An error that the SDK does not retry, so that tests do not wait.
+        if self.down || (self.read_only && action == "PutParameter") {
             return error("AccessDeniedException");
         }
         let name = call["Name"].as_str().unwrap();
@@ -100,7 +100,7 @@ impl State {
                 Some(_) => Json(json!({"Parameter": self.version(version)})).into_response(),
                 None => error("ParameterVersionNotFound"),
             },
-            // Two a page, oldest first.
+            // Two per page, oldest first.
             "GetParameterHistory" => {
                 let from: usize = call["NextToken"].as_str().map_or(1, |token| token.parse().unwrap());
                 let to = self.versions.len().min(from + 1);
@@ -113,7 +113,7 @@ impl State {
                 self.versions.push(call["Value"].as_str().unwrap().to_owned());
                 Json(json!({"Version": self.versions.len(), "Tier": "Standard"})).into_response()
             }
-            other => panic!("{other} is not expected"),
+            other => panic!("unexpected action {other}"),
         }
     }
 

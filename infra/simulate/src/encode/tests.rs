@@ -26,7 +26,7 @@ fn encode_lines(args: &Args, trace: &[u8]) -> (Encoded, Vec<Value>) {
     (encoded, payloads.map(|line| serde_json::from_slice(line).unwrap()).collect())
 }
 
-/// The envelopes in a Lambda event, each with the time that the source stamped on its record.
+/// The envelopes in a Lambda event, each with the source's timestamp of its record.
 fn envelopes(trigger: Trigger, payload: &Value) -> Vec<(u64, Envelope)> {
     let bytes = |value: &Value| BASE64.decode(value.as_str().unwrap()).unwrap();
     let decode = |bytes: &[u8]| Envelope::decode(bytes).unwrap();
@@ -69,7 +69,7 @@ fn envelopes(trigger: Trigger, payload: &Value) -> Vec<(u64, Envelope)> {
 }
 
 #[test]
-fn every_valid_event_is_found_again_in_the_envelopes_and_no_other() {
+fn envelopes_hold_exactly_the_valid_events() {
     let plan = plan();
     let mut trace = Vec::new();
     plan.write_trace(&mut trace).unwrap();
@@ -105,7 +105,7 @@ fn every_valid_event_is_found_again_in_the_envelopes_and_no_other() {
 }
 
 #[test]
-fn msk_events_are_full_and_offsets_of_a_partition_have_no_gap_across_them() {
+fn msk_events_are_full_and_offsets_have_no_gaps() {
     let mut trace = Vec::new();
     plan().write_trace(&mut trace).unwrap();
     let (encoded, payloads) = encode_lines(&args(Trigger::Msk, 50), &trace);
@@ -128,7 +128,7 @@ fn msk_events_are_full_and_offsets_of_a_partition_have_no_gap_across_them() {
 }
 
 #[test]
-fn a_kinesis_event_holds_one_shard() {
+fn kinesis_event_has_records_of_one_shard() {
     let mut trace = Vec::new();
     plan().write_trace(&mut trace).unwrap();
     let (_, payloads) = encode_lines(&args(Trigger::Kinesis, 20), &trace);
@@ -145,7 +145,7 @@ fn a_kinesis_event_holds_one_shard() {
 }
 
 #[test]
-fn partitions_are_those_of_librdkafka_and_kinesis() {
+fn partitions_match_librdkafka_and_kinesis() {
     // CRC-32 and MD5 of "123456789": cbf43926, 25f9e794323b453885f5181f1b624d0b.
     assert_eq!(kafka_partition("123456789", 1_000), 0xcbf4_3926 % 1_000);
     assert_eq!(kinesis_shard("123456789", 16), 0x2);
@@ -164,7 +164,7 @@ fn envelopes_of(lines: &[String]) -> Vec<usize> {
 }
 
 #[test]
-fn lines_of_one_post_are_one_request_and_500_events_at_most() {
+fn lines_of_a_post_form_requests_of_at_most_500_events() {
     let at = |seq: u32, extra: &str| line(seq, &format!(r#","received_at":1790000010200{extra}"#));
     assert_eq!(envelopes_of(&[at(0, ""), at(1, "")]), [2]);
     assert_eq!(envelopes_of(&[at(0, r#","post":1"#), at(1, r#","post":2"#)]), [1, 1]);
@@ -173,7 +173,7 @@ fn lines_of_one_post_are_one_request_and_500_events_at_most() {
 }
 
 #[test]
-fn without_received_at_it_is_now() {
+fn received_at_defaults_to_now() {
     let before = now().unwrap();
     let id = playback::session::SessionId::mint("use1".parse().unwrap(), before, 1).to_string();
     let line = line(0, "").replace("use1-01M3250V3TW3KG5DD5CEVSMJCC", &id);
@@ -183,7 +183,7 @@ fn without_received_at_it_is_now() {
 }
 
 #[test]
-fn a_line_that_is_not_json_is_named() {
+fn invalid_line_is_named() {
     let input = format!("{}\n\n{{oops\n", line(0, ""));
     let error = encode(&args(Trigger::Msk, 1), input.as_bytes(), Vec::new()).unwrap_err();
     assert!(format!("{error:#}").starts_with("line 3 is not JSON"), "{error:#}");
@@ -192,7 +192,7 @@ fn a_line_that_is_not_json_is_named() {
 }
 
 #[test]
-fn json_that_is_no_event_is_skipped_and_counted() {
+fn json_that_is_not_an_event_is_skipped_and_counted() {
     let (encoded, payloads) = encode_lines(&args(Trigger::Msk, 1), b"7\n[]\n{}\n");
     assert!(payloads.is_empty());
     assert_eq!(encoded.rejected, BTreeMap::from([("not_an_object", 2), ("field_missing", 1)]));

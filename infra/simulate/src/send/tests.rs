@@ -19,10 +19,10 @@ use std::sync::{Arc, Mutex};
 
 const SECRET: &str = "a-secret-of-a-development-stage!";
 
-/// An endpoint that keeps the contract, with a script of what it answers before it takes events.
+/// An endpoint that keeps the contract. It first gives some scripted answers.
 #[derive(Default)]
 struct Endpoint {
-    /// Answers with this to the first attempts, last one first.
+    /// Answers to the first attempts, in reverse order.
     closed: Mutex<Vec<StatusCode>>,
     attempts: Mutex<Vec<Instant>>,
     gzipped: Mutex<usize>,
@@ -93,7 +93,7 @@ async fn sent(plan: &Plan, endpoint: String, auth: Auth, pace: Pace) -> SendRepo
 }
 
 #[tokio::test]
-async fn the_report_says_what_the_plan_expects() {
+async fn report_matches_the_plans_expectation() {
     let plan = plan(20);
     let (endpoint, url) = serve(Vec::new()).await;
     let report = sent(&plan, url, secret("stage"), Pace::default()).await;
@@ -107,18 +107,18 @@ async fn the_report_says_what_the_plan_expects() {
 }
 
 #[tokio::test]
-async fn what_a_legacy_system_answers_is_a_success_and_is_counted_apart() {
+async fn legacy_answer_is_a_success_counted_separately() {
     let mut plan = plan(3);
     plan.posts.truncate(2);
     let (_endpoint, url) = serve(vec![StatusCode::OK]).await;
     let report = sent(&plan, url, secret("stage"), Pace { concurrency: 1, ..Pace::default() }).await;
     assert_eq!((report.first_try, report.failed_posts.len(), report.by_legacy.len()), (2, 0, 1));
     let (by_us, all) = (report.accepted + report.rejected.values().sum::<usize>(), report.events_sent);
-    assert_eq!(by_us, all - plan.posts[0].events.len(), "of another system's answer no event is counted");
+    assert_eq!(by_us, all - plan.posts[0].events.len(), "events are not counted from another system's answer");
 }
 
 #[tokio::test]
-async fn a_closed_door_is_knocked_at_again_but_not_before_it_says() {
+async fn unavailable_endpoint_is_retried_after_retry_after() {
     let mut plan = plan(1);
     plan.posts.truncate(1);
     let (endpoint, url) = serve(vec![StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE]).await;
@@ -130,7 +130,7 @@ async fn a_closed_door_is_knocked_at_again_but_not_before_it_says() {
 }
 
 #[tokio::test]
-async fn a_refused_post_fails_at_once_and_is_named() {
+async fn refused_post_fails_at_once_and_is_named() {
     let mut plan = plan(3);
     plan.posts.truncate(2);
     let (endpoint, url) = serve(Vec::new()).await;
@@ -142,7 +142,7 @@ async fn a_refused_post_fails_at_once_and_is_named() {
 }
 
 #[tokio::test]
-async fn a_post_that_finds_nobody_is_given_up_after_the_attempts_allowed() {
+async fn unanswered_post_is_given_up_after_max_attempts() {
     let mut plan = plan(1);
     plan.posts.truncate(1);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -154,7 +154,7 @@ async fn a_post_that_finds_nobody_is_given_up_after_the_attempts_allowed() {
 }
 
 #[tokio::test]
-async fn paced_posts_keep_their_distance() {
+async fn paced_posts_keep_their_spacing() {
     let plan = plan(2);
     let span_ms = plan.posts.last().unwrap().at_ms - plan.posts[0].at_ms;
     let (_endpoint, url) = serve(Vec::new()).await;
@@ -166,7 +166,7 @@ async fn paced_posts_keep_their_distance() {
 }
 
 #[tokio::test]
-async fn in_an_open_loop_a_post_that_waits_holds_up_no_other() {
+async fn waiting_post_delays_no_other_in_an_open_loop() {
     let mut plan = plan(3);
     plan.posts.truncate(12);
     let (endpoint, url) = serve(vec![StatusCode::SERVICE_UNAVAILABLE]).await;
@@ -174,13 +174,13 @@ async fn in_an_open_loop_a_post_that_waits_holds_up_no_other() {
     let report = sent(&plan, url, secret("stage"), pace).await;
     assert_eq!((report.posts, report.first_try, report.retries), (12, 11, 1));
     let last = report.attempts.last().unwrap();
-    assert_eq!((last.number, last.succeeded()), (1, true), "the POST that was turned away is answered last");
+    assert_eq!((last.number, last.succeeded()), (1, true), "the refused POST is answered last");
     assert!(report.attempts.iter().any(|attempt| attempt.status == Some(StatusCode::SERVICE_UNAVAILABLE)));
     assert_eq!(endpoint.attempts.lock().unwrap().len(), 13);
 }
 
 #[tokio::test]
-async fn while_the_valve_is_closed_nothing_is_in_flight_and_nothing_begins() {
+async fn closed_valve_means_nothing_in_flight_and_nothing_starts() {
     let mut plan = plan(10);
     plan.posts.truncate(20);
     let (endpoint, url) = serve(Vec::new()).await;
@@ -199,7 +199,7 @@ async fn while_the_valve_is_closed_nothing_is_in_flight_and_nothing_begins() {
 }
 
 #[tokio::test]
-async fn what_is_stopped_begins_no_more_and_says_what_it_left_out() {
+async fn stopped_sending_reports_what_it_left_out() {
     let plan = plan(10);
     let (endpoint, url) = serve(Vec::new()).await;
     let target = Target { endpoint: url, elsewhere: BTreeMap::new(), auth: secret("stage") };
@@ -218,7 +218,7 @@ async fn what_is_stopped_begins_no_more_and_says_what_it_left_out() {
 }
 
 #[test]
-fn the_wait_grows_and_keeps_what_the_server_asked_for() {
+fn wait_grows_and_honours_retry_after() {
     for retries in 0..100 {
         assert!(wait(retries, None) <= LONGEST_BACKOFF);
         let asked = Duration::from_secs(3);
