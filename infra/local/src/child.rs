@@ -227,6 +227,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn child_inherits_no_variable_of_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = start(folder.path(), "env");
+        assert!(child.finished(Duration::from_secs(20)).await.unwrap().success());
+        let text = fs::read_to_string(&child.log).unwrap();
+        let names: Vec<&str> = text.lines().filter_map(|line| Some(line.split_once('=')?.0)).collect();
+        assert!(names.contains(&"PATH"), "{text}");
+        // Shells set these, and pyenv's `python3` is a shell script.
+        let set_by_shells =
+            |name: &str| ["PATH", "PWD", "OLDPWD", "SHLVL", "_"].contains(&name) || name.starts_with("PYENV");
+        let ours = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        let inherited: Vec<String> =
+            ours.filter(|name| names.contains(&name.as_str()) && !set_by_shells(name)).collect();
+        assert!(inherited.is_empty(), "{inherited:?}");
+    }
+
+    #[tokio::test]
     async fn stopped_child_ends_with_us_too() {
         let folder = tempfile::tempdir().unwrap();
         let mut child = start(folder.path(), FAMILY);

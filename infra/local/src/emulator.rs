@@ -94,3 +94,16 @@ pub(super) fn aws_environment(endpoint: &str, region: &str, folder: &Path) -> Ve
     ];
     variables.map(|(name, value)| (name.to_owned(), value)).to_vec()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn children_get_their_own_home_and_no_proxy() {
+        let environment = aws_environment("http://127.0.0.1:4566", "us-east-1", Path::new("/a run/live"));
+        let value = |wanted: &str| environment.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+        assert_eq!((value("HOME"), value("TMPDIR")), (Some("/a run/live"), Some("/a run/live")));
+        assert!(environment.iter().all(|(name, _)| !name.to_ascii_uppercase().contains("PROXY")));
+    }
+}

@@ -109,7 +109,7 @@ impl<'a> Walk<'a> {
             journey,
             progress,
             target: Target { endpoint: endpoints.api.clone(), elsewhere: send::elsewhere(endpoints), auth },
-            http: reqwest::Client::new(),
+            http: reqwest::Client::builder().no_proxy().build().context("an HTTP client")?,
             sites: Sites::find(&deployment).await,
             deployment,
             shadow: Views::new(&endpoints.sdk_config(), shadow, home),
