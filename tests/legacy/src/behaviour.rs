@@ -1,4 +1,4 @@
-//! How the service behaves: the bugs and bad days that a demo or a test asks for.
+//! How the service behaves: the bugs and failures that a demo or a test asks for.
 
 use axum::http::StatusCode;
 use std::collections::BTreeSet;
@@ -6,25 +6,26 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Mistakes that synchronous systems of this kind have been seen to make.
+/// Mistakes that synchronous systems of this kind make in practice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Bug {
-    /// An event that is sent again is cleaned away together with its first copy.
+    /// A repeated event is removed together with its first copy.
     DroppedDuplicates,
-    /// Position and device are those of the event that arrived last, though another one happened later.
+    /// Position and device come from the event that arrived last, even if another one happened
+    /// later.
     LastArrivalWins,
-    /// The position is added up from what was played, so that no `seeked` event moves it.
+    /// The position is the sum of what was played, so no `seeked` event moves it.
     LostSeek,
 }
 
-/// Bugs that are in force.
+/// The active bugs.
 pub type Bugs = BTreeSet<Bug>;
 
 impl Bug {
     /// All bugs.
     pub const ALL: [Bug; 3] = [Bug::DroppedDuplicates, Bug::LastArrivalWins, Bug::LostSeek];
 
-    /// The name by which a demo asks for it.
+    /// Its name on the command line of a demo.
     pub const fn as_str(self) -> &'static str {
         match self {
             Bug::DroppedDuplicates => "dropped_duplicates",
@@ -49,13 +50,13 @@ impl FromStr for Bug {
     }
 }
 
-/// How the service behaves from now on. The default is well.
+/// How the service behaves from now on. The default is healthy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Behaviour {
-    /// Which mistakes it makes. Only dropped duplicates leave a trace in what is stored.
+    /// Which mistakes it makes. Only dropped duplicates affect what is stored.
     pub bugs: Bugs,
-    /// How long it waits before it does anything; the caller sees no byte meanwhile.
+    /// How long it waits before it does anything. The caller sees no byte meanwhile.
     pub delay: Duration,
-    /// With what it answers every request, and does nothing.
+    /// If set, it answers every request with this status and does nothing.
     pub failure: Option<StatusCode>,
 }

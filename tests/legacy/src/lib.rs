@@ -1,11 +1,14 @@
-//! A small synchronous viewing history, to migrate from: the system that a team has before it has Playhead.
+//! A small synchronous viewing history to migrate from: the system that a team has before Playhead.
 //!
-//! It takes the events of the contract (`POST /v1/events`, also gzip) and writes each session's events to its own table before it answers
-//! `200 {"ok":true,"stored":n,"refused":m}`. `GET /v1/profiles/{p}/sessions/{s}` answers a session, in a form and units of its own, and `GET
-//! /v1/profiles/{p}/sessions` all of a profile. It authenticates nobody, since it stands behind what does.
+//! It accepts the events of the contract (`POST /v1/events`, also gzip) and writes each session's
+//! events to its own table before it answers `200 {"ok":true,"stored":n,"refused":m}`. `GET
+//! /v1/profiles/{p}/sessions/{s}` returns a session, in its own format and units, and `GET
+//! /v1/profiles/{p}/sessions` all sessions of a profile. It authenticates nobody: whatever is in
+//! front of it does.
 //!
-//! What a session comes to it computes in its own way, which agrees with Playhead's on everything that both know, unless it is told to
-//! make mistakes. It shares with Playhead the rules for what a good event is ([`playback::edge`]), and nothing else.
+//! It computes a session in its own way, which agrees with Playhead's on everything that both know,
+//! unless it is told to make mistakes. It shares with Playhead the rules for valid events
+//! ([`playback::edge`]), and nothing else.
 
 mod behaviour;
 mod table;
@@ -34,27 +37,27 @@ use table::{Arrived, Table};
 use tokio::net::TcpListener;
 use viewing::Kept;
 
-/// From its answers to Playhead's fields, as `compare` wants to be told (`LEGACY_MAPPING`).
+/// Maps its answers to Playhead's fields: the value of `LEGACY_MAPPING` for `compare`.
 pub const MAPPING: &str = include_str!("../mapping.json");
 
 /// A running service. It ends with the runtime.
 #[derive(Debug)]
 pub struct Legacy {
-    /// Its base URL, without a slash at its end.
+    /// Its base URL, without a trailing slash.
     pub url: String,
     behaviour: Arc<RwLock<Behaviour>>,
     given: Given,
 }
 
-/// A service that has its address already, and no table yet: who connects waits.
+/// A service that has an address but no table yet. Connections wait.
 #[derive(Debug)]
 pub struct Listening {
-    /// Its base URL, without a slash at its end.
+    /// Its base URL, without a trailing slash.
     pub url: String,
     listener: TcpListener,
 }
 
-/// An answer as it left the service.
+/// An answer that the service gave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answered {
     /// Its status.
@@ -65,10 +68,10 @@ pub struct Answered {
     pub body: Bytes,
 }
 
-/// Answers by the header `x-request-id` of their requests.
+/// Answers by the request header `x-request-id`.
 type Given = Arc<Mutex<BTreeMap<String, Answered>>>;
 
-/// What its requests need.
+/// What its handlers need.
 #[derive(Clone)]
 struct Service {
     table: Table,
@@ -77,30 +80,30 @@ struct Service {
 }
 
 impl Legacy {
-    /// Starts it on a free port of the loopback interface. Its table is made if it is not there.
+    /// Starts it on a free loopback port. Creates its table if it does not exist.
     ///
     /// # Errors
-    /// If no port is to be had, or no table.
+    /// If no port is free, or if the table cannot be created.
     pub async fn start(sdk: &SdkConfig, table: &str) -> Result<Self> {
         Self::listen().await?.serve(sdk, table).await
     }
 
-    /// Takes a free port of the loopback interface, for who has to tell its address before there is a table.
+    /// Binds a free loopback port, for callers that need the address before there is a table.
     ///
     /// # Errors
-    /// If no port is to be had.
+    /// If no port is free.
     pub async fn listen() -> Result<Listening> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("a port for the legacy service")?;
         Ok(Listening { url: format!("http://{}", listener.local_addr()?), listener })
     }
 
-    /// What it has answered to the requests with a header `x-request-id`, by that.
+    /// Its answers to requests with a header `x-request-id`, by its value.
     #[must_use]
     pub fn answered(&self) -> BTreeMap<String, Answered> {
         self.given.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Where it lists the sessions of a profile, as `compare` wants to be told (`LEGACY_SESSIONS_URL`).
+    /// Where it lists the sessions of a profile: the value of `LEGACY_SESSIONS_URL` for `compare`.
     #[must_use]
     pub fn sessions_url(&self) -> String {
         sessions_url(&self.url)
@@ -113,10 +116,10 @@ impl Legacy {
 }
 
 impl Listening {
-    /// Serves from this table, which is made if it is not there.
+    /// Serves from this table, which is created if it does not exist.
     ///
     /// # Errors
-    /// If it cannot be made.
+    /// If it cannot be created.
     pub async fn serve(self, sdk: &SdkConfig, table: &str) -> Result<Legacy> {
         let Self { url, listener } = self;
         let (behaviour, given) = (Arc::<RwLock<Behaviour>>::default(), Given::default());
@@ -133,7 +136,7 @@ impl Listening {
         Ok(Legacy { url, behaviour, given })
     }
 
-    /// As [`Legacy::sessions_url`].
+    /// Same as [`Legacy::sessions_url`].
     #[must_use]
     pub fn sessions_url(&self) -> String {
         sessions_url(&self.url)
@@ -150,7 +153,7 @@ impl Service {
     }
 }
 
-/// What went wrong, as the caller sees it.
+/// An error, as the caller sees it.
 struct Failed(StatusCode, String);
 
 impl IntoResponse for Failed {
@@ -170,7 +173,7 @@ async fn behave(State(service): State<Service>, request: Request, next: Next) ->
     let Behaviour { delay, failure, .. } = service.behaviour();
     tokio::time::sleep(delay).await;
     match failure {
-        Some(status) => Failed(status, "as was asked for".to_owned()).into_response(),
+        Some(status) => Failed(status, "failing on request".to_owned()).into_response(),
         None => next.run(request).await,
     }
 }

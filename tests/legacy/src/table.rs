@@ -1,4 +1,5 @@
-//! The service's own table: one item a session, one attribute an event, written by update expressions.
+//! The service's own table: one item per session, one attribute per event, written by update
+//! expressions.
 
 use crate::viewing::{Kept, Viewing};
 use anyhow::{Context as _, Result};
@@ -9,7 +10,8 @@ use aws_sdk_dynamodb::types::{
 };
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// Events in one update: its expression must stay below 4 KB. Source: DynamoDB developer guide, "Limits".
+/// Events in one update: its expression must stay below 4 KB. Source: DynamoDB developer guide,
+/// "Limits".
 const EVENTS_IN_AN_UPDATE: usize = 50;
 
 type Item = HashMap<String, AttributeValue>;
@@ -20,7 +22,7 @@ pub(crate) struct Table {
     name: String,
 }
 
-/// Events of one session that came in one request, in the order in which they stood there.
+/// Events of one session that came in one request, in their order.
 pub(crate) struct Arrived {
     pub(crate) profile: String,
     pub(crate) session: String,
@@ -28,7 +30,7 @@ pub(crate) struct Arrived {
 }
 
 impl Table {
-    /// The table, made if it is not there.
+    /// The table, created if it does not exist.
     pub(crate) async fn open(sdk: &SdkConfig, name: &str) -> Result<Self> {
         let client = Client::new(sdk);
         let key = |attribute: &str, kind| KeySchemaElement::builder().attribute_name(attribute).key_type(kind).build();
@@ -47,12 +49,13 @@ impl Table {
             .await;
         match created {
             Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_in_use_exception()) => {}
-            created => drop(created.with_context(|| format!("making the table {name}"))?),
+            created => drop(created.with_context(|| format!("creating the table {name}"))?),
         }
         Ok(Self { client, name: name.to_owned() })
     }
 
-    /// Keeps events that came at `now`, Unix milliseconds. Answers which of them were there already.
+    /// Stores events that came at `now`, Unix milliseconds. Returns which of them were stored
+    /// before.
     pub(crate) async fn keep(&self, arrived: &Arrived, now: u64) -> Result<BTreeSet<u16>> {
         let mut again = BTreeSet::new();
         for chunk in arrived.events.chunks(EVENTS_IN_AN_UPDATE) {

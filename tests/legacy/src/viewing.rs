@@ -1,14 +1,15 @@
-//! What the service knows of one session, and the answer that it makes of it.
+//! What the service knows about one session, and its answer.
 //!
-//! Every event is kept, and the answer is computed from all of them at once, sorted: the plain way, and on purpose not the join
-//! of `playback`, with which it must agree. Its names and units are its own (seconds with decimals, where Playhead has milliseconds).
+//! Every event is stored, and the answer is computed from all of them at once, sorted. That is the
+//! plain way, and deliberately not the join of `playback`, with which it must agree. Its names and
+//! units are its own: seconds with decimals where Playhead has milliseconds.
 
 use crate::behaviour::{Bug, Bugs};
 use playback::contract::Event;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// One event as it is kept.
+/// One stored event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Kept {
     title: String,
@@ -34,20 +35,20 @@ impl Kept {
     }
 }
 
-/// What is kept of one session.
+/// What is stored of one session.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Viewing {
     /// By sequence number.
     pub(crate) events: BTreeMap<u16, Kept>,
     /// The sequence number of the event that arrived last.
     pub(crate) arrived_last: u16,
-    /// When the first request about it came, Unix milliseconds.
+    /// When the first request about it arrived, Unix milliseconds.
     pub(crate) first_ms: u64,
-    /// When the last one did.
+    /// When the last one arrived.
     pub(crate) last_ms: u64,
 }
 
-/// A session as `GET /v1/profiles/{p}/sessions/{s}` answers it.
+/// A session as `GET /v1/profiles/{p}/sessions/{s}` returns it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Answer {
     viewing: String,
@@ -88,7 +89,7 @@ struct Device {
 }
 
 impl Viewing {
-    /// The answer; `None` when no event is left.
+    /// The answer; `None` if no event is left.
     pub(crate) fn answer(&self, session: &str, bugs: &Bugs) -> Option<Answer> {
         let (_, first) = self.events.first_key_value()?;
         let (_, greatest) = self.events.last_key_value()?;
@@ -111,13 +112,13 @@ impl Viewing {
         })
     }
 
-    /// Where a player would stand that began where this one did and never jumped.
+    /// The position of a player that began at the same place and never jumped.
     fn added_up(&self, first: &Kept) -> u64 {
         let played: u64 = self.events.values().skip(1).map(|kept| kept.played_ms).sum();
         (first.position_ms + played).min(first.title_ms)
     }
 
-    /// How much of the title was watched; what was watched twice counts once.
+    /// How much of the title was watched. What was watched twice counts once.
     fn watched_ms(&self) -> u64 {
         let mut intervals: Vec<(u64, u64)> =
             self.events.values().map(|kept| (kept.position_ms - kept.played_ms, kept.position_ms)).collect();
@@ -151,7 +152,7 @@ mod tests {
         Event { seq, kind, position_ms, played_ms, title_duration_ms: TITLE_MS, occurred_at: 0, device, country }
     }
 
-    /// As requests of one event each would leave it.
+    /// What requests of one event each would leave.
     fn kept(arrivals: &[(Event, u64)]) -> Viewing {
         let mut viewing = Viewing { first_ms: u64::MAX, ..Viewing::default() };
         for (event, at) in arrivals {
@@ -167,7 +168,8 @@ mod tests {
         kept(arrivals).answer("s", &bugs.iter().copied().collect()).unwrap()
     }
 
-    /// Events of one session: at each sequence number always the same, in any order, any number of times.
+    /// Events of one session, in any order and any number of times. A sequence number always stands
+    /// for the same event.
     fn arrivals() -> impl Strategy<Value = Vec<(Event, u64)>> {
         let one = (0u64..=TITLE_MS, 0u64..=TITLE_MS, 0usize..6);
         let session = prop::collection::vec(one, 1..12);
@@ -225,11 +227,11 @@ mod tests {
         overtaken.swap(1, 3);
         assert_eq!(resume(&overtaken, &[]), 65.0);
         assert_eq!(resume(&overtaken, &[Bug::LastArrivalWins]), 10.0);
-        assert_eq!(resume(&jump, &[Bug::LastArrivalWins]), 65.0, "they came in order");
+        assert_eq!(resume(&jump, &[Bug::LastArrivalWins]), 65.0, "they arrived in order");
     }
 
     #[test]
-    fn a_session_of_which_nothing_is_left_is_not_there() {
+    fn session_without_events_is_absent() {
         assert_eq!(Viewing::default().answer("s", &Bugs::new()), None);
     }
 }
