@@ -1,4 +1,4 @@
-//! The functions of a local cloud as what they are there: processes, and a configuration that can be changed.
+//! The functions of a local cloud, seen as processes with a configuration that can be changed.
 
 use std::fs;
 use std::time::Duration;
@@ -13,22 +13,22 @@ use crate::within;
 
 const CONFIGURED_WITHIN: Duration = Duration::from_secs(60);
 
-/// The processes (execution environments) of one function of one local cloud.
+/// The processes (execution environments) of one function in one local cloud.
 #[derive(Debug, Clone)]
 pub struct Environments {
-    /// What they alone have in their environment, each as `NAME=value`.
+    /// Variables that only they have in their environment, as `NAME=value`.
     marks: [String; 2],
 }
 
 impl Environments {
-    /// Those of `function` in the cloud of `endpoints`.
+    /// The processes of `function` in the cloud of `endpoints`.
     #[must_use]
     pub fn of(endpoints: &Endpoints, function: &str) -> Self {
         let marks = [("AWS_LAMBDA_FUNCTION_NAME", function), ("AWS_ENDPOINT_URL", &endpoints.aws_endpoint)];
         Self { marks: marks.map(|(name, value)| format!("{name}={value}")) }
     }
 
-    /// Who they are now.
+    /// Their ids at present.
     ///
     /// # Errors
     /// If the list of processes cannot be read.
@@ -40,7 +40,7 @@ impl Environments {
             else {
                 continue;
             };
-            // A process that ended meanwhile has no environment any more.
+            // A process that has ended meanwhile has no environment.
             let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
             let has = |mark: &String| environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes());
             if self.marks.iter().all(has) {
@@ -50,7 +50,7 @@ impl Environments {
         Ok(ids)
     }
 
-    /// Sends a signal to all of them; says how many there were.
+    /// Signals all of them. Returns how many there were.
     ///
     /// # Errors
     /// If one of them cannot be signalled.
@@ -59,15 +59,16 @@ impl Environments {
         for id in self.ids()? {
             match kill_process(id, signal) {
                 Ok(()) => signalled += 1,
-                Err(Errno::SRCH) => {} // it ended meanwhile
-                Err(error) => return Err(error).with_context(|| format!("{signal:?} to the process {id:?}")),
+                Err(Errno::SRCH) => {} // it has ended meanwhile
+                Err(error) => return Err(error).with_context(|| format!("sending {signal:?} to the process {id:?}")),
             }
         }
         Ok(signalled)
     }
 }
 
-/// Sets variables of a function (`None` takes one away), and waits until that holds for its next invocation.
+/// Sets variables of a function (`None` removes one), and waits until the next invocation will see
+/// them.
 ///
 /// # Errors
 /// If the emulator refuses, or takes too long.

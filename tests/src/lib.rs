@@ -1,11 +1,16 @@
-//! End to end, golden, template and fault tests on the local cloud; here is what several of them need.
+//! What several of the end-to-end, golden, template and fault tests share.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod functions;
 pub mod measure;
 pub mod proxy;
+pub mod queues;
+pub mod sample;
+pub mod suite;
 
+use std::env::{self, VarError};
+use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -16,14 +21,33 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Looks until there is something.
 ///
 /// # Errors
-/// If looking fails, or there is nothing within `patience`.
+/// If a look fails, or if there is nothing within `patience`.
 pub async fn within<T>(patience: Duration, what: &str, mut look: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
     let deadline = Instant::now() + patience;
     loop {
         if let Some(found) = look().await? {
             return Ok(found);
         }
-        ensure!(Instant::now() < deadline, "waited {} s in vain for {what}", patience.as_secs());
+        ensure!(Instant::now() < deadline, "gave up after {} s of waiting for {what}", patience.as_secs());
         tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Whether to run tests that need Java 17 and Maven: the variable `switch` is `1`.
+///
+/// # Panics
+/// If the variable has another value. A misspelled switch must not look like a test that passed.
+#[must_use]
+#[allow(clippy::panic, reason = "a test fails by panicking")]
+pub fn opted_in(switch: &str, product: &str) -> bool {
+    match env::var(switch) {
+        Ok(value) if value == "1" => true,
+        Err(VarError::NotPresent) => {
+            // Written directly, because the test harness captures what passing tests print.
+            let hint = format!("to run it on {product}, install Java 17 and Maven, and set {switch}=1");
+            let _ = writeln!(std::io::stderr(), "\n*** SKIPPED: {hint}. ***\n");
+            false
+        }
+        other => panic!("{switch} is {other:?}: set it to 1, or leave it unset to skip {product}"),
     }
 }

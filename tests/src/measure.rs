@@ -1,14 +1,13 @@
-//! What the suites of faults measure alike.
+//! What both fault suites measure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use aws_sdk_sqs::types::QueueAttributeName;
-use operate::Endpoints;
-use simulate::expect::{Expected, SessionView};
+use simulate::expect::{Expected, SessionView, expect};
+use simulate::plan::Plan;
+use simulate::send::{Attempt, SendReport};
 
-/// Events that views have less than they must, and events that they have more.
+/// How many events the views lack, and how many they have too many.
 #[must_use]
 pub fn lost_and_twice(expected: &Expected, histories: &BTreeMap<String, Vec<SessionView>>) -> (u64, u64) {
     let mut left: BTreeMap<(String, String), i64> =
@@ -23,24 +22,23 @@ pub fn lost_and_twice(expected: &Expected, histories: &BTreeMap<String, Vec<Sess
     (lost.unsigned_abs(), twice.unsigned_abs())
 }
 
-/// Messages on a queue, whoever has them.
-///
-/// # Errors
-/// When the queue does not say.
-pub async fn queued(endpoints: &Endpoints, queue: &str) -> Result<u64> {
-    let client = aws_sdk_sqs::Client::new(&endpoints.sdk_config());
-    let names = [
-        QueueAttributeName::ApproximateNumberOfMessages,
-        QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
-        QueueAttributeName::ApproximateNumberOfMessagesDelayed,
-    ];
-    let request = client.get_queue_attributes().queue_url(queue);
-    let answer = request.set_attribute_names(Some(names.to_vec())).send().await?;
-    let attributes = answer.attributes.context("a queue without attributes")?;
-    names.iter().map(|name| Ok(attributes.get(name).context("an attribute is missing")?.parse::<u64>()?)).sum()
+/// The views that the accepted POSTs must lead to.
+#[must_use]
+pub fn expected(plan: &Plan, report: &SendReport) -> Expected {
+    let left_out: BTreeSet<usize> = report.unsent.union(&report.failed_posts).copied().collect();
+    expect(plan, &left_out)
 }
 
-/// A part of a whole; 0 of nothing.
+/// Median and 99th percentile of the first attempts, in milliseconds.
+#[must_use]
+pub fn first_attempts<'a>(attempts: impl IntoIterator<Item = &'a Attempt>) -> (u128, u128) {
+    let firsts = attempts.into_iter().filter(|attempt| attempt.number == 0);
+    let mut took: Vec<u128> = firsts.map(|attempt| attempt.took.as_millis()).collect();
+    took.sort_unstable();
+    (at(&took, 0.5), at(&took, 0.99))
+}
+
+/// A part as a share of a whole; 0 if the whole is 0.
 #[must_use]
 pub fn share(part: usize, of: usize) -> f64 {
     part as f64 / of.max(1) as f64
@@ -52,8 +50,7 @@ pub fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 10.0).round() / 10.0
 }
 
-/// The value below which this share of sorted values lies; 0 of none.
-#[must_use]
-pub fn at(sorted: &[u128], share: f64) -> u128 {
+/// The value below which this share of sorted values lies; 0 if there are none.
+fn at(sorted: &[u128], share: f64) -> u128 {
     sorted.get(((sorted.len().max(1) - 1) as f64 * share) as usize).copied().unwrap_or_default()
 }

@@ -1,12 +1,15 @@
-//! A proxy between the functions and the AWS APIs that they call, which does to chosen calls what happens on a bad day:
-//! an error in the service's own form, silence, a connection cut off before or after the call was carried out, the caller's death.
+//! A proxy between the functions and the AWS APIs that they call. It makes chosen calls fail as
+//! they would on a bad day: an error in the service's own format, no answer, a connection cut
+//! before or after the call took effect, the death of the caller.
 //!
-//! It is ours because none that is kept can do this: Toxiproxy and noxious work below HTTP, so they can neither choose calls by their
-//! operation nor answer as DynamoDB does when it throttles, and lowdown knows HTTP but no operations; none can kill the caller
-//! between a write and its answer. It decides by the header `x-amz-target`, which every call of DynamoDB, SQS and Kinesis carries, reads
-//! no body, and passes on untouched what no rule is for.
+//! No maintained proxy can do this. Toxiproxy and noxious work below HTTP, so they can neither
+//! choose calls by their operation nor answer as DynamoDB does when it throttles. lowdown knows
+//! HTTP but no operations. None can kill the caller between a write and its answer. This one
+//! decides by the header `x-amz-target`, which every call of DynamoDB, SQS and Kinesis carries. It
+//! reads no body, and passes on unchanged what no rule applies to.
 //!
-//! A function is sent through it by `AWS_ENDPOINT_URL_DYNAMODB`, `…_SQS` and `…_KINESIS`, see [`ENDPOINTS`].
+//! `AWS_ENDPOINT_URL_DYNAMODB`, `…_SQS` and `…_KINESIS` send a function through it: see
+//! [`ENDPOINTS`].
 
 use std::collections::BTreeMap;
 use std::future::pending;
@@ -29,24 +32,32 @@ use tokio::sync::{Mutex, watch};
 
 use crate::functions::Environments;
 
-/// The variables that lead a function's clients here.
+/// The variables that point a function's clients here.
 pub const ENDPOINTS: [&str; 3] = ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL_KINESIS"];
 
 /// What happens to which calls.
 #[derive(Debug, Clone)]
 pub struct Rule {
-    /// Name for the counts.
+    /// Its name in the counts.
     pub name: &'static str,
-    /// Which operations: `DynamoDB_20120810.UpdateItem`, or the end or the beginning of such a name.
+    /// Which operations: a name such as `DynamoDB_20120810.UpdateItem`, or how it begins or ends.
     pub calls: &'static str,
-    /// Which share of them, 0 to 1.
+    /// The share of them, from 0 to 1.
     pub share: f64,
-    /// How often at the most.
+    /// How often, at most.
     pub times: usize,
-    /// Whether the call is carried out before it happens. It then happens to calls that succeeded only.
+    /// Before or after the call takes effect. After: only to calls that succeeded.
     pub when: When,
     /// What happens.
     pub fault: Fault,
+}
+
+impl Rule {
+    /// A rule that applies to all of these calls, for ever.
+    #[must_use]
+    pub fn always(name: &'static str, calls: &'static str, when: When, fault: Fault) -> Self {
+        Self { name, calls, share: 1.0, times: usize::MAX, when, fault }
+    }
 }
 
 /// On which side of the call.
@@ -54,22 +65,22 @@ pub struct Rule {
 pub enum When {
     /// The service never sees the call.
     Before,
-    /// The service carried the call out; the caller does not get to know.
+    /// The service carried out the call, but the caller does not learn that.
     After,
 }
 
 /// What happens to a call.
 #[derive(Debug, Clone)]
 pub enum Fault {
-    /// An error of the service: its status and the name of the exception.
+    /// An error of the service: status and name of the exception.
     Error(u16, &'static str),
     /// No answer, until the caller gives up.
     Hang,
-    /// The connection is cut off.
+    /// The connection is cut.
     Cut,
     /// The answer is held back until this is true.
     Hold(watch::Receiver<bool>),
-    /// All environments of a function are killed (SIGKILL), the caller's among them.
+    /// All environments of a function are killed (SIGKILL), including the caller's.
     Kill(Environments),
 }
 
@@ -82,22 +93,23 @@ pub struct FaultProxy {
     upstream: String,
     rules: RwLock<Vec<Rule>>,
     chance: Mutex<ChaCha8Rng>,
-    /// How often each rule came true. Locked while somebody is killed, so that each death is one of its own.
+    /// How often each rule was applied. Locked during a kill, so each death counts once.
     done: Mutex<BTreeMap<&'static str, usize>>,
-    /// How often somebody was killed.
+    /// How many kills there were.
     deaths: AtomicU64,
 }
 
 impl FaultProxy {
-    /// Starts one in front of `upstream`, the endpoint of a local cloud. The seed draws the calls that a rule with a share is for.
+    /// Starts a proxy in front of `upstream`, the endpoint of a local cloud. The seed decides to
+    /// which calls a rule with a share applies.
     ///
     /// # Errors
-    /// If no port is to be had.
+    /// If no port is free.
     pub async fn start(upstream: &str, seed: u64) -> Result<Arc<Self>> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let proxy = Arc::new(Self {
             url: format!("http://{}", listener.local_addr()?),
-            // A caller that gives up closes its connection, and that ends the call here as well.
+            // A caller that gives up closes its connection, which ends the call here too.
             http: reqwest::Client::builder().no_proxy().build()?,
             upstream: upstream.to_owned(),
             rules: RwLock::default(),
@@ -110,7 +122,8 @@ impl FaultProxy {
         Ok(proxy)
     }
 
-    /// Puts rules in force, in place of those before. A call meets the first that is for it; what is already held back stays so.
+    /// Replaces the rules. The first one that matches a call applies. Calls that are already held
+    /// back stay so.
     pub fn set(&self, rules: Vec<Rule>) {
         *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
     }
@@ -121,7 +134,7 @@ impl FaultProxy {
         self.rules().iter().map(|rule| rule.name).collect()
     }
 
-    /// How often each rule came true since the start, by name.
+    /// How often each rule was applied since the start, by name.
     pub async fn done(&self) -> BTreeMap<&'static str, usize> {
         self.done.lock().await.clone()
     }
@@ -130,7 +143,7 @@ impl FaultProxy {
         self.rules.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The rule that this call meets, if any.
+    /// The rule that applies to this call, if any.
     async fn rule(&self, call: &str) -> Option<Rule> {
         let is_for = |rule: &&Rule| call.starts_with(rule.calls) || call.ends_with(rule.calls);
         let candidates: Vec<Rule> = self.rules().iter().filter(is_for).cloned().collect();
@@ -155,28 +168,28 @@ impl FaultProxy {
         }
     }
 
-    /// Passes a call on, and gives the answer.
+    /// Passes on a call and returns the answer.
     async fn pass_on(&self, headers: HeaderMap, body: Bytes) -> Result<Response> {
         let answer = self.http.post(&self.upstream).headers(headers).body(body).send().await?;
         let (status, headers) = (answer.status(), answer.headers().clone());
         Ok((status, headers, answer.bytes().await?).into_response())
     }
 
-    /// `deaths` is how many there had been when the call came.
+    /// `deaths` is how many there had been when the call arrived.
     async fn happen(&self, rule: Rule, answer: Option<Response>, deaths: u64) -> Result<Response> {
         let mut done = self.done.lock().await;
         let times = done.entry(rule.name).or_default();
         if *times >= rule.times {
-            // Others were faster.
+            // Other calls were faster.
             return Ok(answer.unwrap_or_else(cut_off));
         }
         if let Fault::Kill(victims) = &rule.fault {
-            // A caller that died with another call of its own cannot die of this one: its successor would, idle perhaps.
+            // A caller that another of its calls has killed cannot die again: its successor would.
             if self.deaths.load(Ordering::SeqCst) == deaths && victims.signal(Signal::KILL)? > 0 {
                 self.deaths.fetch_add(1, Ordering::SeqCst);
                 *times += 1;
             }
-            return Ok(cut_off()); // nobody is there to read it
+            return Ok(cut_off()); // nobody is left to read it
         }
         *times += 1;
         drop(done);
@@ -196,7 +209,7 @@ impl FaultProxy {
     }
 }
 
-/// A body that fails makes the server close the connection.
+/// A failing body makes the server close the connection.
 fn cut_off() -> Response {
     Body::from_stream(stream::once(async { Err::<Bytes, _>(std::io::Error::other("cut off on purpose")) }))
         .into_response()
@@ -214,7 +227,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    /// A service that says how often it was called.
+    /// A service that counts its calls.
     async fn service() -> (Arc<Mutex<usize>>, String) {
         let calls = Arc::new(Mutex::new(0));
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -234,11 +247,11 @@ mod tests {
     }
 
     fn rule(calls: &'static str, when: When, fault: Fault) -> Rule {
-        Rule { name: "it", calls, share: 1.0, times: usize::MAX, when, fault }
+        Rule::always("it", calls, when, fault)
     }
 
     #[tokio::test]
-    async fn each_fault_is_what_its_name_says_on_its_side_of_the_call() {
+    async fn each_fault_happens_on_its_side_of_the_call() {
         let (calls, url) = service().await;
         let proxy = FaultProxy::start(&url, 1).await.unwrap();
         assert_eq!(call(&proxy, "DynamoDB_20120810.UpdateItem", "").await.unwrap().status(), 200);
@@ -249,7 +262,7 @@ mod tests {
         let answer = call(&proxy, "DynamoDB_20120810.UpdateItem", "").await.unwrap();
         assert_eq!(answer.status(), 400);
         assert!(answer.text().await.unwrap().contains("ProvisionedThroughputExceededException"));
-        assert_eq!(call(&proxy, "DynamoDB_20120810.BatchGetItem", "").await.unwrap().status(), 200, "not meant");
+        assert_eq!(call(&proxy, "DynamoDB_20120810.BatchGetItem", "").await.unwrap().status(), 200, "no rule applies");
         assert_eq!(*calls.lock().await, 2);
 
         for (when, seen) in [(When::Before, 2), (When::After, 3)] {
@@ -264,12 +277,12 @@ mod tests {
         proxy.set(vec![rule("Kinesis", When::Before, Fault::Hang)]);
         assert!(call(&proxy, "Kinesis_20131202.PutRecords", "").await.unwrap_err().is_timeout());
         proxy.set(vec![rule("", When::After, Fault::Error(500, "InternalServerError"))]);
-        assert_eq!(call(&proxy, "any", "bad").await.unwrap().status(), 400, "what failed by itself is passed on");
+        assert_eq!(call(&proxy, "any", "bad").await.unwrap().status(), 400, "an error of the service is passed on");
         assert_eq!(proxy.done().await["it"], 4);
     }
 
     #[tokio::test]
-    async fn a_rule_holds_for_its_share_and_so_many_times() {
+    async fn rule_applies_to_its_share_and_at_most_so_often() {
         let (_, url) = service().await;
         let proxy = FaultProxy::start(&url, 1).await.unwrap();
         let half = Rule { share: 0.5, times: 5, ..rule("", When::Before, Fault::Error(500, "InternalServerError")) };

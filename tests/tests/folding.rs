@@ -1,4 +1,5 @@
-//! The cost of folding: `process`, fed batches of a trace, writes each session at most once a batch, and views stay small.
+//! The cost of folding: `process` writes each session of a trace at most once per batch, and views
+//! stay small.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -16,7 +17,7 @@ const BATCHES: usize = 13;
 const RECORDS: u32 = 500;
 
 #[tokio::test]
-async fn thirteen_batches_of_500_records_cost_at_most_one_write_a_session_a_batch() {
+async fn each_batch_writes_each_session_at_most_once() {
     let process = Process {
         table: MemoryTable::new(7),
         shadow: None,
@@ -49,13 +50,13 @@ async fn thirteen_batches_of_500_records_cost_at_most_one_write_a_session_a_batc
     }
     assert_eq!(process.dead_letters.take(), [], "no record of a simulated trace is poison");
     assert_eq!(process.retry.take(), [], "nothing fails");
-    assert!(events > 30_000, "{events} events are no trace");
-    println!("{writes} writes for {events} events: {:.3} an event", writes as f64 / events as f64);
+    assert!(events > 30_000, "{events} events are too few");
+    println!("{writes} writes for {events} events: {:.3} per event", writes as f64 / events as f64);
 
     let mut sizes = process.table.packed_sizes();
     sizes.sort_unstable();
     let (median, greatest) = (sizes[sizes.len() / 2], sizes[sizes.len() - 1]);
     println!("packed views: median {median} B, greatest {greatest} B");
-    // Keys, version and title around the packed view take some 120 bytes more.
+    // Keys, version and title take about 120 bytes more.
     assert!(median < 200 && greatest < 900, "median {median} B, greatest {greatest} B");
 }

@@ -1,4 +1,5 @@
-//! The reference legacy service on a real table: it agrees with the simulator's expectation while it is well, and each of its bugs is one.
+//! The reference legacy service on a real table: while healthy it matches the simulator's
+//! expectation, and each of its bugs breaks that.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -8,16 +9,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use axum::http::StatusCode;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use legacy::{Behaviour, Bug, Legacy};
 use local::LocalDynamoDb;
+use playhead_tests::sample::gzip;
 use serde_json::Value;
 use simulate::expect::{Expected, ExpectedView, expect};
 use simulate::plan::Plan;
 use simulate::{Faults, Model};
-use std::io::Write as _;
 use tokio::runtime::Runtime;
 
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
@@ -25,18 +24,18 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
 static DYNAMODB: LazyLock<LocalDynamoDb> =
     LazyLock::new(|| RUNTIME.block_on(LocalDynamoDb::emulator("legacy-tests")).unwrap());
 
-/// A service with a table of its own.
+/// A service with its own table.
 async fn start(table: &str) -> Result<(Legacy, reqwest::Client)> {
     let legacy = Legacy::start(&DYNAMODB.sdk_config(), table).await?;
     Ok((legacy, reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?))
 }
 
 fn run(test: impl Future<Output = Result<()>>) {
-    LazyLock::force(&DYNAMODB); // outside of the runtime, which it needs for itself
+    LazyLock::force(&DYNAMODB); // outside the runtime, because starting it blocks on the runtime
     RUNTIME.block_on(test).unwrap();
 }
 
-/// Viewers with everything that goes wrong on the way, and what must come of it.
+/// Viewers with everything that can go wrong in transit, and the expected result.
 fn plan(sessions: usize) -> Result<(Plan, Expected)> {
     let faults = Faults { duplicates: 0.05, reorder: 0.2, late: 0.1, lost: 0.01, malformed: 0.02 };
     let homes = vec!["use1".parse()?];
@@ -58,7 +57,7 @@ async fn send(client: &reqwest::Client, legacy: &Legacy, plan: &Plan) -> Result<
     stream::iter(posts).buffered(8).try_fold((0, 0), async |sum, one| Ok((sum.0 + one.0, sum.1 + one.1))).await
 }
 
-/// The fields in which a session's answer is not what it must be.
+/// The fields in which a session's answer differs from the expected one.
 fn differing(expected: &ExpectedView, answer: &Value) -> BTreeSet<&'static str> {
     let ms = |pointer: &str| answer.pointer(pointer).and_then(Value::as_f64).map(|s| (s * 1000.0).round() as i64);
     let text = |pointer: &str| answer.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -77,7 +76,7 @@ fn differing(expected: &ExpectedView, answer: &Value) -> BTreeSet<&'static str> 
     .collect()
 }
 
-/// How many sessions differ in which field; `absent` are those that are not there.
+/// How many sessions differ, by field; `absent` counts those that do not exist.
 async fn compare(
     client: &reqwest::Client,
     legacy: &Legacy,
@@ -107,7 +106,7 @@ async fn found_with(name: &str, bug: Bug) -> Result<BTreeMap<&'static str, usize
 }
 
 #[test]
-fn a_legacy_service_that_is_well_is_what_the_simulator_expects() {
+fn healthy_legacy_service_matches_the_simulator() {
     run(async {
         let (legacy, client) = start("well").await?;
         let (plan, expected) = plan(60)?;
@@ -139,7 +138,7 @@ fn dropped_duplicates_lose_events_and_what_was_played() {
 }
 
 #[test]
-fn the_last_arrival_wins_only_where_events_overtook_each_other() {
+fn last_arrival_wins_only_where_events_overtook() {
     run(async {
         let found = found_with("last-arrival", Bug::LastArrivalWins).await?;
         assert!(found["position"] >= 3, "{found:?}");
@@ -160,7 +159,7 @@ fn a_lost_seek_shows_in_the_position_alone() {
 }
 
 #[test]
-fn it_can_be_slow_or_fail_and_be_well_again() {
+fn it_can_be_slow_or_fail_and_recover() {
     run(async {
         let (legacy, client) = start("bad-day").await?;
         let url = format!("{}/v1/events", legacy.url);
@@ -177,16 +176,15 @@ fn it_can_be_slow_or_fail_and_be_well_again() {
 }
 
 #[test]
-fn it_takes_gzip_and_refuses_what_is_no_request() {
+fn it_accepts_gzip_and_refuses_invalid_requests() {
     run(async {
         let (legacy, client) = start("forms").await?;
         let (plan, _) = plan(1)?;
         let url = format!("{}/v1/events", legacy.url);
-        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-        gzip.write_all(&plan.posts[0].body()?)?;
-        let answer = client.post(&url).header("content-encoding", "gzip").body(gzip.finish()?).send().await?;
+        let body = gzip(&plan.posts[0].body()?)?;
+        let answer = client.post(&url).header("content-encoding", "gzip").body(body).send().await?;
         assert_eq!(answer.status(), StatusCode::OK);
-        let answer = client.post(&url).body("no json").send().await?;
+        let answer = client.post(&url).body("not json").send().await?;
         assert_eq!(
             (answer.status(), answer.json::<Value>().await?["ok"].clone()),
             (StatusCode::BAD_REQUEST, false.into())

@@ -1,8 +1,9 @@
-//! Whatever fails and wherever it crashes, an event that was accepted is somewhere, and ends in its view.
+//! Whatever fails and wherever it crashes, an accepted event is never lost, and ends in its view.
 //!
-//! `process` and `retry` themselves, between a log, two queues, a bucket and a table that each fail at random, and that each keep
-//! what was done when an invocation is dropped in the middle. What Lambda and SQS do around them is played after AWS's documentation: records
-//! that failed come again, batches that failed too often go to the bucket, messages come again until they are answered for.
+//! `process` and `retry` themselves, between a log, two queues, a bucket and a table that each fail
+//! at random, and that each keep what was done when an invocation is dropped in the middle. Lambda
+//! and SQS are simulated as AWS documents them: failed records are delivered again, batches that
+//! fail too often go to the bucket, messages are delivered again until they are acknowledged.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -13,12 +14,13 @@ use base64::prelude::BASE64_STANDARD;
 use lambda::batch::Batch;
 use lambda::metrics::{Emitter, Metric, Metrics};
 use lambda::runtime::ServeBatch;
-use playback::contract::{Device, Event, Kind};
-use playback::envelope::{Envelope, Stamp};
+use playback::contract::Event;
+use playback::envelope::Envelope;
 use playback::fold::{ViewKey, fold};
 use playback::outcome::{Cause, Reason};
 use playback::session::SessionId;
 use playback::view::View;
+use playhead_tests::sample;
 use process::Process;
 use proptest::prelude::*;
 use retry::testing::{MemoryBucket, RecordedPauses};
@@ -32,7 +34,7 @@ use store::testing::MemoryTable;
 use store::{Fault, StoreError};
 
 const NOW: u64 = 1_790_000_300_000;
-/// Deliveries after which the mapping gives a batch up.
+/// Deliveries after which the mapping discards a batch.
 const MAX_DELIVERIES: u32 = 3;
 
 #[derive(Debug, Clone)]
@@ -46,27 +48,16 @@ fn session(number: u128) -> SessionId {
 }
 
 fn envelope(number: u128, seqs: &[u16]) -> Envelope {
-    let device = Arc::new(Device { id: "d1".to_owned(), kind: "tv".to_owned() });
     let event = |&seq: &u16| Event {
-        seq,
-        kind: Kind::Progressed,
         position_ms: u64::from(seq) * 10,
         played_ms: 5.min(u64::from(seq) * 10),
         title_duration_ms: 1_000_000,
-        occurred_at: 1,
-        device: Arc::clone(&device),
-        country: None,
+        ..sample::event(seq, 1)
     };
-    Envelope {
-        session_id: session(number),
-        profile_id: "p1".to_owned(),
-        title_id: "t1".to_owned(),
-        stamp: Stamp { received_at: NOW, ingest_region: "us-east-1".to_owned(), trace_id: None, shadow: false },
-        events: seqs.iter().map(event).collect(),
-    }
+    sample::envelope(session(number), "p1", "t1", NOW, seqs.iter().map(event).collect())
 }
 
-/// The `at`th record's bytes; garbage is told apart by its number.
+/// The bytes of the `at`th record. Its number makes garbage unique.
 fn value(at: usize, given: &Given) -> Vec<u8> {
     match given {
         Given::Good { session, seqs } => envelope(*session, seqs).encode(),
@@ -80,7 +71,7 @@ fn trace() -> impl Strategy<Value = Vec<Given>> {
     prop::collection::vec(prop_oneof![6 => good, 1 => Just(Given::Garbage)], 1..60)
 }
 
-/// Faults of a run: how many of a hundred calls fail, and after how many turns an invocation dies, if it does.
+/// Faults of a run: what percentage of calls fail, and of invocations crash.
 #[derive(Debug, Clone)]
 struct Faults {
     store: u64,
@@ -96,7 +87,7 @@ fn faults() -> impl Strategy<Value = Faults> {
         .prop_map(|(store, retry, dead, bucket, crash)| Faults { store, retry, dead, bucket, crash })
 }
 
-/// Random numbers of a seed, shared by all that fails.
+/// Random numbers from a seed, shared by everything that fails.
 #[derive(Clone)]
 struct Dice(Arc<Mutex<u64>>);
 
@@ -119,7 +110,7 @@ struct Message {
     receives: u32,
 }
 
-/// Runs a future for so many turns at most: what it did until then stays done.
+/// Runs a future for at most this many turns. What it did until then stays done.
 async fn crash_after<F: Future>(turns: u64, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut left = turns;
@@ -189,7 +180,7 @@ impl World {
         }
     }
 
-    /// How many turns the next invocation has.
+    /// How many turns the next invocation gets.
     fn turns(&self) -> u64 {
         let dies = !*self.healed.lock().unwrap() && self.dice.percent(self.crash);
         if dies { self.dice.below(60) } else { u64::MAX }
@@ -270,7 +261,7 @@ impl World {
             let failed = answer["batchItemFailures"].as_array().unwrap().iter();
             let failed: BTreeSet<usize> =
                 failed.map(|failure| failure["itemIdentifier"].as_str().unwrap().parse().unwrap()).collect();
-            assert_eq!(self.retry.pauses.take().len(), failed.len(), "what comes again comes later");
+            assert_eq!(self.retry.pauses.take().len(), failed.len(), "redelivered messages are delayed");
             self.queue.retain(|id, _| !ids.contains(id) || failed.contains(id));
         }
     }
@@ -280,7 +271,7 @@ impl World {
         self.next_message += 1;
     }
 
-    /// Takes what the queues took in the last invocation, and says how much that was.
+    /// Collects what was sent to the queues in the last invocation. Returns how much that was.
     fn collect(&mut self) -> usize {
         let (parked, dead) = (self.retry.retry.take(), self.retry.dead_letters.take());
         let count = parked.len() + dead.len();
@@ -289,7 +280,8 @@ impl World {
         count
     }
 
-    /// Each record is on the log, in its view, on a queue, or in an object of which some message on a queue tells.
+    /// Each record is on the log, in its view, on a queue, or in an object that a queued message
+    /// names.
     fn nothing_is_lost(&self) {
         let views = self.retry.table.views();
         let objects = self.retry.objects.objects();
@@ -317,7 +309,7 @@ impl World {
         }
     }
 
-    /// Everything works again until nothing is under way any more.
+    /// Everything works again, until nothing is left to do.
     async fn heal(&mut self) {
         *self.healed.lock().unwrap() = true;
         for _ in 0..2_000 {
@@ -340,7 +332,7 @@ fn decoded(letter: &Letter) -> Vec<u8> {
     BASE64_STANDARD.decode(&letter.value_base64).unwrap()
 }
 
-/// Each record that came in has one outcome.
+/// Each received record has one outcome.
 fn balances(metrics: &Metrics) {
     let causes = Cause::ALL.map(Cause::as_str).into_iter();
     let causes = causes.flat_map(|cause| [Metric::RecordsFailed(cause), Metric::RecordsRetried(cause)]);
@@ -350,7 +342,7 @@ fn balances(metrics: &Metrics) {
     assert_eq!(outcomes, metrics.count(Metric::RecordsReceived));
 }
 
-/// What one batch without any fault makes of the whole trace.
+/// The views of the whole trace, folded in one batch without faults.
 fn expected(trace: &[Given]) -> BTreeMap<ViewKey, View> {
     let envelopes = trace.iter().enumerate().filter_map(|(at, given)| match given {
         Given::Good { session, seqs } => Some((at, envelope(*session, seqs))),
@@ -379,9 +371,10 @@ fn run(trace: &[Given], faults: &Faults, max_attempts: u32, seed: u64) -> World 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
-    /// With attempts left, every event ends in its view, as if nothing had ever failed, and only poison is dead.
+    /// With attempts left, every event ends in its view as if nothing had failed, and only poison
+    /// is dead.
     #[test]
-    fn whatever_fails_and_wherever_it_crashes_the_views_end_as_if_nothing_had(
+    fn views_end_right_whatever_fails_or_crashes(
         trace in trace(), faults in faults(), seed in any::<u64>(),
     ) {
         let world = run(&trace, &faults, u32::MAX, seed);
@@ -396,9 +389,10 @@ proptest! {
         }
     }
 
-    /// With few attempts some are given up: then each is dead with its bytes, as often tried as it says, or its object is still there.
+    /// With few attempts, some records are exhausted. Each is then dead with its bytes, after as
+    /// many attempts as it says, or its object is still there.
     #[test]
-    fn what_is_given_up_is_dead_with_its_bytes(trace in trace(), faults in faults(), max_attempts in 1u32..4, seed in any::<u64>()) {
+    fn exhausted_records_are_dead_with_their_bytes(trace in trace(), faults in faults(), max_attempts in 1u32..4, seed in any::<u64>()) {
         let world = run(&trace, &faults, max_attempts, seed);
         world.nothing_is_lost();
         for dead in world.dead.iter().filter(|dead| dead.reason == "attempts_exhausted") {

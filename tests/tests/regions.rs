@@ -1,4 +1,5 @@
-//! Two regions side by side: sessions that change region, and members who hide and erase in one of them.
+//! Two regions side by side: sessions that change region, and members who hide and erase in one
+//! region.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
@@ -26,7 +27,7 @@ use tokio::runtime::Runtime;
 const RUN: &str = "two-regions";
 const EAST: &str = "us-east-1";
 const WEST: &str = "us-west-2";
-/// How long anything may take to come true: far more than it takes on an idle machine.
+/// How long anything may take: far more than it takes on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 static WORLD: LazyLock<Result<World>> = LazyLock::new(World::start);
@@ -62,7 +63,8 @@ impl World {
         Ok(if text.is_empty() { Value::Null } else { serde_json::from_str(&text)? })
     }
 
-    /// Waits until a profile's history, hidden sessions too, is this in both regions: of each session its events, and whether it is hidden.
+    /// Waits until a profile's history is as expected in both regions: for each session its number
+    /// of events, and whether it is hidden.
     async fn everywhere(&self, profile: &str, expected: &[(u64, bool)]) -> Result<()> {
         for region in [EAST, WEST] {
             let path = format!("/v1/profiles/{profile}/history?include_hidden=true");
@@ -98,7 +100,7 @@ impl World {
 }
 
 #[test]
-fn sessions_that_change_region_are_the_same_views_in_both_and_are_written_at_home_only() -> Result<()> {
+fn travelling_sessions_match_in_both_and_are_written_at_home() -> Result<()> {
     World::run(async |world| {
         let endpoints = world.regions.endpoints();
         let faults = Faults { duplicates: 0.2, reorder: 0.3, late: 0.1, lost: 0.02, malformed: 0.02 };
@@ -152,7 +154,7 @@ fn sessions_that_change_region_are_the_same_views_in_both_and_are_written_at_hom
 }
 
 #[test]
-fn what_a_member_hides_or_erases_in_one_region_is_so_in_the_other() -> Result<()> {
+fn hiding_and_erasing_reach_the_other_region() -> Result<()> {
     World::run(async |world| {
         let profile = "hides-far-from-home";
         let session = SessionId::mint("usw2".parse()?, now_ms(), 1);

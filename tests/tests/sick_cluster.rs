@@ -1,7 +1,7 @@
-//! The durable log on Apache Kafka whose brokers fail: it stays inside a cluster that can take records, and calls nothing durable
-//! that is not.
+//! The durable log on an Apache Kafka cluster whose brokers fail: it keeps using a cluster that
+//! accepts records, and never acknowledges what is not durable.
 //!
-//! It needs Java and, for its installation, Maven, so one asks for it: `PLAYHEAD_TEST_APACHE_KAFKA=1`.
+//! It needs Java and Maven, so it runs only on request: `PLAYHEAD_TEST_APACHE_KAFKA=1`.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
@@ -9,7 +9,7 @@
 use anyhow::{Result, ensure};
 use aws_config::SdkConfig;
 use local::ApacheKafka;
-use std::env::VarError;
+use playhead_tests::opted_in;
 use std::time::{Duration, Instant};
 use stream::{Ack, AppendError, DurableLog as _, KafkaConfig, KafkaLog, KafkaSecurity, LogRecord};
 use tokio::sync::Mutex;
@@ -18,27 +18,12 @@ use tokio::time::sleep;
 const OPT_IN: &str = "PLAYHEAD_TEST_APACHE_KAFKA";
 const TOPIC: &str = "events";
 const PARTITIONS: i32 = 12;
-/// More than the cluster needs to come back, on a busy machine.
+/// More than the cluster needs to recover on a busy machine.
 const SOON: Duration = Duration::from_secs(90);
 /// One cluster at a time.
 static MACHINE: Mutex<()> = Mutex::const_new(());
 
-fn opted_in() -> bool {
-    match std::env::var(OPT_IN) {
-        Ok(value) if value == "1" => true,
-        Err(VarError::NotPresent) => {
-            // Past the test harness, which keeps what passing tests print to itself.
-            let said =
-                format!("\n*** SKIPPED: to run Apache Kafka, install Java 17 and Maven, and set {OPT_IN}=1. ***\n");
-            eprintln!("{said}");
-            false
-        }
-        // A misspelt wish must not pass for a test.
-        other => panic!("{OPT_IN} is {other:?}: set it to 1, or leave it unset to skip Apache Kafka"),
-    }
-}
-
-/// A cluster that takes records, and a log on it that knows its partitions.
+/// A cluster that accepts records, and a log on it that knows its partitions.
 async fn start(name: &str, brokers: u16) -> Result<(ApacheKafka, KafkaLog)> {
     let cluster = ApacheKafka::start(name, brokers).await?;
     cluster.create_topic(TOPIC, PARTITIONS).await?;
@@ -59,7 +44,7 @@ async fn appended(log: &KafkaLog) -> Vec<Result<Ack, AppendError>> {
     log.append(&records()).await
 }
 
-/// Appends until all of it is acknowledged.
+/// Appends until everything is acknowledged.
 async fn acknowledged_again(log: &KafkaLog) -> Result<()> {
     let began = Instant::now();
     loop {
@@ -67,16 +52,17 @@ async fn acknowledged_again(log: &KafkaLog) -> Result<()> {
         if results.iter().all(Result::is_ok) {
             return Ok(());
         }
-        ensure!(began.elapsed() < SOON, "the cluster is well, yet: {results:?}");
+        ensure!(began.elapsed() < SOON, "the cluster is healthy, but: {results:?}");
         sleep(Duration::from_millis(200)).await;
     }
 }
 
-/// With five brokers each partition has two that it does not need. Until the cluster misses the broker that stands still (6 s), the
-/// partitions that wait for it acknowledge nothing, whoever leads them.
+/// With five brokers, each partition has two that it does not need. Until the cluster notices the
+/// paused broker (6 s), no partition with a replica there acknowledges anything, whichever broker
+/// leads it.
 #[tokio::test]
-async fn every_append_is_acknowledged_while_one_of_five_brokers_stands_still() -> Result<()> {
-    if !opted_in() {
+async fn appends_are_acknowledged_with_one_of_five_brokers_paused() -> Result<()> {
+    if !opted_in(OPT_IN, "Apache Kafka") {
         return Ok(());
     }
     let _machine = MACHINE.lock().await;
@@ -89,18 +75,18 @@ async fn every_append_is_acknowledged_while_one_of_five_brokers_stands_still() -
         }
         sleep(Duration::from_millis(50)).await;
     }
-    ensure!(copies > 0, "nothing had to go elsewhere: the broker was not missed");
+    ensure!(copies > 0, "no record had to go elsewhere: the pause had no effect");
     cluster.resume(4)?;
     cluster.ready(SOON).await?;
     acknowledged_again(&log).await?;
     cluster.stop().await
 }
 
-/// One replica of three is not durable, however well its broker is. An acknowledgement by the leader alone would pass here.
+/// One replica of three is not durable, however healthy its broker. The leader alone would
+/// acknowledge.
 #[tokio::test]
-async fn nothing_is_acknowledged_by_one_of_three_brokers_and_the_same_client_goes_on_when_they_are_back() -> Result<()>
-{
-    if !opted_in() {
+async fn one_of_three_brokers_acknowledges_nothing_until_others_return() -> Result<()> {
+    if !opted_in(OPT_IN, "Apache Kafka") {
         return Ok(());
     }
     let _machine = MACHINE.lock().await;

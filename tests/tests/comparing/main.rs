@@ -1,4 +1,5 @@
-//! `compare` with real tables, a bucket and the reference legacy service: it finds what is wrong, and nothing else, and counts nothing twice.
+//! `compare` with real tables, a bucket and the reference legacy service: it finds what is wrong
+//! and nothing else, and counts nothing twice.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -16,7 +17,7 @@ use store::ViewTable as _;
 use store::dynamodb::{PlacedView, Views};
 use tokio::time::{Duration, Instant};
 
-/// Writes a view in the place of another one, or where there is none.
+/// Writes a view, replacing the stored one if there is one.
 async fn put(table: &Views, view: &PlacedView) -> Result<()> {
     let key = ViewKey { profile_id: view.place.profile_id.clone(), session_id: view.session_id.clone() };
     let stored = table.read(std::slice::from_ref(&key)).await.remove(0)?;
@@ -24,13 +25,13 @@ async fn put(table: &Views, view: &PlacedView) -> Result<()> {
     Ok(())
 }
 
-/// How many of these views have a beginning; the others are not compared.
+/// How many of these views have their first event; the others are not compared.
 fn whole(views: &[PlacedView]) -> u64 {
     views.iter().filter(|view| view.view.first.seq == 0).count() as u64
 }
 
 #[test]
-fn a_shadow_of_the_same_log_matches_and_each_session_is_compared_once() {
+fn shadow_of_the_same_log_matches_and_is_compared_once() {
     run(async {
         let stage = Stage::new("same").await?;
         send(&plan(150)?, &[&stage.shadow, &stage.live], None).await?;
@@ -40,7 +41,7 @@ fn a_shadow_of_the_same_log_matches_and_each_session_is_compared_once() {
         assert_eq!(report.compared + report.partial, views.len() as u64);
         assert!(report.partial < 10 && views.len() > 140);
         assert_eq!(stage.run_to_the_end().await?, Report::default(), "nothing has settled since");
-        assert_eq!(stage.kept().await?.len(), 1, "a run that looked at nothing leaves no report");
+        assert_eq!(stage.kept().await?.len(), 1, "a run that compared nothing leaves no report");
 
         let mut late = views.into_iter().find(|view| view.view.first.seq == 0).context("no view")?;
         late.view.last_received_at = lambda::clock::now_ms() + 70_000;
@@ -56,19 +57,20 @@ fn a_shadow_of_the_same_log_matches_and_each_session_is_compared_once() {
 }
 
 #[test]
-fn what_differs_or_is_missing_on_either_side_is_named_and_nobody_is() {
+fn differences_are_named_by_field_and_no_member_is() {
     run(async {
         let stage = Stage::new("wrong").await?;
         send(&plan(60)?, &[&stage.live], None).await?;
         let views = all(&stage.live).await?;
-        // Three sessions of one profile: the one between is missing in the shadow, the last one differs there.
+        // Three sessions of one profile: the second is missing in the shadow, the third differs
+        // there.
         let of_one = views.chunk_by(|a, b| a.place.profile_id == b.place.profile_id);
         let of_one = of_one.filter(|views| whole(views) == views.len() as u64);
         let of_one = of_one.max_by_key(|views| views.len()).context("no profile")?;
         ensure!(of_one.len() >= 3);
         let mut differing = of_one[2].clone();
         differing.view.latest.position_ms += 1;
-        // And of another profile one that only the shadow has.
+        // And one session of another profile that only the shadow has.
         let other = views.iter().find(|view| view.place.profile_id != of_one[0].place.profile_id).context("another")?;
         let mut only_here = other.clone();
         only_here.place.profile_id.push_str("-2");
@@ -98,7 +100,7 @@ fn what_differs_or_is_missing_on_either_side_is_named_and_nobody_is() {
 }
 
 #[test]
-fn a_run_that_stops_early_is_gone_on_with_and_nothing_is_counted_twice() {
+fn run_that_stops_early_resumes_and_counts_nothing_twice() {
     run(async {
         let stage = Stage::new("early").await?;
         send(&plan(400)?, &[&stage.shadow, &stage.live], None).await?;
@@ -112,7 +114,7 @@ fn a_run_that_stops_early_is_gone_on_with_and_nothing_is_counted_twice() {
             if checkpoint.revision > 0 && checkpoint.under_way.is_none() {
                 break;
             }
-            ensure!(runs < 1000, "it comes to no end: {report:?}");
+            ensure!(runs < 1000, "it never ends: {report:?}");
         }
         assert_eq!((report.compared, report.matched), (whole(&views), whole(&views)), "in {runs} runs");
         assert!(runs > 1, "it did not stop early");
@@ -121,7 +123,7 @@ fn a_run_that_stops_early_is_gone_on_with_and_nothing_is_counted_twice() {
 }
 
 #[test]
-fn of_two_runs_at_once_one_counts() {
+fn only_one_of_two_concurrent_runs_counts() {
     run(async {
         let stage = Stage::new("twice").await?;
         send(&plan(40)?, &[&stage.shadow, &stage.live], None).await?;
@@ -139,7 +141,7 @@ fn of_two_runs_at_once_one_counts() {
     });
 }
 
-/// Viewers whom a legacy system with these bugs serves, and what a comparison finds.
+/// What a comparison finds for viewers whom a legacy system with these bugs served.
 async fn found_with(name: &str, bugs: Bugs) -> Result<Report> {
     let (stage, legacy) = Stage::with_legacy(name).await?;
     legacy.behave(Behaviour { bugs, ..Behaviour::default() });
@@ -150,7 +152,7 @@ async fn found_with(name: &str, bugs: Bugs) -> Result<Report> {
 }
 
 #[test]
-fn a_legacy_system_that_is_right_matches_in_every_session() {
+fn correct_legacy_system_matches_in_every_session() {
     run(async {
         let report = found_with("right", Bugs::new()).await?;
         assert_eq!(report.match_rate(), Some(1.0), "{report:?}");
@@ -159,7 +161,7 @@ fn a_legacy_system_that_is_right_matches_in_every_session() {
 }
 
 #[test]
-fn each_bug_of_a_legacy_system_is_found_and_named_by_field() {
+fn each_legacy_bug_is_found_and_named_by_field() {
     run(async {
         let check = async |name: &str, bug: Bug, named: &[Field], others: &[Field]| -> Result<()> {
             let report = found_with(name, [bug].into()).await?;
@@ -178,7 +180,7 @@ fn each_bug_of_a_legacy_system_is_found_and_named_by_field() {
 }
 
 #[test]
-fn an_outage_of_the_legacy_system_compares_nothing_and_forgets_nothing() {
+fn legacy_outage_compares_nothing_and_forgets_nothing() {
     run(async {
         let (stage, legacy) = Stage::with_legacy("outage").await?;
         send(&plan(30)?, &[&stage.shadow], Some(&legacy)).await?;
@@ -194,7 +196,7 @@ fn an_outage_of_the_legacy_system_compares_nothing_and_forgets_nothing() {
 }
 
 #[test]
-fn what_cannot_be_had_of_a_few_is_counted_and_holds_up_no_other() {
+fn few_unavailable_sessions_are_counted_and_block_no_other() {
     run(async {
         let (stage, legacy) = Stage::with_legacy("few").await?;
         send(&plan(3)?, &[&stage.shadow], Some(&legacy)).await?;
@@ -202,13 +204,13 @@ fn what_cannot_be_had_of_a_few_is_counted_and_holds_up_no_other() {
         let report = stage.run_to_the_end().await?;
         assert_eq!((report.compared, report.unanswered[&Cause::Unavailable]), (0, 3));
         legacy.behave(Behaviour::default());
-        assert_eq!(stage.run_to_the_end().await?, Report::default(), "they were passed by");
+        assert_eq!(stage.run_to_the_end().await?, Report::default(), "they were skipped");
         Ok(())
     });
 }
 
 #[test]
-fn what_authorizes_it_is_read_in_clear_from_a_secret_parameter_and_its_absence_is_said() {
+fn authorization_is_read_from_a_secret_parameter() {
     run(async {
         let ssm = aws_sdk_ssm::Client::new(&sdk_config());
         let (name, secret) = ("/playhead/legacy-authorization", "Bearer do-not-show-this");

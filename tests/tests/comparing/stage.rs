@@ -1,4 +1,4 @@
-//! A shadow table, what it is compared with, and the function between them, on the emulator.
+//! A shadow table, what it is compared with, and the function that compares, on the emulator.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -13,9 +13,10 @@ use lambda::metrics::{Emitter, Metric, Metrics};
 use legacy::Legacy;
 use local::LocalDynamoDb;
 use playback::edge::{SessionWindow, parse_request, validate};
-use playback::envelope::{Envelope, Stamp, group};
+use playback::envelope::{Envelope, group};
 use playback::fold::fold;
 use playback::session::Home;
+use playhead_tests::sample::stamp;
 use simulate::plan::Plan;
 use simulate::{Faults, Model};
 use store::dynamodb::{PlacedView, Views};
@@ -42,11 +43,11 @@ pub(crate) struct Stage {
 }
 
 pub(crate) fn run(test: impl Future<Output = Result<()>>) {
-    LazyLock::force(&EMULATOR); // outside of the runtime, which it needs for itself
+    LazyLock::force(&EMULATOR); // outside the runtime, because starting it blocks on the runtime
     RUNTIME.block_on(test).unwrap();
 }
 
-/// Configuration of clients for what the stages are on.
+/// Configuration of clients for the emulator.
 pub(crate) fn sdk_config() -> aws_config::SdkConfig {
     EMULATOR.sdk_config()
 }
@@ -56,7 +57,7 @@ fn home() -> Home {
 }
 
 impl Stage {
-    /// With tables and a bucket of its own. The shadow is compared with the live views.
+    /// With its own tables and bucket. The shadow is compared with the live views.
     pub(crate) async fn new(name: &str) -> Result<Self> {
         let sdk = EMULATOR.sdk_config();
         let (client, s3) = (aws_sdk_dynamodb::Client::new(&sdk), aws_sdk_s3::Client::new(&sdk));
@@ -83,7 +84,7 @@ impl Stage {
         Ok(Self { shadow: views(&shadow), live: views(&live), compare, s3, bucket })
     }
 
-    /// With a legacy system, which the shadow is compared with.
+    /// With a legacy system that the shadow is compared with.
     pub(crate) async fn with_legacy(name: &str) -> Result<(Self, Legacy)> {
         let mut stage = Self::new(name).await?;
         let legacy = Legacy::start(&EMULATOR.sdk_config(), &format!("{name}-legacy")).await?;
@@ -93,7 +94,7 @@ impl Stage {
         Ok((stage, legacy))
     }
 
-    /// One run, at a time at which everything has settled, and what it counted.
+    /// One run, when everything has settled, and what it counted.
     pub(crate) async fn run(&self, stop_at: Instant) -> (Result<Report, CompareError>, BTreeMap<&'static str, u64>) {
         self.run_at(now_ms() + 60_000, stop_at).await
     }
@@ -108,7 +109,7 @@ impl Stage {
         (result, counted(&metrics))
     }
 
-    /// A run that must come to the end.
+    /// A run that must reach the end.
     pub(crate) async fn run_to_the_end(&self) -> Result<Report> {
         let (result, counted) = self.run(Instant::now() + PATIENCE).await;
         let report = result?;
@@ -117,7 +118,7 @@ impl Stage {
         Ok(report)
     }
 
-    /// The reports that were kept, as they stand in the bucket.
+    /// The reports in the bucket.
     pub(crate) async fn kept(&self) -> Result<Vec<String>> {
         let listed = self.s3.list_objects_v2().bucket(&self.bucket).prefix(compare::PREFIX).send().await?;
         let mut reports = Vec::new();
@@ -144,7 +145,7 @@ fn counted(metrics: &Metrics) -> BTreeMap<&'static str, u64> {
     names.into_iter().map(|metric| (metric.name(), metrics.count(metric))).filter(|(_, n)| *n > 0).collect()
 }
 
-/// Viewers with everything that goes wrong on the way.
+/// Viewers with everything that can go wrong in transit.
 pub(crate) fn plan(sessions: usize) -> Result<Plan> {
     let faults = Faults { duplicates: 0.05, reorder: 0.2, late: 0.1, lost: 0.005, malformed: 0.02 };
     let homes = vec![home()];
@@ -154,12 +155,12 @@ pub(crate) fn plan(sessions: usize) -> Result<Plan> {
 
 /// The envelopes of a POST, as `ingest` makes them.
 fn envelopes(body: &[u8], now: u64) -> Result<Vec<Envelope>> {
-    let stamp = Stamp { received_at: now, ingest_region: "us-east-1".to_owned(), trace_id: None, shadow: false };
     let good = parse_request(body)?.into_iter().filter_map(|raw| validate(raw, now, SessionWindow::default()).ok());
-    Ok(group(good.collect(), &stamp))
+    Ok(group(good.collect(), &stamp(now)))
 }
 
-/// Folds all POSTs of a plan into each of the tables. Of the legacy system, if there is one, they are answered first.
+/// Folds all POSTs of a plan into each of the tables. If there is a legacy system, it answers them
+/// first.
 pub(crate) async fn send(plan: &Plan, tables: &[&Views], legacy: Option<&Legacy>) -> Result<()> {
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build()?;
     let posts = plan.posts.iter().map(async |post| {

@@ -1,11 +1,11 @@
-//! The local cloud that all tests share, and what is read of it beside its API.
+//! The local cloud that all tests share, and what they read from it other than through its API.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 use apply::DeadLetter;
 use aws_sdk_dynamodb::types::AttributeValue;
 pub(crate) use lambda::clock::now_ms;
@@ -13,13 +13,14 @@ use legacy::Legacy;
 use local::{LocalCloud, LocalDynamoDb, LocalOptions, Primary, Progress, Standby};
 use operate::Endpoints;
 use playback::session::SessionId;
+use playhead_tests::queues::take_dead_letters;
 use playhead_tests::within;
 use tokio::runtime::Runtime;
 use tokio::sync::{Mutex, RwLock};
 
 /// Name of the run's folder under `target/playhead`.
 const RUN: &str = "end-to-end";
-/// How long anything may take to come true: far more than it takes on an idle machine.
+/// How long anything may take: far more than it takes on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 static CLOUD: LazyLock<Result<Cloud>> = LazyLock::new(|| Cloud::start(LocalOptions::named(RUN)?));
@@ -30,19 +31,19 @@ static WITHOUT_MSK: LazyLock<Result<Cloud>> = LazyLock::new(|| {
 });
 static MOVING: LazyLock<Result<Moving>> = LazyLock::new(Moving::start);
 
-/// So that a test need not wait for long.
+/// Short, so tests need not wait.
 const SETTLED_AFTER: (&str, &str) = ("CompareSettledAfterSeconds", "1");
 
 fn with<const N: usize>(parameters: [(&str, &str); N]) -> BTreeMap<String, String> {
     parameters.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
 }
 
-/// A deployment that takes over from another system, and that system, with a database of its own.
+/// A deployment that takes over from another system, and that system with its own database.
 pub(crate) struct Moving {
     cloud: Cloud,
     pub(crate) legacy: Legacy,
     _database: LocalDynamoDb,
-    /// The one that the system answers on.
+    /// The runtime that the system answers on.
     _runtime: Runtime,
 }
 
@@ -66,10 +67,10 @@ impl Moving {
     }
 }
 
-/// A running local cloud with the runtime that its poller lives on.
+/// A running local cloud, and the runtime of its poller.
 pub(crate) struct Cloud {
     runtime: Runtime,
-    /// Read by every test; written by one that breaks what others use.
+    /// Locked for reading by every test, for writing by one that breaks what others use.
     local: RwLock<LocalCloud>,
     pub(crate) endpoints: Endpoints,
     pub(crate) http: reqwest::Client,
@@ -96,12 +97,12 @@ impl Cloud {
         })
     }
 
-    /// As it is in `one`; it starts there on first use.
+    /// The cloud in `one`, which starts on first use.
     fn shared(one: &'static LazyLock<Result<Self>>) -> Result<&'static Self> {
         one.as_ref().map_err(|error| anyhow!("the local cloud did not start: {error:#}"))
     }
 
-    /// Waits for the dead letter for which `is_it` holds. Letters for other tests are kept for them.
+    /// Waits for the dead letter that `is_it` accepts. Other tests' letters are kept for them.
     pub(crate) async fn dead_letter(&self, what: &str, is_it: impl Fn(&DeadLetter) -> bool) -> Result<DeadLetter> {
         eventually(&format!("dead letter: {what}"), async || {
             self.collect_dead_letters().await?;
@@ -110,31 +111,17 @@ impl Cloud {
         .await
     }
 
-    /// How many dead letters there have been for which `is_one` holds.
+    /// How many dead letters there have been that `is_one` accepts.
     pub(crate) async fn count_dead_letters(&self, is_one: impl Fn(&DeadLetter) -> bool) -> Result<usize> {
         self.collect_dead_letters().await?;
         Ok(self.dead.lock().await.iter().filter(|letter| is_one(letter)).count())
     }
 
     async fn collect_dead_letters(&self) -> Result<()> {
-        let queue = &self.endpoints.dead_letter_queue_url;
-        let mut dead = self.dead.lock().await;
-        loop {
-            let answer = self.sqs.receive_message().queue_url(queue).max_number_of_messages(10).send().await?;
-            let messages = answer.messages.unwrap_or_default();
-            if messages.is_empty() {
-                return Ok(());
-            }
-            for message in messages {
-                let body = message.body.context("a message without a body")?;
-                dead.push(serde_json::from_str(&body).with_context(|| format!("no dead letter: {body}"))?);
-                let handle = message.receipt_handle.context("a message without a receipt")?;
-                self.sqs.delete_message().queue_url(queue).receipt_handle(handle).send().await?;
-            }
-        }
+        take_dead_letters(&self.endpoints, &mut *self.dead.lock().await).await
     }
 
-    /// The stored item of a session as the table of the views has it.
+    /// The stored item of a session in the table of views.
     pub(crate) async fn stored(
         &self,
         profile_id: &str,
@@ -143,7 +130,7 @@ impl Cloud {
         self.stored_in(&self.endpoints.views_table, profile_id, session).await
     }
 
-    /// The same as another table has it.
+    /// The same in another table.
     pub(crate) async fn stored_in(
         &self,
         table: &str,
@@ -163,12 +150,13 @@ impl Cloud {
     }
 }
 
-/// Runs a test beside others.
+/// Runs a test alongside others.
 pub(crate) fn run(test: impl AsyncFnOnce(&'static Cloud) -> Result<()>) -> Result<()> {
     run_on(Cloud::shared(&CLOUD)?, test)
 }
 
-/// Runs a test on a cloud whose only log is a Kinesis stream, while no other test runs on it: all that it does is compared.
+/// Runs a test on a cloud whose only log is a Kinesis stream. No other test runs there meanwhile,
+/// because everything that happens is compared.
 pub(crate) fn run_without_msk(test: impl AsyncFnOnce(&'static Cloud) -> Result<()>) -> Result<()> {
     run_alone_on(Cloud::shared(&WITHOUT_MSK)?, test)
 }
@@ -180,7 +168,8 @@ fn run_on(cloud: &'static Cloud, test: impl AsyncFnOnce(&'static Cloud) -> Resul
     })
 }
 
-/// Runs a test on a cloud that takes over from another system, while no other test runs on it: they share a routing document.
+/// Runs a test on a cloud that takes over from another system. No other test runs there meanwhile,
+/// because they share a routing document.
 pub(crate) fn run_moving(test: impl AsyncFnOnce(&'static Cloud, &Legacy) -> Result<()>) -> Result<()> {
     let moving = MOVING.as_ref().map_err(|error| anyhow!("the local cloud did not start: {error:#}"))?;
     run_alone_on(&moving.cloud, async |cloud| test(cloud, &moving.legacy).await)
@@ -193,7 +182,7 @@ fn run_alone_on(cloud: &'static Cloud, test: impl AsyncFnOnce(&'static Cloud) ->
     })
 }
 
-/// Runs a test while no other runs, since it breaks what they use.
+/// Runs a test while no other runs, because it breaks what they use.
 pub(crate) fn run_alone(test: impl AsyncFnOnce(&'static Cloud, &mut LocalCloud) -> Result<()>) -> Result<()> {
     let cloud = Cloud::shared(&CLOUD)?;
     cloud.runtime.block_on(async { test(cloud, &mut *cloud.local.write().await).await })
@@ -204,7 +193,7 @@ pub(crate) async fn eventually<T>(what: &str, look: impl AsyncFnMut() -> Result<
     within(PATIENCE, what, look).await
 }
 
-/// The id of a session that begins at `started_at`, never given before in this process.
+/// The id of a session that begins at `started_at`, unique in this process.
 pub(crate) fn session_at(started_at: u64) -> SessionId {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);

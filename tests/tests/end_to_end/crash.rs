@@ -1,4 +1,5 @@
-//! What breaks between a write and its answer, and while nobody polls: nothing is lost, nothing counts double.
+//! Crashes between a write and its answer, and while nobody polls: nothing is lost, nothing counts
+//! twice.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,33 +14,34 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
 use super::cloud::{Cloud, eventually, run_alone};
-use super::member::{Member, Viewing};
+use super::member::{Member, Viewing, events_of, with_events};
 use super::simulated::{agree, drain, plan, send_all};
 
-/// Of the DynamoDB client alone; the functions' other clients go to the emulator.
+/// For the DynamoDB client alone; the functions' other clients go to the emulator.
 const VARIABLE: &str = "AWS_ENDPOINT_URL_DYNAMODB";
 /// How often each fault is injected.
 const TIMES: usize = 4;
 
-/// A proxy that does something to writes that are durable.
+/// A proxy that interferes after a write is durable.
 async fn saboteur(
     cloud: &Cloud,
     rules: impl IntoIterator<Item = (&'static str, f64, usize, Fault)>,
 ) -> Result<Arc<FaultProxy>> {
     let proxy = FaultProxy::start(&cloud.endpoints.aws_endpoint, 3).await?;
-    let rule = |(name, share, times, fault)| Rule { name, calls: "UpdateItem", share, times, when: When::After, fault };
+    let rule =
+        |(name, share, times, fault)| Rule { share, times, ..Rule::always(name, "UpdateItem", When::After, fault) };
     proxy.set(rules.into_iter().map(rule).collect());
     Ok(proxy)
 }
 
-/// Tells `process` where DynamoDB is, or to go by the endpoint of all services again, and waits until that holds.
+/// Points `process` at the proxy, or back at the emulator, and waits until that holds.
 async fn tell_process(cloud: &Cloud, dynamodb: Option<&FaultProxy>) -> Result<()> {
     let url = dynamodb.map(|proxy| proxy.url.as_str());
     configure(&cloud.endpoints, &cloud.endpoints.process_function, &[(VARIABLE, url)]).await
 }
 
 #[test]
-fn a_process_killed_between_write_and_answer_loses_nothing_and_counts_nothing_twice() -> Result<()> {
+fn kill_between_write_and_answer_loses_and_repeats_nothing() -> Result<()> {
     run_alone(async |cloud, local| {
         let endpoints = &cloud.endpoints;
         let writers = Environments::of(endpoints, &endpoints.process_function);
@@ -67,7 +69,7 @@ fn a_process_killed_between_write_and_answer_loses_nothing_and_counts_nothing_tw
             drain(cloud, "killed-last").await
         };
         let settled = settled.await;
-        // Whatever came of it, the tests after this one find the function as it was.
+        // Pass or fail, later tests need the function unchanged.
         tell_process(cloud, None).await?;
         settled?;
         agree(cloud, &expected).await?;
@@ -75,7 +77,7 @@ fn a_process_killed_between_write_and_answer_loses_nothing_and_counts_nothing_tw
         let done = saboteur.done().await;
         ensure!(
             done.len() == 2 && done.values().all(|times| *times == TIMES),
-            "too few faults to mean anything: {done:?}"
+            "too few faults to prove anything: {done:?}"
         );
         let after = local.poller().context("no poller")?.stats();
         let killed = TIMES as u64;
@@ -87,29 +89,27 @@ fn a_process_killed_between_write_and_answer_loses_nothing_and_counts_nothing_tw
 }
 
 #[test]
-fn what_is_sent_while_nobody_polls_waits_on_the_log() -> Result<()> {
+fn events_wait_on_the_log_while_nobody_polls() -> Result<()> {
     run_alone(async |cloud, local| {
         let member = Member::new(cloud, "unpolled");
         let viewings: Vec<Viewing> = (0..8).map(|_| Viewing::begin(&member, "t1")).collect();
-        let events = |count| viewings.iter().flat_map(|viewing| viewing.events(count)).collect::<Vec<_>>();
-        let wanted = |count| viewings.iter().map(|viewing| (viewing, count)).collect::<Vec<_>>();
-        member.post(&events(2)).await?;
-        member.history_with(&wanted(2)).await?;
+        member.post(&events_of(&viewings, 2)).await?;
+        member.history_with(&with_events(&viewings, 2)).await?;
 
         local.stop_poller().await?;
-        member.post(&events(5)).await?;
+        member.post(&events_of(&viewings, 5)).await?;
         let meanwhile = member.history().await?;
         assert!(meanwhile.iter().all(|session| session["events"] == 2), "{meanwhile:?}");
 
         local.start_poller().await?;
-        member.history_with(&wanted(5)).await?;
+        member.history_with(&with_events(&viewings, 5)).await?;
         assert_eq!(local.poller().context("no poller")?.stats().function_errors, 0);
         Ok(())
     })
 }
 
 #[test]
-fn what_a_dead_poller_had_not_committed_is_delivered_again() -> Result<()> {
+fn uncommitted_records_of_a_dead_poller_are_redelivered() -> Result<()> {
     run_alone(async |cloud, local| {
         let endpoints = &cloud.endpoints;
         let member = Member::new(cloud, "uncommitted");
@@ -130,7 +130,7 @@ fn what_a_dead_poller_had_not_committed_is_delivered_again() -> Result<()> {
                 checkpoints: Checkpoints::default(),
             }));
             let poller = poller.await??;
-            member.post(&viewings.iter().flat_map(|viewing| viewing.events(2)).collect::<Vec<_>>()).await?;
+            member.post(&events_of(&viewings, 2)).await?;
             for viewing in &viewings {
                 eventually("a write", async || cloud.stored("uncommitted", &viewing.session).await).await?;
             }
@@ -147,7 +147,7 @@ fn what_a_dead_poller_had_not_committed_is_delivered_again() -> Result<()> {
         let again =
             eventually("the second delivery", async || Ok(Some(stats()?).filter(|stats| stats.records_delivered >= 4)));
         assert_eq!(again.await?.records_delivered, 4);
-        let history = member.history_with(&viewings.iter().map(|viewing| (viewing, 2)).collect::<Vec<_>>()).await?;
+        let history = member.history_with(&with_events(&viewings, 2)).await?;
         assert!(history.iter().all(|session| session["played_ms"] == 1_000), "{history:?}");
         Ok(())
     })

@@ -1,4 +1,4 @@
-//! Dead letters and what an operator does with them: the commands themselves, against the queues of the local cloud.
+//! The operator's commands for dead letters, against the queues of the local cloud.
 
 use anyhow::{Context as _, Result, ensure};
 use apply::DeadLetter;
@@ -34,8 +34,8 @@ async fn send(cloud: &Cloud, queue: &str, body: String) -> Result<()> {
     Ok(())
 }
 
-/// A record that died for a reason that is mended by now.
-fn mended(record: &[u8], reason: &str) -> Result<String> {
+/// The dead letter of a record whose reason has been fixed since.
+fn fixed(record: &[u8], reason: &str) -> Result<String> {
     let letter = serde_json::json!({
         "source": Source::Kafka { topic: "playback-events".into(), partition: 0, offset: 1 },
         "key_base64": null, "value_base64": BASE64_STANDARD.encode(record), "attempts": 16,
@@ -46,17 +46,18 @@ fn mended(record: &[u8], reason: &str) -> Result<String> {
 }
 
 #[test]
-fn a_mended_record_is_redriven_into_its_view_and_poison_dies_again_with_its_history() -> Result<()> {
+fn redrive_applies_fixed_records_and_poison_dies_again() -> Result<()> {
     run_alone(async |cloud, _| {
         let stack = Stack::local(cloud.endpoints.clone()).await?;
         let queue = &cloud.endpoints.dead_letter_queue_url;
         dlq(&stack, "discard --yes --json").await?; // what other tests left
         let member = Member::new(cloud, "redriven");
-        let (mended_one, raw, hopeless) =
+        let (fixable, raw, hopeless) =
             (Viewing::begin(&member, "t1"), Viewing::begin(&member, "t2"), Viewing::begin(&member, "t3"));
 
-        // One that died of something that is mended, one that SQS moved from `inbound`, poison, and what nobody knows.
-        send(cloud, queue, mended(&record(&mended_one, &member, 0), "corrupt_view")?).await?;
+        // A letter whose reason is fixed, a message that SQS moved from `inbound`, poison, and
+        // something unknown.
+        send(cloud, queue, fixed(&record(&fixable, &member, 0), "corrupt_view")?).await?;
         let moved = join_delimited([record(&raw, &member, 0).as_slice(), &record(&raw, &member, 1)]);
         send(cloud, queue, BASE64_STANDARD.encode(moved)).await?;
         let poison = BASE64_STANDARD.encode(join_delimited([of_a_newer_version(&hopeless, &member).as_slice()]));
@@ -80,7 +81,7 @@ fn a_mended_record_is_redriven_into_its_view_and_poison_dies_again_with_its_hist
         assert_eq!(shown["records"][0]["session_id"], hopeless.id(), "{shown}");
         assert_eq!(shown["records"][0]["schema_version"], 99, "{shown}");
 
-        // A dry run, and a filter that nothing passes, change nothing.
+        // A dry run changes nothing, nor does a filter that nothing passes.
         let dry = dlq(&stack, "redrive --dry-run --json").await?;
         assert_eq!((&dry["messages"], &dry["not_redrivable"]), (&4.into(), &1.into()), "{dry}");
         let none = dlq(&stack, "redrive --older-than 1h --json").await?;
@@ -88,9 +89,10 @@ fn a_mended_record_is_redriven_into_its_view_and_poison_dies_again_with_its_hist
 
         let done = dlq(&stack, "redrive --json").await?;
         assert_eq!((&done["messages"], &done["not_redrivable"]), (&4.into(), &1.into()), "{done}");
-        member.history_with(&[(&mended_one, 1), (&raw, 2)]).await?;
+        member.history_with(&[(&fixable, 1), (&raw, 2)]).await?;
 
-        // The poison is back, knows its earlier death, and is discarded; what nobody knows is still there.
+        // The poison is back, remembers its earlier death, and is discarded. The unknown message is
+        // still there.
         let shown = eventually("the poison's second death", async || {
             let listed = dlq(&stack, "list --reason unknown_schema_version --json").await?;
             let Some(id) = listed["letters"][0]["id"].as_str() else { return Ok(None) };
@@ -100,7 +102,7 @@ fn a_mended_record_is_redriven_into_its_view_and_poison_dies_again_with_its_hist
         let deaths = shown["message"]["redrives"].as_array().context("no history")?;
         ensure!(deaths.len() == 1 && deaths[0]["reason"] == "unknown_schema_version", "{shown}");
         let folder = cloud.endpoints.run_dir.join("discarded.jsonl");
-        let file = folder.to_str().context("a path that is no text")?;
+        let file = folder.to_str().context("a path that is not text")?;
         let done = dlq(&stack, &format!("discard --reason unknown_schema_version --yes --json --save {file}")).await?;
         assert_eq!(done["letters"]["unknown_schema_version"], 1, "{done}");
         let saved = std::fs::read_to_string(file)?;

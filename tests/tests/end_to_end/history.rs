@@ -1,4 +1,4 @@
-//! What a member says and sees: hide, unhide, erase, bookmarks, continue watching, pages.
+//! What a member does and sees: hide, unhide, erase, bookmarks, continue watching, pages.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::cloud::{eventually, now_ms, run};
-use super::member::{Member, TITLE_DURATION_MS, Viewing, ids};
+use super::member::{Member, TITLE_DURATION_MS, Viewing, ids, with_events};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -30,7 +30,7 @@ fn a_hidden_session_is_gone_until_it_is_shown_again() -> Result<()> {
         assert_eq!(ids(&all), both);
         assert_eq!((&all[0]["hidden"], &all[1]["hidden"]), (&json!(true), &json!(false)));
 
-        // More of it being watched does not bring it back; the member does.
+        // Watching more of it does not bring it back; the member does.
         member.post(&newer.events(4)).await?;
         eventually("the hidden session's new events", async || {
             let all = member.pages(10, true).await?.concat();
@@ -59,7 +59,8 @@ fn an_erased_history_stays_empty_and_a_new_one_begins() -> Result<()> {
         member.call(Method::GET, "titles/t1/bookmark").await?.assert_problem(404, "not_found");
         assert!(cloud.stored("erases", &old.session).await?.is_none(), "the item is still there");
 
-        // Late events of sessions that began before are stored, since nobody told `process`, and shown to nobody.
+        // Late events of sessions that began before are stored, because `process` knows no erasure,
+        // but never shown.
         let new = Viewing::begin_at(&member, "t1", now_ms() + 1); // in a later millisecond than the erasure
         member.post(&[old.events(6), offline.events(2), new.events(2)].concat()).await?;
         for late in [&old, &offline] {
@@ -76,7 +77,7 @@ fn an_erased_history_stays_empty_and_a_new_one_begins() -> Result<()> {
 }
 
 #[test]
-fn a_bookmark_follows_the_session_that_was_heard_of_last() -> Result<()> {
+fn bookmark_follows_the_session_updated_last() -> Result<()> {
     run(async |cloud| {
         let member = Member::new(cloud, "bookmarks");
         let (first, second) = (Viewing::began(&member, "t1", HOUR), Viewing::begin(&member, "t1"));
@@ -106,7 +107,7 @@ fn a_bookmark_follows_the_session_that_was_heard_of_last() -> Result<()> {
 }
 
 #[test]
-fn continue_watching_is_the_newest_session_of_each_unfinished_title() -> Result<()> {
+fn continue_watching_has_the_newest_session_per_title() -> Result<()> {
     run(async |cloud| {
         let member = Member::new(cloud, "continues");
         let began = |title, hours| Viewing::began(&member, title, HOUR * hours);
@@ -130,8 +131,7 @@ fn pages_cover_the_history_newest_first() -> Result<()> {
         let viewings: Vec<Viewing> = (1..=7).map(|hours| Viewing::began(&member, "t1", HOUR * hours)).collect();
         let events: Vec<Value> = viewings.iter().rev().flat_map(|viewing| viewing.events(2)).collect();
         member.post(&events).await?;
-        let wanted: Vec<(&Viewing, u64)> = viewings.iter().map(|viewing| (viewing, 2)).collect();
-        member.history_with(&wanted).await?;
+        member.history_with(&with_events(&viewings, 2)).await?;
         let newest_first: Vec<String> = viewings.iter().map(Viewing::id).collect();
 
         let pages = member.pages(2, false).await?;

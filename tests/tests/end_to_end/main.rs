@@ -1,10 +1,12 @@
-//! The whole system end to end: events go in over HTTP (or on the topic, or on the queue), and the member's API says what
-//! came of them. The real template, the real functions and a real broker run on a local cloud of the tests' own.
+//! The whole system end to end: events go in over HTTP (or on the topic, or on the queue), and the
+//! member's API shows the result. The real template, the real functions and a real broker run on a
+//! local cloud.
 //!
-//! It starts once for all tests, on first use, and ends with their process (so do a second one, whose only log is a Kinesis
-//! stream, and a third one, which takes over from another system, for the tests of just that). Each test has profiles and sessions of its
-//! own, so that they run side by side; those that break something on purpose run alone. Nothing waits for a fixed
-//! time: whatever takes time is looked at until it is there or a deadline has passed.
+//! It starts once for all tests, on first use, and ends with their process. So do two others: one
+//! whose only log is a Kinesis stream, and one that takes over from another system. Each test has
+//! its own profiles and sessions, so tests run side by side; those that break something on purpose
+//! run alone. Nothing waits for a fixed time: a test looks until the result is there or a deadline
+//! has passed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! One profile's player and remote control: what a device sends, and what the member sees.
+//! One profile's device: what it sends, and what its member sees.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,14 +6,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use jsonwebtoken::{EncodingKey, Header};
 use playback::session::SessionId;
+pub(crate) use playhead_tests::sample::TITLE_DURATION_MS;
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use simulate::expect::SessionView;
 
 use super::cloud::{Cloud, eventually, now_ms, session_at};
-
-pub(crate) const TITLE_DURATION_MS: u64 = 100_000;
 
 /// An answer of the API.
 #[derive(Debug)]
@@ -31,19 +30,19 @@ impl Answer {
         let body = match text.as_str() {
             "" => Value::Null,
             text => {
-                serde_json::from_str(text).with_context(|| format!("{status} with a body that is no JSON: {text}"))?
+                serde_json::from_str(text).with_context(|| format!("{status} with a body that is not JSON: {text}"))?
             }
         };
         Ok(Self { status, headers, body })
     }
 
-    /// The body of an answer with this status.
+    /// The body, if the answer has this status.
     pub(crate) fn expect(self, status: u16) -> Result<Value> {
         ensure!(self.status == status, "answered {} {}, expected {status}", self.status, self.body);
         Ok(self.body)
     }
 
-    /// That it is a problem (RFC 9457) with this status and code.
+    /// Asserts that it is a problem (RFC 9457) with this status and code.
     #[track_caller]
     pub(crate) fn assert_problem(&self, status: u16, code: &str) {
         assert_eq!(self.status, status, "{self:?}");
@@ -55,18 +54,18 @@ impl Answer {
     }
 }
 
-/// A body of exactly so many bytes that says the same: blanks are JSON too.
+/// The same body, padded to exactly so many bytes: JSON ignores blanks.
 pub(crate) fn padded(mut body: String, bytes: usize) -> String {
     body.extend(std::iter::repeat_n(' ', bytes - body.len()));
     body
 }
 
-/// Signs the claims as the stage does, unless another secret is given.
+/// Signs claims with a secret.
 pub(crate) fn sign(claims: &Value, secret: &str) -> String {
     jsonwebtoken::encode(&Header::default(), claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
 }
 
-/// Unix seconds so long from now, for the claim `exp`.
+/// Unix seconds from now, for the claim `exp`.
 pub(crate) fn in_seconds(seconds: i64) -> i64 {
     i64::try_from(now_ms() / 1000).unwrap() + seconds
 }
@@ -84,7 +83,7 @@ impl Member {
         Self { cloud, profile_id: profile_id.to_owned(), token: sign(&claims, &cloud.endpoints.jwt_secret) }
     }
 
-    /// The same profile, asked for by a backend of the house.
+    /// The same profile, accessed by a backend.
     pub(crate) fn by_service(cloud: &'static Cloud, profile_id: &str) -> Self {
         let claims = json!({ "scope": "service", "exp": in_seconds(3600) });
         Self { token: sign(&claims, &cloud.endpoints.jwt_secret), ..Self::new(cloud, profile_id) }
@@ -95,12 +94,12 @@ impl Member {
         self.cloud.http.request(method, format!("{}{path}", self.cloud.endpoints.api)).bearer_auth(&self.token)
     }
 
-    /// What the API says to events.
+    /// The API's answer to events.
     pub(crate) async fn send(&self, events: &[Value]) -> Result<Answer> {
         Answer::of(self.request(Method::POST, "/v1/events").json(&json!({ "events": events }))).await
     }
 
-    /// Sends events all of which must be accepted.
+    /// Sends events, all of which must be accepted.
     pub(crate) async fn post(&self, events: &[Value]) -> Result<()> {
         let body = self.send(events).await?.expect(202)?;
         ensure!(body == json!({"accepted": events.len(), "rejected": []}), "of {} events: {body}", events.len());
@@ -124,12 +123,12 @@ impl Member {
         }
     }
 
-    /// The whole history without what is hidden.
+    /// The whole history without hidden sessions.
     pub(crate) async fn history(&self) -> Result<Vec<Value>> {
         Ok(self.pages(100, false).await?.concat())
     }
 
-    /// The history as soon as `done` holds for it.
+    /// The history, as soon as `done` accepts it.
     pub(crate) async fn history_once(&self, what: &str, done: impl Fn(&[Value]) -> bool) -> Result<Vec<Value>> {
         let profile = &self.profile_id;
         let mut last = Vec::new();
@@ -141,7 +140,7 @@ impl Member {
         found.with_context(|| format!("it is {}", Value::from(last)))
     }
 
-    /// The history as soon as it holds so many events of each of these sessions.
+    /// The history, as soon as it has this many events of each of these sessions.
     pub(crate) async fn history_with(&self, wanted: &[(&Viewing, u64)]) -> Result<Vec<Value>> {
         let has = |sessions: &[Value], viewing: &Viewing, events: u64| {
             sessions.iter().any(|session| session["session_id"] == viewing.id() && session["events"] == events)
@@ -171,7 +170,7 @@ impl Viewing {
         Self::begin_at(member, title_id, now_ms())
     }
 
-    /// Began `ago` before now.
+    /// Began this long ago.
     pub(crate) fn began(member: &Member, title_id: &str, ago: Duration) -> Self {
         Self::begin_at(member, title_id, now_ms() - u64::try_from(ago.as_millis()).unwrap())
     }
@@ -192,15 +191,25 @@ impl Viewing {
             "title_duration_ms": TITLE_DURATION_MS, "occurred_at": now_ms(), "device": {"id": "d1", "kind": "tv"}, "country": "US"})
     }
 
-    /// The first `count` events, each 1,000 ms further.
+    /// The first `count` events, 1,000 ms apart.
     pub(crate) fn events(&self, count: u64) -> Vec<Value> {
         (0..count).map(|seq| self.event(seq, seq * 1000, if seq == 0 { 0 } else { 1000 })).collect()
     }
 }
 
-/// The sessions as the simulator's check wants them.
+/// The sessions in the form that the simulator checks.
 pub(crate) fn views(sessions: &[Value]) -> Result<Vec<SessionView>> {
     sessions.iter().map(|session| Ok(serde_json::from_value(session.clone())?)).collect()
+}
+
+/// The first `count` events of each session.
+pub(crate) fn events_of(viewings: &[Viewing], count: u64) -> Vec<Value> {
+    viewings.iter().flat_map(|viewing| viewing.events(count)).collect()
+}
+
+/// Each session with `count` events, for [`Member::history_with`].
+pub(crate) fn with_events(viewings: &[Viewing], count: u64) -> Vec<(&Viewing, u64)> {
+    viewings.iter().map(|viewing| (viewing, count)).collect()
 }
 
 /// Session ids, in order.
@@ -208,7 +217,7 @@ pub(crate) fn ids(sessions: &[Value]) -> Vec<&str> {
     sessions.iter().filter_map(|session| session["session_id"].as_str()).collect()
 }
 
-/// What the API says of many profiles, read page by page.
+/// The histories of many profiles, read page by page.
 pub(crate) async fn read_all(
     cloud: &'static Cloud,
     profiles: impl IntoIterator<Item = String>,

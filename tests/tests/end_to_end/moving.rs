@@ -1,5 +1,5 @@
-//! Moving from another system: who is on which path, that shadows are apart, and that live traffic does not notice them. And trying new
-//! code beside the live one.
+//! Moving from another system: which profile is on which path, that shadows are separate, and that
+//! live traffic does not notice them. And trying a candidate beside the live code.
 
 use std::collections::HashMap;
 use std::process::ExitCode;
@@ -15,6 +15,7 @@ use operate::rollout;
 use operate::stack::Deployment;
 use playback::rollout::{Share, bucket};
 use playhead_tests::functions::configure;
+use playhead_tests::queues::queued;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -22,14 +23,15 @@ use super::cloud::{Cloud, eventually, run_moving, run_without_msk};
 use super::member::{Member, Viewing};
 use super::routing::command;
 
-/// Puts profiles on paths by name, and everybody else on the legacy one; waits until every function follows.
+/// Puts profiles on paths by name and all others on the legacy path, and waits until every function
+/// follows.
 async fn roll_out(cloud: &Cloud, shadow: &[&Member], moved: &[&Member]) -> Result<()> {
     let ids = |members: &[&Member]| members.iter().map(|member| member.profile_id.clone()).collect::<Vec<_>>();
     let always = json!({ "shadow": ids(shadow), "async": ids(moved) });
     let document = json!({ "version": 1, "rollout": { "salt": "test", "always": always } });
     let file = cloud.endpoints.run_dir.join("rollout.json");
     std::fs::write(&file, document.to_string())?;
-    let path = file.to_str().context("a path that is no text")?;
+    let path = file.to_str().context("a path that is not text")?;
     command(&Deployment::local(&cloud.endpoints)?, &format!("set --file {path}")).await?;
     tokio::time::sleep(MAX_AGE).await;
     Ok(())
@@ -52,7 +54,7 @@ async fn shadowed(cloud: &Cloud, viewing: &Viewing) -> Result<()> {
     eventually("the shadow view", async || in_shadow(cloud, viewing).await).await.map(drop)
 }
 
-/// How many events the legacy system has of a session; `None` if it does not know it.
+/// How many events of a session the legacy system has; `None` if it does not know the session.
 async fn in_legacy(cloud: &Cloud, legacy: &Legacy, viewing: &Viewing) -> Result<Option<u64>> {
     let url = format!("{}/v1/profiles/{}/sessions/{}", legacy.url, viewing.profile_id, viewing.id());
     let answer = cloud.http.get(url).send().await?;
@@ -63,7 +65,8 @@ async fn in_legacy(cloud: &Cloud, legacy: &Legacy, viewing: &Viewing) -> Result<
     }
 }
 
-/// Wakes `compare` as its schedule does until it has compared so many sessions; the sum of what it kept in its bucket.
+/// Invokes `compare` as its schedule does until it has compared this many sessions. Returns the sum
+/// of the reports in its bucket.
 async fn compared(cloud: &Cloud, sessions: u64) -> Result<Report> {
     let sites = Sites::find(&Deployment::local(&cloud.endpoints)?).await;
     eventually("the comparison", async || {
@@ -82,7 +85,7 @@ struct Line {
     args: rollout::Args,
 }
 
-/// What `playhead rollout …` prints, when it succeeds.
+/// What `playhead rollout …` prints if it succeeds.
 async fn rollout_command(cloud: &Cloud, line: &str) -> Result<String> {
     let deployment = Deployment::local(&cloud.endpoints)?;
     let args = Line::try_parse_from(std::iter::once("rollout").chain(line.split(' ')))?.args;
@@ -93,13 +96,13 @@ async fn rollout_command(cloud: &Cloud, line: &str) -> Result<String> {
 }
 
 #[test]
-fn each_profile_is_on_its_path_and_shadows_are_folded_apart_and_match() -> Result<()> {
+fn each_profile_is_on_its_path_and_shadows_match() -> Result<()> {
     run_moving(async |cloud, legacy| {
         let [old, tried, moved] = ["old", "tried", "moved"].map(|name| Member::new(cloud, name));
         roll_out(cloud, &[&tried], &[&moved]).await?;
         let [of_old, of_tried, of_moved] = [&old, &tried, &moved].map(|member| Viewing::begin(member, "t1"));
         for (member, viewing) in [(&old, &of_old), (&tried, &of_tried)] {
-            // To the byte what the legacy system says, shadow or not.
+            // Exactly the legacy system's answer, shadow or not.
             let answer = member.send(&viewing.events(4)).await?;
             assert_eq!((answer.status, answer.body), (StatusCode::OK, json!({"ok": true, "stored": 4, "refused": 0})));
         }
@@ -118,7 +121,7 @@ fn each_profile_is_on_its_path_and_shadows_are_folded_apart_and_match() -> Resul
         let report = compared(cloud, 1).await?;
         assert_eq!((report.compared, report.matched), (1, 1), "{report:?}");
 
-        // One session is not much to promote others on.
+        // One session is too small a sample to move others.
         let refused = rollout_command(cloud, "set async=1% shadow=100%").await.unwrap_err().to_string();
         assert!(refused.contains("async stays at 0%") && refused.contains("--min-sample"), "{refused}");
         let set = rollout_command(cloud, "set async=1% shadow=100% --min-sample 1").await?;
@@ -134,7 +137,7 @@ fn each_profile_is_on_its_path_and_shadows_are_folded_apart_and_match() -> Resul
 }
 
 #[test]
-fn a_request_of_profiles_on_both_sides_is_split() -> Result<()> {
+fn request_with_profiles_on_both_paths_is_split() -> Result<()> {
     run_moving(async |cloud, legacy| {
         let [old, moved] = ["split-old", "split-moved"].map(|name| Member::by_service(cloud, name));
         roll_out(cloud, &[], &[&moved]).await?;
@@ -151,7 +154,7 @@ fn a_request_of_profiles_on_both_sides_is_split() -> Result<()> {
 }
 
 #[test]
-fn live_traffic_goes_on_while_there_is_no_shadow_table_and_nothing_of_a_shadow_is_dead_or_retried() -> Result<()> {
+fn live_traffic_survives_a_missing_shadow_table() -> Result<()> {
     run_moving(async |cloud, _| {
         let [tried, moved] = ["untouched-tried", "untouched-moved"].map(|name| Member::new(cloud, name));
         roll_out(cloud, &[&tried], &[&moved]).await?;
@@ -169,38 +172,36 @@ fn live_traffic_goes_on_while_there_is_no_shadow_table_and_nothing_of_a_shadow_i
         configure(&cloud.endpoints, process, &[("SHADOW_TABLE", Some(&table))]).await?;
         went_on?;
 
-        // With the table back, what comes then is folded, and what came before is forgotten.
+        // With the table back, new events are folded, and earlier ones are forgotten.
         let found = Viewing::begin(&tried, "t2");
         assert_eq!(tried.send(&found.events(3)).await?.status, StatusCode::OK);
         shadowed(cloud, &found).await?;
         assert!(in_shadow(cloud, &lost).await?.is_none());
         assert_eq!(cloud.count_dead_letters(|_| true).await?, 0);
-        let waiting = aws_sdk_sqs::types::QueueAttributeName::ApproximateNumberOfMessages;
-        let attributes = cloud.sqs.get_queue_attributes().queue_url(&cloud.endpoints.retry_queue_url);
-        let attributes = attributes.attribute_names(waiting.clone()).send().await?.attributes.unwrap_or_default();
-        assert_eq!(attributes.get(&waiting).map(String::as_str), Some("0"));
+        assert_eq!(queued(&cloud.endpoints, &cloud.endpoints.retry_queue_url).await?, 0);
         Ok(())
     })
 }
 
 #[test]
-fn with_both_logs_down_who_is_on_trial_is_answered_as_ever() -> Result<()> {
+fn shadowed_profiles_notice_nothing_with_both_logs_down() -> Result<()> {
     run_moving(async |cloud, legacy| {
         let [tried, moved] = ["logless-tried", "logless-moved"].map(|name| Member::new(cloud, name));
         roll_out(cloud, &[&tried], &[&moved]).await?;
         let ingest = &cloud.endpoints.ingest_function;
         let bootstrap = cloud.endpoints.log_bootstrap.as_deref();
         // Nobody listens there.
-        let away = [("KAFKA_BOOTSTRAP", Some("127.0.0.1:1")), ("AWS_ENDPOINT_URL_KINESIS", Some("http://127.0.0.1:1"))];
-        configure(&cloud.endpoints, ingest, &away).await?;
-        let (on_trial, of_moved) = (Viewing::begin(&tried, "t1"), Viewing::begin(&moved, "t1"));
+        let unreachable =
+            [("KAFKA_BOOTSTRAP", Some("127.0.0.1:1")), ("AWS_ENDPOINT_URL_KINESIS", Some("http://127.0.0.1:1"))];
+        configure(&cloud.endpoints, ingest, &unreachable).await?;
+        let (of_tried, of_moved) = (Viewing::begin(&tried, "t1"), Viewing::begin(&moved, "t1"));
         let answered = async {
             for stored in [3, 3] {
-                let answer = tried.send(&on_trial.events(3)).await?;
-                let as_ever = json!({"ok": true, "stored": stored, "refused": 0});
-                assert_eq!((answer.status, answer.body), (StatusCode::OK, as_ever));
+                let answer = tried.send(&of_tried.events(3)).await?;
+                let as_usual = json!({"ok": true, "stored": stored, "refused": 0});
+                assert_eq!((answer.status, answer.body), (StatusCode::OK, as_usual));
             }
-            // That the logs are down shows with those who are moved: their devices keep their events.
+            // Moved profiles do notice: their devices keep their events.
             let refused = moved.send(&of_moved.events(3)).await?;
             assert_eq!(
                 (refused.status, &refused.body["code"]),
@@ -212,14 +213,14 @@ fn with_both_logs_down_who_is_on_trial_is_answered_as_ever() -> Result<()> {
         let back = [("KAFKA_BOOTSTRAP", bootstrap), ("AWS_ENDPOINT_URL_KINESIS", None)];
         configure(&cloud.endpoints, ingest, &back).await?;
         answered?;
-        assert_eq!(in_legacy(cloud, legacy, &on_trial).await?, Some(3));
+        assert_eq!(in_legacy(cloud, legacy, &of_tried).await?, Some(3));
         moved.post(&of_moved.events(3)).await?;
         moved.history_with(&[(&of_moved, 3)]).await.map(drop)
     })
 }
 
 #[test]
-fn a_candidate_folds_its_sample_beside_the_live_code_and_agrees_with_it() -> Result<()> {
+fn candidate_folds_its_sample_and_matches_live_code() -> Result<()> {
     run_without_msk(async |cloud| {
         let members: Vec<Member> = (0..20).map(|number| Member::new(cloud, &format!("sampled-{number}"))).collect();
         let viewings: Vec<Viewing> = members.iter().map(|member| Viewing::begin(member, "t1")).collect();
@@ -239,7 +240,7 @@ fn a_candidate_folds_its_sample_beside_the_live_code_and_agrees_with_it() -> Res
         for viewing in &others {
             assert!(in_shadow(cloud, viewing).await?.is_none(), "{}", viewing.profile_id);
         }
-        // Beside these, sessions of other tests are in the sample, too.
+        // Sessions of other tests are in the sample too.
         let report = compared(cloud, sampled.len() as u64).await?;
         assert_eq!(report.matched, report.compared, "{report:?}");
         Ok(())

@@ -1,51 +1,34 @@
-//! Records that can never be applied: they stop nothing, and end on the dead-letter queue with their bytes.
+//! Records that can never be applied: they block nothing, and end on the dead-letter queue with
+//! their bytes.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use lambda::batch::Source;
-use playback::contract::{Device, Event, Kind};
-use playback::envelope::{Envelope, Stamp, join_delimited};
+use playback::envelope::join_delimited;
+use playhead_tests::sample;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::json;
 
 use super::cloud::{Cloud, now_ms, run};
-use super::member::{Member, TITLE_DURATION_MS, Viewing};
-
-/// A later field of a protobuf message overrides an earlier one: this says `schema_version` 99.
-const VERSION_99: [u8; 2] = [0x08, 99];
+use super::member::{Member, Viewing};
 
 /// The record of one event of a session.
 pub(crate) fn record(viewing: &Viewing, member: &Member, seq: u16) -> Vec<u8> {
-    let event = Event {
-        seq,
-        kind: Kind::Progressed,
-        position_ms: 1_000,
-        played_ms: 1_000,
-        title_duration_ms: TITLE_DURATION_MS,
-        occurred_at: now_ms(),
-        device: Arc::new(Device { id: "d1".to_owned(), kind: "tv".to_owned() }),
-        country: None,
-    };
-    Envelope {
-        session_id: viewing.session.clone(),
-        profile_id: member.profile_id.clone(),
-        title_id: viewing.title_id.clone(),
-        stamp: Stamp { received_at: now_ms(), ingest_region: "us-east-1".to_owned(), trace_id: None, shadow: false },
-        events: vec![event],
-    }
-    .encode()
+    let (session, now) = (viewing.session.clone(), now_ms());
+    let events = vec![sample::event(seq, now)];
+    sample::envelope(session, &member.profile_id, &viewing.title_id, now, events).encode()
 }
 
+/// A record of the same session in a schema version that does not exist yet.
 pub(crate) fn of_a_newer_version(viewing: &Viewing, member: &Member) -> Vec<u8> {
-    [record(viewing, member, 1), VERSION_99.to_vec()].concat()
+    sample::of_a_newer_version(&record(viewing, member, 1))
 }
 
-/// Appends values, in this order, to one partition of the topic; gives their offsets.
+/// Appends values, in this order, to one partition of the topic. Returns their offsets.
 async fn append(cloud: &Cloud, partition: i32, key: &str, values: &[Option<Vec<u8>>]) -> Result<Vec<i64>> {
     let producer: FutureProducer = ClientConfig::new()
         .set("bootstrap.servers", cloud.endpoints.log_bootstrap.as_ref().context("the log is on Kafka")?)
@@ -110,7 +93,7 @@ fn poison_on_the_topic_does_not_stop_its_partition() -> Result<()> {
 }
 
 #[test]
-fn envelopes_of_another_region_arrive_and_poison_among_them_is_set_aside() -> Result<()> {
+fn envelopes_of_another_region_arrive_without_their_poison() -> Result<()> {
     run(async |cloud| {
         let member = Member::new(cloud, "from-afar");
         let (mixed, whole) = (Viewing::begin(&member, "t1"), Viewing::begin(&member, "t2"));

@@ -1,11 +1,9 @@
-//! What is refused, with which status, and that each refusal is a problem that a program can read.
-
-use std::io::Write as _;
+//! What is refused, with which status. Each refusal is a problem (RFC 9457) that a program can
+//! read.
 
 use anyhow::Result;
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use playback::contract::{MAX_BODY_BYTES, MAX_EVENTS};
+use playhead_tests::sample::gzip;
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, WWW_AUTHENTICATE};
 use reqwest::{Method, StatusCode};
 use serde_json::json;
@@ -34,7 +32,7 @@ fn url(cloud: &Cloud, path: &str) -> String {
 }
 
 #[test]
-fn who_is_not_proven_is_refused_everywhere() -> Result<()> {
+fn unauthenticated_callers_are_refused_everywhere() -> Result<()> {
     run(async |cloud| {
         let member = Member::new(cloud, "unproven");
         let viewing = Viewing::begin(&member, "t1");
@@ -67,7 +65,7 @@ fn who_is_not_proven_is_refused_everywhere() -> Result<()> {
 }
 
 #[test]
-fn another_ones_profile_can_be_neither_written_nor_read() -> Result<()> {
+fn foreign_profiles_can_be_neither_written_nor_read() -> Result<()> {
     run(async |cloud| {
         let (owner, stranger) = (Member::new(cloud, "owner"), Member::new(cloud, "stranger"));
         let (viewing, own) = (Viewing::begin(&owner, "t1"), Viewing::begin(&stranger, "t1"));
@@ -96,19 +94,15 @@ fn another_ones_profile_can_be_neither_written_nor_read() -> Result<()> {
 }
 
 #[test]
-fn a_body_that_is_too_large_or_of_another_kind_is_refused() -> Result<()> {
+fn bodies_of_a_wrong_size_or_type_are_refused() -> Result<()> {
     run(async |cloud| {
         let member = Member::new(cloud, "bodies");
         let viewing = Viewing::begin(&member, "t1");
         let good = json!({ "events": viewing.events(2) }).to_string();
-        let gzip = |text: &str| {
-            let mut gzip = GzEncoder::new(Vec::new(), Compression::best());
-            gzip.write_all(text.as_bytes()).unwrap();
-            gzip.finish().unwrap()
-        };
+        let gzip = |text: &str| gzip(text.as_bytes()).unwrap();
         let too_many = json!({ "events": vec![viewing.event(0, 0, 0); MAX_EVENTS + 1] }).to_string();
         let bomb = gzip(&format!("{{\"events\":[{}]}}", " ".repeat(64 << 20)));
-        assert!(bomb.len() < MAX_BODY_BYTES, "the bomb is refused for what it becomes, not for what it is");
+        assert!(bomb.len() < MAX_BODY_BYTES, "the bomb must be refused for its size after decompression");
 
         let json_type = "application/json";
         type Case<'a> = (u16, &'a str, &'a str, Option<&'a str>, Vec<u8>);
@@ -119,7 +113,7 @@ fn a_body_that_is_too_large_or_of_another_kind_is_refused() -> Result<()> {
             (415, "unsupported_media_type", "text/plain", None, good.clone().into_bytes()),
             (415, "unsupported_media_type", json_type, Some("br"), good.clone().into_bytes()),
             (400, "body_not_gzip", json_type, Some("gzip"), gzip(&good)[..20].to_vec()),
-            (400, "malformed_request", json_type, None, b"no JSON".to_vec()),
+            (400, "malformed_request", json_type, None, b"not JSON".to_vec()),
             (400, "malformed_request", json_type, None, good.as_bytes()[..good.len() - 1].to_vec()),
             (400, "malformed_request", json_type, None, b"{\"event\":[]}".to_vec()),
             (400, "malformed_request", json_type, None, Vec::new()),
@@ -136,7 +130,7 @@ fn a_body_that_is_too_large_or_of_another_kind_is_refused() -> Result<()> {
 }
 
 #[test]
-fn what_is_not_served_is_refused() -> Result<()> {
+fn unknown_requests_are_refused() -> Result<()> {
     run(async |cloud| {
         let member = Member::new(cloud, "not-served");
         for (path, code) in [
@@ -150,7 +144,7 @@ fn what_is_not_served_is_refused() -> Result<()> {
         }
         member.call(Method::PUT, "history/no-session/hidden").await?.assert_problem(400, "session_id_malformed");
         member.call(Method::GET, "titles/unknown/bookmark").await?.assert_problem(404, "not_found");
-        // The gateway has no such routes, and answers by itself: no function is woken.
+        // The gateway has no such routes, and answers by itself without invoking a function.
         for (method, path) in [
             (Method::GET, "/"),
             (Method::GET, "/v2/events"),

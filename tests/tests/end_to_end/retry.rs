@@ -1,15 +1,15 @@
-//! What could not be applied at once: letters on the queue `retry`, and batches that Lambda gave up, in the failure
-//! bucket. They end applied, or with the dead letters and their history.
+//! What could not be applied at once: letters on the queue `retry`, and batches in the failure
+//! bucket that Lambda discarded. They end applied, or as dead letters with their history.
 
 use anyhow::{Context as _, Result};
 use apply::{DeadLetter, Failure, Letter};
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_sqs::types::QueueAttributeName;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use lambda::batch::Source;
 use playhead_tests::functions::configure;
 use playhead_tests::proxy::{Fault, FaultProxy, Rule, When};
+use playhead_tests::queues::queued;
 use serde_json::{Value, json};
 
 use super::cloud::{Cloud, eventually, now_ms, run, run_alone};
@@ -34,9 +34,10 @@ async fn send(cloud: &Cloud, body: String) -> Result<()> {
     Ok(())
 }
 
-/// Puts what Lambda writes into the bucket when it gives a batch up: the record of the invocation, in the form of the developer
-/// guide ("Capturing discarded batches"), with the whole event as a string in `payload`.
-async fn give_up(cloud: &Cloud, place: &str, batch_info: (&str, Value), event: &Value) -> Result<String> {
+/// Puts the object into the bucket that Lambda writes when it discards a batch: the record of the
+/// invocation, in the form of the developer guide ("Capturing discarded batches"), with the whole
+/// event as a string in `payload`.
+async fn discard(cloud: &Cloud, place: &str, batch_info: (&str, Value), event: &Value) -> Result<String> {
     let mut object = json!({
         "requestContext": {
             "requestId": "316aa6d0-8154-xmpl-9af7-85d5f4a6bc81",
@@ -50,7 +51,7 @@ async fn give_up(cloud: &Cloud, place: &str, batch_info: (&str, Value), event: &
         "payload": event.to_string(),
     });
     object[batch_info.0] = batch_info.1;
-    // Its name has characters that a notification encodes.
+    // Its key has characters that a notification encodes.
     let key = format!("aws/lambda/a1b2c3d4/{place}/2026/11/14/2026-11-14T00.38.06-{place} (+é).json");
     let put = aws_sdk_s3::Client::new(&cloud.endpoints.sdk_config())
         .put_object()
@@ -62,7 +63,7 @@ async fn give_up(cloud: &Cloud, place: &str, batch_info: (&str, Value), event: &
 
 async fn until_deleted(cloud: &Cloud, key: &str) -> Result<()> {
     let s3 = aws_sdk_s3::Client::new(&cloud.endpoints.sdk_config());
-    eventually("the object's end", async || {
+    eventually("the deletion of the object", async || {
         let listed = s3.list_objects_v2().bucket(&cloud.endpoints.failure_bucket).send().await?;
         Ok(listed.contents().iter().all(|object| object.key() != Some(key)).then_some(()))
     })
@@ -70,11 +71,11 @@ async fn until_deleted(cloud: &Cloud, key: &str) -> Result<()> {
 }
 
 #[test]
-fn a_batch_of_the_topic_that_lambda_gave_up_is_applied_and_its_object_deleted() -> Result<()> {
+fn discarded_kafka_batch_is_applied_and_its_object_deleted() -> Result<()> {
     run(async |cloud| {
-        let member = Member::new(cloud, "given-up-msk");
+        let member = Member::new(cloud, "discarded-msk");
         let (first, second) = (Viewing::begin(&member, "t1"), Viewing::begin(&member, "t2"));
-        let topic = "given-up-msk";
+        let topic = "discarded-msk";
         let of = |offset: i64, value: &[u8]| {
             json!({ "topic": topic, "partition": 3, "offset": offset, "timestamp": now_ms(), "timestampType": "CREATE_TIME",
                 "key": BASE64_STANDARD.encode(first.id()), "value": BASE64_STANDARD.encode(value), "headers": [] })
@@ -92,7 +93,7 @@ fn a_batch_of_the_topic_that_lambda_gave_up_is_applied_and_its_object_deleted() 
             "records": { format!("{topic}-3"): records } });
         let info = json!({ "batchSize": 4, "eventSourceArn": cluster, "bootstrapServers": brokers, "payloadSize": event.to_string().len(),
             "recordsInfo": { format!("{topic}-3"): { "firstRecordOffset": "7", "lastRecordOffset": "10" } } });
-        let key = give_up(cloud, "given-up-msk-3", ("KafkaBatchInfo", info), &event).await?;
+        let key = discard(cloud, "discarded-msk-3", ("KafkaBatchInfo", info), &event).await?;
 
         member.history_with(&[(&first, 2), (&second, 1)]).await?;
         let source = Source::Kafka { topic: topic.to_owned(), partition: 3, offset: 8 };
@@ -106,11 +107,11 @@ fn a_batch_of_the_topic_that_lambda_gave_up_is_applied_and_its_object_deleted() 
 }
 
 #[test]
-fn a_batch_of_a_stream_that_lambda_gave_up_is_applied_and_its_object_deleted() -> Result<()> {
+fn discarded_kinesis_batch_is_applied_and_its_object_deleted() -> Result<()> {
     run(async |cloud| {
-        let member = Member::new(cloud, "given-up-kinesis");
+        let member = Member::new(cloud, "discarded-kinesis");
         let viewing = Viewing::begin(&member, "t1");
-        let (stream, shard) = ("arn:aws:kinesis:us-east-1:000000000000:stream/given-up", "shardId-000000000006");
+        let (stream, shard) = ("arn:aws:kinesis:us-east-1:000000000000:stream/discarded", "shardId-000000000006");
         let of = |number: &str, value: &[u8]| {
             json!({ "eventID": format!("{shard}:{number}"), "eventName": "aws:kinesis:record", "eventSource": "aws:kinesis",
                 "eventSourceARN": stream, "eventVersion": "1.0", "awsRegion": "us-east-1",
@@ -123,7 +124,7 @@ fn a_batch_of_a_stream_that_lambda_gave_up_is_applied_and_its_object_deleted() -
             "startSequenceNumber": "49590338271490256608559692540925702759324208523137515618",
             "endSequenceNumber": "49590338271490256608559692540925702759324208523137515619",
             "approximateArrivalOfFirstRecord": "2026-11-14T00:38:04.835Z", "approximateArrivalOfLastRecord": "2026-11-14T00:38:05.580Z" });
-        let key = give_up(cloud, shard, ("KinesisBatchInfo", info), &event).await?;
+        let key = discard(cloud, shard, ("KinesisBatchInfo", info), &event).await?;
 
         member.history_with(&[(&viewing, 2)]).await?;
         until_deleted(cloud, &key).await
@@ -131,7 +132,7 @@ fn a_batch_of_a_stream_that_lambda_gave_up_is_applied_and_its_object_deleted() -
 }
 
 #[test]
-fn letters_are_applied_and_poison_among_them_is_dead_with_its_history() -> Result<()> {
+fn letters_are_applied_and_poison_among_them_is_dead() -> Result<()> {
     run(async |cloud| {
         let member = Member::new(cloud, "retried-letters");
         let viewing = Viewing::begin(&member, "t1");
@@ -141,24 +142,24 @@ fn letters_are_applied_and_poison_among_them_is_dead_with_its_history() -> Resul
         };
         member.post(&viewing.events(1)).await?;
         let (one, poison) = (of(1, &record(&viewing, &member, 1)), of(2, b"garbage"));
-        // The first once more, as a queue may deliver it: it counts once.
+        // The first one twice, as a queue may deliver it: it counts once.
         for letter in [&one, &one, &poison, &of(3, &record(&viewing, &member, 2))] {
             send(cloud, serde_json::to_string(letter)?).await?;
         }
-        send(cloud, "no letter at all".to_owned()).await?;
+        send(cloud, "not a letter".to_owned()).await?;
         member.history_with(&[(&viewing, 3)]).await?;
 
         let dead = cloud.dead_letter("of a letter", |dead| dead.letter.source == poison.source).await?;
         assert_eq!((dead.reason.as_str(), dead.letter), ("not_an_envelope", Letter { attempts: 4, ..poison }));
-        let unreadable = BASE64_STANDARD.encode("no letter at all");
-        let dead = cloud.dead_letter("no letter", |dead| dead.letter.value_base64 == unreadable).await?;
+        let unreadable = BASE64_STANDARD.encode("not a letter");
+        let dead = cloud.dead_letter("not a letter", |dead| dead.letter.value_base64 == unreadable).await?;
         assert_eq!(dead.reason, "unreadable_message");
         Ok(())
     })
 }
 
 #[test]
-fn a_letter_that_cannot_be_applied_is_dead_after_its_attempts_with_its_history() -> Result<()> {
+fn letter_is_dead_after_its_attempts_with_its_history() -> Result<()> {
     run_alone(async |cloud, _| {
         let endpoints = &cloud.endpoints;
         let member = Member::new(cloud, "hopeless");
@@ -169,24 +170,23 @@ fn a_letter_that_cannot_be_applied_is_dead_after_its_attempts_with_its_history()
 
         let proxy = FaultProxy::start(&endpoints.aws_endpoint, 5).await?;
         let fault = Fault::Error(500, "InternalServerError");
-        let when = When::Before;
-        proxy.set(vec![Rule { name: "no write", calls: "UpdateItem", share: 1.0, times: usize::MAX, when, fault }]);
+        proxy.set(vec![Rule::always("no write", "UpdateItem", When::Before, fault)]);
         let function = &endpoints.retry_function;
-        let told = [("AWS_ENDPOINT_URL_DYNAMODB", Some(proxy.url.as_str())), ("RETRY_MAX_ATTEMPTS", Some("2"))];
-        configure(endpoints, function, &told).await?;
+        let variables = [("AWS_ENDPOINT_URL_DYNAMODB", Some(proxy.url.as_str())), ("RETRY_MAX_ATTEMPTS", Some("2"))];
+        configure(endpoints, function, &variables).await?;
         let found = async {
             send(cloud, serde_json::to_string(&letter(source.clone(), &value, 0, Some(at_first.clone())))?).await?;
             cloud.dead_letter("after two attempts", |dead| dead.letter.source == source).await
         };
         let found = found.await;
-        // Whatever came of it, the tests after this one find the function as it was.
+        // Pass or fail, later tests need the function unchanged.
         configure(endpoints, function, &[("AWS_ENDPOINT_URL_DYNAMODB", None), ("RETRY_MAX_ATTEMPTS", Some("16"))])
             .await?;
 
         let dead = found?;
         assert_eq!((dead.reason.as_str(), dead.letter.attempts), ("attempts_exhausted", 2), "{dead:?}");
         assert_eq!(BASE64_STANDARD.decode(&dead.letter.value_base64)?, value);
-        assert_eq!(dead.letter.first_error, Some(at_first), "what came first is kept");
+        assert_eq!(dead.letter.first_error, Some(at_first), "the first error is kept");
         let last = dead.letter.last_error.context("no last error")?;
         assert_eq!(last.cause, "store_unavailable");
         assert!(parked_at <= last.at && last.at <= dead.dead_at, "{last:?} {}", dead.dead_at);
@@ -197,23 +197,14 @@ fn a_letter_that_cannot_be_applied_is_dead_after_its_attempts_with_its_history()
 }
 
 #[test]
-fn the_test_event_of_s3_is_no_dead_letter() -> Result<()> {
+fn s3_test_event_is_not_dead_lettered() -> Result<()> {
     run_alone(async |cloud, _| {
         let queue = &cloud.endpoints.retry_queue_url;
-        // S3 sends it when the bucket is made, so one was there already; this one is sent while somebody looks.
+        // S3 sent one when the bucket was made; this one is sent while the test looks.
         let body = json!({ "Service": "Amazon S3", "Event": "s3:TestEvent", "Time": "2026-11-14T00:38:06.021Z",
             "Bucket": cloud.endpoints.failure_bucket, "RequestId": "5582815E1AEA5ADF", "HostId": "8cLeGAmw098X5cv4Zkwcmo8vvZa3eH3eKxsPzbB9wrR" });
         send(cloud, body.to_string()).await?;
-        eventually("the end of all messages", async || {
-            let asked = cloud.sqs.get_queue_attributes().queue_url(queue).attribute_names(QueueAttributeName::All);
-            let attributes = asked.send().await?.attributes.context("no attributes")?;
-            let counts = [
-                QueueAttributeName::ApproximateNumberOfMessages,
-                QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
-            ];
-            Ok(counts.iter().all(|count| attributes.get(count).is_some_and(|count| count == "0")).then_some(()))
-        })
-        .await?;
+        eventually("an empty queue", async || Ok((queued(&cloud.endpoints, queue).await? == 0).then_some(()))).await?;
         let is_it = |dead: &DeadLetter| {
             let bytes = BASE64_STANDARD.decode(&dead.letter.value_base64).unwrap_or_default();
             String::from_utf8_lossy(&bytes).contains("s3:TestEvent")

@@ -1,4 +1,4 @@
-//! The routing document and what an operator does with it: the commands themselves, and the functions that follow.
+//! The operator's commands for the routing document, and the functions that follow it.
 
 use std::process::ExitCode;
 
@@ -10,7 +10,7 @@ use operate::stack::Deployment;
 use serde_json::Value;
 
 use super::cloud::{eventually, run_alone};
-use super::member::{Member, Viewing};
+use super::member::{Member, Viewing, events_of, with_events};
 use super::stream::of_standby;
 
 #[derive(Parser)]
@@ -19,7 +19,7 @@ struct Line {
     args: routing::Args,
 }
 
-/// What `playhead routing …` prints, when it succeeds.
+/// What `playhead routing …` prints if it succeeds.
 pub(crate) async fn command(deployment: &Deployment, line: &str) -> Result<String> {
     let args = Line::try_parse_from(std::iter::once("routing").chain(line.split(' ')))?.args;
     let mut printed = Vec::new();
@@ -46,15 +46,15 @@ fn events_posted_while_the_standby_is_chosen_end_in_views() -> Result<()> {
 
         command(&deployment, "set --log standby").await?;
         assert_eq!(log_of(&deployment).await?, "standby");
-        // It is promised that by then every environment follows.
+        // By then every environment is guaranteed to follow.
         tokio::time::sleep(MAX_AGE).await;
-        let posted = member.post(&viewings.iter().flat_map(|viewing| viewing.events(3)).collect::<Vec<_>>()).await;
+        let posted = member.post(&events_of(&viewings, 3)).await;
         command(&deployment, "set --log auto").await?;
         posted?;
-        member.history_with(&viewings.iter().map(|viewing| (viewing, 3)).collect::<Vec<_>>()).await?;
+        member.history_with(&with_events(&viewings, 3)).await?;
         let settled = async || Ok(Some(of_standby(local)?).filter(|stats| stats.waiting == 0));
         let after = eventually("the last answer", settled).await?;
-        assert_eq!(after.records_delivered - before.records_delivered, 4, "one record a session, all on the standby");
+        assert_eq!(after.records_delivered - before.records_delivered, 4, "one record per session, all on the standby");
 
         let history: Value = serde_json::from_str(&command(&deployment, "history --limit 2 --json").await?)?;
         let changes = |at: usize| history[at]["changes"][0].as_str().context("no change");
@@ -66,12 +66,12 @@ fn events_posted_while_the_standby_is_chosen_end_in_views() -> Result<()> {
 }
 
 #[test]
-fn what_no_function_would_follow_is_refused_and_leaves_the_document_as_it_is() -> Result<()> {
+fn invalid_routing_is_refused_and_changes_nothing() -> Result<()> {
     run_alone(async |cloud, _| {
         let deployment = Deployment::local(&cloud.endpoints)?;
         let before = command(&deployment, "show").await?;
         let file = cloud.endpoints.run_dir.join("routing.json");
-        let path = file.to_str().context("a path that is no text")?;
+        let path = file.to_str().context("a path that is not text")?;
         std::fs::write(&file, r#"{"version":1,"logs":"standby"}"#)?;
         for (line, because) in [
             (format!("set --file {path}"), "`logs`"),

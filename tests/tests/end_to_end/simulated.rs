@@ -1,35 +1,27 @@
-//! Simulated viewers with all that goes wrong on the way: the views must be what the simulator says, which computes them
-//! apart from the code under test.
+//! Simulated viewers with everything that can go wrong in transit. The views must be what the
+//! simulator computes independently of the code under test.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, ensure};
 use indicatif::ProgressBar;
+use playhead_tests::sample::rename_profiles;
 use simulate::expect::{Expected, check, expect};
 use simulate::plan::Plan;
 use simulate::send::{Auth, Pace, SendReport, Target, send};
 use simulate::{Faults, Model};
 
 use super::cloud::{Cloud, eventually, now_ms, run};
-use super::member::{Member, Viewing, read_all};
+use super::member::{Member, Viewing, events_of, read_all, with_events};
 
-/// A plan whose last POST is due now, with profiles of its own.
+/// A plan whose last POST is due now, with its own profiles.
 pub(crate) fn plan(name: &str, model: &Model) -> Result<Plan> {
     let mut plan = Plan::ending_at(model, i64::try_from(now_ms())?)?;
-    for post in &mut plan.posts {
-        let own = format!("{name}-{}", post.profile_id);
-        for planned in &mut post.events {
-            // A malformed event may name none, or one that is no id.
-            if planned.event.profile_id.as_ref() == Some(&post.profile_id) {
-                planned.event.profile_id = Some(own.clone());
-            }
-        }
-        post.profile_id = own;
-    }
+    rename_profiles(&mut plan, name);
     Ok(plan)
 }
 
-/// Sends all of it; every POST must get through.
+/// Sends everything; every POST must succeed.
 pub(crate) async fn send_all(cloud: &Cloud, plan: &Plan) -> Result<SendReport> {
     let secret = cloud.endpoints.jwt_secret.clone();
     let auth = Auth::Secret { secret, issuer: None, audience: None };
@@ -39,7 +31,7 @@ pub(crate) async fn send_all(cloud: &Cloud, plan: &Plan) -> Result<SendReport> {
     Ok(report)
 }
 
-/// Waits until the history API says of every profile what it must say.
+/// Waits until the history API shows the expected views of every profile.
 pub(crate) async fn agree(cloud: &'static Cloud, expected: &Expected) -> Result<()> {
     let profiles: BTreeSet<String> = expected.views.keys().map(|(profile, _)| profile.clone()).collect();
     let mut differences = Vec::new();
@@ -52,17 +44,17 @@ pub(crate) async fn agree(cloud: &'static Cloud, expected: &Expected) -> Result<
     Ok(())
 }
 
-/// Waits until whatever was on the log before has been processed: sessions sent last, enough for each partition to have some.
+/// Waits until everything that is on the log has been processed: sends enough sessions to reach
+/// each partition, and waits for those.
 pub(crate) async fn drain(cloud: &'static Cloud, name: &str) -> Result<()> {
     let member = Member::new(cloud, name);
     let last: Vec<Viewing> = (0..40).map(|_| Viewing::begin(&member, "t1")).collect();
-    member.post(&last.iter().flat_map(|viewing| viewing.events(1)).collect::<Vec<_>>()).await?;
-    let wanted: Vec<(&Viewing, u64)> = last.iter().map(|viewing| (viewing, 1)).collect();
-    member.history_with(&wanted).await.map(|_| ())
+    member.post(&events_of(&last, 1)).await?;
+    member.history_with(&with_events(&last, 1)).await.map(|_| ())
 }
 
 #[test]
-fn views_are_the_expected_ones_whatever_the_order_and_however_often() -> Result<()> {
+fn views_match_in_any_order_and_any_duplication() -> Result<()> {
     run(async |cloud| {
         let faults = Faults { duplicates: 0.3, reorder: 0.4, late: 0.2, lost: 0.03, malformed: 0.05 };
         let model = Model {
@@ -81,7 +73,7 @@ fn views_are_the_expected_ones_whatever_the_order_and_however_often() -> Result<
         assert_eq!((report.accepted, &report.rejected), (expected.accepted, &expected.rejected));
         agree(cloud, &expected).await?;
 
-        // All of it once more and backwards changes nothing.
+        // Sending everything again, backwards, changes nothing.
         let again = Plan { posts: plan.posts.iter().rev().cloned().collect(), ..plan.clone() };
         send_all(cloud, &again).await?;
         drain(cloud, "simulated-last").await?;

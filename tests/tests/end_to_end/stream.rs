@@ -1,5 +1,5 @@
-//! A log on Kinesis: what is appended to the stream ends in views, in spite of poison, partial failures and pauses, and what a
-//! mapping gives up ends in its bucket, from where it is applied.
+//! A log on Kinesis: what is appended to the stream ends in views in spite of poison, partial
+//! failures and pauses. What a mapping discards ends in its bucket, and is applied from there.
 
 use anyhow::{Context as _, Result};
 use aws_sdk_cloudformation::types::StackStatus;
@@ -14,7 +14,7 @@ use playhead_tests::proxy::{Fault, FaultProxy, Rule, When};
 use serde_json::{Value, json};
 
 use super::cloud::{Cloud, eventually, run, run_alone};
-use super::member::{Member, Viewing};
+use super::member::{Member, Viewing, with_events};
 use super::poison::{of_a_newer_version, record};
 
 const GARBAGE: &[u8] = b"\xff\xfe this was never an envelope \x00";
@@ -41,7 +41,7 @@ async fn append_to_standby(cloud: &Cloud, key: &str, values: &[Vec<u8>]) -> Resu
 
 pub(crate) fn of_standby(local: &LocalCloud) -> Result<PollerStats> {
     let poller = local.poller().and_then(|pollers| pollers.of("ProcessStandbyStreamMapping"));
-    Ok(poller.context("nobody polls the stream that stands by")?.stats())
+    Ok(poller.context("nobody polls the standby stream")?.stats())
 }
 
 #[test]
@@ -76,20 +76,18 @@ fn poison_on_the_stream_does_not_stop_its_shard() -> Result<()> {
 }
 
 #[test]
-fn a_shard_goes_on_from_the_record_that_failed() -> Result<()> {
+fn shard_resumes_at_the_record_that_failed() -> Result<()> {
     run_alone(async |cloud, local| {
         let endpoints = &cloud.endpoints;
         let member = Member::new(cloud, "failed-in-part");
         let viewing = Viewing::begin(&member, "t1");
         let queues = FaultProxy::start(&endpoints.aws_endpoint, 3).await?;
         let fault = Fault::Error(500, "InternalFailure");
-        let rule =
-            Rule { name: "no queue", calls: "AmazonSQS", share: 1.0, times: usize::MAX, when: When::Before, fault };
-        queues.set(vec![rule]);
+        queues.set(vec![Rule::always("no queue", "AmazonSQS", When::Before, fault)]);
         let send_through =
             async |url| configure(endpoints, &endpoints.process_function, &[("AWS_ENDPOINT_URL_SQS", url)]).await;
 
-        local.stop_poller().await?; // so that the three are one batch
+        local.stop_poller().await?; // so the three records are one batch
         let values = [record(&viewing, &member, 0), GARBAGE.to_vec(), record(&viewing, &member, 1)];
         let places = append_to_standby(cloud, &viewing.id(), &values).await?;
         send_through(Some(queues.url.as_str())).await?;
@@ -100,13 +98,13 @@ fn a_shard_goes_on_from_the_record_that_failed() -> Result<()> {
             assert_eq!(
                 (meanwhile.records_delivered, meanwhile.waiting),
                 (1, 2),
-                "all before the record that failed, and no more: {meanwhile:?}"
+                "only what came before the record that failed: {meanwhile:?}"
             );
             queues.set(Vec::new());
             eventually("the end", async || Ok(Some(of_standby(local)?).filter(|stats| stats.waiting == 0))).await
         };
         let delivered_again = delivered_again.await;
-        // Whatever came of it, the tests after this one find the function as it was.
+        // Pass or fail, later tests need the function unchanged.
         send_through(None).await?;
         let stats = delivered_again?;
         assert_eq!((stats.records_delivered, stats.discarded, stats.function_errors), (3, 0, 0), "{stats:?}");
@@ -119,11 +117,10 @@ fn a_shard_goes_on_from_the_record_that_failed() -> Result<()> {
 }
 
 #[test]
-fn a_stream_is_polled_on_from_where_the_poller_was_stopped() -> Result<()> {
+fn stream_resumes_where_the_poller_stopped() -> Result<()> {
     run_alone(async |cloud, local| {
         let member = Member::new(cloud, "unpolled-stream");
         let viewings: Vec<Viewing> = (0..8).map(|_| Viewing::begin(&member, "t1")).collect();
-        let wanted = |count| viewings.iter().map(|viewing| (viewing, count)).collect::<Vec<_>>();
         let append = async |seq| -> Result<()> {
             for viewing in &viewings {
                 append_to_standby(cloud, &viewing.id(), &[record(viewing, &member, seq)]).await?;
@@ -131,21 +128,21 @@ fn a_stream_is_polled_on_from_where_the_poller_was_stopped() -> Result<()> {
             Ok(())
         };
         append(0).await?;
-        member.history_with(&wanted(1)).await?;
+        member.history_with(&with_events(&viewings, 1)).await?;
         local.stop_poller().await?;
         append(1).await?;
         let meanwhile = member.history().await?;
         assert!(meanwhile.iter().all(|session| session["events"] == 1), "{meanwhile:?}");
 
         local.start_poller().await?;
-        member.history_with(&wanted(2)).await?;
+        member.history_with(&with_events(&viewings, 2)).await?;
         let settled = async || Ok(Some(of_standby(local)?).filter(|stats| stats.waiting == 0));
-        assert_eq!(eventually("the last answer", settled).await?.records_delivered, 8, "nothing a second time");
+        assert_eq!(eventually("the last answer", settled).await?.records_delivered, 8, "nothing was delivered twice");
         Ok(())
     })
 }
 
-/// A stack with a stream, and a mapping to a function that fails whatever the stream holds.
+/// A stack with a stream, and a mapping to a function that always fails.
 async fn deploy_hopeless(cloud: &Cloud, name: &str, bucket: &str) -> Result<()> {
     let template = json!({
         "AWSTemplateFormatVersion": "2010-09-09",
@@ -154,7 +151,7 @@ async fn deploy_hopeless(cloud: &Cloud, name: &str, bucket: &str) -> Result<()> 
             "Mapping": {
                 "Type": "AWS::Lambda::EventSourceMapping",
                 "Properties": {
-                    // It takes requests of the HTTP API, and nothing else.
+                    // It accepts only requests of the HTTP API.
                     "FunctionName": cloud.endpoints.query_function,
                     "EventSourceArn": {"Fn::GetAtt": ["Stream", "Arn"]},
                     "StartingPosition": "TRIM_HORIZON",
@@ -176,8 +173,8 @@ async fn deploy_hopeless(cloud: &Cloud, name: &str, bucket: &str) -> Result<()> 
     .await
 }
 
-/// Has a poller read that stack's stream until so many records were given up.
-async fn give_up(cloud: &Cloud, name: &str, records: u64) -> Result<PollerStats> {
+/// Lets a poller read that stack's stream until this many records were discarded.
+async fn discard(cloud: &Cloud, name: &str, records: u64) -> Result<PollerStats> {
     let poller = Poller::start(PollerConfig {
         sdk: cloud.endpoints.sdk_config(),
         stack: name.to_owned(),
@@ -186,13 +183,13 @@ async fn give_up(cloud: &Cloud, name: &str, records: u64) -> Result<PollerStats>
         checkpoints: Checkpoints::default(),
     });
     let poller = poller.await?;
-    let given_up = async || Ok(Some(poller.stats()).filter(|stats| stats.discarded == records));
-    eventually("all records given up", given_up).await?;
+    let discarded = async || Ok(Some(poller.stats()).filter(|stats| stats.discarded == records));
+    eventually("all records discarded", discarded).await?;
     poller.stop().await
 }
 
 #[test]
-fn a_batch_that_fails_is_split_and_each_record_of_it_given_up_for_itself_in_order() -> Result<()> {
+fn failing_batch_is_split_and_discarded_record_by_record() -> Result<()> {
     run(async |cloud| {
         let name = "hopeless";
         let s3 = aws_sdk_s3::config::Builder::from(&cloud.endpoints.sdk_config()).force_path_style(true).build();
@@ -201,8 +198,8 @@ fn a_batch_that_fails_is_split_and_each_record_of_it_given_up_for_itself_in_orde
         deploy_hopeless(cloud, name, name).await?;
         let values: Vec<Vec<u8>> = (0..3_u8).map(|value| vec![value]).collect();
         let places = append(cloud, name, "k", &values).await?;
-        let stats = give_up(cloud, name, 3).await?;
-        // All three; the first, twice; the other two; each of them, twice.
+        let stats = discard(cloud, name, 3).await?;
+        // All three once, the first twice, the other two once, each of these twice.
         assert_eq!((stats.invocations, stats.function_errors, stats.records_delivered), (8, 8, 0), "{stats:?}");
 
         let listed = s3.list_objects_v2().bucket(name).send().await?;
@@ -236,7 +233,7 @@ fn a_batch_that_fails_is_split_and_each_record_of_it_given_up_for_itself_in_orde
 }
 
 #[test]
-fn a_batch_of_a_stream_that_was_given_up_is_applied_from_the_bucket() -> Result<()> {
+fn batch_that_a_mapping_discarded_is_applied_from_the_bucket() -> Result<()> {
     run(async |cloud| {
         let member = Member::new(cloud, "given-up");
         let viewing = Viewing::begin(&member, "t1");
@@ -244,7 +241,7 @@ fn a_batch_of_a_stream_that_was_given_up_is_applied_from_the_bucket() -> Result<
         deploy_hopeless(cloud, name, &cloud.endpoints.failure_bucket).await?;
         let values: Vec<Vec<u8>> = (0..3).map(|seq| record(&viewing, &member, seq)).collect();
         append(cloud, name, &viewing.id(), &values).await?;
-        assert_eq!(give_up(cloud, name, 3).await?.records_delivered, 0);
+        assert_eq!(discard(cloud, name, 3).await?.records_delivered, 0);
         member.history_with(&[(&viewing, 3)]).await?;
         Ok(())
     })

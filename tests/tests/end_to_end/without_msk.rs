@@ -1,4 +1,5 @@
-//! A deployment whose only log is a Kinesis stream: the same template with PrimaryLog=kinesis, and nothing of MSK.
+//! A deployment whose only log is a Kinesis stream: the same template with PrimaryLog=kinesis,
+//! without MSK.
 
 use std::collections::BTreeSet;
 
@@ -10,14 +11,14 @@ use super::cloud::run_without_msk;
 use super::simulated::{agree, plan, send_all};
 
 #[test]
-fn the_views_are_the_expected_ones_with_a_stream_as_the_only_log() -> Result<()> {
+fn views_match_with_kinesis_as_the_only_log() -> Result<()> {
     run_without_msk(async |cloud| {
         let sdk = cloud.endpoints.sdk_config();
         let mappings = aws_sdk_lambda::Client::new(&sdk).list_event_source_mappings().send().await?;
         let sources = mappings.event_source_mappings().iter().filter_map(|mapping| mapping.event_source_arn());
         assert!(
             sources.clone().count() == 4 && !sources.clone().any(|arn| arn.contains(":kafka:")),
-            "stream, twice for the candidate reads it too, and queues"
+            "the stream, twice because the candidate reads it too, and the queues"
         );
         assert_eq!((&cloud.endpoints.log_bootstrap, &cloud.endpoints.standby_stream), (&None, &None));
 

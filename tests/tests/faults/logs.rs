@@ -1,4 +1,4 @@
-//! What is on the logs, read record by record, apart from the code under test.
+//! What is on the logs, read record by record without the code under test.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,9 +16,9 @@ const READ_WITHIN: Duration = Duration::from_secs(60);
 /// What is on the primary and on the standby.
 #[derive(Debug, Default)]
 pub(crate) struct Logs {
-    /// Events of all envelopes, copies too.
+    /// Events of all envelopes, including copies.
     pub(crate) events: u64,
-    /// Records, poison too.
+    /// Records, including poison.
     pub(crate) records: u64,
     /// The most events in one record.
     pub(crate) most: u64,
@@ -29,7 +29,7 @@ pub(crate) struct Logs {
 }
 
 impl Logs {
-    /// Reads both from the beginning to the end that they have now.
+    /// Reads both from the beginning to their present end.
     pub(crate) async fn read(endpoints: &Endpoints) -> Result<Self> {
         let mut logs = Self::default();
         let (bootstrap, topic) = (endpoints.log_bootstrap.clone().context("no brokers")?, endpoints.topic.clone());
@@ -49,7 +49,7 @@ impl Logs {
 
     fn add(&mut self, value: &[u8]) {
         self.records += 1;
-        // What is none is poison, which the suite itself made.
+        // Everything else is poison, which the suite itself made.
         if let Ok(envelope) = Envelope::decode(value) {
             let events = envelope.events.len() as u64;
             self.events += events;

@@ -1,4 +1,5 @@
-//! One scenario from beginning to end, on a local cloud of its own: devices send, the script breaks things, all of it settles.
+//! One scenario from beginning to end, on its own local cloud: devices send, the script breaks
+//! things, everything converges.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,31 +11,32 @@ use lambda::clock::now_ms;
 use local::{ApacheKafka, Brokers, LocalCloud, LocalOptions, Progress};
 use playhead_tests::functions::configure;
 use playhead_tests::proxy::{ENDPOINTS, FaultProxy};
+use playhead_tests::suite::{Load, Row, Scenario as _, folder};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use simulate::plan::Plan;
 use simulate::send::{Auth, Pace, Target, Valve, send_through};
 use simulate::{Faults, Model};
 
-use super::Args;
 use super::scenario::Scenario;
 use super::settle::{complaints, settle};
 use super::stage::{Marks, Poison, Stage, heal};
-use super::table::{self, Row};
+use super::table::{Figures, row};
 
 const PARTITIONS: i32 = 6;
-/// Attempts in flight at once. The emulator starts an environment for each that finds none idle, so this bounds their number too.
+/// Attempts in flight at once. The emulator starts an environment for each attempt that finds none
+/// idle, so this also bounds their number.
 const CONCURRENCY: usize = 24;
 /// Devices never give up within a scenario.
 const ATTEMPTS: u32 = 10_000;
-/// The simulator's sessions make some nine POSTs each.
-const POSTS_A_SESSION: f64 = 8.0;
+/// The simulator's sessions make about nine POSTs each.
+const POSTS_PER_SESSION: f64 = 8.0;
 
 /// Plays a scenario.
 ///
 /// # Errors
-/// When it could not be played. What it showed to be wrong is in the row.
-pub(crate) async fn play(scenario: Scenario, cluster: &mut ApacheKafka, args: &Args) -> Result<Row> {
+/// If it could not be played. What it showed to be wrong is in the row.
+pub(crate) async fn play(scenario: Scenario, cluster: &mut ApacheKafka, load: Load) -> Result<Row<Figures>> {
     heal(cluster).await?;
     let options = LocalOptions {
         standby: scenario.standby(),
@@ -44,23 +46,29 @@ pub(crate) async fn play(scenario: Scenario, cluster: &mut ApacheKafka, args: &A
         ..LocalOptions::named("faults-cloud")?
     };
     let mut cloud = LocalCloud::start(options, &Progress::silent()).await?;
-    let played = play_on(scenario, &mut cloud, cluster, args).await;
-    // Whatever came of it, the next scenario finds a cluster that is whole, and this one's topic can be deleted.
+    let played = play_on(scenario, &mut cloud, cluster, load).await;
+    // Pass or fail, the next scenario needs a healthy cluster, and this one's topic must be
+    // deletable.
     heal(cluster).await?;
     cloud.stop().await?;
     played
 }
 
-async fn play_on(scenario: Scenario, cloud: &mut LocalCloud, cluster: &mut ApacheKafka, args: &Args) -> Result<Row> {
+async fn play_on(
+    scenario: Scenario,
+    cloud: &mut LocalCloud,
+    cluster: &mut ApacheKafka,
+    load: Load,
+) -> Result<Row<Figures>> {
     let endpoints = &cloud.endpoints().clone();
-    let proxy = FaultProxy::start(&endpoints.aws_endpoint, args.seed).await?;
+    let proxy = FaultProxy::start(&endpoints.aws_endpoint, load.seed).await?;
     let [dynamodb, sqs, kinesis] = ENDPOINTS.map(|variable| (variable, Some(proxy.url.as_str())));
     configure(endpoints, &endpoints.ingest_function, &[kinesis]).await?;
     configure(endpoints, &endpoints.process_function, &[dynamodb, sqs]).await?;
-    // Its queue is spared: a pause that it cannot set is one of six minutes, the queue's own.
+    // Its queue is spared: if it cannot set a pause, the queue's own applies, which is six minutes.
     configure(endpoints, &endpoints.retry_function, &[dynamodb]).await?;
 
-    let sessions = (args.rate * scenario.longest().as_secs_f64() / POSTS_A_SESSION).ceil() as usize;
+    let sessions = (load.rate * scenario.longest().as_secs_f64() / POSTS_PER_SESSION).ceil() as usize;
     let faults = Faults { duplicates: 0.05, reorder: 0.1, late: 0.0, lost: 0.0, malformed: 0.01 };
     let model = Model {
         sessions,
@@ -68,13 +76,13 @@ async fn play_on(scenario: Scenario, cloud: &mut LocalCloud, cluster: &mut Apach
         titles: 200,
         homes: vec!["use1".parse()?],
         travel: None,
-        seed: args.seed,
+        seed: load.seed,
         faults,
     };
     let plan = Plan::ending_at(&model, i64::try_from(now_ms())?)?;
     let auth = Auth::Secret { secret: endpoints.jwt_secret.clone(), issuer: None, audience: None };
     let target = Target { endpoint: endpoints.api.clone(), elsewhere: BTreeMap::new(), auth };
-    let pace = Pace { concurrency: CONCURRENCY, per_second: Some(args.rate), attempts: ATTEMPTS, ..Pace::default() };
+    let pace = Pace { concurrency: CONCURRENCY, per_second: Some(load.rate), attempts: ATTEMPTS, ..Pace::default() };
     let valve = Valve::new(pace);
 
     let mut stage = Stage {
@@ -83,13 +91,13 @@ async fn play_on(scenario: Scenario, cloud: &mut LocalCloud, cluster: &mut Apach
         valve: &valve,
         poison: Arc::new(Poison::new(cluster.bootstrap(), &endpoints.topic)?),
         cluster,
-        chance: ChaCha8Rng::seed_from_u64(args.seed),
+        chance: ChaCha8Rng::seed_from_u64(load.seed),
         marks: Marks::default(),
     };
     let script = async {
         let done = scenario.script(&mut stage).await;
         if done.is_err() {
-            // What it broke must not keep the devices from being answered.
+            // The devices must still get their answers.
             stage.proxy.set(Vec::new());
             heal(stage.cluster).await?;
         }
@@ -104,10 +112,10 @@ async fn play_on(scenario: Scenario, cloud: &mut LocalCloud, cluster: &mut Apach
     };
     ensure!(!report.unsent.is_empty(), "the devices had nothing more to send before the scenario was over");
     let (marks, poison) = (stage.marks, stage.poison.sent());
-    let settled = settle(endpoints, &plan, &report).await?;
-    let row = Row::of(scenario, &report, marks, &poison, settled, proxy.done().await)?;
+    let converged = settle(endpoints, &plan, &report).await?;
+    let row = row(scenario, &report, marks, &poison, &converged, proxy.done().await);
     if !row.wrong.is_empty() {
-        let folder = table::folder()?;
+        let folder = folder("faults")?;
         fs::create_dir_all(&folder)?;
         fs::write(folder.join(format!("{}.log", scenario.name())), complaints(endpoints).await?.join("\n"))?;
     }

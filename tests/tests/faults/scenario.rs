@@ -1,4 +1,4 @@
-//! The scenarios: what each breaks, for how long, and what must be seen for it to mean anything.
+//! The scenarios: what each breaks, for how long, and what must be seen for it to prove anything.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use local::Standby;
 use playhead_tests::functions::Environments;
 use playhead_tests::proxy::{Fault, Rule, When};
-use playhead_tests::within;
+use playhead_tests::{suite, within};
 use rand::RngExt as _;
 use rand::seq::IndexedRandom as _;
 use rustix::process::Signal;
@@ -16,17 +16,18 @@ use super::stage::Stage;
 
 /// Sending before anything breaks.
 const BEFORE: Duration = Duration::from_secs(4);
-/// Sending after everything is in order again, at the least.
+/// Sending after everything is repaired, at least.
 const AFTER: Duration = Duration::from_secs(5);
-/// Long enough for the circuits to go back to the primary by themselves, while devices send.
+/// Long enough for the circuits to return to the primary by themselves, while devices send.
 const RETURN: Duration = Duration::from_secs(12);
 /// A full disk is noticed with the next write.
 const HALTED_WITHIN: Duration = Duration::from_secs(30);
 /// Deaths at each point.
 const KILLS: usize = 2;
 const KILLED_WITHIN: Duration = Duration::from_secs(90);
-/// Between two poison records, where they are beside the point: fewer than `apply::decide` takes for a flood come together while
-/// something else is down. A flood is held back by design, for longer than a scenario can wait.
+/// Between two poison records where poison is not the point. While something else is down, fewer
+/// pile up than `apply::decide` takes for a flood, which is held back by design, longer than a
+/// scenario can wait.
 const NOW_AND_THEN: Duration = Duration::from_secs(2);
 /// Rounds of the worst scenario.
 const ROUNDS: usize = 6;
@@ -53,7 +54,7 @@ pub(crate) enum Scenario {
 /// What must be seen, or the scenario proved nothing.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Signs {
-    /// Records on the standby during the fault, and on the primary again after it.
+    /// Records on the standby during the fault, and on the primary after it.
     pub(crate) standby: bool,
     /// POSTs that were answered with `503`.
     pub(crate) refusals: bool,
@@ -61,14 +62,14 @@ pub(crate) struct Signs {
     pub(crate) at_once_after: bool,
     /// Every attempt, ever, is answered with a `202`.
     pub(crate) never_refused: bool,
-    /// Poison: one record in a hundred at the least.
+    /// Poison: at least one record in a hundred.
     pub(crate) poison: bool,
     /// Records that were sent to the queue `retry`.
     pub(crate) retries: bool,
 }
 
-impl Scenario {
-    pub(crate) const ALL: [Self; 14] = [
+impl suite::Scenario for Scenario {
+    const ALL: &'static [Self] = &[
         Self::Baseline,
         Self::NoStandby,
         Self::LeaderKilled,
@@ -85,13 +86,7 @@ impl Scenario {
         Self::Worst,
     ];
 
-    pub(crate) fn named(name: &str) -> Result<Self> {
-        let names = || Self::ALL.map(Self::name).join(", ");
-        let found = Self::ALL.into_iter().find(|scenario| scenario.name() == name);
-        found.with_context(|| format!("there is no scenario {name:?}; there are {}", names()))
-    }
-
-    pub(crate) fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::Baseline => "no-fault",
             Self::NoStandby => "no-fault-no-standby",
@@ -110,33 +105,35 @@ impl Scenario {
         }
     }
 
-    pub(crate) fn what(self) -> &'static str {
+    fn what(self) -> &'static str {
         match self {
             Self::Baseline => "nothing breaks",
-            Self::NoStandby => "nothing breaks, and there is no standby: what that machinery costs",
-            Self::LeaderKilled => "the broker that leads most partitions is killed (SIGKILL), and started again",
-            Self::BrokerPaused => "a broker stops in its tracks (SIGSTOP) for 12 s",
+            Self::NoStandby => "nothing breaks, and there is no standby: what a standby costs",
+            Self::LeaderKilled => "the broker that leads most partitions is killed (SIGKILL) and restarted",
+            Self::BrokerPaused => "a broker is paused (SIGSTOP) for 12 s",
             Self::TwoBrokersDown => "two of three brokers are killed: too few replicas; then they come back",
             Self::PrimaryDown => "all brokers are killed; then they come back",
             Self::BothDown => "all brokers are killed and the standby's API is cut off; then both come back",
-            Self::DynamoDb => "DynamoDB throttles, fails, hangs and drops connections, on a share of the calls",
+            Self::DynamoDb => "DynamoDB throttles, fails, hangs and drops connections for a share of the calls",
             Self::ProcessKilled => {
                 "process is killed before and after each read, write and message, poison on the topic"
             }
             Self::SqsDown => "SQS is down while DynamoDB fails and poison is on the topic",
             Self::Poison => "one record in a hundred can never be applied",
-            Self::FullDisk => "the disk of a broker is full; then it has room again",
-            Self::Frozen => "ingest is frozen (SIGSTOP) while all brokers restart, and thawed",
+            Self::FullDisk => "a broker's disk is full; then it has room again",
+            Self::Frozen => "ingest is frozen (SIGSTOP) while all brokers restart, then thawed",
             Self::Worst => "several of these at once, drawn by the seed",
         }
     }
+}
 
+impl Scenario {
     pub(crate) fn signs(self) -> Signs {
         let none = Signs::default();
         match self {
             Self::TwoBrokersDown | Self::PrimaryDown => Signs { standby: true, ..none },
             Self::BothDown => Signs { refusals: true, ..none },
-            // What is behind the log never reaches a device.
+            // Devices never notice what happens behind the log.
             Self::Baseline | Self::NoStandby | Self::ProcessKilled => Signs { never_refused: true, ..none },
             Self::DynamoDb => Signs { never_refused: true, retries: true, ..none },
             Self::SqsDown => Signs { never_refused: true, ..none },
@@ -151,12 +148,12 @@ impl Scenario {
         if self == Self::NoStandby { Standby::None } else { Standby::Kinesis }
     }
 
-    /// For how long the devices must have something to send, at the most.
+    /// How long the devices must have something to send, at most.
     pub(crate) fn longest(self) -> Duration {
         Duration::from_secs(if self == Self::Worst { 330 } else { 150 })
     }
 
-    /// Breaks things and mends them. Devices send all the while, and stop soon after.
+    /// Breaks things and repairs them. Devices send all the while, and stop soon after.
     pub(crate) async fn script(self, stage: &mut Stage<'_>) -> Result<()> {
         tokio::time::sleep(BEFORE).await;
         match self {
@@ -183,7 +180,7 @@ async fn leader_killed(stage: &mut Stage<'_>) -> Result<()> {
     let leader = stage.leader().await?;
     stage.broken()?;
     stage.cluster.kill(leader).await?;
-    tokio::time::sleep(Duration::from_secs(12)).await; // it is missed after 6
+    tokio::time::sleep(Duration::from_secs(12)).await; // the cluster notices after 6 s
     stage.restart(&[leader]).await?;
     stage.healed()
 }
@@ -234,7 +231,7 @@ async fn dynamodb(stage: &mut Stage<'_>) -> Result<()> {
     stage.healed()
 }
 
-/// So many that retries inside of the client do not hide all of it.
+/// So many that the retries of the client do not hide all of it.
 fn a_bad_day_of_dynamodb() -> Vec<Rule> {
     let throttled = Fault::Error(400, "ProvisionedThroughputExceededException");
     vec![
@@ -246,8 +243,9 @@ fn a_bad_day_of_dynamodb() -> Vec<Rule> {
     ]
 }
 
-/// Points between the read of a batch and its answer. Nothing can be put between the last of them and the answer itself, but
-/// whatever a death there leaves behind is what a death after the last write or message does.
+/// Points between the read of a batch and its answer. Nothing can intervene between the last of
+/// them and the answer itself, but a death there leaves the same behind as a death after the last
+/// write or message.
 async fn process_killed(stage: &mut Stage<'_>) -> Result<()> {
     let process = stage.environments(&stage.endpoints.process_function);
     let points = [
@@ -260,10 +258,10 @@ async fn process_killed(stage: &mut Stage<'_>) -> Result<()> {
     ];
     stage.broken()?;
     let drip = tokio::spawn(Arc::clone(&stage.poison).drip(NOW_AND_THEN));
-    // One point after the other, so that none is always reached first.
+    // One point after the other; otherwise one of them might always come first.
     for (name, calls, when) in points {
         let fault = Fault::Kill(process.clone());
-        stage.proxy.set(vec![Rule { name, calls, share: 1.0, times: KILLS, when, fault }]);
+        stage.proxy.set(vec![Rule { times: KILLS, ..Rule::always(name, calls, when, fault) }]);
         let proxy = Arc::clone(&stage.proxy);
         within(KILLED_WITHIN, name, async || {
             Ok((proxy.done().await.get(name).copied().unwrap_or_default() >= KILLS).then_some(()))
@@ -312,8 +310,8 @@ async fn full_disk(stage: &mut Stage<'_>) -> Result<()> {
     stage.healed()
 }
 
-/// Lambda freezes an environment between two requests, for as long as it likes. Devices send nothing meanwhile, and all at once
-/// afterwards, so that every environment has its next request.
+/// Lambda may freeze an environment between two requests for any length of time. Devices send
+/// nothing meanwhile, and all at once afterwards, so every environment gets its next request.
 async fn frozen(stage: &mut Stage<'_>) -> Result<()> {
     let ingest = stage.environments(&stage.endpoints.ingest_function);
     let closed = stage.valve.close().await?;
@@ -336,7 +334,7 @@ async fn frozen(stage: &mut Stage<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Something of the log and something behind it at once, again and again.
+/// A fault of the log and one behind it at once, again and again.
 async fn worst(stage: &mut Stage<'_>) -> Result<()> {
     let process = stage.environments(&stage.endpoints.process_function);
     stage.broken()?;
@@ -351,7 +349,7 @@ async fn worst(stage: &mut Stage<'_>) -> Result<()> {
         stage.proxy.set(rules);
         let mut nodes = [0, 1, 2];
         rand::seq::SliceRandom::shuffle(nodes.as_mut_slice(), &mut stage.chance);
-        // Each of the four comes at least once, then as the seed has it.
+        // Each of the four comes once, then the seed decides.
         let kind = if round < 4 { round } else { *[0, 1, 2, 3].choose(&mut stage.chance).context("no kinds")? };
         let down = match kind {
             0 => &nodes[..1],
@@ -390,7 +388,7 @@ fn a_death_now_and_then(process: &Environments) -> Vec<Rule> {
     ]
 }
 
-/// Waits until every rule in force came true: an API that nobody calls cannot fail.
+/// Waits until every rule in force has applied: an API that nobody calls cannot fail.
 async fn happened(stage: &Stage<'_>) -> Result<()> {
     within(KILLED_WITHIN, "every fault of the scenario", async || {
         let (wanted, done) = (stage.proxy.in_force(), stage.proxy.done().await);
@@ -400,9 +398,9 @@ async fn happened(stage: &Stage<'_>) -> Result<()> {
 }
 
 fn always(name: &'static str, calls: &'static str, fault: Fault) -> Rule {
-    some(name, calls, 1.0, When::Before, fault)
+    Rule::always(name, calls, When::Before, fault)
 }
 
 fn some(name: &'static str, calls: &'static str, share: f64, when: When, fault: Fault) -> Rule {
-    Rule { name, calls, share, times: usize::MAX, when, fault }
+    Rule { share, ..Rule::always(name, calls, when, fault) }
 }

@@ -1,4 +1,4 @@
-//! What a scenario plays on, and what it may break.
+//! What a scenario uses, and what it may break.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -7,22 +7,20 @@ use anyhow::{Context as _, Result};
 use lambda::clock::now_ms;
 use local::ApacheKafka;
 use operate::Endpoints;
-use playback::contract::{Device, Event, Kind};
-use playback::envelope::{Envelope, Stamp};
+use playback::contract::{Event, Kind};
 use playback::session::SessionId;
 use playhead_tests::functions::Environments;
 use playhead_tests::proxy::FaultProxy;
+use playhead_tests::sample;
 use rand_chacha::ChaCha8Rng;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use simulate::send::Valve;
 
-/// How long brokers may take to be all there again.
+/// How long it may take until all brokers are back.
 const READY_WITHIN: Duration = Duration::from_secs(90);
-/// A later field of a protobuf message overrides an earlier one: this says `schema_version` 99.
-const VERSION_99: [u8; 2] = [0x08, 99];
 
-/// Everything that a scenario's script may lay its hands on.
+/// Everything that a scenario's script may touch.
 pub(crate) struct Stage<'a> {
     pub(crate) cluster: &'a mut ApacheKafka,
     pub(crate) endpoints: &'a Endpoints,
@@ -33,12 +31,12 @@ pub(crate) struct Stage<'a> {
     pub(crate) marks: Marks,
 }
 
-/// When what happened, Unix milliseconds.
+/// When something happened, Unix milliseconds.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Marks {
     /// The first fault.
     pub(crate) fault: Option<u64>,
-    /// Everything was in order again.
+    /// Everything was repaired.
     pub(crate) healed: Option<u64>,
 }
 
@@ -49,7 +47,7 @@ impl Stage<'_> {
         Ok(())
     }
 
-    /// From now on nothing is.
+    /// From now on nothing is broken.
     pub(crate) fn healed(&mut self) -> Result<()> {
         self.marks.healed = Some(now_ms());
         Ok(())
@@ -62,7 +60,7 @@ impl Stage<'_> {
         (0..self.cluster.brokers()).max_by_key(leads).context("a cluster without brokers")
     }
 
-    /// Starts brokers that were killed or halted, and waits until all are there.
+    /// Starts brokers that were killed or halted, and waits until all are back.
     pub(crate) async fn restart(&mut self, nodes: &[usize]) -> Result<()> {
         for node in nodes {
             self.cluster.restart(*node)?;
@@ -70,7 +68,7 @@ impl Stage<'_> {
         self.ready().await
     }
 
-    /// Waits until all brokers are there.
+    /// Waits until all brokers are back.
     pub(crate) async fn ready(&mut self) -> Result<()> {
         self.cluster.ready(READY_WITHIN).await
     }
@@ -84,14 +82,14 @@ impl Stage<'_> {
 /// Makes all brokers run again, whatever was done to them.
 pub(crate) async fn heal(cluster: &mut ApacheKafka) -> Result<()> {
     for node in 0..cluster.brokers() {
-        // Each is refused where there is nothing to heal; whether all is well is for the last line to say.
+        // Each fails if there is nothing to heal. The last line checks that all is well.
         let _ = cluster.resume(node);
         let _ = cluster.restart(node);
     }
     cluster.ready(READY_WITHIN).await
 }
 
-/// Appends records to the topic that can never be applied: bytes that are no envelope, and envelopes of a version to come.
+/// Appends poison to the topic: bytes that are not an envelope, and envelopes of a future version.
 pub(crate) struct Poison {
     producer: FutureProducer,
     topic: String,
@@ -100,9 +98,9 @@ pub(crate) struct Poison {
 
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Sent {
-    /// Those that may be on the topic.
+    /// Records that may be on the topic.
     pub(crate) tried: Vec<Vec<u8>>,
-    /// Those that are, by index.
+    /// Records that are on it, by index.
     pub(crate) acknowledged: Vec<usize>,
 }
 
@@ -118,7 +116,7 @@ impl Poison {
         self.sent.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sends one each time that so long has passed, until it is stopped. What no broker took does not matter.
+    /// Sends one record per interval until it is stopped. It does not matter if no broker took one.
     pub(crate) async fn drip(self: Arc<Self>, every: Duration) -> Result<()> {
         let mut due = tokio::time::interval(every);
         loop {
@@ -140,25 +138,11 @@ impl Poison {
 
 fn poison(number: usize) -> Result<Vec<u8>> {
     if number.is_multiple_of(2) {
-        return Ok([b"\xff\xfe no envelope ".as_slice(), number.to_string().as_bytes()].concat());
+        return Ok([b"\xff\xfe not an envelope ".as_slice(), number.to_string().as_bytes()].concat());
     }
     let now = now_ms();
-    let event = Event {
-        seq: 0,
-        kind: Kind::Started,
-        position_ms: 0,
-        played_ms: 0,
-        title_duration_ms: 100_000,
-        occurred_at: now,
-        device: Arc::new(Device { id: "d1".to_owned(), kind: "tv".to_owned() }),
-        country: None,
-    };
-    let envelope = Envelope {
-        session_id: SessionId::mint("use1".parse()?, now, number as u128),
-        profile_id: "poisoned".to_owned(),
-        title_id: "t1".to_owned(),
-        stamp: Stamp { received_at: now, ingest_region: "us-east-1".to_owned(), trace_id: None, shadow: false },
-        events: vec![event],
-    };
-    Ok([envelope.encode(), VERSION_99.to_vec()].concat())
+    let event = Event { kind: Kind::Started, position_ms: 0, played_ms: 0, ..sample::event(0, now) };
+    let session = SessionId::mint("use1".parse()?, now, number as u128);
+    let envelope = sample::envelope(session, "poisoned", "t1", now, vec![event]);
+    Ok(sample::of_a_newer_version(&envelope.encode()))
 }

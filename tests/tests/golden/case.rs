@@ -1,5 +1,6 @@
-//! A golden case: an event as a trigger sends it, what is true when it comes, and how it must end. It lives in two
-//! files: `events/<trigger>/<name>.json`, the event and nothing else, and `<name>.expected.json` beside it.
+//! A golden case: an event as a trigger sends it, the state when it arrives, and its outcome. It is
+//! stored in two files: `events/<trigger>/<name>.json`, which is only the event, and
+//! `<name>.expected.json` beside it.
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -10,10 +11,11 @@ use std::path::{Path, PathBuf};
 /// The folders of `events/`.
 pub(crate) const TRIGGERS: [&str; 6] = ["api", "forward", "kinesis", "msk", "retry", "sqs"];
 
-/// The clock when an event is handled, unless the case says otherwise: 21 September 2026, 14:13:30.200 UTC.
+/// The clock when an event is handled, unless the case says otherwise: 21 September 2026,
+/// 14:13:30.200 UTC.
 pub(crate) const NOW: u64 = 1_790_000_010_200;
 
-/// An event, and what it is about.
+/// An event and its expectation.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Case {
     /// The folder.
@@ -22,7 +24,7 @@ pub(crate) struct Case {
     pub(crate) name: String,
     /// The event.
     pub(crate) event: Value,
-    /// What is expected of it.
+    /// What is expected.
     pub(crate) expected: Expected,
 }
 
@@ -30,11 +32,11 @@ pub(crate) struct Case {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Expected {
-    /// What the case is about, a sentence.
+    /// What the case is about, in a sentence.
     pub(crate) about: String,
     /// The function that the event is for.
     pub(crate) function: Function,
-    /// What is true when the event comes.
+    /// The state when the event arrives.
     pub(crate) given: Given,
     /// What the function did and answered.
     pub(crate) expect: Value,
@@ -44,34 +46,34 @@ pub(crate) struct Expected {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Function {
-    /// Takes events in.
+    /// Accepts events.
     Ingest,
     /// Folds batches into views.
     Process,
     /// Serves the member's API.
     Query,
-    /// Applies again what could not be applied.
+    /// Retries what could not be applied.
     Retry,
-    /// Brings other regions' sessions to them.
+    /// Sends other regions' sessions to them.
     Forward,
 }
 
-/// What is true when an event comes.
+/// The state when an event arrives.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Given {
     /// The clock, Unix milliseconds.
     pub(crate) now: u64,
-    /// What was folded into the table before: requests of the edge contract.
+    /// Requests of the edge contract that are folded already.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) played: Vec<Request>,
-    /// Sessions whose stored view is not readable.
+    /// Sessions whose stored view is unreadable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) corrupt: Vec<Place>,
     /// Sessions that the member hid.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) hidden: Vec<Place>,
-    /// Until when each profile's history was erased, Unix milliseconds.
+    /// Up to when each profile's history was erased, Unix milliseconds.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) erased_at: BTreeMap<String, u64>,
     /// Sessions whose view the store refuses to write.
@@ -80,10 +82,10 @@ pub(crate) struct Given {
     /// Objects of the failure bucket, by key.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) objects: BTreeMap<String, Value>,
-    /// The routing document, if somebody has said anything.
+    /// The routing document, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) routing: Option<Value>,
-    /// What does not answer.
+    /// What is unreachable.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) away: BTreeSet<Part>,
 }
@@ -104,7 +106,7 @@ impl Default for Given {
     }
 }
 
-/// A part of the system that can be away.
+/// A part of the system that can be unreachable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Part {
@@ -116,7 +118,7 @@ pub(crate) enum Part {
     DeadLetterQueue,
     /// The queue `retry`.
     RetryQueue,
-    /// The bucket of the batches that Lambda gave up.
+    /// The bucket of the batches that Lambda discarded.
     FailureBucket,
     /// The region us-west-2.
     UsWest2,
@@ -132,7 +134,7 @@ pub(crate) struct Place {
     pub(crate) session_id: String,
 }
 
-/// A request that ingest took.
+/// A request that ingest accepted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Request {
@@ -157,20 +159,20 @@ impl Case {
     }
 }
 
-/// Reads every case of `events/`. An event without an expectation is an error, and so is an expectation without an
-/// event, or any other file in a trigger's folder.
+/// Reads every case of `events/`. An event without an expectation is an error, and so is an
+/// expectation without an event, or any other file in a trigger's folder.
 pub(crate) fn read_all() -> Result<BTreeMap<String, Case>> {
     let mut cases = BTreeMap::new();
-    // What is in `rollout` is no event: the rollout's own tests hold their code against it.
+    // `rollout` holds no events: the rollout's own tests use it.
     let is_of_a_trigger = |path: &PathBuf| path.is_dir() && !path.ends_with("rollout");
     for folder in entries(&events_folder())?.into_iter().filter(is_of_a_trigger) {
         let trigger = name_of(&folder)?.to_owned();
         let names: BTreeSet<String> =
             entries(&folder)?.iter().map(|path| name_of(path).map(str::to_owned)).collect::<Result<_>>()?;
         for file in &names {
-            let stem = file.strip_suffix(".json").with_context(|| format!("{trigger}/{file} is no JSON file"))?;
+            let stem = file.strip_suffix(".json").with_context(|| format!("{trigger}/{file} is not a JSON file"))?;
             if let Some(event) = stem.strip_suffix(".expected") {
-                ensure!(names.contains(&format!("{event}.json")), "{trigger}/{file} expects something of no event");
+                ensure!(names.contains(&format!("{event}.json")), "{trigger}/{file} has no event beside it");
                 continue;
             }
             let expectation = format!("{stem}.expected.json");
@@ -187,7 +189,7 @@ pub(crate) fn read_all() -> Result<BTreeMap<String, Case>> {
     Ok(cases)
 }
 
-/// The bytes of a case's event, as `--data-file` gives them to a function.
+/// The bytes of a case's event, as `--data-file` passes them to a function.
 pub(crate) fn event_bytes(case: &Case) -> Result<Vec<u8>> {
     let path = events_folder().join(&case.trigger).join(format!("{}.json", case.name));
     std::fs::read(&path).with_context(|| format!("reading {}", path.display()))
@@ -209,7 +211,7 @@ fn name_of(path: &Path) -> Result<&str> {
 
 fn read_json<T: for<'a> Deserialize<'a>>(path: &Path) -> Result<T> {
     let text = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-    serde_json::from_slice(&text).with_context(|| format!("{} has not the form of its kind", path.display()))
+    serde_json::from_slice(&text).with_context(|| format!("{} has the wrong format", path.display()))
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {

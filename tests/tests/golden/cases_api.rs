@@ -3,10 +3,9 @@
 use crate::case::{Case, Expected, Function, Given, Part};
 use crate::player::{BEGAN, EXAMPLE, PROFILE, Session};
 use crate::shape::{ApiRequest, SECRET, bearer, expires, service_token, token_for};
-use flate2::{Compression, write::GzEncoder};
 use playback::contract::{MAX_DECOMPRESSED_BYTES, MAX_EVENTS};
+use playhead_tests::sample;
 use serde_json::{Value, json};
-use std::io::Write;
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -66,22 +65,18 @@ fn accepted() -> Vec<Case> {
                 example.clone().on("d00000310", "phone").event(5, "stopped", 50_000, 20_000),
             ]),
         ),
-        case(
-            "unknown-fields",
-            "A player that is ahead of us sends a field that we do not know: it is ignored.",
-            post_events([ahead]),
-        ),
+        case("unknown-fields", "A newer player sends an unknown field: it is ignored.", post_events([ahead])),
         case("optional-fields-absent", "Without `played_ms` and `country`: 0 and unknown.", post_events([sparse])),
-        case("no-events", "An empty list is a good request; nothing is appended.", post_events([])),
+        case("no-events", "An empty list is a valid request; nothing is appended.", post_events([])),
         case("traced", "The trace id of the header `traceparent` goes into the envelope.", traced),
         case_of(
             "every-documented-field",
-            "With all fields that API Gateway can send, such as cookies, stage variables, a client certificate and an authorizer's claims: none of them matters.",
+            "With all fields that API Gateway can send, such as cookies, stage variables, a client certificate and an authorizer's claims: all are ignored.",
             with_every_field(post_events(example.watched(0, 0)).event()),
         ),
         away(case(
             "log-unavailable",
-            "The log does not acknowledge: 503 and Retry-After, nothing is called accepted, and the device keeps its events.",
+            "The log does not acknowledge: 503 and Retry-After. Nothing is accepted, and the device keeps its events.",
             post_events(example.watched(0, 1)),
         )),
     ]
@@ -92,7 +87,7 @@ fn away(mut case: Case) -> Case {
     case
 }
 
-/// Adds the fields of AWS's example event that the template's API has no use for.
+/// Adds the fields of AWS's example event that the template's API does not use.
 fn with_every_field(mut event: Value) -> Value {
     event["cookies"] = json!(["cookie1=value1", "cookie2=value2"]);
     event["stageVariables"] = json!({"stageVariable1": "value1", "stageVariable2": "value2"});
@@ -125,7 +120,7 @@ fn partly_accepted() -> Vec<Case> {
     vec![
         case(
             "one-malformed-among-good",
-            "A bad event rejects only itself: the ones before and after it are accepted, and the answer names it by its index.",
+            "A bad event rejects only itself: the ones before and after it are accepted, and the answer names its index.",
             post_events([
                 example.event(0, "started", 0, 0),
                 altered(1, "position_ms", json!(2_700_001)),
@@ -134,7 +129,7 @@ fn partly_accepted() -> Vec<Case> {
         ),
         case(
             "every-rule-broken-once",
-            "Each event breaks one rule, but the last, which is good.",
+            "Each event breaks one rule, except the last, which is valid.",
             post_events([
                 json!("no object"),
                 without_device,
@@ -156,20 +151,21 @@ fn partly_accepted() -> Vec<Case> {
         ),
         case(
             "sessions-outside-the-window",
-            "Sessions that began 31 days ago or begin in 11 minutes are rejected, those of 29 days and 9 minutes are not.",
+            "Sessions that began 31 days ago or begin in 11 minutes are rejected; 29 days and 9 minutes are accepted.",
             post_events(
                 [old.watched(0, 0), offline.watched(0, 0), ahead.watched(0, 0), little_ahead.watched(0, 0)].concat(),
             ),
         ),
         case(
             "one-event-of-another-profile",
-            "Among events of the token's profile one of another's: it is rejected, the others are accepted.",
+            "One event of another profile among events of the token's: it is rejected, the others are accepted.",
             post_events([example.watched(0, 0), foreign.watched(0, 0), example.watched(1, 1)].concat()),
         ),
     ]
 }
 
-/// The media type of a compressed body, which API Gateway takes for binary; it takes `application/json` for text.
+/// The media type of a compressed body, which API Gateway treats as binary. It treats
+/// `application/json` as text.
 const EVENTS_TYPE: &str = "application/vnd.playhead.events+json";
 
 fn bodies() -> Vec<Case> {
@@ -184,49 +180,42 @@ fn bodies() -> Vec<Case> {
             "The body of good-events, gzip: the same records.",
             zipped().binary(EVENTS_TYPE, &gzip(body.as_bytes())),
         ),
-        case(
-            "gzip-bomb",
-            "4 KB that inflate to 4 MiB: refused once 1 MiB is reached.",
-            zipped().binary(EVENTS_TYPE, &bomb),
-        ),
+        case("gzip-bomb", "4 KB that decompress to 4 MiB: refused at 1 MiB.", zipped().binary(EVENTS_TYPE, &bomb)),
         case(
             "gzip-cut-off",
-            "The compressed body ends too soon.",
+            "The compressed body is truncated.",
             zipped().binary(EVENTS_TYPE, &gzip(body.as_bytes())[..64]),
         ),
         case(
             "gzip-decompressed-on-the-way",
-            "The header says gzip, but something between the device and us has decompressed the body: as good as any.",
+            "The header says gzip, but something in between has decompressed the body: accepted.",
             zipped().text("application/json", body.as_str()),
         ),
         case(
             "gzip-taken-for-text",
-            "Compressed bytes of the type application/json that were taken for UTF-8 on the way are past saving: the answer says the mend.",
+            "Compressed bytes of the type application/json that were decoded as UTF-8 in transit are lost: the answer says how to fix it.",
             zipped().text("application/json", spoilt),
         ),
         case(
             "base64-without-gzip",
-            "A body in base64 that is not compressed, as API Gateway sends one whose type it takes for binary.",
+            "A body in base64 that is not compressed, as API Gateway sends a type that it treats as binary.",
             post().binary("application/json", body.as_bytes()),
         ),
         case(
             "unknown-encoding",
-            "Brotli is not taken.",
+            "Brotli is not supported.",
             post().header("content-encoding", "br").binary("application/json", b"\x0b"),
         ),
-        case("wrong-content-type", "XML is not taken.", post().text("text/xml", "<events/>")),
-        case("not-json", "The body is no JSON.", post().text("application/json", "{\"events\": [")),
-        case("no-list-of-events", "JSON, but not of the contract's form.", post().json(&json!({"event": {}}))),
-        case("too-many-events", "501 events are too many, before any of them is looked at.", post_events(too_many)),
+        case("wrong-content-type", "XML is not supported.", post().text("text/xml", "<events/>")),
+        case("not-json", "The body is not JSON.", post().text("application/json", "{\"events\": [")),
+        case("no-list-of-events", "JSON, but not in the contract's format.", post().json(&json!({"event": {}}))),
+        case("too-many-events", "501 events are too many; none of them is read.", post_events(too_many)),
         case("no-body", "A request without a body.", post()),
     ]
 }
 
-/// Deterministic: no name and no time in the header.
 fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
+    sample::gzip(bytes).unwrap()
 }
 
 fn senders() -> Vec<Case> {
@@ -247,12 +236,12 @@ fn senders() -> Vec<Case> {
         ),
         case(
             "token-of-nobody",
-            "A token with neither `profiles` nor `scope` proves nothing: 401.",
+            "A token with neither `profiles` nor `scope`: 401.",
             by(bearer(SECRET, &json!({"exp": expires()}))),
         ),
         case(
             "another-profile",
-            "All events are of a profile that the token does not list: 403.",
+            "All events belong to a profile that the token does not list: 403.",
             by(token_for(&["p00000055"])),
         ),
         case("service-token", "A backend's token may write every profile.", by(service_token())),
@@ -262,7 +251,11 @@ fn senders() -> Vec<Case> {
 fn sessions() -> Vec<Case> {
     let mint = || ApiRequest::new("POST", "/v1/sessions", "/v1/sessions");
     vec![
-        case("mint-session", "A new session id, of this region and of now.", mint().authorized(token_for(&[PROFILE]))),
+        case(
+            "mint-session",
+            "A new session id, of this region and this moment.",
+            mint().authorized(token_for(&[PROFILE])),
+        ),
         case("mint-session-without-token", "401.", mint()),
     ]
 }

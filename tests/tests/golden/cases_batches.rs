@@ -1,15 +1,13 @@
-//! Batches for `process`: of the topic (MSK), of the queue `inbound` (SQS), of the standby stream (Kinesis).
+//! Batches for `process`: of the topic (MSK), of the queue `inbound` (SQS), of the standby stream
+//! (Kinesis).
 
 use crate::case::{Case, Expected, Function, Given, NOW, Part};
-use crate::player::{BEGAN, Session, altered_record, received, record, record_at};
+use crate::player::{BEGAN, GARBAGE, Session, altered_record, received, record, record_at};
 use crate::shape::{kafka_record, kinesis_record, list, msk, sqs_message, with_attribute};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use playback::envelope::{SCHEMA_VERSION, join_delimited};
 use serde_json::{Value, json};
-
-/// What is no envelope: text where protobuf should be.
-const GARBAGE: &[u8] = b"this is no envelope";
 
 /// All of them.
 pub(crate) fn cases() -> Vec<Case> {
@@ -54,7 +52,7 @@ fn msk_applied() -> Vec<Case> {
         case(
             "msk",
             "mixed-partitions",
-            "Records of three partitions, two sessions on one of them and one session on two: one write a session.",
+            "Records of three partitions, two sessions on one of them and one session on two: one write per session.",
             nothing(),
             msk([
                 kafka(0, 15, &first, first.watched(0, 1)),
@@ -67,7 +65,7 @@ fn msk_applied() -> Vec<Case> {
         case(
             "msk",
             "duplicates",
-            "A record twice, another that overlaps it, all of which overlap what was folded before: each event counts once.",
+            "A record twice and one that overlaps it, all overlapping what is folded already: each event counts once.",
             before.clone(),
             msk([
                 kafka(0, 15, &first, first.watched(1, 3)),
@@ -78,14 +76,14 @@ fn msk_applied() -> Vec<Case> {
         case(
             "msk",
             "nothing-new",
-            "A record that was folded before: all duplicates, and no write. `received_at` is that of the first time, since the bytes are the same.",
+            "A record that is folded already: all duplicates, and no write. `received_at` is the original one, because the bytes are the same.",
             before,
             msk([kafka_record(0, 14, &first.id, &record_at(NOW - 5_000, first.watched(0, 2)))]),
         ),
         case(
             "msk",
             "any-order",
-            "The end before the beginning, a hole and a seek back: `latest` is of the greatest seq, `first` of the lowest, and what was played twice counts once.",
+            "The end before the beginning, a hole and a seek back: `latest` comes from the greatest seq, `first` from the lowest, and what was played twice counts once.",
             nothing(),
             msk([
                 kafka_record(0, 15, &first.id, &record_at(NOW, seek.to_vec())),
@@ -101,7 +99,7 @@ fn msk_applied() -> Vec<Case> {
         case(
             "msk",
             "one-session-of-two-profiles",
-            "The session's id under another profile: two views, since a view is of a profile.",
+            "The same session id in another profile: two views, because a view belongs to a profile.",
             nothing(),
             msk([
                 kafka(0, 15, &first, first.watched(0, 1)),
@@ -128,42 +126,42 @@ fn msk_poison() -> Vec<Case> {
         case(
             "msk",
             "poison-among-good",
-            "Bytes that are no envelope, and an empty value, between good records: the good ones are folded, the others go to the dead-letter queue with their bytes, and the partition goes on.",
+            "Bytes that are not an envelope, and an empty value, between good records: the good ones are folded, the others are dead-lettered with their bytes, and the partition goes on.",
             nothing(),
             msk([good(15, 0), kafka_record(0, 16, "k", GARBAGE), kafka_record(0, 17, "k", b""), good(18, 1)]),
         ),
         case(
             "msk",
             "tombstone",
-            "Records without a value, null or absent, as a compacted topic would have them: dead, with empty bytes. A record without a key is as good as any.",
+            "Records without a value, null or absent, as in a compacted topic: dead, with empty bytes. A record without a key is folded.",
             nothing(),
             msk([good(15, 0), null, absent, without_key]),
         ),
         case(
             "msk",
             "not-base64",
-            "A value that Lambda would never send: dead, with its text.",
+            "A value that Lambda never sends: dead, with its text.",
             nothing(),
             msk([good(15, 0), not_base64]),
         ),
         case(
             "msk",
             "unknown-schema-version",
-            "An envelope of schema version 2 is not guessed: dead, and its three events are counted.",
+            "An envelope of schema version 2: dead, not guessed at, and its three events are counted.",
             nothing(),
             msk([good(15, 0), kafka_record(0, 16, &second.id, &version)]),
         ),
         case(
             "msk",
             "invalid-envelope",
-            "An envelope with a position beyond the title's end, as another producer might write it: dead as a whole.",
+            "An envelope with a position beyond the title's end, as another producer might write: dead as a whole.",
             nothing(),
             msk([good(15, 0), kafka_record(0, 16, &second.id, &beyond)]),
         ),
         case(
             "msk",
             "corrupt-view",
-            "The stored view of one session cannot be read: its records are dead and can be redriven, the other session's are folded.",
+            "The stored view of one session is unreadable: its records are dead and can be redriven, the other session's are folded.",
             Given { corrupt: vec![second.place()], ..nothing() },
             msk([
                 good(15, 0),
@@ -177,6 +175,13 @@ fn msk_poison() -> Vec<Case> {
 fn msk_failed() -> Vec<Case> {
     let (first, second, _) = sessions();
     let refused = Given { refused: vec![second.place()], ..nothing() };
+    let mixed = || {
+        msk([
+            kafka(0, 15, &first, first.watched(0, 1)),
+            kafka(0, 16, &second, second.watched(0, 0)),
+            kafka(1, 41, &second, second.watched(1, 1)),
+        ])
+    };
     let mut mislabelled = msk([kafka(0, 15, &first, first.watched(0, 1))]);
     let records = mislabelled["records"].as_object_mut().unwrap();
     let partition = records.remove("playback-events-0").unwrap();
@@ -185,29 +190,21 @@ fn msk_failed() -> Vec<Case> {
         case(
             "msk",
             "store-refuses-one-session",
-            "The store fails for one session: its two records are parked on the queue `retry` with their bytes and the cause, and the other's is folded.",
+            "The store fails for one session: its two records are retried, with their bytes and the cause, and the other is folded.",
             refused.clone(),
-            msk([
-                kafka(0, 15, &first, first.watched(0, 1)),
-                kafka(0, 16, &second, second.watched(0, 0)),
-                kafka(1, 41, &second, second.watched(1, 1)),
-            ]),
+            mixed(),
         ),
         case(
             "msk",
             "retry-queue-away",
-            "The store fails for one session, and the queue `retry` is away: its two records are named as failed, by partition and offset.",
+            "The store fails for one session, and the queue `retry` is unreachable: its two records are reported as failed, by partition and offset.",
             Given { away: [Part::RetryQueue].into(), ..refused.clone() },
-            msk([
-                kafka(0, 15, &first, first.watched(0, 1)),
-                kafka(0, 16, &second, second.watched(0, 0)),
-                kafka(1, 41, &second, second.watched(1, 1)),
-            ]),
+            mixed(),
         ),
         case(
             "msk",
             "most-of-a-batch-fails",
-            "The store fails for eleven of twelve records: none is diverted, they are named as failed and lag grows; the twelfth is folded.",
+            "The store fails for eleven of twelve records, a flood: they are reported as failed instead of retried, and lag grows; the twelfth is folded.",
             refused,
             msk((0..11).map(|seq| kafka(0, 15 + seq, &second, second.watched(seq, seq))).chain([kafka(
                 1,
@@ -219,14 +216,14 @@ fn msk_failed() -> Vec<Case> {
         case(
             "msk",
             "dead-letter-queue-away",
-            "Poison that the dead-letter queue did not take is not dead: it comes again.",
+            "Poison that the dead-letter queue did not accept is not dead: it is redelivered.",
             Given { away: [Part::DeadLetterQueue].into(), ..nothing() },
             msk([kafka_record(0, 15, "k", GARBAGE), kafka(0, 16, &first, first.watched(0, 1))]),
         ),
         case(
             "msk",
             "mislabelled-partition",
-            "A partition's label that is not that of its records could not be named in an answer: the invocation fails, and nothing is called done.",
+            "An answer could not name records under a partition label that is not theirs: the invocation fails, and nothing is acknowledged.",
             nothing(),
             mislabelled,
         ),
@@ -253,14 +250,14 @@ fn sqs() -> Vec<Case> {
         case(
             "sqs",
             "several-envelopes",
-            "A message of three envelopes of two sessions, and one of one envelope with a message attribute: one write a session.",
+            "A message of three envelopes of two sessions, and one of one envelope with a message attribute: one write per session.",
             nothing(),
             list([sqs_message(1, 1, &many), attributed]),
         ),
         case(
             "sqs",
             "bad-base64",
-            "A message that is not base64, and one that is cut off in the middle of an envelope: dead as a whole, with their bodies; the good one is folded.",
+            "A message that is not base64, and one that ends in the middle of an envelope: dead as a whole, with their bodies; the good one is folded.",
             nothing(),
             list([
                 sqs_message(1, 1, "not base64!"),
@@ -271,7 +268,7 @@ fn sqs() -> Vec<Case> {
         case(
             "sqs",
             "poison-among-good",
-            "A message with two bad envelopes between good ones: these two are dead, each with its own bytes, and the message is done.",
+            "A message with two bad envelopes between good ones: these two are dead, each with its bytes, and the message is done.",
             nothing(),
             list([sqs_message(1, 1, &mixed)]),
         ),
@@ -285,7 +282,7 @@ fn sqs() -> Vec<Case> {
         case(
             "sqs",
             "store-refuses-one-session",
-            "The store fails for one session: its envelopes are parked on the queue `retry`, one letter each, and the messages are done.",
+            "The store fails for one session: its envelopes are retried, one letter each, and the messages are done.",
             refused(),
             list([
                 sqs_message(1, 1, &many),
@@ -311,7 +308,7 @@ fn kinesis() -> Vec<Case> {
         case(
             "kinesis",
             "two-sessions",
-            "Three records of two sessions from the standby stream: one write a session.",
+            "Three records of two sessions from the standby stream: one write per session.",
             nothing(),
             list([
                 put(1, &first, first.watched(0, 1)),
@@ -322,14 +319,14 @@ fn kinesis() -> Vec<Case> {
         case(
             "kinesis",
             "also-on-the-primary",
-            "While failing over, events came by Kafka too: duplicates, and one that is new.",
+            "During failover, events arrived through Kafka too: duplicates, and one that is new.",
             Given { played: vec![received(NOW, first.watched(0, 1))], ..nothing() },
             list([put(1, &first, first.watched(0, 2))]),
         ),
         case(
             "kinesis",
             "poison-among-good",
-            "Bytes that are no envelope and one of schema version 2: dead, and the shard goes on.",
+            "Bytes that are not an envelope, and an envelope of schema version 2: dead, and the shard goes on.",
             nothing(),
             list([
                 put(1, &first, first.watched(0, 0)),
@@ -341,7 +338,7 @@ fn kinesis() -> Vec<Case> {
         case(
             "kinesis",
             "store-refuses-one-session",
-            "The store fails for one session, and the queue `retry` is away: its records are named by their sequence numbers, of which Lambda takes the lowest as the place to go on from.",
+            "The store fails for one session, and the queue `retry` is unreachable: its records are reported by sequence number, and Lambda resumes at the lowest.",
             Given { refused: vec![second.place()], away: [Part::RetryQueue].into(), ..nothing() },
             list([
                 put(1, &first, first.watched(0, 0)),

@@ -1,7 +1,7 @@
-//! Batches of the topic `playback-remote`: sessions of other regions, on their way there.
+//! Batches of the topic `playback-remote`: sessions on their way to other regions.
 
 use crate::case::{Case, Expected, Function, Given, Part};
-use crate::player::{BEGAN, Session, record};
+use crate::player::{BEGAN, GARBAGE, Session, record};
 use crate::shape::{kafka_record, msk};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -22,33 +22,33 @@ pub(crate) fn cases() -> Vec<Case> {
     vec![
         case(
             "two-regions",
-            "Each session's envelopes go to the region that folds it, as they are but for one more hop, in one message a region",
+            "Each session's envelopes go to its writer region, unchanged but for one more hop, in one message per region",
             Given::default(),
             two_regions(),
         ),
         case(
             "region-away",
-            "A region that does not answer keeps its records on the log, and stops no other",
+            "The records of an unreachable region stay on the log, and block no other region",
             Given { away: BTreeSet::from([Part::UsWest2]), ..Given::default() },
             two_regions(),
         ),
         case(
             "drained-region",
-            "What waits for a region that drains goes to its successor, also when that is this region",
+            "Records for a draining region go to its successor, even if that is this region",
             Given { routing: Some(draining), ..Given::default() },
             two_regions(),
         ),
         case(
             "unknown-home",
-            "A session of none of our regions is folded where its events came in",
+            "A session whose home is not in the deployment is folded where its events arrived",
             Given::default(),
             [remote(0, 5, &elsewhere.id, &record(elsewhere.watched(0, 0)))],
         ),
         case(
             "poison-among-good",
-            "What is no envelope is dead-lettered here with its bytes, and the rest goes on",
+            "What is not an envelope is dead-lettered here with its bytes, and the rest goes on",
             Given::default(),
-            [remote(0, 7, &west.id, b"this is no envelope"), remote(0, 8, &west.id, &record(west.watched(0, 0)))],
+            [remote(0, 7, &west.id, GARBAGE), remote(0, 8, &west.id, &record(west.watched(0, 0)))],
         ),
     ]
 }

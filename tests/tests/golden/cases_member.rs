@@ -21,7 +21,8 @@ fn case(name: &str, about: &str, given: Given, request: ApiRequest) -> Case {
     Case { trigger: "api".to_owned(), name: name.to_owned(), event: request.event(), expected }
 }
 
-/// A request about the profile of most cases, by its member. `{…}` of the route are filled from `with`, in order.
+/// A request about the profile of most cases, by its member. `with` fills the `{…}` of the route,
+/// in order.
 fn ask(method: &'static str, route: &'static str, with: &[&str]) -> ApiRequest {
     let mut path = route.replace("{profile_id}", PROFILE);
     for (name, value) in ["{title_id}", "{session_id}"].iter().filter(|name| route.contains(**name)).zip(with) {
@@ -34,7 +35,7 @@ fn hours_ago(hours: u64) -> u64 {
     BEGAN - hours * HOUR_MS
 }
 
-/// Watched four hours ago to the end: completed, with a hole in its sequence numbers.
+/// Watched to the end four hours ago: completed, with a hole in its sequence numbers.
 fn finished() -> Session {
     Session::new(hours_ago(4), 4).of_title("t000002")
 }
@@ -49,7 +50,7 @@ fn newer() -> Session {
     Session::new(hours_ago(1), 1).of_title("t000007").on("d00000310", "phone")
 }
 
-/// One session that was finished, and two of another title; the older of these was heard of again after the newer.
+/// One finished session, and two of another title; the older of these was updated after the newer.
 fn evening() -> Vec<Request> {
     let last = finished().event(9, "stopped", 2_600_000, 10_000);
     vec![
@@ -71,14 +72,14 @@ fn history() -> Vec<Case> {
     vec![
         case(
             "history",
-            "All sessions of the profile, newest first, and none of another's.",
+            "All sessions of the profile, newest first, and no other profile's.",
             Given { played: with_foreign, ..Given::default() },
             ask("GET", HISTORY, &[]),
         ),
         case("history-empty", "A profile that watched nothing.", Given::default(), ask("GET", HISTORY, &[])),
         case(
             "history-first-page",
-            "Two sessions a page: the newest two, and a token for the rest.",
+            "Two sessions per page: the newest two, and a token for the rest.",
             given(),
             ask("GET", HISTORY, &[]).query("limit", "2"),
         ),
@@ -91,13 +92,13 @@ fn history() -> Vec<Case> {
         case("history-without-hidden", "A hidden session is not listed.", hidden(), ask("GET", HISTORY, &[])),
         case(
             "history-with-hidden",
-            "A hidden session is listed where it is asked for.",
+            "A hidden session is listed on request.",
             hidden(),
             ask("GET", HISTORY, &[]).query("include_hidden", "true"),
         ),
         case(
             "history-after-erasure",
-            "Erased up to three hours ago: what began before that is not listed, although the item is still there.",
+            "Erased up to three hours ago: what began before is not listed, although the item still exists.",
             Given { erased_at: [(PROFILE.to_owned(), hours_ago(3))].into(), ..given() },
             ask("GET", HISTORY, &[]),
         ),
@@ -110,7 +111,7 @@ fn history() -> Vec<Case> {
     ]
 }
 
-/// The page token after a session, as the page that ends with it gives it.
+/// The page token of the page that ends with this session.
 fn page_token(last: &Session) -> String {
     use base64::Engine;
     use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -128,7 +129,7 @@ fn continue_watching() -> Vec<Case> {
         ),
         case(
             "continue-watching-after-hiding",
-            "The newest session of the title is hidden: an older one does not come forward.",
+            "The newest session of the title is hidden: an older one does not replace it.",
             Given { hidden: vec![newer().place()], ..given() },
             ask("GET", CONTINUE, &[]),
         ),
@@ -139,7 +140,7 @@ fn bookmark() -> Vec<Case> {
     vec![
         case(
             "bookmark",
-            "Where to resume a title: in the session that was heard of last, which is not the one that began last.",
+            "Where to resume a title: in the session that was updated last, which is not the one that began last.",
             given(),
             ask("GET", BOOKMARK, &["t000007"]),
         ),
@@ -157,7 +158,7 @@ fn bookmark() -> Vec<Case> {
         ),
         case(
             "bookmark-after-erasure",
-            "A title that was watched before the erasure only: 404.",
+            "A title that was watched only before the erasure: 404.",
             Given { erased_at: [(PROFILE.to_owned(), NOW - 500)].into(), ..given() },
             ask("GET", BOOKMARK, &["t000007"]),
         ),
@@ -174,13 +175,13 @@ fn changes() -> Vec<Case> {
         ),
         case(
             "unhide",
-            "DELETE shows it again: the same register, and not a deletion, so that the later of the two wins anywhere.",
+            "DELETE shows it again: it writes the same register rather than deleting it, so the later of the two wins everywhere.",
             given(),
             ask("DELETE", HIDDEN, &[&newer().id]),
         ),
         case(
             "erase",
-            "Everything up to now: the mark is written first, then the items are deleted, the registers of hidden sessions too.",
+            "Everything up to now: the mark is written first, then the items are deleted, including the registers of hidden sessions.",
             Given { hidden: vec![newer().place()], ..given() },
             ask("DELETE", HISTORY, &[]),
         ),
@@ -193,8 +194,8 @@ fn refused() -> Vec<Case> {
         ApiRequest::new(method, route, route.replace("{profile_id}", "p00000055")).authorized(token_for(&[PROFILE]))
     };
     vec![
-        case("history-without-token", "401, before the store is asked.", given(), without_token("GET", HISTORY)),
-        case("history-of-another-profile", "403, before the store is asked.", given(), foreign("GET", HISTORY)),
+        case("history-without-token", "401, before the store is read.", given(), without_token("GET", HISTORY)),
+        case("history-of-another-profile", "403, before the store is read.", given(), foreign("GET", HISTORY)),
         case("erase-another-profile", "403, and nothing is erased.", given(), foreign("DELETE", HISTORY)),
         case(
             "history-limit-out-of-range",
@@ -211,14 +212,14 @@ fn refused() -> Vec<Case> {
         case("hide-bad-session-id", "400 that names the segment of the path.", given(), ask("PUT", HIDDEN, &["x"])),
         case(
             "bookmark-percent-encoded",
-            "A title id with a colon, written as %3A: understood, and 404 since it was never watched.",
+            "A title id with a colon, encoded as %3A: decoded, and 404 because it was never watched.",
             given(),
             ask("GET", BOOKMARK, &["series%3A1"]),
         ),
         case("history-post", "POST to the history: 405.", given(), ask("POST", HISTORY, &[])),
         case(
             "store-unavailable",
-            "The store does not answer: 503 and Retry-After, and not a word about the store.",
+            "The store is unreachable: 503 and Retry-After, and no word about the store.",
             Given { away: [Part::Store].into(), ..Given::default() },
             ask("GET", HISTORY, &[]),
         ),

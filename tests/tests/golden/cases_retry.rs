@@ -1,9 +1,10 @@
-//! Messages of the queue `retry`: letters of records that could not be applied, and notifications of batches that Lambda gave up.
+//! Messages of the queue `retry`: letters of records that could not be applied, and notifications
+//! of batches that Lambda discarded.
 
 use crate::case::{Case, Expected, Function, Given, NOW, Part};
-use crate::player::{BEGAN, Session, received, record};
+use crate::player::{BEGAN, GARBAGE, Session, received, record};
 use crate::shape::{
-    given_up, kafka_record, kinesis_record, list, msk, object_created, retry_message, s3_test, sqs_message,
+    discarded, kafka_record, kinesis_record, list, msk, object_created, retry_message, s3_test, sqs_message,
 };
 use apply::{Failure, Letter, Redrive};
 use base64::Engine;
@@ -12,8 +13,7 @@ use lambda::batch::Source;
 use playback::envelope::join_delimited;
 use serde_json::{Value, json};
 
-const GARBAGE: &[u8] = b"this is no envelope";
-/// Where Lambda puts a batch of the topic that it gave up.
+/// Where Lambda puts a discarded batch of the topic.
 const OBJECT: &str =
     "aws/lambda/0b3c9a52-9a5d-4a4b-8c55-1f0e4f2d6b11/playback-events-0/2026/09/21/2026-09-21T14.13.28-6f1c";
 
@@ -31,7 +31,7 @@ fn sessions() -> (Session, Session) {
     (Session::example(), Session::new(BEGAN, 2).of_title("t000007").on("d00000309", "tv"))
 }
 
-/// The letter that `process` sends of a record that the store did not take a minute ago.
+/// The letter of a record that the store did not accept a minute ago.
 fn letter(offset: i64, session: &Session, value: &[u8]) -> Letter {
     let error = Failure {
         cause: "store_throttled".to_owned(),
@@ -85,7 +85,7 @@ fn letters() -> Vec<Case> {
         ),
         case(
             "letter-waits",
-            "The store still refuses one session: its letter is named as failed and comes again after 3 seconds, of 4 the half and half of the other; the other letter is done.",
+            "The store still refuses one session: its letter is reported as failed and redelivered after 3 seconds, which is half of 4 plus half of the other half as jitter; the other letter is done.",
             refuses(),
             [message(1, 2, &refused), message(2, 1, &good(15, 0))],
         ),
@@ -97,25 +97,25 @@ fn letters() -> Vec<Case> {
         ),
         case(
             "attempts-exhausted-again",
-            "A redriven letter is tried as often again, and keeps that it had been dead before.",
+            "A redriven letter gets as many attempts again, and keeps its earlier death in its history.",
             refuses(),
             [message(1, 16, &redriven)],
         ),
         case(
             "dead-letter-queue-away",
-            "What is to be given up but was not taken by the dead-letter queue stays, with the longest pause.",
+            "An exhausted letter that the dead-letter queue does not accept stays, with the longest pause.",
             Given { away: [Part::DeadLetterQueue].into(), ..refuses() },
             [message(1, 23, &refused)],
         ),
         case(
             "poison-letter",
-            "A redriven letter that is still no envelope: dead at once, with its history.",
+            "A redriven letter that is still not an envelope: dead at once, with its history.",
             Given::default(),
             [message(1, 1, &poison)],
         ),
         case(
             "letter-of-a-whole-message",
-            "A redriven message of the queue `inbound` holds several envelopes: one is applied, one is dead, and one that the store refuses goes on as a letter of its own.",
+            "A redriven message of the queue `inbound` holds several envelopes: one is applied, one is dead, and one that the store refuses is retried as its own letter.",
             refuses(),
             [message(1, 1, &from_queue)],
         ),
@@ -131,7 +131,7 @@ fn batches() -> Vec<Case> {
         let event = msk(records);
         let info = json!({"batchSize": 13, "eventSourceArn": event["eventSourceArn"], "bootstrapServers": event["bootstrapServers"],
             "payloadSize": event.to_string().len(), "recordsInfo": {"playback-events-0": range}});
-        given_up(("KafkaBatchInfo", info), &event)
+        discarded(("KafkaBatchInfo", info), &event)
     };
     let kafka =
         |offset, session: &Session, seq| kafka_record(0, offset, &session.id, &record(session.watched(seq, seq)));
@@ -147,25 +147,25 @@ fn batches() -> Vec<Case> {
         "endSequenceNumber": stream["Records"][0]["kinesis"]["sequenceNumber"], "approximateArrivalOfFirstRecord": "2026-09-21T14:13:30.2Z",
         "approximateArrivalOfLastRecord": "2026-09-21T14:13:30.2Z", "batchSize": 1,
         "streamArn": stream["Records"][0]["eventSourceARN"]});
-    let of_stream = given_up(("KinesisBatchInfo", info), &stream);
+    let of_stream = discarded(("KinesisBatchInfo", info), &stream);
     let with = |object: &Value, given: Given| Given { objects: [(OBJECT.to_owned(), object.clone())].into(), ..given };
     let notice = |receives| [retry_message(1, receives, &object_created(OBJECT))];
     vec![
         case(
             "failed-batch",
-            "A batch of the topic that Lambda gave up: its good records are applied, poison is dead, and the record that the store refuses goes on as a letter; then the object is deleted.",
+            "A batch of the topic that Lambda discarded: its good records are applied, poison is dead, and the record that the store refuses is retried as a letter; then the object is deleted.",
             with(&few, refuses()),
             notice(1),
         ),
         case(
             "failed-batch-of-a-stream",
-            "A batch of a Kinesis stream that Lambda gave up.",
+            "A batch of a Kinesis stream that Lambda discarded.",
             with(&of_stream, Given::default()),
             notice(1),
         ),
         case(
             "failed-batch-waits",
-            "Of a batch that Lambda gave up most still fails: nothing is diverted, the message comes again and the object stays.",
+            "Most of a batch that Lambda discarded still fails, a flood: nothing is diverted, the message is redelivered and the object stays.",
             with(&most, refuses()),
             notice(3),
         ),
@@ -177,20 +177,20 @@ fn batches() -> Vec<Case> {
         ),
         case(
             "failed-batch-retry-queue-away",
-            "A record of the batch is on no queue: the message comes again and the object stays.",
+            "A record of the batch is on no queue: the message is redelivered and the object stays.",
             with(&few, Given { away: [Part::RetryQueue].into(), ..refuses() }),
             notice(1),
         ),
-        case("object-gone", "The object is not there: the batch was applied before.", Given::default(), notice(2)),
+        case("object-gone", "The object does not exist: the batch was applied before.", Given::default(), notice(2)),
         case(
             "bucket-away",
-            "The object cannot be had: the message comes again.",
+            "The object is unavailable: the message is redelivered.",
             with(&few, Given { away: [Part::FailureBucket].into(), ..Given::default() }),
             notice(1),
         ),
         case(
             "object-unreadable",
-            "The object is of nobody that we know: the notification is set aside, and the object stays.",
+            "The object has an unknown format: the notification is dead-lettered, and the object stays.",
             with(&json!({"hello": "world"}), Given::default()),
             notice(1),
         ),
@@ -207,7 +207,7 @@ fn others() -> Vec<Case> {
         ),
         case(
             "unreadable",
-            "A message that is neither a letter nor a notification: dead, as it is.",
+            "A message that is neither a letter nor a notification: dead, unchanged.",
             Given::default(),
             [retry_message(1, 1, &json!({"to": "whom it may concern"}))],
         ),

@@ -1,6 +1,6 @@
-//! A DynamoDB of one profile's rows over HTTP, for `query`, whose store is DynamoDB itself: it answers the reads that
-//! the function makes from the case's rows, and notes the writes without doing them. How the store
-//! behaves on a real table is tested elsewhere; here is asserted what a request makes of it.
+//! A fake DynamoDB over HTTP, for `query`, whose store is DynamoDB itself. It answers reads from
+//! the case's rows, and records writes without doing them. Other tests cover how the store behaves
+//! on a real table; the cases assert which calls a request makes.
 
 use crate::case::{Given, Part, Place};
 use crate::player::envelopes;
@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex};
 /// The table's name in every request.
 pub(crate) const TABLE: &str = "playhead-golden-views";
 
-/// The views that come of what a case says was played before.
+/// The views of what a case says was played before.
 pub(crate) fn views(given: &Given) -> BTreeMap<ViewKey, View> {
     let mut views = BTreeMap::<ViewKey, View>::new();
     for delta in fold(given.played.iter().flat_map(envelopes).enumerate()) {
@@ -40,7 +40,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Serves the rows of `given` until the runtime ends; the configuration leads the SDK here.
+    /// Serves the rows of `given` until the runtime ends. The configuration points the SDK here.
     pub(crate) async fn serve(given: &Given) -> (Arc<Self>, SdkConfig) {
         let rows = rows(given);
         let away = given.away.contains(&Part::Store);
@@ -52,7 +52,7 @@ impl Table {
         (table, sdk_config(&endpoint, "us-east-1"))
     }
 
-    /// What was asked of the table: how often each operation, and what each write says.
+    /// What was asked of the table: how often each operation was called, and what each write says.
     pub(crate) fn asked(&self) -> Value {
         json!({"calls": *self.calls.lock().unwrap(), "writes": *self.writes.lock().unwrap()})
     }
@@ -104,8 +104,9 @@ impl Table {
 
 async fn answer(State(table): State<Arc<Table>>, headers: HeaderMap, body: String) -> (StatusCode, Json<Value>) {
     if table.away {
-        // Not what DynamoDB says when it is away, but an answer that the SDK does not wait for to change.
-        let error = json!({"__type": "com.amazonaws.dynamodb.v20120810#ResourceNotFoundException", "message": "away"});
+        // Not what an unreachable DynamoDB says, but an error that the SDK does not retry.
+        let error =
+            json!({"__type": "com.amazonaws.dynamodb.v20120810#ResourceNotFoundException", "message": "unreachable"});
         return (StatusCode::BAD_REQUEST, Json(error));
     }
     let target = headers["x-amz-target"].to_str().unwrap();
@@ -119,7 +120,7 @@ async fn answer(State(table): State<Arc<Table>>, headers: HeaderMap, body: Strin
     (StatusCode::OK, Json(answer))
 }
 
-/// What a write says, with its placeholders filled in, so that only a change of meaning is a difference.
+/// What a write says, with its placeholders filled in. So only a change of meaning is a difference.
 fn readable_write(operation: &str, request: &Value) -> Option<Value> {
     match operation {
         "UpdateItem" => {
@@ -138,7 +139,7 @@ fn readable_write(operation: &str, request: &Value) -> Option<Value> {
     }
 }
 
-/// An expression of a request with names and values in the place of `#name` and `:value`.
+/// An expression of a request with its `#name` and `:value` placeholders replaced.
 fn fill(request: &Value, expression: &str) -> String {
     let mut placeholders = BTreeMap::<&str, String>::new();
     for (name, attribute) in request["ExpressionAttributeNames"].as_object().into_iter().flatten() {
@@ -149,7 +150,7 @@ fn fill(request: &Value, expression: &str) -> String {
         placeholders.insert(name, value.as_str().map_or_else(|| value.to_string(), str::to_owned));
     }
     let mut text = request[expression].as_str().unwrap().to_owned();
-    // The greatest first: of two names the longer, where one begins as the other does.
+    // In descending order, so the longer of two names with the same beginning is replaced first.
     for (name, value) in placeholders.iter().rev() {
         text = text.replace(name, value);
     }

@@ -1,8 +1,10 @@
-//! Golden events: every file of `events/` goes through the code that serves its trigger, from the bytes that Lambda
-//! hands over to the bytes that go back, and must end as the file beside it says.
+//! Golden events: every file of `events/` goes through the code that serves its trigger, from the
+//! bytes that Lambda passes in to the bytes that go back. The outcome must match the file beside
+//! it.
 //!
-//! The events are made by `cases_*.rs`, so that none of their bytes is a mystery; what is on disk must be what these
-//! make. `PLAYHEAD_BLESS=1` writes both kinds of files anew, to be reviewed in the diff; CI never sets it.
+//! `cases_*.rs` generates the events, so every byte has a known origin, and the files must match
+//! what it generates. `PLAYHEAD_BLESS=1` rewrites both kinds of files, to be reviewed in the diff.
+//! CI never sets it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -26,11 +28,11 @@ use std::sync::Once;
 
 static BLESS: Once = Once::new();
 
-/// The cases on disk, written anew before that if the user asks for it.
+/// The cases on disk, rewritten first if the user asks for it.
 fn on_disk() -> BTreeMap<String, Case> {
     BLESS.call_once(|| {
         if std::env::var_os("PLAYHEAD_BLESS").is_some() {
-            assert!(std::env::var_os("CI").is_none(), "what CI found is not to be blessed by CI");
+            assert!(std::env::var_os("CI").is_none(), "CI must not bless its own findings");
             runtime().block_on(bless());
         }
     });
@@ -51,7 +53,7 @@ async fn bless() {
     }
 }
 
-/// The cases that the generator makes, without what they end in.
+/// The cases that the generator makes, without their outcomes.
 fn generated() -> BTreeMap<String, Case> {
     let all = cases_api::cases()
         .into_iter()
@@ -73,7 +75,7 @@ fn runtime() -> tokio::runtime::Runtime {
 
 #[test]
 fn every_trigger_has_events_and_every_event_an_expectation() {
-    // That each file has its counterpart is checked by reading them.
+    // Reading them checks that each file has its counterpart.
     let cases = on_disk();
     let mut of_trigger = BTreeMap::<&str, usize>::new();
     for case in cases.values() {
@@ -113,9 +115,10 @@ fn every_event_ends_as_expected() {
     assert!(ran > 0 && ran == cases.len());
 }
 
-/// The body is too large for a file; it is the golden event's, padded with spaces, which JSON ignores.
+/// The body is too large for a file. It is the golden event's, padded with spaces, which JSON
+/// ignores.
 #[test]
-fn a_body_of_256_kib_is_taken_and_one_byte_more_is_not() {
+fn body_of_256_kib_is_accepted_and_one_byte_more_is_not() {
     let cases = on_disk();
     let case = &cases["api/good-events"];
     let padded = |bytes: usize| {

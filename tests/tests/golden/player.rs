@@ -1,13 +1,17 @@
-//! What players send: viewing sessions, their events, the requests and envelopes made of them.
+//! What players send: viewing sessions, their events, and the requests and envelopes made from
+//! them.
 
 use crate::case::{NOW, Place, Request};
 use playback::edge::{SessionWindow, validate};
-use playback::envelope::{Envelope, Stamp, group};
+use playback::envelope::{Envelope, group};
 use playback::proto;
 use playback::session::SessionId;
+use playhead_tests::sample::stamp;
 use prost::Message;
 use serde_json::{Value, json};
 
+/// The bytes of a record that is not an envelope: text where protobuf should be.
+pub(crate) const GARBAGE: &[u8] = b"this is no envelope";
 /// The profile of most cases, as in the contract's example.
 pub(crate) const PROFILE: &str = "p00000054";
 /// The session of the contract's example.
@@ -40,13 +44,14 @@ impl Session {
         }
     }
 
-    /// Another session of the same kind, which began at `began` (Unix milliseconds). `number` is its ULID's randomness.
+    /// Another session of the same kind that began at `began`, Unix milliseconds. `number` is the
+    /// random part of its ULID.
     pub(crate) fn new(began: u64, number: u8) -> Self {
         let home = "use1".parse().unwrap();
         Self { id: SessionId::mint(home, began, number.into()).to_string(), ..Self::example() }
     }
 
-    /// The same at home in another region.
+    /// The same, at home in another region.
     pub(crate) fn at_home_in(self, home: &str) -> Self {
         let id: SessionId = self.id.parse().unwrap();
         Self { id: SessionId { home: home.parse().unwrap(), ..id }.to_string(), ..self }
@@ -84,7 +89,7 @@ impl Session {
         })
     }
 
-    /// Events `from` to `to`, each of ten seconds played after the one before; the event 0 is `started` at the beginning.
+    /// Events `from` to `to`, ten seconds of playback apart. Event 0 is `started` at the beginning.
     pub(crate) fn watched(&self, from: u64, to: u64) -> Vec<Value> {
         let one = |seq| match seq {
             0 => self.event(0, "started", 0, 0),
@@ -99,26 +104,20 @@ impl Session {
     }
 }
 
-/// A request that ingest took at `received_at`.
+/// A request that ingest accepted at `received_at`.
 pub(crate) fn received(received_at: u64, events: Vec<Value>) -> Request {
     Request { received_at, events }
 }
 
-/// The envelopes that ingest makes of a request, by the same validation and grouping.
+/// The envelopes that ingest makes from a request, by the same validation and grouping.
 pub(crate) fn envelopes(request: &Request) -> Vec<Envelope> {
-    // When it was received is a given here, not a thing to check: sessions of any age.
+    // The time of receipt is given here, so sessions may have any age.
     let window = SessionWindow { max_age_ms: u64::MAX, max_ahead_ms: u64::MAX };
     let valid = |event: &Value| {
         let raw = serde_json::value::to_raw_value(event).unwrap();
         validate(&raw, request.received_at, window).unwrap_or_else(|rejection| panic!("{rejection}: {event}"))
     };
-    let stamp = Stamp {
-        received_at: request.received_at,
-        ingest_region: "us-east-1".to_owned(),
-        trace_id: None,
-        shadow: false,
-    };
-    group(request.events.iter().map(valid).collect(), &stamp)
+    group(request.events.iter().map(valid).collect(), &stamp(request.received_at))
 }
 
 /// The record that ingest appends for these events of one session, received at [`NOW`].
@@ -126,14 +125,14 @@ pub(crate) fn record(events: Vec<Value>) -> Vec<u8> {
     record_at(NOW, events)
 }
 
-/// As [`record`], received at another time.
+/// Like [`record`], received at another time.
 pub(crate) fn record_at(received_at: u64, events: Vec<Value>) -> Vec<u8> {
     let mut envelopes = envelopes(&received(received_at, events));
     assert_eq!(envelopes.len(), 1, "one record is of one session");
     envelopes.remove(0).encode()
 }
 
-/// A record whose protobuf was changed, as no code of this version writes it.
+/// A record whose protobuf was changed to something that this version never writes.
 pub(crate) fn altered_record(events: Vec<Value>, alter: impl FnOnce(&mut proto::Envelope)) -> Vec<u8> {
     let mut envelope = proto::Envelope::decode(record(events).as_slice()).unwrap();
     alter(&mut envelope);

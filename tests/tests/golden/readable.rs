@@ -1,4 +1,4 @@
-//! What is packed in the system, as JSON that a person can review.
+//! Packed data as JSON that a person can review.
 
 use playback::contract::Event;
 use playback::envelope::Envelope;
@@ -35,7 +35,8 @@ fn event(event: &Event) -> Value {
     })
 }
 
-/// A stored view: the fields of DESIGN's join, and what a member is shown of them. Ranges are half open.
+/// A stored view: the fields of DESIGN's join, and what a member sees of them. Ranges are half
+/// open.
 pub(crate) fn view(key: &ViewKey, view: &View) -> Value {
     json!({
         "profile_id": key.profile_id,
@@ -69,7 +70,7 @@ fn ranges(set: &RangeSet) -> Vec<String> {
     set.ranges().iter().map(|range| format!("{}..{}", range.start, range.end)).collect()
 }
 
-/// What an invocation counted, from the EMF lines that it wrote: `Name` or `Name[dimension]`, and how often.
+/// What an invocation counted, from its EMF lines: `Name` or `Name[dimension]`, and how often.
 pub(crate) fn counts(lines: &str) -> Value {
     let mut counts = BTreeMap::<String, u64>::new();
     for (_, label, n) in counted(lines) {
@@ -78,7 +79,7 @@ pub(crate) fn counts(lines: &str) -> Value {
     json!(counts)
 }
 
-/// What of that it counted in another time than `now`: by the minute of acceptance.
+/// The part of that which it counted at another time than `now`: by minute of acceptance.
 pub(crate) fn books(lines: &str, now: u64) -> Value {
     let mut books = BTreeMap::<u64, BTreeMap<String, u64>>::new();
     for (at, label, n) in counted(lines).filter(|(at, ..)| *at != now) {

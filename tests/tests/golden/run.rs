@@ -1,5 +1,5 @@
-//! Runs an event through the library functions of its Lambda function, from the bytes that the runtime would get to the
-//! bytes that it would send back, and says what was done.
+//! Runs an event through the library of its Lambda function, from the bytes that the runtime would
+//! get to the bytes that it would send back, and reports what was done.
 
 use crate::case::{Case, Function, Given, Part, Place, event_bytes};
 use crate::dynamodb::{TABLE, Table, views};
@@ -42,7 +42,7 @@ pub(crate) async fn run(case: &Case) -> Result<Value> {
     run_bytes(case, &event_bytes(case)?).await
 }
 
-/// As [`run`], with another event in the place of the case's.
+/// Like [`run`], with another event.
 pub(crate) async fn run_bytes(case: &Case, event: &[u8]) -> Result<Value> {
     let given = &case.expected.given;
     match (case.trigger.as_str(), case.expected.function) {
@@ -51,7 +51,7 @@ pub(crate) async fn run_bytes(case: &Case, event: &[u8]) -> Result<Value> {
         ("msk" | "sqs" | "kinesis", Function::Process) => run_process(given, event).await,
         ("retry", Function::Retry) => run_retry(given, event).await,
         ("forward", Function::Forward) => run_forward(given, event).await,
-        (trigger, function) => bail!("{function:?} is not woken by {trigger}"),
+        (trigger, function) => bail!("{trigger} does not invoke {function:?}"),
     }
 }
 
@@ -98,7 +98,7 @@ async fn run_query(given: &Given, event: &[u8]) -> Result<Value> {
     Ok(json!({"response": response, "store": table.asked(), "counts": counts}))
 }
 
-/// From the event's bytes to the answer's JSON by the very conversions of `lambda_http::run`.
+/// From the event's bytes to the answer's JSON, with the same conversions as `lambda_http::run`.
 async fn serve<F>(
     function: &str,
     event: &[u8],
@@ -116,7 +116,7 @@ where
     let payload: LambdaRequest = serde_json::from_slice(event)?;
     let response = Adapter::from(handler).call(LambdaEvent::new(payload, Context::default())).await?;
     let mut response = serde_json::to_value(response)?;
-    // The body is JSON in a string: unpacked, it can be reviewed.
+    // The body is JSON in a string; unpacked, it can be reviewed.
     if let Some(body) = response["body"].as_str().filter(|body| !body.is_empty()) {
         response["body"] = serde_json::from_str(body)?;
     }
@@ -124,7 +124,8 @@ where
     Ok((response, counts))
 }
 
-/// Puts a word in the place of what is random in an answer, where it is what it must be; elsewhere it stays and shows.
+/// Replaces random parts of an answer with placeholders, if they are valid. Otherwise they stay and
+/// show.
 fn steady(mut response: Value, now: u64) -> Value {
     let minted = response["body"]["session_id"].as_str().and_then(|id| id.parse::<SessionId>().ok());
     if minted.is_some_and(|id| id.home.as_str() == "use1" && id.started_at() == now) {
@@ -221,7 +222,7 @@ async fn run_forward(given: &Given, event: &[u8]) -> Result<Value> {
     }))
 }
 
-/// What a message of `inbound` holds: each envelope, and the regions that sent it on.
+/// What a message of `inbound` holds: each envelope, and the regions that forwarded it.
 fn message(body: &str) -> Result<Value> {
     let joined = BASE64_STANDARD.decode(body)?;
     let envelope = |bytes: &[u8]| {
@@ -232,7 +233,7 @@ fn message(body: &str) -> Result<Value> {
     split_delimited(&joined)?.into_iter().map(envelope).collect()
 }
 
-/// A table as the case wants it.
+/// The table that a case asks for.
 fn table(given: &Given) -> MemoryTable {
     let table = MemoryTable::new(7);
     for (key, view) in views(given) {

@@ -1,5 +1,5 @@
-//! The forms of the events that Lambda's triggers send, field by field as AWS documents them (`events/README.md` has
-//! the sources), with values that can be read: no random ids, no time but that of the case.
+//! The events that Lambda's triggers send, field by field as AWS documents them (`events/README.md`
+//! has the sources), with readable values: no random ids, no time but that of the case.
 
 use crate::case::NOW;
 use base64::Engine;
@@ -8,7 +8,8 @@ use jsonwebtoken::{EncodingKey, Header};
 use md5::{Digest, Md5};
 use serde_json::{Map, Value, json};
 
-/// The shared secret that the tokens of the golden events are signed with. It protects nothing: it is for trying.
+/// The shared secret that signs the tokens of the golden events. It is for tests and protects
+/// nothing.
 pub(crate) const SECRET: &str = "golden-events-secret-that-protects-nothing";
 /// When those tokens expire: 1 January 2100, Unix seconds.
 const EXPIRES: u64 = 4_102_444_800;
@@ -18,7 +19,7 @@ pub(crate) fn token_for(profiles: &[&str]) -> String {
     bearer(SECRET, &json!({"profiles": profiles, "exp": EXPIRES}))
 }
 
-/// A bearer token of one of the house's backends.
+/// A bearer token of a backend.
 pub(crate) fn service_token() -> String {
     bearer(SECRET, &json!({"scope": "service", "exp": EXPIRES}))
 }
@@ -95,7 +96,7 @@ impl ApiRequest {
         self.header("content-type", media_type)
     }
 
-    /// The event. Fields that API Gateway leaves out when there is nothing to say are left out.
+    /// The event, without the fields that API Gateway leaves out when they are empty.
     pub(crate) fn event(self) -> Value {
         let Self { method, route, path, query, mut headers, body } = self;
         let raw_query: Vec<String> = query.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -207,8 +208,8 @@ fn message_of(queue: &str, number: u32, receives: u32, body: &str) -> Value {
     })
 }
 
-/// The message with an attribute of the type String, and the digest of its attributes (SQS developer guide,
-/// "Calculating the MD5 message digest for message attributes").
+/// The message with an attribute of the type String, and the digest of its attributes (SQS
+/// developer guide, "Calculating the MD5 message digest for message attributes").
 pub(crate) fn with_attribute(mut message: Value, name: &str, value: &str) -> Value {
     let counted = |text: &str| [&(text.len() as u32).to_be_bytes(), text.as_bytes()].concat();
     let is_text = vec![1];
@@ -244,10 +245,10 @@ pub(crate) fn kinesis_record(number: u64, key: &str, data: &[u8]) -> Value {
     })
 }
 
-/// The bucket of the batches that Lambda gave up.
+/// The bucket of the batches that Lambda discarded.
 pub(crate) const FAILURE_BUCKET: &str = "playhead-failurebucket-1a2b3c4d5e6f";
 
-/// The notification that S3 sends of a new object in the failure bucket.
+/// The notification that S3 sends about a new object in the failure bucket.
 pub(crate) fn object_created(key: &str) -> Value {
     let record = json!({
         "eventVersion": "2.1",
@@ -284,8 +285,9 @@ pub(crate) fn s3_test() -> Value {
     })
 }
 
-/// The object that Lambda writes about a batch that it gave up: where the batch was (`info`), and the event itself.
-pub(crate) fn given_up(info: (&str, Value), event: &Value) -> Value {
+/// The object that Lambda writes about a discarded batch: where the batch was (`info`), and the
+/// event.
+pub(crate) fn discarded(info: (&str, Value), event: &Value) -> Value {
     let mut object = json!({
         "requestContext": {
             "requestId": "316aa6d0-8154-xmpl-9af7-85d5f4a6bc81",

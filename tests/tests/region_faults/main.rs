@@ -1,13 +1,18 @@
-//! The fault suite of several regions: what the promises are worth when what lies between two regions fails, and when one is drained in the middle
-//! of playback. Two local clouds run side by side from the real template; simulated members travel between them and send at a steady rate; members
-//! hide and erase in both. Then the books of both regions, every item's writer and every member's view in each region are held against what the
-//! devices were told, which the simulator computes apart from the code under test.
+//! The fault suite of several regions: what the promises are worth when the connection between two
+//! regions fails, and when one is drained in the middle of playback. Two local clouds run side by
+//! side from the real template. Simulated members travel between them and send at a steady rate,
+//! and members hide and erase in both. Then the suite compares the books of both regions, every
+//! item's writer and every member's view in each region with what the devices were told, which the
+//! simulator computes independently of the code under test.
 //!
-//! Of the replication and the link between regions it must be said that they are ours: see the crate `local`.
+//! The replication and the link between the regions are simulations: see `playhead::local`.
 //!
-//! It is a program of its own rather than a set of tests, since its result is a table. It runs for some six minutes on two cores, so it must be
-//! asked for: `PLAYHEAD_TEST_REGIONS=1 cargo test --test region_faults [-- SCENARIO … --seed N --rate N]`. The table is printed, and
-//! written to `target/playhead/region-faults/` as Markdown and JSON. The exit status is 0 only if every scenario kept every promise.
+//! It takes about six minutes on two cores, so it runs only on request:
+//! `PLAYHEAD_TEST_REGIONS=1 cargo test --test region_faults`, with
+//! `-- [SCENARIO …] [--slice K/N] [--seed N] [--rate N]` for a part of it. The table is printed, and
+//! written to `target/playhead/region-faults/` as Markdown and JSON. The exit status is 0 only if
+//! every scenario kept every promise. What it shares with the suite of faults is in
+//! `playhead_tests::suite`.
 
 mod members;
 mod play;
@@ -17,109 +22,47 @@ mod settle;
 mod table;
 mod world;
 
-use std::env;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
-use tokio::runtime::Runtime;
+use anyhow::Result;
+use playhead_tests::suite::{self, About, Load, Row, Suite};
 
 use self::scenario::Scenario;
-use self::table::{Row, Table};
+use self::table::Figures;
 use self::world::World;
 
-const SWITCH: &str = "PLAYHEAD_TEST_REGIONS";
-/// POSTs that begin a second, unless told otherwise: what two cores carry with two emulators on them.
-const RATE: f64 = 22.0;
-/// A scenario that is not through by then has failed.
-const LONGEST: Duration = Duration::from_secs(240);
+impl Suite for World {
+    type Scenario = Scenario;
+    type Figures = Figures;
+    const ABOUT: About = About {
+        name: "region-faults",
+        of: "faults between regions",
+        switch: "PLAYHEAD_TEST_REGIONS",
+        minutes: 6,
+        // What two cores can carry with two emulators on them.
+        rate: 22.0,
+        longest: Duration::from_secs(240),
+    };
 
-/// What the command line asks for.
-#[derive(Debug, Clone)]
-struct Args {
-    scenarios: Vec<Scenario>,
-    seed: u64,
-    /// POSTs a second.
-    rate: f64,
-}
+    async fn start() -> Result<Self> {
+        Self::start().await
+    }
 
-impl Args {
-    fn read(mut given: impl Iterator<Item = String>) -> Result<Self> {
-        let mut args = Self { scenarios: Vec::new(), seed: 1, rate: RATE };
-        while let Some(word) = given.next() {
-            let mut value = || given.next().with_context(|| format!("{word} needs a value"));
-            match word.as_str() {
-                "--seed" => args.seed = value()?.parse().context("--seed")?,
-                "--rate" => args.rate = value()?.parse().context("--rate")?,
-                "--nocapture" => {} // nothing is captured
-                name => args.scenarios.push(Scenario::named(name)?),
-            }
-        }
-        ensure!(args.rate > 0.0 && args.rate.is_finite(), "--rate must be above 0");
-        if args.scenarios.is_empty() {
-            args.scenarios = Scenario::ALL.to_vec();
-        }
-        Ok(args)
+    async fn play(&mut self, scenario: Scenario, load: Load) -> Result<Row<Figures>> {
+        play::play(scenario, self, load).await
+    }
+
+    async fn repair(&mut self) -> Result<()> {
+        Self::repair(self).await?;
+        self.is_whole()
+    }
+
+    async fn stop(self) -> Result<()> {
+        self.regions.stop().await
     }
 }
 
 fn main() -> ExitCode {
-    match env::var(SWITCH).as_deref() {
-        Err(_) => {
-            println!(
-                "Left out: {} scenarios of faults between regions, for some six minutes. {SWITCH}=1 runs them.",
-                Scenario::ALL.len()
-            );
-            ExitCode::SUCCESS
-        }
-        Ok("1") => match run() {
-            Ok(true) => ExitCode::SUCCESS,
-            Ok(false) => ExitCode::FAILURE,
-            Err(error) => {
-                eprintln!("the fault suite of several regions could not be run: {error:#}");
-                ExitCode::FAILURE
-            }
-        },
-        // A misspelled switch must not look like a suite that passed.
-        Ok(other) => {
-            eprintln!("{SWITCH} is 1 or not set, not {other:?}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-/// Runs the scenarios, one after the other on the same two clouds, and says whether all held.
-fn run() -> Result<bool> {
-    let args = Args::read(env::args().skip(1))?;
-    Runtime::new()?.block_on(async {
-        let began = Instant::now();
-        let mut world = World::start().await?;
-        let mut table = Table::new(&args);
-        for scenario in &args.scenarios {
-            eprintln!("{:>5} s  {}: {}", began.elapsed().as_secs(), scenario.name(), scenario.what());
-            let row = match tokio::time::timeout(LONGEST, play::play(*scenario, &mut world, &args)).await {
-                Ok(Ok(row)) => row,
-                Ok(Err(error)) => Row::broken(*scenario, format!("{error:#}")),
-                Err(_) => Row::broken(*scenario, format!("not through within {} s", LONGEST.as_secs())),
-            };
-            for wrong in &row.wrong {
-                eprintln!("         WRONG: {wrong}");
-            }
-            table.rows.push(row);
-            // What one scenario left broken must not be held against the next.
-            world.mend().await?;
-            world.whole()?;
-        }
-        world.stop().await?;
-        table.seconds = began.elapsed().as_secs();
-        table.write()?;
-        println!("\n{}", table.markdown());
-        println!("Written to {}.", table::folder()?.display());
-        let failed = table.rows.iter().filter(|row| !row.wrong.is_empty()).count();
-        println!("\n{} passed, {failed} failed", table.rows.len() - failed);
-        if table.rows.is_empty() {
-            bail!("no scenario was run");
-        }
-        Ok(failed == 0)
-    })
+    suite::main::<World>()
 }

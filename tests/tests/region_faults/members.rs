@@ -1,4 +1,5 @@
-//! Members who change their minds: they hide sessions, show them again, and one erases everything, now in one region and now in the other.
+//! Members who change their minds: they hide sessions, show them again, and one erases everything,
+//! sometimes in one region and sometimes in the other.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,26 +19,28 @@ use super::world::{Side, World};
 const PAUSE: Duration = Duration::from_millis(700);
 /// Sessions that are hidden and shown again.
 const SESSIONS: usize = 12;
-/// The calls by which one member erases everything, in one region and soon after in the other. The fault has begun by then.
+/// The calls that erase everything of one member, in one region and soon after in the other. The
+/// fault has begun by then.
 const ERASURES: [usize; 2] = [16, 20];
-/// A call that is refused for a while is made again, as an app does.
+/// A call that is refused is repeated for a while, as an app would.
 const ATTEMPTS: usize = 20;
 
-/// What members have said.
+/// What members did.
 #[derive(Debug, Default)]
 pub(crate) struct Said {
-    /// By profile and session: whether it was hidden when they spoke of it last.
+    /// By profile and session: whether the last call hid it.
     pub(crate) hidden: BTreeMap<(String, String), bool>,
-    /// Profiles of which everything was erased, and since when, Unix milliseconds.
+    /// Profiles that were erased, and since when, Unix milliseconds.
     pub(crate) erased: BTreeMap<String, u64>,
-    /// How often they spoke.
+    /// How many calls there were.
     pub(crate) calls: usize,
 }
 
-/// Speaks for members of these POSTs, one call after the other, so that each is later than all before it; until it is stopped.
+/// Makes calls for the members of these POSTs until it is stopped. One call after the other, so
+/// each is later than all before it.
 ///
 /// # Errors
-/// When a call is refused for good.
+/// If a call is refused for good.
 pub(crate) async fn speak(world: &World, posts: &[Post], seed: u64, stopped: watch::Receiver<bool>) -> Result<Said> {
     let (mut said, mut chance) = (Said::default(), ChaCha8Rng::seed_from_u64(seed));
     let eraser = eraser(posts).context("nobody watches")?;
@@ -63,7 +66,7 @@ pub(crate) async fn speak(world: &World, posts: &[Post], seed: u64, stopped: wat
     }
 }
 
-/// The member who sends most in the second half, so that events go on coming of what is erased.
+/// The member who sends most in the second half, so events of what was erased keep coming.
 fn eraser(posts: &[Post]) -> Option<&str> {
     let mut busy: BTreeMap<&str, usize> = BTreeMap::new();
     let second_half = posts.iter().skip(posts.len() / 2);
@@ -71,7 +74,7 @@ fn eraser(posts: &[Post]) -> Option<&str> {
     busy.into_iter().max_by_key(|(_, posts)| *posts).map(|(profile, _)| profile)
 }
 
-/// Some sessions of the others, with their profiles: such as go on for a while.
+/// Some sessions of the other members that go on for a while, with their profiles.
 fn sessions(posts: &[Post], eraser: &str) -> Vec<(String, String)> {
     let mut sessions = Vec::new();
     for post in posts.iter().skip(posts.len() / 4).filter(|post| post.profile_id != eraser) {

@@ -1,9 +1,11 @@
-//! One scenario from beginning to end: two crowds of devices send, the script does what it does, members hide and erase, all of it settles.
+//! One scenario from beginning to end: two crowds of devices send, the script runs, members hide
+//! and erase, everything converges.
 //!
-//! One crowd falls silent the moment that everything is in order again, so that what its views must be is known from then on, to the
-//! event; the other goes on, so that the regions converge under load and sessions live through the repair.
+//! One crowd falls silent the moment everything is repaired. From then on its views are known to
+//! the event. The other goes on, so the regions converge under load and sessions live through the
+//! repair.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -11,66 +13,69 @@ use indicatif::ProgressBar;
 use lambda::clock::now_ms;
 use lambda::routing::MAX_AGE;
 use playback::session::Home;
-use simulate::expect::{Expected, expect};
+use playhead_tests::measure::expected;
+use playhead_tests::sample::rename_profiles;
+use playhead_tests::suite::{Load, Row};
 use simulate::plan::Plan;
 use simulate::send::{Auth, Pace, SendReport, Target, Valve, elsewhere, send_through};
 use simulate::{Faults, Model};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::Args;
 use super::members::{self, Said};
 use super::scenario::{Scenario, Script};
-use super::settle::{converge, settle};
-use super::table::Row;
+use super::settle::{settle, until_right};
+use super::table::{Figures, row};
 use super::world::{Action, Side, World};
 
-/// Attempts in flight at once, of each crowd. The emulator starts an environment for each that finds none idle, so this bounds their number too.
+/// Attempts in flight at once, per crowd. The emulator starts an environment for each attempt that
+/// finds none idle, so this also bounds their number.
 const CONCURRENCY: usize = 12;
 /// Devices never give up within a scenario.
 const ATTEMPTS: u32 = 10_000;
-/// The simulator's sessions make some nine POSTs each, and a small crowd may draw short ones.
-const POSTS_A_SESSION: f64 = 5.0;
+/// The simulator's sessions make about nine POSTs each, and a small crowd may draw short ones.
+const POSTS_PER_SESSION: f64 = 5.0;
 const TRAVEL: f64 = 0.3;
-/// The share of the POSTs of the crowd that falls silent, and of the one that goes on.
+/// Shares of the POSTs: of the crowd that falls silent, and of the one that goes on.
 const CROWDS: [f64; 2] = [0.4, 0.6];
 const SAMPLED_EVERY: Duration = Duration::from_millis(200);
 
-/// Devices that send, and what came of it.
+/// Devices that send, and what they were told.
 pub(crate) struct Crowd {
     pub(crate) plan: Plan,
     pub(crate) report: SendReport,
 }
 
-/// What was seen on the way.
+/// What was observed meanwhile.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Sights {
-    /// The most records that waited for another region at once, as far as the pollers had read them.
+    /// The most records that waited for another region at once, as far as the pollers had read.
     pub(crate) waiting: u64,
-    /// The most items at once that were not the same in both regions.
+    /// The most items at once that differed between the regions.
     pub(crate) open: u64,
-    /// Requests between the regions that did not get through.
+    /// Requests between the regions that failed.
     pub(crate) cut_off: u64,
-    /// The home that was drained and its successor, and from when on no function follows that any more, Unix milliseconds.
+    /// The home that was drained, its successor, and when the last function stopped following that,
+    /// Unix milliseconds.
     pub(crate) drained: Option<(Home, Home, u64)>,
-    /// From when everything was in order again until the views of the crowd that fell silent were right in both regions.
+    /// From the repair until the views of the crowd that fell silent were right in both regions.
     pub(crate) converged: Option<Duration>,
 }
 
 /// Plays a scenario.
 ///
 /// # Errors
-/// When it could not be played. What it showed to be wrong is in the row.
-pub(crate) async fn play(scenario: Scenario, world: &mut World, args: &Args) -> Result<Row> {
+/// If it could not be played. What it showed to be wrong is in the row.
+pub(crate) async fn play(scenario: Scenario, world: &mut World, load: Load) -> Result<Row<Figures>> {
     world.played += 1;
     let before = world.books().await?;
     let cut_off = world.cut_off();
-    let script = scenario.script(args.seed);
+    let script = scenario.script(load.seed);
     let lasts = scenario.healed(&script) + scenario.after();
-    let plans = [plan(world.played, 0, lasts, args)?, plan(world.played, 1, lasts, args)?];
+    let plans = [plan(world.played, 0, lasts, load)?, plan(world.played, 1, lasts, load)?];
     let paces = CROWDS.map(|share| Pace {
         concurrency: CONCURRENCY,
-        per_second: Some(share * args.rate),
+        per_second: Some(share * load.rate),
         attempts: ATTEMPTS,
         ..Pace::default()
     });
@@ -96,12 +101,12 @@ pub(crate) async fn play(scenario: Scenario, world: &mut World, args: &Args) -> 
     let falls_silent = async {
         let report = send(0).await?;
         let since = healed.borrow().unwrap_or_else(Instant::now);
-        let converged = converge(world, &expected(&plans[0], &report), since).await?;
+        let converged = until_right(world, &expected(&plans[0], &report), since).await?;
         anyhow::Ok((report, converged))
     };
-    let to_send = (CROWDS[1] * args.rate * lasts.as_secs_f64()) as usize;
+    let to_send = (CROWDS[1] * load.rate * lasts.as_secs_f64()) as usize;
     let posts = plans[1].posts.get(..to_send).context("the devices have too little to send")?;
-    let speaks = members::speak(world, posts, args.seed, stopped);
+    let speaks = members::speak(world, posts, load.seed, stopped);
     let mut sights = Sights::default();
     let (drained, (first, converged), second, said): (_, _, _, Said) = tokio::select! {
         done = async { tokio::try_join!(acts, falls_silent, send(1), speaks) } => done?,
@@ -114,43 +119,30 @@ pub(crate) async fn play(scenario: Scenario, world: &mut World, args: &Args) -> 
     }
     let [plan_of_first, plan_of_second] = plans;
     let crowds = [Crowd { plan: plan_of_first, report: first }, Crowd { plan: plan_of_second, report: second }];
-    let settled = settle(world, &crowds, &said, before).await?;
-    Ok(Row::of(scenario, &crowds, &said, &sights, &settled))
+    let converged = settle(world, &crowds, &said, before).await?;
+    Ok(row(scenario, &crowds, &said, &sights, &converged))
 }
 
-/// What a crowd of a scenario sends. Its members are none of an earlier one's, since the regions keep what they hold.
-fn plan(played: usize, crowd: usize, lasts: Duration, args: &Args) -> Result<Plan> {
-    let posts = CROWDS[crowd] * args.rate * lasts.as_secs_f64();
+/// What a crowd of a scenario sends. Its members are new, because the regions keep what earlier
+/// scenarios left.
+fn plan(played: usize, crowd: usize, lasts: Duration, load: Load) -> Result<Plan> {
+    let posts = CROWDS[crowd] * load.rate * lasts.as_secs_f64();
     let faults = Faults { duplicates: 0.05, reorder: 0.1, late: 0.0, lost: 0.0, malformed: 0.01 };
     let model = Model {
-        sessions: (posts / POSTS_A_SESSION).ceil() as usize,
+        sessions: (posts / POSTS_PER_SESSION).ceil() as usize,
         viewers: None,
         titles: 200,
         homes: vec![Side::East.home()?, Side::West.home()?],
         travel: Some(TRAVEL),
-        seed: 2 * args.seed + crowd as u64,
+        seed: 2 * load.seed + crowd as u64,
         faults,
     };
     let mut plan = Plan::ending_at(&model, i64::try_from(now_ms())?)?;
-    for post in &mut plan.posts {
-        let profile = format!("{played}-{crowd}-{}", post.profile_id);
-        for planned in &mut post.events {
-            if planned.event.profile_id.as_ref() == Some(&post.profile_id) {
-                planned.event.profile_id = Some(profile.clone());
-            }
-        }
-        post.profile_id = profile;
-    }
+    rename_profiles(&mut plan, &format!("{played}-{crowd}"));
     Ok(plan)
 }
 
-/// What must have come of what a crowd was told is accepted.
-pub(crate) fn expected(plan: &Plan, report: &SendReport) -> Expected {
-    let left_out: BTreeSet<usize> = report.unsent.union(&report.failed_posts).copied().collect();
-    expect(plan, &left_out)
-}
-
-/// Does what the script says, until everything is in order again; says what was drained.
+/// Follows the script until everything is repaired. Says what was drained.
 async fn follow(script: &Script, scenario: Scenario, world: &World) -> Result<Option<(Home, Home, u64)>> {
     let began = Instant::now();
     let (mut draining, mut drained) = (None, None);
@@ -170,7 +162,7 @@ async fn follow(script: &Script, scenario: Scenario, world: &World) -> Result<Op
     Ok(drained)
 }
 
-/// Looks at what waits, until it is dropped.
+/// Observes what waits, until it is dropped.
 async fn watch_over<T>(world: &World, sights: &mut Sights) -> T {
     loop {
         sights.waiting = sights.waiting.max(world.waiting());
@@ -179,7 +171,7 @@ async fn watch_over<T>(world: &World, sights: &mut Sights) -> T {
     }
 }
 
-/// When each session was first and last sent something of, Unix milliseconds.
+/// When the first and the last POST of each session was sent, Unix milliseconds.
 pub(crate) fn lives(crowds: &[Crowd]) -> BTreeMap<&str, (u64, u64)> {
     let mut lives: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
     for crowd in crowds {

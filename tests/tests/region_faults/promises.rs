@@ -1,67 +1,57 @@
-//! The promises, each by itself: what of what is there breaks it, in words.
+//! The promises, one function each: what breaks it, in words.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use playhead_tests::suite::Promises;
+
 use super::members::Said;
 use super::play::{Crowd, Sights, lives};
 use super::scenario::{SLOW, Scenario};
-use super::settle::Settled;
+use super::settle::Converged;
 
-/// Of the template.
-const INGEST_TIMEOUT: Duration = Duration::from_secs(20);
-/// How many of a kind are told.
-const TOLD: usize = 5;
-/// What a clock and a look may be off where something must take as long as it was delayed.
+/// How many of a kind are shown.
+const SHOWN: usize = 5;
+/// How far a clock and a look may be off where something must take as long as it was delayed.
 const SLACK: Duration = Duration::from_millis(300);
 
-/// Of all regions together: every event that devices were told is accepted has ended, in a view or as a duplicate, as often as copies are known of.
-pub(crate) fn what_both_regions_accepted_has_ended_and_nothing_is_dead(
-    crowds: &[Crowd],
-    settled: &Settled,
-) -> Vec<String> {
-    let (books, mut wrong) = (&settled.books, settled.in_flight.clone());
-    let accepted: u64 = crowds.iter().map(|crowd| crowd.report.accepted as u64).sum();
-    let mut at_most = |what: &str, less: u64, more: u64| {
-        if less > more {
-            wrong.push(format!("{what}: {less} > {more}"));
-        }
-    };
-    // A device that got no answer, or the gateway's after ingest's time-out, sends again what ingest may have counted.
-    let mut attempts = crowds.iter().flat_map(|crowd| &crowd.report.attempts);
-    let unanswered =
-        attempts.any(|attempt| attempt.status.is_none() || (!attempt.succeeded() && attempt.took > INGEST_TIMEOUT));
-    at_most("accepted: devices ≤ ingest", accepted, books.accepted);
-    if !unanswered {
-        at_most("accepted: ingest ≤ devices", books.accepted, accepted);
-    }
-    at_most("ended more often than copies are known of", books.loss().min(0).unsigned_abs(), books.unclaimed);
-    at_most("arrived in a region: more than copies are known of", books.arrived, books.forwarded + books.unclaimed);
-    at_most("dead", books.dead, 0);
-    wrong
+/// In all regions together: every event that devices were told is accepted has ended, in a view or
+/// as a duplicate, as often as copies are known.
+pub(crate) fn accepted_events_have_ended_and_none_is_dead(crowds: &[Crowd], converged: &Converged) -> Vec<String> {
+    let books = &converged.end.books;
+    let mut promises = Promises { broken: converged.in_flight.clone() };
+    let accepted = crowds.iter().map(|crowd| crowd.report.accepted as u64).sum();
+    promises.accepted(accepted, books.accepted, crowds.iter().flat_map(|crowd| &crowd.report.attempts));
+    let too_often = books.loss().min(0).unsigned_abs();
+    promises.at_most("ended more often than there are known copies", too_often, books.unclaimed);
+    let sent = books.forwarded + books.unclaimed;
+    promises.at_most("arrived in a region: more than there are known copies", books.arrived, sent);
+    promises.at_most("dead", books.dead, 0);
+    promises.broken
 }
 
-/// Every view in each region is the trace's.
-pub(crate) fn views_of_both_regions_are_the_trace_whatever_is_between_them(settled: &Settled) -> Vec<String> {
+/// Every view in each region is what the trace says.
+pub(crate) fn views_in_both_regions_match_the_trace(converged: &Converged) -> Vec<String> {
     let mut wrong = Vec::new();
-    for (what, events) in [("lost", settled.lost), ("counted twice", settled.twice)] {
+    for (what, events) in [("lost", converged.end.lost), ("counted twice", converged.end.twice)] {
         if events > 0 {
             wrong.push(format!("{events} events are {what}"));
         }
     }
-    let told = settled.differences.iter().take(TOLD);
-    wrong.extend(told.map(|(side, difference)| format!("in {}: {difference}", side.region())));
+    let shown = converged.end.differences.iter().take(SHOWN);
+    wrong.extend(shown.map(|(side, difference)| format!("in {}: {difference}", side.region())));
     wrong
 }
 
-/// Each session has one writer, its home; one whose home was drained in its life may have another, the successor.
-pub(crate) fn a_session_is_written_at_home_and_of_a_drained_home_by_the_successor_at_most(
+/// Each session has one writer, its home. If that was drained during the session, the successor may
+/// be a second one.
+pub(crate) fn only_the_home_or_its_successor_writes_a_session(
     crowds: &[Crowd],
     sights: &Sights,
-    settled: &Settled,
+    converged: &Converged,
 ) -> Vec<String> {
     let lives = lives(crowds);
-    let keys: BTreeSet<&(String, String)> = settled.keys.iter().flatten().collect();
+    let keys: BTreeSet<&(String, String)> = converged.end.keys.iter().flatten().collect();
     let strangers = keys.into_iter().filter(|(_, sk)| {
         let mut parts = sk.split('#');
         let (ulid, home) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -71,22 +61,21 @@ pub(crate) fn a_session_is_written_at_home_and_of_a_drained_home_by_the_successo
             home == drained.as_str() && writer == successor.as_str() && began <= *until
         })
     });
-    strangers.take(TOLD).map(|(profile, sk)| format!("{profile} {sk} was written by a stranger")).collect()
+    strangers.take(SHOWN).map(|(profile, sk)| format!("{profile} {sk} was written by a stranger")).collect()
 }
 
-/// What a member hid is hidden and what they showed again is shown, in each region; nothing of what was erased is in any.
-pub(crate) fn what_is_hidden_or_erased_from_either_region_stays_so_in_both(
-    said: &Said,
-    settled: &Settled,
-) -> Vec<String> {
-    let mut wrong: Vec<String> = settled.unheeded.iter().take(TOLD).cloned().collect();
-    let back = settled.differences.iter().filter(|(_, difference)| said.erased.contains_key(&difference.profile_id));
-    wrong.extend(back.take(TOLD).map(|(side, difference)| format!("erased, in {}: {difference}", side.region())));
+/// In each region, what a member hid is hidden, what they showed again is shown, and nothing that
+/// was erased is there.
+pub(crate) fn hidden_and_erased_stays_so_in_both_regions(said: &Said, converged: &Converged) -> Vec<String> {
+    let mut wrong: Vec<String> = converged.end.unheeded.iter().take(SHOWN).cloned().collect();
+    let back =
+        converged.end.differences.iter().filter(|(_, difference)| said.erased.contains_key(&difference.profile_id));
+    wrong.extend(back.take(SHOWN).map(|(side, difference)| format!("erased, in {}: {difference}", side.region())));
     wrong
 }
 
 /// Every POST is accepted at its first attempt.
-pub(crate) fn devices_notice_nothing_of_what_is_between_the_regions(crowds: &[Crowd]) -> Vec<String> {
+pub(crate) fn devices_notice_nothing(crowds: &[Crowd]) -> Vec<String> {
     let mut wrong = Vec::new();
     for crowd in crowds {
         let refused = crowd.report.posts - crowd.report.first_try;
@@ -106,34 +95,29 @@ pub(crate) fn seen(
     crowds: &[Crowd],
     said: &Said,
     sights: &Sights,
-    settled: &Settled,
+    converged: &Converged,
 ) -> Vec<String> {
-    let mut wrong = Vec::new();
-    let mut unless = |seen: bool, what: &str| {
-        if !seen {
-            wrong.push(what.to_owned());
-        }
-    };
-    let was_written_elsewhere = settled.keys.iter().flatten().any(|(_, sk)| sk.matches('#').count() == 2);
+    let mut promises = Promises::default();
+    let was_written_elsewhere = converged.end.keys.iter().flatten().any(|(_, sk)| sk.matches('#').count() == 2);
     let drains = matches!(scenario, Scenario::Drained | Scenario::Worst);
-    unless(sights.converged.is_some(), "the regions never converged");
-    unless(settled.books.forwarded > 0, "nothing was forwarded");
-    unless(said.hidden.values().any(|hidden| *hidden), "nobody hid anything");
-    unless(crowds.iter().any(|crowd| sent_after_erasing(crowd, said)), "nothing was sent of what had been erased");
-    unless(
+    promises.seen(sights.converged.is_some(), "the regions never converged");
+    promises.seen(converged.end.books.forwarded > 0, "nothing was forwarded");
+    promises.seen(said.hidden.values().any(|hidden| *hidden), "nobody hid anything");
+    promises.seen(crowds.iter().any(|crowd| sent_after_erasing(crowd, said)), "nothing was sent after its erasure");
+    promises.seen(
         !scenario.cuts_the_link() || (sights.cut_off > 0 && sights.waiting > 0),
         "the cut of the link cut nothing off",
     );
-    unless(!scenario.cuts_replication() || sights.open > 0, "the cut of replication held nothing back");
-    unless(!drains || was_written_elsewhere, "no successor wrote anything of a drained region");
-    unless(
+    promises.seen(!scenario.cuts_replication() || sights.open > 0, "the cut of replication held nothing back");
+    promises.seen(!drains || was_written_elsewhere, "no successor wrote for a drained region");
+    promises.seen(
         scenario != Scenario::ReplicationSlow || sights.converged.is_none_or(|took| took + SLACK >= SLOW),
         "replication was not slow",
     );
-    wrong
+    promises.broken
 }
 
-/// Whether anything was sent of a member who had erased everything by then.
+/// Whether anything was sent for a member after they had erased everything.
 fn sent_after_erasing(crowd: &Crowd, said: &Said) -> bool {
     crowd.report.attempts.iter().any(|attempt| {
         let erased = crowd.plan.posts.get(attempt.post).and_then(|post| said.erased.get(&post.profile_id));

@@ -1,9 +1,9 @@
-//! The scenarios: what is done to the regions, when, and what must be seen for it to mean anything.
+//! The scenarios: what is done to the regions, and when.
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
 use local::Cut;
+use playhead_tests::suite;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 
@@ -13,13 +13,14 @@ use super::world::{Action, Side};
 const BEFORE: Duration = Duration::from_secs(6);
 /// How long something is broken.
 const BROKEN: Duration = Duration::from_secs(20);
-/// Functions follow the routing document within ten seconds: for at least as long again the region is drained for all of them.
+/// Functions follow the routing document within ten seconds. Then the region is drained for all of
+/// them for at least as long.
 const DRAINED: Duration = Duration::from_secs(24);
-/// Sending after everything is in order again.
+/// Sending after everything is repaired.
 const AFTER: Duration = Duration::from_secs(10);
-/// The same, where functions may take ten seconds to see that it is.
+/// The same, where functions may take ten seconds to notice.
 const AFTER_RESTORING: Duration = Duration::from_secs(16);
-/// What replication takes where it is slow.
+/// How long replication takes when it is slow.
 pub(crate) const SLOW: Duration = Duration::from_secs(3);
 
 /// What is broken.
@@ -33,20 +34,14 @@ pub(crate) enum Scenario {
     Worst,
 }
 
-/// What is done, and how long after the devices began to send.
+/// What is done, and when after the devices began to send.
 pub(crate) type Script = Vec<(Duration, Action)>;
 
-impl Scenario {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Baseline, Self::ReplicationSlow, Self::LinkCut, Self::Drained, Self::ReplicationCut, Self::Worst];
+impl suite::Scenario for Scenario {
+    const ALL: &'static [Self] =
+        &[Self::Baseline, Self::ReplicationSlow, Self::LinkCut, Self::Drained, Self::ReplicationCut, Self::Worst];
 
-    pub(crate) fn named(name: &str) -> Result<Self> {
-        let names = || Self::ALL.map(Self::name).join(", ");
-        let found = Self::ALL.into_iter().find(|scenario| scenario.name() == name);
-        found.with_context(|| format!("there is no scenario {name:?}; there are {}", names()))
-    }
-
-    pub(crate) fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::Baseline => "no-fault",
             Self::ReplicationSlow => "replication-slow",
@@ -57,18 +52,21 @@ impl Scenario {
         }
     }
 
-    pub(crate) fn what(self) -> &'static str {
+    fn what(self) -> &'static str {
         match self {
             Self::Baseline => "nothing breaks; members travel, hide and erase",
-            Self::ReplicationSlow => "what is written in one region takes 3 s to the other",
-            Self::LinkCut => "the regions cannot reach each other's queues for 20 s: refused at first, then silent",
+            Self::ReplicationSlow => "a write takes 3 s from one region to the other",
+            Self::LinkCut => "the regions cannot reach each other's queues for 20 s: first refused, then silent",
             Self::Drained => "a region is drained for 24 s in the middle of playback, and restored",
-            Self::ReplicationCut => "nothing that is written in one region reaches the other for 20 s",
-            Self::Worst => "all of it at once, by the seed",
+            Self::ReplicationCut => "no write in one region reaches the other for 20 s",
+            Self::Worst => "all of it at once, as the seed decides",
         }
     }
+}
 
-    /// What happens, in order; the last of it puts everything in order again. What is only slow stays so until all has settled.
+impl Scenario {
+    /// What happens, in order. The last action repairs everything, except that slow replication
+    /// stays slow until all has converged.
     pub(crate) fn script(self, seed: u64) -> Script {
         let healed = BEFORE + BROKEN;
         match self {
@@ -85,7 +83,8 @@ impl Scenario {
         }
     }
 
-    /// When everything is in order again, after the devices began to send. From here on one crowd of devices is silent.
+    /// When everything is repaired, counted from when the devices began to send. From here on one
+    /// crowd is silent.
     pub(crate) fn healed(self, script: &Script) -> Duration {
         let last = script.last().map_or(Duration::ZERO, |(at, _)| *at);
         last.max(BEFORE + BROKEN)
@@ -105,7 +104,7 @@ impl Scenario {
     }
 }
 
-/// Everything at once: each begins and ends when the seed says, and overlaps the others.
+/// Everything at once: each fault begins and ends when the seed says, and overlaps the others.
 fn worst(seed: u64) -> Script {
     let mut chance = ChaCha8Rng::seed_from_u64(seed);
     let mut while_broken = |lasts: std::ops::Range<f64>| {

@@ -1,29 +1,40 @@
-//! What a scenario showed, what is wrong with it, and the table of all.
+//! What a scenario measured, and which promises it did not keep.
 
-use std::fs;
-use std::path::PathBuf;
-
-use anyhow::Result;
 use operate::books::Minute;
-use operate::workspace_root;
-use playhead_tests::measure::{at, seconds, share};
+use playhead_tests::measure::{first_attempts, seconds, share};
+use playhead_tests::suite::{self, Row};
 use serde::Serialize;
 use simulate::plan::Plan;
-use simulate::send::Attempt;
 use simulate::writers::Writers;
 
-use super::Args;
 use super::members::Said;
 use super::play::{Crowd, Sights};
 use super::promises;
 use super::scenario::Scenario;
-use super::settle::Settled;
+use super::settle::Converged;
+
+/// Compares everything with everything.
+pub(crate) fn row(
+    scenario: Scenario,
+    crowds: &[Crowd],
+    said: &Said,
+    sights: &Sights,
+    converged: &Converged,
+) -> Row<Figures> {
+    let wrong = [
+        promises::accepted_events_have_ended_and_none_is_dead(crowds, converged),
+        promises::views_in_both_regions_match_the_trace(converged),
+        promises::only_the_home_or_its_successor_writes_a_session(crowds, sights, converged),
+        promises::hidden_and_erased_stays_so_in_both_regions(said, converged),
+        promises::devices_notice_nothing(crowds),
+        promises::seen(scenario, crowds, said, sights, converged),
+    ];
+    Row::new(scenario, Figures::of(crowds, said, sights, converged), wrong.concat())
+}
 
 /// What a scenario showed. Times in seconds, latencies in milliseconds.
 #[derive(Debug, Default, Serialize)]
-pub(crate) struct Row {
-    pub(crate) scenario: &'static str,
-    what: &'static str,
+pub(crate) struct Figures {
     posts: usize,
     /// Events that the devices were told are accepted.
     accepted: u64,
@@ -31,81 +42,80 @@ pub(crate) struct Row {
     counted_twice: u64,
     /// Sessions that were sent through both regions.
     travelled: usize,
-    /// Who wrote the sessions, the erased ones apart.
+    /// Who wrote the sessions, except the erased ones.
     writers: Writers,
     /// How often members hid, showed or erased something.
     said: usize,
-    /// Share of the POSTs that were answered with a `202` at the first attempt.
+    /// Share of the POSTs that got a `202` at the first attempt.
     at_first_try: f64,
     /// Of first attempts.
     p50_ms: u128,
     p99_ms: u128,
     /// The most records at once that waited for another region.
     waiting: u64,
-    /// The most items at once that were not the same in both regions.
+    /// The most items at once that differed between the regions.
     open: u64,
-    /// Requests between the regions that did not get through.
+    /// Requests between the regions that failed.
     cut_off: u64,
-    /// From the repair until the views of the crowd that fell silent then were right in both regions.
+    /// From the repair until the views of the crowd that fell silent were right in both regions.
     converged_s: Option<f64>,
     /// From the last answer to a device until nothing was in flight and all views were right.
     settled_s: f64,
-    /// The functions' own counts, of both regions.
+    /// The functions' own counts in both regions.
     books: Minute,
-    /// Promises that were not kept, in words.
-    pub(crate) wrong: Vec<String>,
 }
 
-impl Row {
-    /// A scenario that could not be played.
-    pub(crate) fn broken(scenario: Scenario, why: String) -> Self {
-        Self { scenario: scenario.name(), what: scenario.what(), wrong: vec![why], ..Self::default() }
-    }
-
-    /// Holds everything against everything.
-    pub(crate) fn of(scenario: Scenario, crowds: &[Crowd], said: &Said, sights: &Sights, settled: &Settled) -> Self {
+impl Figures {
+    fn of(crowds: &[Crowd], said: &Said, sights: &Sights, converged: &Converged) -> Self {
+        let end = &converged.end;
         let sum = |count: fn(&Crowd) -> usize| crowds.iter().map(count).sum::<usize>();
         let posts = sum(|crowd| crowd.report.posts);
-        let firsts = crowds.iter().flat_map(|crowd| &crowd.report.attempts).filter(|attempt| attempt.number == 0);
-        let mut latencies: Vec<u128> = firsts.map(|attempt: &Attempt| attempt.took.as_millis()).collect();
-        latencies.sort_unstable();
-        let wrong = [
-            promises::what_both_regions_accepted_has_ended_and_nothing_is_dead(crowds, settled),
-            promises::views_of_both_regions_are_the_trace_whatever_is_between_them(settled),
-            promises::a_session_is_written_at_home_and_of_a_drained_home_by_the_successor_at_most(
-                crowds, sights, settled,
-            ),
-            promises::what_is_hidden_or_erased_from_either_region_stays_so_in_both(said, settled),
-            promises::devices_notice_nothing_of_what_is_between_the_regions(crowds),
-            promises::seen(scenario, crowds, said, sights, settled),
-        ];
+        let (p50_ms, p99_ms) = first_attempts(crowds.iter().flat_map(|crowd| &crowd.report.attempts));
         Self {
-            scenario: scenario.name(),
-            what: scenario.what(),
             posts,
             accepted: sum(|crowd| crowd.report.accepted) as u64,
-            lost: settled.lost,
-            counted_twice: settled.twice,
+            lost: end.lost,
+            counted_twice: end.twice,
             travelled: sum(travelled),
-            writers: Writers::of(settled.keys.iter().flatten()),
+            writers: Writers::of(end.keys.iter().flatten()),
             said: said.calls,
             at_first_try: share(sum(|crowd| crowd.report.first_try), posts),
-            p50_ms: at(&latencies, 0.5),
-            p99_ms: at(&latencies, 0.99),
+            p50_ms,
+            p99_ms,
             waiting: sights.waiting,
             open: sights.open,
             cut_off: sights.cut_off,
             converged_s: sights.converged.map(seconds),
-            settled_s: seconds(settled.took),
-            books: settled.books,
-            wrong: wrong.concat(),
+            settled_s: seconds(converged.took),
+            books: end.books,
         }
     }
+}
+
+impl suite::Figures for Figures {
+    const HEAD: &'static [&'static str] = &[
+        "accepted",
+        "lost",
+        "twice",
+        "duplicates",
+        "unclaimed",
+        "forwarded / arrived",
+        "travelled",
+        "written at home + by a successor too",
+        "hid, showed, erased",
+        "202 at first try",
+        "p50 ms",
+        "p99 ms",
+        "waiting for a region",
+        "not replicated",
+        "cut off",
+        "converged s",
+        "settled s",
+    ];
 
     fn cells(&self) -> Vec<String> {
         let books = &self.books;
         vec![
-            self.scenario.to_owned(),
             self.accepted.to_string(),
             self.lost.to_string(),
             self.counted_twice.to_string(),
@@ -123,86 +133,17 @@ impl Row {
             self.cut_off.to_string(),
             self.converged_s.map_or_else(|| "–".to_owned(), |took| format!("{took:.1}")),
             format!("{:.1}", self.settled_s),
-            if self.wrong.is_empty() { "held" } else { "WRONG" }.to_owned(),
         ]
+    }
+
+    fn accepted(&self) -> u64 {
+        self.accepted
     }
 }
 
-/// Of what was sent.
+/// How many of the sessions that were sent travelled.
 fn travelled(crowd: &Crowd) -> usize {
     let sent = crowd.plan.posts.iter().enumerate().filter(|(index, _)| !crowd.report.unsent.contains(index));
     let sent = Plan { posts: sent.map(|(_, post)| post.clone()).collect(), applied: crowd.plan.applied.clone() };
     sent.travelled().len()
-}
-
-const HEAD: [&str; 19] = [
-    "scenario",
-    "accepted",
-    "lost",
-    "twice",
-    "duplicates",
-    "unclaimed",
-    "forwarded / arrived",
-    "travelled",
-    "written at home + by a successor too",
-    "hid, showed, erased",
-    "202 at first try",
-    "p50 ms",
-    "p99 ms",
-    "waiting for a region",
-    "not replicated",
-    "cut off",
-    "converged s",
-    "settled s",
-    "promises",
-];
-
-/// Where the table goes.
-pub(crate) fn folder() -> Result<PathBuf> {
-    Ok(workspace_root()?.join("target/playhead/region-faults"))
-}
-
-/// All scenarios of a run.
-#[derive(Debug, Serialize)]
-pub(crate) struct Table {
-    seed: u64,
-    posts_per_second: f64,
-    pub(crate) seconds: u64,
-    pub(crate) rows: Vec<Row>,
-}
-
-impl Table {
-    pub(crate) fn new(args: &Args) -> Self {
-        Self { seed: args.seed, posts_per_second: args.rate, seconds: 0, rows: Vec::new() }
-    }
-
-    pub(crate) fn markdown(&self) -> String {
-        let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
-        let mut text = line(&HEAD.map(str::to_owned));
-        text += &line(&HEAD.map(|_| "---".to_owned()));
-        for row in &self.rows {
-            text += &line(&row.cells());
-        }
-        let accepted: u64 = self.rows.iter().map(|row| row.accepted).sum();
-        text += &format!(
-            "\n{accepted} events accepted in {} scenarios, seed {}, {} POSTs a second, {} s in all.\n",
-            self.rows.len(),
-            self.seed,
-            self.posts_per_second,
-            self.seconds
-        );
-        for row in self.rows.iter().filter(|row| !row.wrong.is_empty()) {
-            text += &format!("\n{}:\n", row.scenario);
-            text.extend(row.wrong.iter().map(|wrong| format!("- {wrong}\n")));
-        }
-        text
-    }
-
-    /// Writes `region-faults.md` and `region-faults.json`.
-    pub(crate) fn write(&self) -> Result<()> {
-        let folder = folder()?;
-        fs::create_dir_all(&folder)?;
-        fs::write(folder.join("region-faults.md"), self.markdown())?;
-        Ok(fs::write(folder.join("region-faults.json"), serde_json::to_vec_pretty(self)?)?)
-    }
 }

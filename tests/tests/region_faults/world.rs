@@ -1,4 +1,4 @@
-//! The two regions that all scenarios are played in.
+//! The two regions that all scenarios use.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use reqwest::Client;
 const EAST: &str = "us-east-1";
 const WEST: &str = "us-west-2";
 const TOKEN_LIFETIME: Duration = Duration::from_secs(3_600);
-/// The mapping by which `forward` reads what is for other regions.
+/// The mapping through which `forward` reads records for other regions.
 const FORWARD_MAPPING: &str = "ForwardLogMapping";
 
 /// One of the two regions.
@@ -30,7 +30,7 @@ pub(crate) enum Side {
 impl Side {
     pub(crate) const BOTH: [Self; 2] = [Self::East, Self::West];
 
-    /// One of them by chance.
+    /// One of them at random.
     pub(crate) fn drawn(chance: &mut ChaCha8Rng) -> Self {
         if chance.random_bool(0.5) { Self::East } else { Self::West }
     }
@@ -55,10 +55,10 @@ impl Side {
     }
 }
 
-/// Something that is done to the regions, or to what lies between them.
+/// Something that is done to the regions, or to the connection between them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// The sessions of this region's home go to the other one from now on.
+    /// Sessions at home in this region go to the other one from now on.
     Drain(Side),
     /// No region is drained any more.
     Restore,
@@ -73,12 +73,12 @@ pub(crate) enum Action {
 pub(crate) struct World {
     pub(crate) regions: LocalRegions,
     pub(crate) http: Client,
-    /// A backend's, which may read and change every profile.
+    /// A backend's token, which may read and change every profile.
     pub(crate) token: String,
-    /// Scenarios that were played.
+    /// How many scenarios were played.
     pub(crate) played: usize,
     readers: Vec<Reader>,
-    /// What replication takes while nobody delays it.
+    /// How long replication takes while nobody delays it.
     replication_delay: Duration,
 }
 
@@ -126,8 +126,8 @@ impl World {
         Ok(())
     }
 
-    /// Puts everything in order, whatever was done.
-    pub(crate) async fn mend(&self) -> Result<()> {
+    /// Repairs everything, whatever was done.
+    pub(crate) async fn repair(&self) -> Result<()> {
         let normal = Action::DelayReplication(self.replication_delay);
         for action in [Action::HealLink, Action::HealReplication, normal, Action::Restore] {
             self.act(action).await?;
@@ -136,7 +136,7 @@ impl World {
     }
 
     /// Fails if a part of a cloud has ended by itself.
-    pub(crate) fn whole(&mut self) -> Result<()> {
+    pub(crate) fn is_whole(&mut self) -> Result<()> {
         match self.regions.failure().now_or_never() {
             Some(reason) => bail!(reason.context("a local cloud broke")),
             None => Ok(()),
@@ -149,12 +149,8 @@ impl World {
         pollers.map(|poller| poller.stats().waiting).sum()
     }
 
-    /// Requests between the regions that did not get through.
+    /// Requests between the regions that failed.
     pub(crate) fn cut_off(&self) -> u64 {
         self.regions.link().crossings().values().map(|crossing| crossing.cut_off).sum()
-    }
-
-    pub(crate) async fn stop(self) -> Result<()> {
-        self.regions.stop().await
     }
 }

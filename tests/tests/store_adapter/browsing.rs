@@ -3,7 +3,8 @@
 use crate::case::{Case, Watched, session};
 use store::dynamodb::{Place, PlacedView};
 
-/// All views of this case's profiles, in the order of a walk in pages of `limit`. (Other cases write at the same time.)
+/// All views of this case's profiles, in the order of a walk in pages of `limit`. Other cases write
+/// at the same time.
 async fn walk(case: &Case, limit: u16) -> Vec<PlacedView> {
     let (mut found, mut after) = (Vec::new(), None::<Place>);
     loop {
@@ -16,7 +17,7 @@ async fn walk(case: &Case, limit: u16) -> Vec<PlacedView> {
     }
 }
 
-/// Numbers of the sessions by profile.
+/// Each view's profile and session number.
 fn numbers(views: &[PlacedView]) -> Vec<(String, u64)> {
     let number = |view: &PlacedView| (view.session_id.started_at() - session(0).started_at()) / 1000;
     views.iter().map(|view| (view.place.profile_id.clone(), number(view))).collect()
@@ -41,7 +42,7 @@ pub(crate) async fn a_walk_in_pages_of_any_size_meets_every_view_once(case: Case
     }
 }
 
-pub(crate) async fn between_two_sort_keys_are_the_views_and_nothing_else(case: Case) {
+pub(crate) async fn range_of_sort_keys_has_views_and_nothing_else(case: Case) {
     case.watch(&(0..6).map(|number| Watched::new(number, "t1")).collect::<Vec<_>>()).await;
     let part = case.view_item(2, Some("usw2"), &Watched::new(2, "t1").seq(7).view());
     case.put([part, case.hidden_item(3, true)]).await;
@@ -57,7 +58,7 @@ pub(crate) async fn between_two_sort_keys_are_the_views_and_nothing_else(case: C
     assert!(nothing.views.is_empty());
 }
 
-pub(crate) async fn a_view_that_cannot_be_read_is_counted_and_stops_no_walk(case: Case) {
+pub(crate) async fn unreadable_view_is_counted_and_stops_no_walk(case: Case) {
     case.watch(&[Watched::new(0, "t1"), Watched::new(2, "t1")]).await;
     let mut broken = case.view_item(1, None, &Watched::new(1, "t1").view());
     broken.remove("version");
@@ -65,6 +66,6 @@ pub(crate) async fn a_view_that_cannot_be_read_is_counted_and_stops_no_walk(case
     let place = |number| Place::of(&case.profile, &session(number));
     let found = case.views.between(&case.profile, &place(0).sk, &place(2).sk).await.unwrap();
     assert_eq!((found.views.len(), found.unreadable), (2, 1));
-    // It would disturb no other case, but every walk would complain.
+    // It would not disturb other cases, but every walk would complain.
     case.delete(1).await;
 }

@@ -1,4 +1,4 @@
-//! What a case works with: the table of `template.yaml`, and one profile in it that no other case has.
+//! What a case works with: the table of `template.yaml`, and its own profile in it.
 
 use anyhow::{Context as _, Result, ensure};
 use aws_sdk_dynamodb::Client;
@@ -6,21 +6,21 @@ use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, PutRequest, WriteRequest};
 use local::LocalDynamoDb;
 use operate::workspace_root;
-use playback::contract::{Device, Event, Kind};
-use playback::envelope::{Envelope, Stamp};
+use playback::contract::Event;
+use playback::envelope::Envelope;
 use playback::fold::{ViewKey, fold};
 use playback::history::Entry;
 use playback::session::SessionId;
 use playback::view::View;
+use playhead_tests::sample;
+pub(crate) use playhead_tests::sample::TITLE_DURATION_MS as TITLE_MS;
 use serde_json::{Map, Value};
 use std::collections::HashMap;
-use std::sync::Arc;
 use store::dynamodb::{HistoryPage, PageToken, Request, Views};
 use store::settle;
 
 /// When session 0 of every profile began, Unix milliseconds; session `n` began `n` seconds later.
 pub(crate) const BEGAN: u64 = 1_790_000_000_000;
-pub(crate) const TITLE_MS: u64 = 100_000;
 const TABLE: &str = "views";
 
 /// An item as the SDK has it.
@@ -33,8 +33,8 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Creates it from the properties of the template's ViewsTable. CloudFormation and DynamoDB name these alike, so they go
-    /// over as they are, and what the template says is what is tested.
+    /// Creates it from the properties of the template's ViewsTable. CloudFormation and DynamoDB use
+    /// the same names, so the test uses exactly what the template says.
     pub(crate) async fn create(server: &LocalDynamoDb) -> Result<Self> {
         let template = std::fs::read_to_string(workspace_root()?.join("template.yaml"))?;
         let template: yaml_serde::Value = yaml_serde::from_str(&template)?;
@@ -51,7 +51,7 @@ impl Table {
             .post(server.endpoint())
             .header("content-type", "application/x-amz-json-1.0")
             .header("x-amz-target", "DynamoDB_20120810.CreateTable")
-            // Nobody checks the signature, but who asks and where is read from here.
+            // Nobody checks the signature, but account and region are read from here.
             .header(
                 "authorization",
                 "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/dynamodb/aws4_request, SignedHeaders=host, Signature=0",
@@ -120,22 +120,13 @@ impl Watched {
 
     pub(crate) fn envelope(self, profile: &str) -> Envelope {
         let received_at = BEGAN + self.received * 1000;
-        Envelope {
-            session_id: session(self.session),
-            profile_id: profile.to_owned(),
-            title_id: self.title.to_owned(),
-            stamp: Stamp { received_at, ingest_region: "us-east-1".to_owned(), trace_id: None, shadow: false },
-            events: vec![Event {
-                seq: self.seq,
-                kind: Kind::Progressed,
-                position_ms: self.position_ms,
-                played_ms: self.position_ms.min(10),
-                title_duration_ms: TITLE_MS,
-                occurred_at: received_at,
-                device: Arc::new(Device { id: "d1".to_owned(), kind: "tv".to_owned() }),
-                country: "US".parse().ok(),
-            }],
-        }
+        let event = Event {
+            position_ms: self.position_ms,
+            played_ms: self.position_ms.min(10),
+            country: "US".parse().ok(),
+            ..sample::event(self.seq, received_at)
+        };
+        sample::envelope(session(self.session), profile, self.title, received_at, vec![event])
     }
 
     pub(crate) fn view(self) -> View {
@@ -153,7 +144,7 @@ impl Case {
         ViewKey { profile_id: self.profile.clone(), session_id: session(number) }
     }
 
-    /// Events arrive, in one batch, as `process` takes them.
+    /// Events arrive in one batch, as in `process`.
     pub(crate) async fn watch(&self, events: &[Watched]) {
         let envelopes = events.iter().map(|event| event.envelope(&self.profile)).enumerate();
         let (settled, _) = settle(&self.views, fold(envelopes)).await;
@@ -162,7 +153,8 @@ impl Case {
         }
     }
 
-    /// The item of a session's view as the home region writes it, or with a `writer` the part that another region folded.
+    /// The item of a session's view as the home region writes it, or with a `writer` the part that
+    /// another region wrote.
     pub(crate) fn view_item(&self, number: u64, writer: Option<&str>, view: &View) -> Item {
         let session = session(number);
         let sk = match writer {
@@ -189,14 +181,14 @@ impl Case {
         HashMap::from([("pk".to_owned(), text(&self.profile)), ("sk".to_owned(), text(sk))])
     }
 
-    /// Puts items past the adapter.
+    /// Puts items without the adapter.
     pub(crate) async fn put(&self, items: impl IntoIterator<Item = Item>) {
         let put =
             |item| WriteRequest::builder().put_request(PutRequest::builder().set_item(Some(item)).build().unwrap());
         self.write_all(items.into_iter().map(|item| put(item).build()).collect()).await;
     }
 
-    /// Deletes an item past the adapter.
+    /// Deletes an item without the adapter.
     pub(crate) async fn delete(&self, number: u64) {
         let session = session(number);
         let key = self.keys(&format!("{}#{}", session.ulid, session.home));
@@ -211,7 +203,7 @@ impl Case {
         }
     }
 
-    /// What is stored of the profile, by sort key.
+    /// The stored items of the profile, by sort key.
     pub(crate) async fn items(&self) -> Vec<Item> {
         let query = self.client.query().table_name(TABLE).consistent_read(true);
         let query = query.key_condition_expression("pk = :profile");
@@ -224,7 +216,7 @@ impl Case {
         items
     }
 
-    /// The sort keys of what is stored of the profile.
+    /// The sort keys of the stored items of the profile.
     pub(crate) async fn sort_keys(&self) -> Vec<String> {
         self.items().await.iter().map(|item| item["sk"].as_s().unwrap().clone()).collect()
     }
@@ -235,7 +227,7 @@ impl Case {
         page
     }
 
-    /// The history as its pages of `limit` give it, with each page's length.
+    /// The history read in pages of `limit`, with each page's length.
     pub(crate) async fn history(&self, limit: usize, include_hidden: bool) -> (Vec<Entry>, Vec<usize>) {
         let (mut entries, mut lengths, mut after) = (Vec::new(), Vec::new(), None);
         loop {
@@ -247,7 +239,7 @@ impl Case {
             if after.is_none() {
                 return (entries, lengths);
             }
-            assert!(lengths.len() < 10_000, "the pages have no end");
+            assert!(lengths.len() < 10_000, "the pages never end");
         }
     }
 

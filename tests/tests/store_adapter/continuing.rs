@@ -1,4 +1,4 @@
-//! Where to go on: continue watching, and a title's bookmark.
+//! Where to resume: continue watching, and a title's bookmark.
 
 use crate::case::{BEGAN, Case, TITLE_MS, Watched, numbers, session};
 
@@ -25,7 +25,7 @@ pub(crate) async fn the_newest_session_of_each_title_continues(case: Case) {
     assert_eq!(continued(1).await, [7]);
 }
 
-pub(crate) async fn a_bookmark_is_of_the_session_heard_of_last(case: Case) {
+pub(crate) async fn bookmark_is_of_the_session_updated_last(case: Case) {
     case.watch(&[
         Watched::new(1, "t1").at(100).received(1),
         Watched::new(2, "t1").at(200).received(50),
@@ -36,14 +36,14 @@ pub(crate) async fn a_bookmark_is_of_the_session_heard_of_last(case: Case) {
     let bookmark = async || case.views.bookmark(&case.profile, "t1").await.unwrap();
     let found = bookmark().await.unwrap();
     assert_eq!((found.session_id, found.view.latest.position_ms), (session(2), 200));
-    // An old session is taken up again, on a device that was offline.
+    // An old session continues, on a device that was offline.
     case.watch(&[Watched::new(1, "t1").seq(1).at(150).received(60)]).await;
     assert_eq!(bookmark().await.unwrap().session_id, session(1));
-    // Hiding is about the list, not about where to resume.
+    // Hiding affects the list, not where to resume.
     hide(&case, 1).await;
     assert_eq!(bookmark().await.unwrap().session_id, session(1));
     assert_eq!(case.views.bookmark(&case.profile, "t").await.unwrap(), None);
-    // An erasure is about everything, before anything is deleted too.
+    // An erasure affects everything, even before anything is deleted.
     case.views.erase(&case.profile, BEGAN + 2000, tokio::time::Instant::now()).await.unwrap();
     assert_eq!(bookmark().await.unwrap().session_id, session(3));
     case.views.erase(&case.profile, BEGAN + 3000, tokio::time::Instant::now()).await.unwrap();

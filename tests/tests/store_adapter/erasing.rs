@@ -1,4 +1,4 @@
-//! Erasing: the mark is what readers go by; deleting follows, and may stop and go on.
+//! Erasing: readers obey the mark; deleting follows, and may be interrupted and resumed.
 
 use crate::case::{BEGAN, Case, Watched, numbers, session};
 use aws_sdk_dynamodb::primitives::Blob;
@@ -6,13 +6,13 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Erases everything up to `seconds` after [`BEGAN`], with time enough.
+/// Erases everything up to `seconds` after [`BEGAN`], with enough time.
 async fn erase(case: &Case, seconds: u64) {
     let deadline = Instant::now() + Duration::from_secs(60);
     assert!(case.views.erase(&case.profile, BEGAN + seconds * 1000, deadline).await.unwrap(), "not all was deleted");
 }
 
-/// What a member sees, in each of the three ways.
+/// What a member sees in history, continue watching and bookmark.
 async fn sees(case: &Case) -> (Vec<u64>, Vec<u64>, Vec<u64>) {
     let (history, _) = case.history(2, true).await;
     let continued = case.views.continue_watching(&case.profile, 100).await.unwrap();
@@ -20,14 +20,14 @@ async fn sees(case: &Case) -> (Vec<u64>, Vec<u64>, Vec<u64>) {
     (numbers(&history), numbers(&continued), numbers(bookmark.as_slice()))
 }
 
-pub(crate) async fn nothing_is_visible_or_stored_after(case: Case) {
+pub(crate) async fn nothing_is_visible_or_stored_after_erasing(case: Case) {
     case.watch(&[Watched::new(1, "t1"), Watched::new(2, "t1"), Watched::new(3, "t1")]).await;
     case.put([case.view_item(2, Some("usw2"), &Watched::new(2, "t1").seq(1).view())]).await;
     case.views.set_hidden(&case.profile, &session(1), true, BEGAN).await.unwrap();
     erase(&case, 3).await;
     assert_eq!(sees(&case).await, (vec![], vec![], vec![]));
     assert_eq!(case.sort_keys().await, ["~erased"]);
-    // What begins afterwards is visible, and stays when the erasure is said once more.
+    // What begins afterwards is visible, and survives the same erasure again.
     case.watch(&[Watched::new(4, "t1"), Watched::new(5, "t2")]).await;
     case.views.set_hidden(&case.profile, &session(5), true, BEGAN + 5000).await.unwrap();
     erase(&case, 3).await;
@@ -57,15 +57,15 @@ pub(crate) async fn without_time_to_delete_the_mark_is_enough(case: Case) {
     assert_eq!(case.sort_keys().await.len(), 31, "nothing is deleted yet");
     let left: Vec<u64> = (21..30).rev().collect();
     assert_eq!(sees(&case).await, (left.clone(), vec![29], vec![29]));
-    // Calling again goes on.
+    // Calling again continues.
     erase(&case, 20).await;
     assert_eq!(case.sort_keys().await.len(), 10);
     assert_eq!(sees(&case).await, (left, vec![29], vec![29]));
-    // With nothing left to delete, no time is time enough.
+    // With nothing left to delete, no time is needed.
     assert!(case.views.erase(&case.profile, at, Instant::now()).await.unwrap());
 }
 
-/// Its id says that it begins a minute after the erasure, but its events came before it.
+/// Its id says that it began a minute after the erasure, but its events arrived before.
 pub(crate) async fn a_session_minted_ahead_of_time_is_erased_too(case: Case) {
     case.watch(&[Watched::new(70, "t1").received(5), Watched::new(71, "t1").received(30)]).await;
     assert!(!case.views.erase(&case.profile, BEGAN + 10_000, Instant::now()).await.unwrap());
@@ -76,7 +76,7 @@ pub(crate) async fn a_session_minted_ahead_of_time_is_erased_too(case: Case) {
 }
 
 pub(crate) async fn more_than_one_batch_is_deleted(case: Case) {
-    // More rows than one query of the erasure looks at, and an item that cannot be read among them.
+    // More rows than one query of the erasure reads, one of them unreadable.
     let view = Watched::new(0, "t1").view();
     let rows = |number| {
         [
@@ -95,7 +95,7 @@ pub(crate) async fn more_than_one_batch_is_deleted(case: Case) {
     assert_eq!(case.sort_keys().await.len(), 2);
 }
 
-pub(crate) async fn an_older_erasure_takes_nothing_back(case: Case) {
+pub(crate) async fn older_erasure_reverts_nothing(case: Case) {
     erase(&case, 10).await;
     erase(&case, 5).await;
     case.watch(&[Watched::new(7, "t1"), Watched::new(11, "t1")]).await;

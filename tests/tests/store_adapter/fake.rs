@@ -1,4 +1,4 @@
-//! A DynamoDB that answers as a test tells it, and remembers what it was asked.
+//! A fake DynamoDB that answers as a test says, and records its calls.
 //!
 //! Protocol: JSON 1.0 over HTTP; the header `x-amz-target` names the operation, `__type` the error.
 //! Source: DynamoDB developer guide, "DynamoDB low-level API".
@@ -12,17 +12,17 @@ use serde_json::{Value, json};
 use std::sync::{Arc, Mutex};
 use store::dynamodb::Views;
 
-/// The table that [`Fake::views`] is of.
+/// The table of [`Fake::views`].
 pub(crate) const TABLE: &str = "views";
 
-/// One call that arrived.
+/// One call.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Call {
     pub(crate) operation: String,
     pub(crate) body: Value,
 }
 
-/// An answer: a status, and what stands in the body.
+/// An answer: status and body.
 pub(crate) type Answer = (StatusCode, Value);
 
 /// The server. It ends with the test's runtime.
@@ -32,7 +32,8 @@ pub(crate) struct Fake {
 }
 
 impl Fake {
-    /// Answers each call as `answer` says, given the call and how many of its operation came before it.
+    /// Answers each call with `answer`, given the call and how many calls of its operation came
+    /// before.
     pub(crate) async fn start(answer: impl Fn(&Call, usize) -> Answer + Send + Sync + 'static) -> Self {
         let calls = Arc::new(Mutex::new(Vec::<Call>::new()));
         let answer = Arc::new(answer);

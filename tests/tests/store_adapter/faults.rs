@@ -1,5 +1,5 @@
-//! What DynamoDB does on a bad day: leave things unprocessed, throttle, fail. None of it may be taken for an answer, and
-//! throttling is told from all else.
+//! What DynamoDB does on a bad day: leave things unprocessed, throttle, fail. None of it may be
+//! mistaken for an answer, and throttling is told apart from everything else.
 
 use crate::RUNTIME;
 use crate::case::{BEGAN, Watched, session};
@@ -15,7 +15,8 @@ use store::dynamodb::Request;
 use store::{Fault, StoreError, ViewTable as _, WriteError, settle};
 use tokio::time::Instant;
 
-/// How often the adapter sends one call before it gives up, and how often it asks for unprocessed keys.
+/// How often the adapter sends one call before it gives up, and how often it asks for unprocessed
+/// keys.
 const ATTEMPTS: usize = 3;
 const ROUNDS: usize = 5;
 
@@ -62,7 +63,7 @@ fn failed(result: Result<(), WriteError>) -> StoreError {
 }
 
 #[test]
-fn unprocessed_keys_are_asked_for_again_and_only_they() {
+fn only_unprocessed_keys_are_requested_again() {
     RUNTIME.block_on(async {
         let fake = Fake::start(|_, before| match before {
             0 => found(&[item_json(1)], &[key_json(2), key_json(3)]),
@@ -83,7 +84,7 @@ fn unprocessed_keys_are_asked_for_again_and_only_they() {
 }
 
 #[test]
-fn keys_left_unprocessed_for_ever_are_throttled_and_the_others_are_read() {
+fn keys_never_processed_are_throttled_and_others_read() {
     RUNTIME.block_on(async {
         let fake = Fake::start(|_, before| match before {
             0 => found(&[item_json(1)], &[key_json(2)]),
@@ -117,7 +118,7 @@ fn a_failed_chunk_fails_its_own_keys_only() {
 }
 
 #[test]
-fn throttling_is_told_from_every_other_failure_after_a_few_attempts() {
+fn throttling_is_told_apart_from_other_failures() {
     let bad = StatusCode::BAD_REQUEST;
     let cases: [(StatusCode, &'static str, bool, usize); 8] = [
         (bad, "ProvisionedThroughputExceededException", true, ATTEMPTS),
@@ -171,9 +172,9 @@ fn members_calls_say_that_they_were_throttled() {
     });
 }
 
-/// A store that takes the call and never answers. The time-outs are the adapter's own.
+/// A store that accepts the call and never answers. The timeouts are the adapter's.
 #[test]
-fn a_call_that_hangs_ends_and_is_no_answer() {
+fn hanging_call_ends_as_unavailable() {
     RUNTIME.block_on(async {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -192,9 +193,9 @@ fn a_call_that_hangs_ends_and_is_no_answer() {
     });
 }
 
-/// The write happened, its answer did not arrive, and the attempt after it finds our own work there.
+/// The write happened, its answer was lost, and the next attempt finds the adapter's own write.
 #[test]
-fn a_write_whose_answer_was_lost_is_settled_and_not_written_twice() {
+fn write_with_a_lost_answer_is_settled_once() {
     RUNTIME.block_on(async {
         let fake = Fake::start(|call, before| match (call.operation.as_str(), before) {
             ("BatchGetItem", _) => found(&[], &[]),
@@ -207,7 +208,7 @@ fn a_write_whose_answer_was_lost_is_settled_and_not_written_twice() {
         })
         .await;
         let (settled, usage) = settle(&fake.views, fold([(0, Watched::new(1, "t1").envelope("p1"))])).await;
-        // Counted once; as a duplicate, since nothing says whose work it found.
+        // Counted once, as a duplicate, because nothing says whose write it found.
         assert_eq!(settled[0].result, Ok(vec![(0, Counts { applied: 0, duplicate: 1 })]));
         assert_eq!((usage.writes, usage.lost_races), (1, 1));
         assert_eq!(fake.calls("UpdateItem").len(), 2);
@@ -219,19 +220,19 @@ fn deletions(call: &Value) -> Vec<Value> {
     call["RequestItems"][TABLE].as_array().unwrap().clone()
 }
 
-/// A profile of 30 sessions whose deletions are answered as `delete` says.
+/// A profile of 30 sessions whose deletions are answered by `delete`.
 async fn erasing(delete: impl Fn(&[Value], usize) -> Answer + Send + Sync + 'static) -> Fake {
     Fake::start(move |call, before| match call.operation.as_str() {
         "UpdateItem" => ok(json!({})),
         "Query" => ok(json!({ "Items": (0..30).rev().map(item_json).collect::<Vec<_>>(), "Count": 30 })),
         "BatchWriteItem" => delete(&deletions(&call.body), before),
-        other => panic!("{other} is no part of an erasure"),
+        other => panic!("{other} is not part of an erasure"),
     })
     .await
 }
 
 #[test]
-fn deletions_left_unprocessed_are_asked_for_again_and_only_they() {
+fn only_unprocessed_deletions_are_repeated() {
     RUNTIME.block_on(async {
         let fake = erasing(|wanted, before| match before {
             0 => ok(json!({ "UnprocessedItems": { TABLE: &wanted[20..] } })),
@@ -249,12 +250,12 @@ fn deletions_left_unprocessed_are_asked_for_again_and_only_they() {
 }
 
 #[test]
-fn deletions_left_unprocessed_for_ever_end_at_the_deadline() {
+fn deletions_never_processed_end_at_the_deadline() {
     RUNTIME.block_on(async {
         let fake = erasing(|wanted, _| ok(json!({ "UnprocessedItems": { TABLE: wanted } }))).await;
         let soon = Instant::now() + Duration::from_millis(400);
         assert!(!fake.views.erase("p1", BEGAN + 60_000, soon).await.unwrap());
-        assert!(fake.calls("BatchWriteItem").len() > 1, "it was not asked for again");
+        assert!(fake.calls("BatchWriteItem").len() > 1, "it was not repeated");
         assert_eq!(fake.calls("UpdateItem").len(), 1, "the mark");
     });
 }

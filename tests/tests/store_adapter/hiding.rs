@@ -22,17 +22,17 @@ pub(crate) async fn hidden_sessions_are_left_out_of_full_pages(case: Case) {
     }
 }
 
-pub(crate) async fn a_session_can_be_hidden_before_it_is_there(case: Case) {
+pub(crate) async fn session_can_be_hidden_before_it_exists(case: Case) {
     case.views.set_hidden(&case.profile, &session(1), true, BEGAN).await.unwrap();
     let page = case.page(10, None, true).await;
-    assert!(page.entries.is_empty() && page.next.is_none(), "hiding makes no session: {page:?}");
+    assert!(page.entries.is_empty() && page.next.is_none(), "hiding creates no session: {page:?}");
     case.watch(&[Watched::new(1, "t1"), Watched::new(2, "t1")]).await;
     assert_eq!(case.visible().await, [2]);
     case.views.set_hidden(&case.profile, &session(1), false, BEGAN + 1).await.unwrap();
     assert_eq!(case.visible().await, [2, 1]);
 }
 
-pub(crate) async fn what_was_said_later_wins_in_whatever_order_it_arrives(case: Case) {
+pub(crate) async fn later_hide_or_unhide_wins_in_any_order(case: Case) {
     case.watch(&[Watched::new(1, "t1")]).await;
     let say = async |hidden, at| case.views.set_hidden(&case.profile, &session(1), hidden, BEGAN + at).await.unwrap();
     say(true, 10).await;
@@ -40,9 +40,9 @@ pub(crate) async fn what_was_said_later_wins_in_whatever_order_it_arrives(case: 
     say(false, 20).await;
     assert_eq!(case.visible().await, [1]);
     say(true, 15).await;
-    assert_eq!(case.visible().await, [1], "said before it was shown again");
+    assert_eq!(case.visible().await, [1], "hidden before it was shown again");
     say(true, 20).await;
-    assert_eq!(case.visible().await, [0; 0], "in one millisecond, the call that came later");
+    assert_eq!(case.visible().await, [0; 0], "in the same millisecond, the later call wins");
     say(false, 9).await;
     assert_eq!(case.visible().await, [0; 0]);
     // Numbers are compared as numbers.

@@ -13,7 +13,7 @@ pub(crate) async fn a_profile_without_a_history_has_one_empty_page(case: Case) {
     assert_eq!(case.views.bookmark(&case.profile, "t1").await.unwrap(), None);
 }
 
-pub(crate) async fn sessions_come_newest_first_with_all_that_is_known_of_them(case: Case) {
+pub(crate) async fn sessions_come_newest_first_with_every_field(case: Case) {
     let finished = Watched::new(2, "t2").seq(4).at(TITLE_MS).received(9);
     case.watch(&[Watched::new(1, "t1"), Watched::new(3, "t3"), Watched::new(2, "t2"), finished]).await;
     let (entries, _) = case.history(10, false).await;
@@ -26,13 +26,13 @@ pub(crate) async fn sessions_come_newest_first_with_all_that_is_known_of_them(ca
     assert_eq!(view.latest.device.kind, "tv");
 }
 
-/// Sessions whose parts several regions folded, some without a part of the home region's own.
+/// Sessions with parts from several regions, some without a part from the home region.
 pub(crate) async fn a_page_never_splits_a_session(case: Case) {
     const SESSIONS: u64 = 9;
     let mut expected = Vec::new();
     for number in 0..SESSIONS {
         let part = |seq: u16| Watched::new(number, "t1").seq(seq).at(u64::from(seq) * 50).view();
-        // 1 to 4 parts; every third session was hidden and shown again, which is one row more.
+        // 1 to 4 parts; every third session was hidden and shown again, which adds a row.
         let writers = [None, Some("euw1"), Some("use2"), Some("usw2")];
         let writers = &writers[..=(number as usize % 4)];
         case.put(writers.iter().zip(1..).map(|(writer, seq)| case.view_item(number, *writer, &part(seq)))).await;
@@ -54,7 +54,7 @@ pub(crate) async fn a_page_never_splits_a_session(case: Case) {
     }
 }
 
-/// A query answers with a megabyte at most, however many rows were asked for.
+/// A query answers with at most a megabyte, however many rows were requested.
 pub(crate) async fn rows_beyond_a_megabyte_make_whole_pages(case: Case) {
     const SESSIONS: u64 = 10;
     for number in 0..SESSIONS {
@@ -82,7 +82,7 @@ pub(crate) async fn an_unreadable_item_hides_no_other(case: Case) {
 }
 
 pub(crate) async fn another_profile_never_appears(case: Case) {
-    // Neighbours in any order, and one whose name begins alike.
+    // Neighbours on both sides, and one whose name begins with this one's.
     let others = ["a-neighbour", "z-neighbour", &format!("{}-2", case.profile)].map(|name| case.of(name));
     case.watch(&[Watched::new(2, "t1")]).await;
     for other in &others {
@@ -94,11 +94,11 @@ pub(crate) async fn another_profile_never_appears(case: Case) {
         (numbers(&case.history(1, false).await.0), numbers(&continued), numbers(bookmark.as_slice()))
     };
     assert_eq!(sees(&case).await, (vec![2], vec![2], vec![2]));
-    // A token of another's history is a place in time and no key: it opens one's own.
+    // A token from another history is a point in time, not a key: it pages through this history.
     let token = others[2].page(1, None, false).await.next;
     assert!(token.is_some());
     assert_eq!(numbers(&case.page(10, token, false).await.entries), [2]);
-    // And what one member does leaves the others alone.
+    // What one member does leaves the others unchanged.
     case.views.set_hidden(&case.profile, &case.key(2).session_id, true, BEGAN).await.unwrap();
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
     assert!(case.views.erase(&case.profile, BEGAN + 60_000, deadline).await.unwrap());

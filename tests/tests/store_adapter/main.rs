@@ -1,7 +1,9 @@
-//! The store's adapter against DynamoDB: each case runs on the emulator that the local cloud uses, and on DynamoDB Local, AWS's own.
+//! The store's adapter against DynamoDB. Each case runs on the emulator that the local cloud uses,
+//! and on AWS's own DynamoDB Local.
 //!
-//! The second needs Java and Maven, so one asks for it: `PLAYHEAD_TEST_DYNAMODB_LOCAL=1`. Where the two differ, DynamoDB Local is right.
-//! What neither can be made to do (throttle, fail, leave keys unprocessed) comes from a server of ours, in [`faults`].
+//! The second needs Java and Maven, so it runs only on request: `PLAYHEAD_TEST_DYNAMODB_LOCAL=1`.
+//! Where the two differ, DynamoDB Local is right. Neither can be made to throttle, fail or leave
+//! keys unprocessed: a fake server does that, in [`faults`].
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -19,17 +21,16 @@ mod writing;
 
 use case::{Case, Table};
 use local::LocalDynamoDb;
-use std::env::VarError;
-use std::io::Write as _;
+use playhead_tests::opted_in;
 use std::sync::LazyLock;
 use tokio::runtime::Runtime;
 
 const OPT_IN: &str = "PLAYHEAD_TEST_DYNAMODB_LOCAL";
 
-/// One for all tests: a client's connections belong to the runtime on which they were opened.
+/// One for all tests: a client's connections belong to the runtime that opened them.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
 
-/// Started by the first test that needs it, for all of them; it ends with this process.
+/// Started by the first test that needs it, for all tests. It ends with this process.
 struct Backend {
     _server: LocalDynamoDb,
     table: Table,
@@ -42,21 +43,7 @@ static EMULATOR: Started = LazyLock::new(|| RUNTIME.block_on(start(LocalDynamoDb
 static DYNAMODB_LOCAL: Started =
     LazyLock::new(|| RUNTIME.block_on(start(LocalDynamoDb::dynamodb_local("store-tests-dynamodb-local"))));
 
-static OPTED_IN: LazyLock<bool> = LazyLock::new(|| match std::env::var(OPT_IN) {
-    Ok(value) if value == "1" => true,
-    Err(VarError::NotPresent) => {
-        // Past the test harness, which keeps what passing tests print to itself.
-        let said = writeln!(
-            std::io::stderr(),
-            "\n*** SKIPPED: every test of `dynamodb_local::`. To run the store's adapter against AWS's own DynamoDB Local, \
-             install Java 17 and Maven, and set {OPT_IN}=1. ***\n"
-        );
-        said.unwrap();
-        false
-    }
-    // A misspelt wish must not pass for a test.
-    other => panic!("{OPT_IN} is {other:?}: set it to 1, or leave it unset to skip DynamoDB Local"),
-});
+static OPTED_IN: LazyLock<bool> = LazyLock::new(|| opted_in(OPT_IN, "DynamoDB Local"));
 
 async fn start(server: impl Future<Output = anyhow::Result<LocalDynamoDb>>) -> Result<Backend, String> {
     let begun = async {
@@ -72,7 +59,7 @@ fn run<F: Future<Output = ()>>(backend: &'static Started, name: &str, case: impl
     RUNTIME.block_on(case(backend.table.case(name)));
 }
 
-/// Makes two tests of every case, one a backend.
+/// Makes two tests of every case, one per backend.
 macro_rules! cases {
     ($($module:ident: $($name:ident)+;)+) => {
         mod emulator {
@@ -95,44 +82,44 @@ cases! {
         a_view_is_written_where_there_is_none
         a_view_is_written_if_its_version_is_as_expected
         a_lost_race_returns_what_is_stored_and_changes_nothing
-        a_lost_race_against_a_deleted_item_returns_nothing_and_makes_no_item
-        concurrent_writers_of_one_session_lose_nothing_and_count_each_event_once
-        attributes_that_we_do_not_know_survive_an_update
-        a_title_that_turns_out_different_moves_in_the_index;
+        lost_race_against_a_deleted_item_makes_no_item
+        concurrent_writers_count_each_event_once
+        unknown_attributes_survive_an_update
+        corrected_title_moves_in_the_index;
     reading:
-        no_keys_are_no_call
-        more_than_a_hundred_keys_come_in_order_with_the_absent_ones
+        reading_no_keys_makes_no_call
+        over_a_hundred_keys_come_in_order_with_absent_ones
         the_largest_view_is_written_and_read_back
-        more_than_one_answer_can_carry_is_asked_for_again
-        a_corrupt_item_is_told_from_a_newer_one_and_both_from_their_neighbours;
+        what_one_answer_cannot_carry_is_requested_again
+        corrupt_and_newer_items_are_told_apart;
     history:
         a_profile_without_a_history_has_one_empty_page
-        sessions_come_newest_first_with_all_that_is_known_of_them
+        sessions_come_newest_first_with_every_field
         a_page_never_splits_a_session
         rows_beyond_a_megabyte_make_whole_pages
         an_unreadable_item_hides_no_other
         another_profile_never_appears;
     paging:
-        pages_of_any_limit_are_the_list_that_a_model_gives
-        a_request_that_finds_too_much_hidden_says_where_to_go_on
-        a_request_that_stops_within_a_session_leaves_it_to_the_next;
+        pages_of_any_limit_match_a_model
+        too_many_hidden_rows_end_the_page_with_a_token
+        page_that_stops_within_a_session_leaves_it_to_the_next;
     hiding:
         hidden_sessions_are_left_out_of_full_pages
-        a_session_can_be_hidden_before_it_is_there
-        what_was_said_later_wins_in_whatever_order_it_arrives;
+        session_can_be_hidden_before_it_exists
+        later_hide_or_unhide_wins_in_any_order;
     continuing:
         the_newest_session_of_each_title_continues
-        a_bookmark_is_of_the_session_heard_of_last
+        bookmark_is_of_the_session_updated_last
         a_bookmark_joins_the_parts_of_a_session_and_needs_only_one;
     erasing:
-        nothing_is_visible_or_stored_after
+        nothing_is_visible_or_stored_after_erasing
         late_events_of_an_erased_session_stay_invisible
         without_time_to_delete_the_mark_is_enough
         a_session_minted_ahead_of_time_is_erased_too
         more_than_one_batch_is_deleted
-        an_older_erasure_takes_nothing_back;
+        older_erasure_reverts_nothing;
     browsing:
         a_walk_in_pages_of_any_size_meets_every_view_once
-        between_two_sort_keys_are_the_views_and_nothing_else
-        a_view_that_cannot_be_read_is_counted_and_stops_no_walk;
+        range_of_sort_keys_has_views_and_nothing_else
+        unreadable_view_is_counted_and_stops_no_walk;
 }

@@ -1,4 +1,5 @@
-//! Pages of any limit against a model of the list, and the bound on what one request looks at.
+//! Pages of any limit against a model of the list, and the bound on how many rows one request
+//! reads.
 
 use crate::case::{BEGAN, Case, Watched, numbers, session};
 use proptest::prelude::*;
@@ -10,7 +11,8 @@ use tokio::task::block_in_place;
 /// One session of a random history.
 #[derive(Debug, Clone)]
 struct Session {
-    /// The regions that folded a part; `None` is the home region. Empty: only the register of hiding is there.
+    /// The regions that wrote a part; `None` is the home region. Empty: only the hidden register
+    /// exists.
     writers: Vec<Option<&'static str>>,
     hidden: Option<bool>,
 }
@@ -59,14 +61,14 @@ impl Plan {
         }
         case.put(items).await;
         if let Some(erased) = self.erased {
-            // The mark alone, so that readers have something to leave out.
+            // The mark alone, so readers have something to leave out.
             let past = tokio::time::Instant::now();
             case.views.erase(&case.profile, BEGAN + erased * 1000, past).await.unwrap();
         }
     }
 }
 
-pub(crate) async fn pages_of_any_limit_are_the_list_that_a_model_gives(case: Case) {
+pub(crate) async fn pages_of_any_limit_match_a_model(case: Case) {
     let mut runner = TestRunner::new(Config { cases: 12, failure_persistence: None, ..Config::default() });
     let runs = std::cell::Cell::new(0);
     let check = |plan: Plan| {
@@ -86,9 +88,9 @@ pub(crate) async fn pages_of_any_limit_are_the_list_that_a_model_gives(case: Cas
     block_in_place(|| runner.run(&plans(), check)).unwrap();
 }
 
-/// More rows than one request looks at, all hidden, in front of what is not.
-pub(crate) async fn a_request_that_finds_too_much_hidden_says_where_to_go_on(case: Case) {
-    const HIDDEN: u64 = 2_100; // two rows each, and more than twice what one request looks at
+/// More rows than one request reads, all hidden, in front of visible ones.
+pub(crate) async fn too_many_hidden_rows_end_the_page_with_a_token(case: Case) {
+    const HIDDEN: u64 = 2_100; // two rows each, and more than twice what one request reads
     let view = Watched::new(0, "t1").view();
     let rows = |number| [case.view_item(number, None, &view), case.hidden_item(number, number > 2)];
     case.put((0..HIDDEN + 3).flat_map(rows)).await;
@@ -100,8 +102,8 @@ pub(crate) async fn a_request_that_finds_too_much_hidden_says_where_to_go_on(cas
     assert_eq!(entries[0].session_id, session(2));
 }
 
-/// Sessions of so many parts that a request stops at the bound on what it looks at, within one of them.
-pub(crate) async fn a_request_that_stops_within_a_session_leaves_it_to_the_next(case: Case) {
+/// Sessions of so many parts that a request reaches its bound within one of them.
+pub(crate) async fn page_that_stops_within_a_session_leaves_it_to_the_next(case: Case) {
     const SESSIONS: u64 = 21;
     const PARTS: u16 = 101;
     let part = |number, seq: u16| {

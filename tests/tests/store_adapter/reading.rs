@@ -10,17 +10,17 @@ use playback::view::{UnreadableView, View};
 use prost::Message as _;
 use store::{Fault, Stored, ViewTable as _, WriteError};
 
-pub(crate) async fn no_keys_are_no_call(case: Case) {
+pub(crate) async fn reading_no_keys_makes_no_call(case: Case) {
     assert!(case.views.read(&[]).await.is_empty());
 }
 
-pub(crate) async fn more_than_a_hundred_keys_come_in_order_with_the_absent_ones(case: Case) {
+pub(crate) async fn over_a_hundred_keys_come_in_order_with_absent_ones(case: Case) {
     const KEYS: u64 = 250;
     let absent = |number: u64| number.is_multiple_of(3);
     let view = |number: u64| Watched::new(number, "t1").view();
     case.put((0..KEYS).filter(|number| !absent(*number)).map(|number| case.view_item(number, None, &view(number))))
         .await;
-    // In no order of the table's.
+    // In an order that the table does not have.
     let order: Vec<u64> = (0..KEYS).map(|at| at * 77 % KEYS).collect();
     let keys: Vec<ViewKey> = order.iter().map(|number| case.key(*number)).collect();
     let found: Vec<_> = case.views.read(&keys).await.into_iter().map(Result::unwrap).collect();
@@ -29,7 +29,8 @@ pub(crate) async fn more_than_a_hundred_keys_come_in_order_with_the_absent_ones(
     assert_eq!(found, expected);
 }
 
-/// Every second sequence number missing and every event an interval of its own: the largest that a session can become.
+/// Every second sequence number is missing and every event is a separate interval: the largest
+/// possible view.
 pub(crate) fn largest_view(number: u64) -> View {
     let mut view = Watched::new(number, "t1").view();
     view.seen = (0..=MAX_SEQ).step_by(2).map(|seq| seq..seq + 1).collect();
@@ -44,16 +45,16 @@ pub(crate) async fn the_largest_view_is_written_and_read_back(case: Case) {
     case.views.write(&case.key(1), &view, None).await.unwrap();
     let found = case.views.read(&[case.key(1)]).await.remove(0).unwrap();
     assert_eq!(found, Some(Stored { view: view.clone(), version: 1 }));
-    // A lost race returns it whole, too.
+    // A lost race returns it whole too.
     let lost = case.views.write(&case.key(1), &view, None).await;
     assert!(matches!(lost, Err(WriteError::Lost(Some(current))) if current.view == view));
     view.merge(&Watched::new(1, "t1").seq(1).view());
     case.views.write(&case.key(1), &view, Some(1)).await.unwrap();
 }
 
-/// BatchGetItem answers with 16 MB at most and leaves the rest unprocessed (on AWS and DynamoDB Local; ministack answers
-/// with everything).
-pub(crate) async fn more_than_one_answer_can_carry_is_asked_for_again(case: Case) {
+/// BatchGetItem answers with at most 16 MB and leaves the rest unprocessed (on AWS and DynamoDB
+/// Local; ministack answers with everything).
+pub(crate) async fn what_one_answer_cannot_carry_is_requested_again(case: Case) {
     const KEYS: u64 = 55;
     let view = largest_view(0);
     assert!(view.pack().len() as u64 * KEYS > 16 * 1024 * 1024);
@@ -66,7 +67,7 @@ pub(crate) async fn more_than_one_answer_can_carry_is_asked_for_again(case: Case
     }
 }
 
-pub(crate) async fn a_corrupt_item_is_told_from_a_newer_one_and_both_from_their_neighbours(case: Case) {
+pub(crate) async fn corrupt_and_newer_items_are_told_apart(case: Case) {
     let view = Watched::new(0, "t1").view();
     let item = |number| case.view_item(number, None, &view);
     let binary = |bytes: Vec<u8>| AttributeValue::B(Blob::new(bytes));
@@ -81,7 +82,7 @@ pub(crate) async fn a_corrupt_item_is_told_from_a_newer_one_and_both_from_their_
     case.put([
         item(0),
         changed(1, "view", Some(binary(packed.encode_to_vec()))),
-        changed(2, "view", Some(binary(b"no view at all".to_vec()))),
+        changed(2, "view", Some(binary(b"not a view at all".to_vec()))),
         changed(3, "view", Some(AttributeValue::S("text".to_owned()))),
         changed(4, "view", None),
         changed(5, "version", None),
@@ -100,7 +101,7 @@ pub(crate) async fn a_corrupt_item_is_told_from_a_newer_one_and_both_from_their_
         let error = result.as_ref().unwrap_err();
         assert!(if number == 1 { newer(&error.fault) } else { corrupt(&error.fault) }, "{number}: {error}");
         assert!(error.subject.contains(&case.profile), "{error}");
-        // A writer that meets it is told the same, and overwrites nothing.
+        // A writer gets the same error, and overwrites nothing.
         match case.views.write(&keys[number], &view, None).await {
             Err(WriteError::Failed(met)) => assert_eq!(met.fault, error.fault),
             other => panic!("{number}: {other:?}"),

@@ -1,4 +1,4 @@
-//! Conditional writes: on absence, on the version, and what a lost race gives back.
+//! Conditional writes: on absence, on the version, and what a lost race returns.
 
 use crate::case::{Case, Watched, numbers, session};
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -16,7 +16,7 @@ pub(crate) async fn a_view_is_written_where_there_is_none(case: Case) {
     let view = Watched::new(1, "t1").view();
     case.views.write(&case.key(1), &view, None).await.unwrap();
     assert_eq!(stored(&case, 1).await, Some(Stored { view: view.clone(), version: 1 }));
-    // What is stored, to the letter: other regions, the index and the change feed read it.
+    // Exactly what is stored: other regions, the index and the change feed read it.
     assert_eq!(case.items().await, [case.view_item(1, None, &view)]);
 }
 
@@ -42,7 +42,7 @@ pub(crate) async fn a_lost_race_returns_what_is_stored_and_changes_nothing(case:
     assert_eq!(stored(&case, 1).await, Some(there));
 }
 
-pub(crate) async fn a_lost_race_against_a_deleted_item_returns_nothing_and_makes_no_item(case: Case) {
+pub(crate) async fn lost_race_against_a_deleted_item_makes_no_item(case: Case) {
     let view = Watched::new(1, "t1").view();
     case.views.write(&case.key(1), &view, None).await.unwrap();
     case.delete(1).await;
@@ -51,8 +51,8 @@ pub(crate) async fn a_lost_race_against_a_deleted_item_returns_nothing_and_makes
     assert_eq!(stored(&case, 1).await, None);
 }
 
-/// Sixteen writers, each event in the hands of two of them, each writer with several batches.
-pub(crate) async fn concurrent_writers_of_one_session_lose_nothing_and_count_each_event_once(case: Case) {
+/// Sixteen writers with several batches each; two writers have each event.
+pub(crate) async fn concurrent_writers_count_each_event_once(case: Case) {
     const WRITERS: u16 = 16;
     const BATCHES: u16 = 4;
     const EVENTS: u16 = WRITERS * BATCHES;
@@ -66,9 +66,10 @@ pub(crate) async fn concurrent_writers_of_one_session_lose_nothing_and_count_eac
                 let other = (own + 5 * WRITERS + 3) % EVENTS;
                 let deltas =
                     || fold([own, other].map(|seq| event(seq).envelope(&case.profile)).into_iter().enumerate());
-                // A batch that lost too many races in a row is delivered again, but every time means 32 writes of others.
+                // A batch that loses too many races in a row is delivered again, but each time
+                // implies 32 other writes.
                 for delivery in 1.. {
-                    assert!(delivery <= EVENTS, "batch {batch} of writer {writer} never gets its turn");
+                    assert!(delivery <= EVENTS, "batch {batch} of writer {writer} never succeeds");
                     let (mut settled, usage) = settle(&case.views, deltas()).await;
                     assert_eq!(settled.len(), 1);
                     lost += usage.lost_races;
@@ -101,7 +102,7 @@ pub(crate) async fn concurrent_writers_of_one_session_lose_nothing_and_count_eac
     assert!(found.version <= u64::from(EVENTS), "more writes than batches");
 }
 
-pub(crate) async fn attributes_that_we_do_not_know_survive_an_update(case: Case) {
+pub(crate) async fn unknown_attributes_survive_an_update(case: Case) {
     let event = Watched::new(1, "t1");
     let mut item = case.view_item(1, None, &event.view());
     let known: BTreeSet<String> = item.keys().cloned().collect();
@@ -114,8 +115,8 @@ pub(crate) async fn attributes_that_we_do_not_know_survive_an_update(case: Case)
     assert_eq!(now.keys().filter(|name| !known.contains(*name)).count(), 1);
 }
 
-/// The title is that of the lowest sequence number, which may arrive late.
-pub(crate) async fn a_title_that_turns_out_different_moves_in_the_index(case: Case) {
+/// The event with the lowest sequence number decides the title, and it may arrive late.
+pub(crate) async fn corrected_title_moves_in_the_index(case: Case) {
     case.watch(&[Watched::new(1, "wrong").seq(5)]).await;
     case.watch(&[Watched::new(1, "right").seq(2)]).await;
     let found = case.views.bookmark(&case.profile, "right").await.unwrap().unwrap();

@@ -1,0 +1,194 @@
+# The steps of `.ci/run` and `.ci/full`, and what runs them. To be sourced.
+#
+# Each step is a function of the same name. The long suites run a slice when `sliced` is set: one of
+# several parts that together hold everything, chosen by the hash of the commit, so a few commits
+# cover all of it.
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export CARGO_TERM_COLOR=never RUST_BACKTRACE=1
+
+STEPS=(format lints java build tests demo demos faults regions release)
+
+# The functions that a user deploys. Flags of the release build, such as `--features`, go here.
+FUNCTIONS=(ingest process query retry forward compare)
+RELEASE_FLAGS=(--features ingest/tls)
+
+# The README's first command, then the demos of which a sliced run takes one.
+DEMO=(--exit --sessions 200 --seed 7 --duplicates 0.05 --reorder 0.1)
+DEMOS=(
+    # Two regions side by side: members who travel between them.
+    "--exit --regions us-east-1,us-west-2 --sessions 100 --seed 7 --duplicates 0.05 --reorder 0.1"
+    # From a legacy system to Playhead, step by step, under load.
+    "--exit --migrate --sessions 60 --seed 7"
+    # The same with a bug in the legacy system, which must be found before anyone is moved.
+    "--exit --migrate --legacy-bug lost-seek --sessions 60 --seed 7"
+)
+
+# Into how many slices a suite is cut. A slice takes about four minutes (faults) and two (regions).
+FAULT_SLICES=5
+REGION_SLICES=3
+
+sliced=
+took=()
+current=
+began=0
+
+format() {
+    if cargo fmt --version >/dev/null 2>&1; then
+        cargo fmt --all -- --check
+    else
+        missing rustfmt "rustup component add rustfmt"
+    fi
+}
+
+lints() {
+    if cargo clippy --version >/dev/null 2>&1; then
+        cargo clippy --workspace --all-targets --locked -- -D warnings
+    else
+        missing clippy "rustup component add clippy"
+    fi
+}
+
+# For DynamoDB Local and Apache Kafka.
+java() {
+    if command java -version >/dev/null 2>&1 && command -v mvn >/dev/null; then
+        return
+    fi
+    apt-get update -q
+    DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends openjdk-17-jre-headless maven
+}
+
+# What tests, demos and suites need, so that their own times do not hide it. The first is what the
+# local cloud runs.
+build() {
+    cargo build --locked --workspace
+    cargo test --locked --no-run
+}
+
+# The README's second command, with the store's tests against AWS's own DynamoDB Local too, and
+# unless sliced also the tests that break clusters of Apache Kafka. The template's tests run `sam
+# validate --lint` and cfn-lint.
+tests() {
+    local switches=(PLAYHEAD_TEST_DYNAMODB_LOCAL=1)
+    if [[ ! $sliced ]]; then
+        switches+=(PLAYHEAD_TEST_APACHE_KAFKA=1)
+    fi
+    env "${switches[@]}" cargo test --locked
+}
+
+demo() {
+    cargo playhead demo "${DEMO[@]}"
+}
+
+demos() {
+    local number chosen=()
+    for number in "${!DEMOS[@]}"; do
+        if [[ -z $sliced ]] || ((number == $(slice_of ${#DEMOS[@]}) - 1)); then
+            chosen+=("${DEMOS[number]}")
+        else
+            printf 'Left to other commits: cargo playhead demo %s\n' "${DEMOS[number]}"
+        fi
+    done
+    local flags
+    for flags in "${chosen[@]}"; do
+        printf '\ncargo playhead demo %s\n' "$flags"
+        # shellcheck disable=SC2086
+        cargo playhead demo $flags
+    done
+}
+
+# Brokers, stores and functions fail under load. Each scenario reports what was lost: nothing.
+faults() {
+    PLAYHEAD_TEST_FAULTS=1 suite faults $FAULT_SLICES
+}
+
+# The connection between two regions fails under load, and one region is drained. It ends by itself,
+# whatever hangs.
+regions() {
+    PLAYHEAD_TEST_REGIONS=1 suite region_faults $REGION_SLICES
+}
+
+# The binaries that a user deploys, as cargo-lambda builds them. They have their own target folder,
+# because it passes its own flags.
+release() {
+    python3 -m venv target/ci/venv
+    PIP_USER=0 target/ci/venv/bin/python -m pip install --quiet --disable-pip-version-check cargo-lambda==1.9.2
+    local function bins=()
+    for function in "${FUNCTIONS[@]}"; do
+        bins+=(--bin "$function")
+    done
+    PATH="$PWD/target/ci/venv/bin:$PATH" CARGO_TARGET_DIR=target/ci/lambda \
+        cargo lambda build --release --locked "${RELEASE_FLAGS[@]}" "${bins[@]}" --lambda-dir target/ci/lambda-out
+    for function in "${FUNCTIONS[@]}"; do
+        test -x "target/ci/lambda-out/$function/bootstrap"
+    done
+}
+
+# Runs a fault suite, or this commit's slice of it.
+suite() {
+    local slice=()
+    if [[ $sliced ]]; then
+        slice=(--slice "$(slice_of "$2")/$2")
+        printf 'The whole suite: .ci/full %s\n' "$current"
+    fi
+    timeout 2400 cargo test --locked --test "$1" -- "${slice[@]}"
+}
+
+# Which of so many slices is this commit's, from 1. CI_SLICE overrides the hash.
+slice_of() {
+    local hash
+    hash=$(git -c safe.directory='*' rev-parse HEAD 2>/dev/null) || hash=0
+    echo $((${CI_SLICE:-16#${hash:0:7}} % $1 + 1))
+}
+
+missing() {
+    printf '\n!!! %s IS NOT INSTALLED: ITS CHECK IS SKIPPED\n!!! install it with: %s\n' "$1" "$2"
+}
+
+# Runs the steps named, or all of them, prints how long each took, and fails if all together took
+# longer than `budget_s`, if that is set.
+run_steps() {
+    local step
+    for step in "$@"; do
+        if [[ " ${STEPS[*]} " != *" $step "* ]]; then
+            printf 'there is no step %s; there are: %s\n' "$step" "${STEPS[*]}" >&2
+            exit 2
+        fi
+    done
+    if (($# == 0)); then
+        set -- "${STEPS[@]}"
+    fi
+    trap 'summary $?' EXIT
+    for current in "$@"; do
+        began=$SECONDS
+        printf '\n=== %s (after %d s; alone: %s %s)\n' "$current" "$SECONDS" "$0" "$current"
+        "$current"
+        took+=("$current $((SECONDS - began)) ok")
+        current=
+    done
+}
+
+# The table of all steps that ran; called when the script ends.
+summary() {
+    local status=$1 row
+    if [[ $current ]]; then
+        took+=("$current $((SECONDS - began)) FAILED")
+    fi
+    printf '\n| step | seconds | |\n| --- | ---: | --- |\n'
+    for row in "${took[@]}"; do
+        # shellcheck disable=SC2086
+        printf '| %s | %s | %s |\n' $row
+    done
+    printf '| all | %d | |\n\n' "$SECONDS"
+    if ((status == 0)) && [[ ${budget_s:-} ]] && ((SECONDS > budget_s)); then
+        printf '!!! OVER BUDGET: %d s OF %d s. Make a step faster, or cut a suite into more slices.\n' "$SECONDS" "$budget_s"
+        status=1
+    fi
+    if ((status == 0)); then
+        printf '=== All green\n'
+    else
+        printf '=== FAILED%s\n' "${current:+ in $current}"
+    fi
+    exit "$status"
+}
