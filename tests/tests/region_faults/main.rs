@@ -5,7 +5,7 @@
 //! item's writer and every member's view in each region with what the devices were told, which the
 //! simulator computes independently of the code under test.
 //!
-//! The replication and the link between the regions are simulations: see `playhead::local`.
+//! The replication and the link between the regions are simulations: see the crate `local`.
 //!
 //! It takes about six minutes on two cores, so it runs only on request:
 //! `PLAYHEAD_TEST_REGIONS=1 cargo test --test region_faults`, with
