@@ -495,5 +495,4 @@ log.cleaner.dedupe.buffer.size=4194304
 }
 
 #[cfg(all(test, target_os = "linux"))]
-#[path = "kafka_cluster_tests.rs"]
 pub(super) mod tests;

@@ -400,5 +400,4 @@ impl Failure {
 }
 
 #[cfg(test)]
-#[path = "kinesis_tests.rs"]
 mod tests;

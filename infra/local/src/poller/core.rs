@@ -331,5 +331,4 @@ fn earliest(a: Option<i64>, b: i64) -> Option<i64> {
 }
 
 #[cfg(test)]
-#[path = "core_tests.rs"]
 mod tests;

@@ -254,5 +254,4 @@ fn encode(message: &BorrowedMessage<'_>) -> anyhow::Result<Record> {
 }
 
 #[cfg(all(test, target_os = "linux"))]
-#[path = "kafka_tests.rs"]
 mod tests;

@@ -355,5 +355,4 @@ impl Properties<'_> {
 }
 
 #[cfg(test)]
-#[path = "settings_tests.rs"]
 mod tests;

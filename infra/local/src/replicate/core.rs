@@ -180,3 +180,6 @@ impl<I> Item<I> {
         Self { replicas: std::iter::repeat_with(replica).take(regions).collect(), travelling: VecDeque::new() }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -150,7 +150,7 @@ mod tests {
         check("async", None, &[], "use the form async=25%");
         check("sync=1%", None, &[], r#"no path "sync": use the form async=25%"#);
         check("legacy=1%", None, &[], "of legacy is the rest");
-        check("async=25", None, &[], "two decimals");
+        check("async=25", None, &[], "at most two decimals");
         check("async=1% async=2%", None, &[], "async=… is given twice");
         check("shadow=10%", None, &[], "lower async too: async=10% shadow=10%");
         check("", Some("no word"), &[], "--salt or --always: `rollout.salt` must be");

@@ -352,5 +352,4 @@ fn spread_out(wait: Duration, spread: f64) -> Duration {
 }
 
 #[cfg(test)]
-#[path = "circuit_tests.rs"]
 mod tests;

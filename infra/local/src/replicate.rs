@@ -28,8 +28,6 @@
 //! `any_interleaving_ends_with_the_last_write_everywhere`).
 
 mod core;
-#[cfg(test)]
-mod core_tests;
 mod table;
 
 pub use self::core::ReplicationStats;

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use super::core::{Apply, Core};
+use super::{Apply, Core};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
