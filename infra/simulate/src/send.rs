@@ -325,7 +325,7 @@ struct Sender<'a> {
 }
 
 /// The result of one attempt.
-enum Answered {
+enum Reply {
     Taken(Taken),
     Refused(String),
     Again { why: String, not_before: Option<Duration> },
@@ -345,12 +345,12 @@ impl Sender<'_> {
             drop(place);
             attempts.push(Attempt { post: index, number: attempts.len(), began_at, took: began.elapsed(), status });
             let result = match answered {
-                Answered::Taken(taken) => Ok(taken),
-                Answered::Refused(why) => Err(why),
-                Answered::Again { why, .. } if attempts.len() as u32 >= self.pace.attempts => {
+                Reply::Taken(taken) => Ok(taken),
+                Reply::Refused(why) => Err(why),
+                Reply::Again { why, .. } if attempts.len() as u32 >= self.pace.attempts => {
                     Err(format!("given up after {} attempts: {why}", attempts.len()))
                 }
-                Answered::Again { not_before, .. } => {
+                Reply::Again { not_before, .. } => {
                     tokio::time::sleep(wait(attempts.len() - 1, not_before)).await;
                     continue;
                 }
@@ -365,7 +365,7 @@ impl Sender<'_> {
         id: &str,
         body: Vec<u8>,
         gzip: bool,
-    ) -> Result<(Option<StatusCode>, Answered)> {
+    ) -> Result<(Option<StatusCode>, Reply)> {
         let api = self.target.elsewhere.get(&post.through).unwrap_or(&self.target.endpoint).trim_end_matches('/');
         let request = self.http.client(api).post(format!("{api}/v1/events")).body(body);
         let mut request = request.header(CONTENT_TYPE, "application/json").header("x-request-id", id);
@@ -377,7 +377,7 @@ impl Sender<'_> {
         }
         let response = match request.send().await {
             Ok(response) => response,
-            Err(error) => return Ok((None, Answered::Again { why: chain(&error), not_before: None })),
+            Err(error) => return Ok((None, Reply::Again { why: chain(&error), not_before: None })),
         };
         let status = response.status();
         let not_before = retry_after(&response);
@@ -385,11 +385,11 @@ impl Sender<'_> {
             response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
         let body = match response.bytes().await {
             Ok(body) => body,
-            Err(error) => return Ok((None, Answered::Again { why: chain(&error), not_before })),
+            Err(error) => return Ok((None, Reply::Again { why: chain(&error), not_before })),
         };
         if status == StatusCode::OK {
             let answer = LegacyAnswer { content_type, body };
-            return Ok((Some(status), Answered::Taken(Taken::ByLegacy(answer))));
+            return Ok((Some(status), Reply::Taken(Taken::ByLegacy(answer))));
         }
         let text = String::from_utf8_lossy(&body);
         if status == StatusCode::ACCEPTED {
@@ -397,11 +397,11 @@ impl Sender<'_> {
             if answer.accepted + answer.rejected.len() != post.events.len() {
                 bail!("a POST of {} events was answered with {text}", post.events.len());
             }
-            return Ok((Some(status), Answered::Taken(Taken::Here(answer))));
+            return Ok((Some(status), Reply::Taken(Taken::Here(answer))));
         }
         let why = format!("{status} {}", text.trim());
         let closed_for_now = status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error();
-        let answered = if closed_for_now { Answered::Again { why, not_before } } else { Answered::Refused(why) };
+        let answered = if closed_for_now { Reply::Again { why, not_before } } else { Reply::Refused(why) };
         Ok((Some(status), answered))
     }
 }

@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use crate::log::{Ack, AppendError, Attempt, DurableLog, LogRecord, RecordResult};
-use circuit::{Admission, Circuit, Route, Ticket, Transition};
+use circuit::{Signal, Circuit, Route, Ticket, Transition};
 
 pub use circuit::{CircuitPolicy, CircuitState};
 
@@ -243,7 +243,7 @@ impl<L: DurableLog> Inner<L> {
     fn report(&self, ticket: Ticket, fates: &Fates<'_>) {
         let mut watched = self.watched();
         let (now, spread) = (Instant::now().into_std(), rand::random());
-        let transition = watched.circuit.report(now, spread, ticket, fates.primary.admission());
+        let transition = watched.circuit.report(now, spread, ticket, fates.primary.signal());
         let Some(Transition { from, to, trigger }) = transition else {
             return;
         };
@@ -299,13 +299,13 @@ impl Answers {
     }
 
     /// One record that the log failed to acknowledge is a failure of the log.
-    fn admission(&self) -> Admission {
+    fn signal(&self) -> Signal {
         if self.failed > 0 || !self.is_answered() {
-            Admission::Failed
+            Signal::Failed
         } else if self.acknowledged > 0 {
-            Admission::Good
+            Signal::Good
         } else {
-            Admission::Neither
+            Signal::Neither
         }
     }
 }

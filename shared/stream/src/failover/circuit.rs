@@ -64,7 +64,7 @@ impl Default for CircuitPolicy {
 
 /// What an append tells about the primary's health.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Admission {
+pub(super) enum Signal {
     /// It acknowledged the records.
     Good,
     /// It did not answer in time, or was unavailable, or denied access.
@@ -232,29 +232,29 @@ impl Circuit {
         now: Instant,
         spread: f64,
         ticket: Ticket,
-        admission: Admission,
+        signal: Signal,
     ) -> Option<Transition> {
         if ticket.epoch != self.epoch {
             return None;
         }
         let from = self.state();
         let trigger = match ticket.purpose {
-            Purpose::Append => self.appended(now, spread, admission),
-            Purpose::Probe(number) => self.probed(now, spread, number, admission),
-            Purpose::LastResort => self.counted(now, admission),
+            Purpose::Append => self.appended(now, spread, signal),
+            Purpose::Probe(number) => self.probed(now, spread, number, signal),
+            Purpose::LastResort => self.counted(now, signal),
         };
         let to = self.state();
         trigger.filter(|_| from != to).map(|trigger| Transition { from, to, trigger })
     }
 
-    fn appended(&mut self, now: Instant, spread: f64, admission: Admission) -> Option<Trigger> {
+    fn appended(&mut self, now: Instant, spread: f64, signal: Signal) -> Option<Trigger> {
         let State::Closed { run, recent } = &mut self.state else {
             return None;
         };
-        let failed = match admission {
-            Admission::Neither => return None,
-            Admission::Good => false,
-            Admission::Failed => true,
+        let failed = match signal {
+            Signal::Neither => return None,
+            Signal::Good => false,
+            Signal::Failed => true,
         };
         *run = if failed { *run + 1 } else { 0 };
         let (least, most) = self.policy.window_appends;
@@ -278,7 +278,7 @@ impl Circuit {
         Some(trigger)
     }
 
-    fn probed(&mut self, now: Instant, spread: f64, number: u64, admission: Admission) -> Option<Trigger> {
+    fn probed(&mut self, now: Instant, spread: f64, number: u64, signal: Signal) -> Option<Trigger> {
         let State::Open { interval, next, probe, .. } = &mut self.state else {
             return None;
         };
@@ -289,10 +289,10 @@ impl Circuit {
         if now > until {
             return None;
         }
-        let wait = match admission {
-            Admission::Good => self.policy.rest,
-            Admission::Neither => *interval,
-            Admission::Failed => {
+        let wait = match signal {
+            Signal::Good => self.policy.rest,
+            Signal::Neither => *interval,
+            Signal::Failed => {
                 if *interval < self.policy.probe_interval_max {
                     *interval = (*interval * 2).min(self.policy.probe_interval_max);
                 }
@@ -300,21 +300,21 @@ impl Circuit {
             }
         };
         *next = now + spread_out(wait, spread);
-        self.counted(now, admission)
+        self.counted(now, signal)
     }
 
     /// Counts good results in a row.
-    fn counted(&mut self, now: Instant, admission: Admission) -> Option<Trigger> {
+    fn counted(&mut self, now: Instant, signal: Signal) -> Option<Trigger> {
         let State::Open { good, .. } = &mut self.state else {
             return None;
         };
-        match admission {
-            Admission::Neither => None,
-            Admission::Failed => {
+        match signal {
+            Signal::Neither => None,
+            Signal::Failed => {
                 *good = 0;
                 Some(Trigger::Failed)
             }
-            Admission::Good => {
+            Signal::Good => {
                 *good += 1;
                 let good = *good;
                 if good >= self.policy.probes {

@@ -19,15 +19,15 @@ impl Bench {
         self.now += Duration::from_millis(ms);
     }
 
-    fn report(&mut self, ticket: Ticket, admission: Admission) {
-        self.seen.extend(self.circuit.report(self.now, 0.5, ticket, admission));
+    fn report(&mut self, ticket: Ticket, signal: Signal) {
+        self.seen.extend(self.circuit.report(self.now, 0.5, ticket, signal));
     }
 
-    fn append(&mut self, admission: Admission) {
+    fn append(&mut self, signal: Signal) {
         let Route::Primary(ticket) = self.circuit.route(self.now) else {
             panic!("the circuit is {}", self.circuit.state());
         };
-        self.report(ticket, admission);
+        self.report(ticket, signal);
     }
 
     fn probe(&mut self) -> Option<Ticket> {
@@ -51,7 +51,7 @@ impl Bench {
 
     fn trip(&mut self) {
         for _ in 0..3 {
-            self.append(Admission::Failed);
+            self.append(Signal::Failed);
         }
         assert_eq!(self.circuit.state(), CircuitState::Open);
     }
@@ -59,7 +59,7 @@ impl Bench {
     fn recover(&mut self) {
         while self.circuit.state() != CircuitState::Closed {
             let (_, ticket) = self.next_probe();
-            self.report(ticket, Admission::Good);
+            self.report(ticket, Signal::Good);
         }
     }
 }
@@ -67,11 +67,11 @@ impl Bench {
 #[test]
 fn a_run_of_failures_opens_it_unless_a_good_append_breaks_it() {
     let mut bench = Bench::new();
-    for admission in [Admission::Failed, Admission::Failed, Admission::Good, Admission::Failed, Admission::Failed] {
-        bench.append(admission);
+    for signal in [Signal::Failed, Signal::Failed, Signal::Good, Signal::Failed, Signal::Failed] {
+        bench.append(signal);
     }
     assert_eq!(bench.circuit.state(), CircuitState::Closed);
-    bench.append(Admission::Failed);
+    bench.append(Signal::Failed);
     let expected = Transition { from: CircuitState::Closed, to: CircuitState::Open, trigger: Trigger::Run(3) };
     assert_eq!(bench.seen, [expected]);
 }
@@ -82,7 +82,7 @@ fn a_share_of_failures_in_the_window_opens_it() {
         let mut bench = Bench::new();
         for n in 0..40 {
             if bench.circuit.state() == CircuitState::Closed {
-                bench.append(if n % 2 == 0 { Admission::Good } else { Admission::Failed });
+                bench.append(if n % 2 == 0 { Signal::Good } else { Signal::Failed });
                 bench.wait(pause_ms);
             }
         }
@@ -96,7 +96,7 @@ fn a_share_of_failures_in_the_window_opens_it() {
 fn throttling_is_not_an_outage() {
     let mut bench = Bench::new();
     for _ in 0..1_000 {
-        bench.append(Admission::Neither);
+        bench.append(Signal::Neither);
         bench.wait(10);
     }
     assert_eq!(bench.circuit.state(), CircuitState::Closed);
@@ -113,7 +113,7 @@ fn probes_come_one_at_a_time_at_growing_intervals() {
         let (waited, ticket) = bench.next_probe();
         waits.push(waited.as_secs_f64().round() as u64);
         assert_eq!(bench.probe(), None, "one at a time");
-        bench.report(ticket, Admission::Failed);
+        bench.report(ticket, Signal::Failed);
     }
     assert_eq!(waits, [1, 2, 4, 8, 15, 15, 15]);
 }
@@ -122,11 +122,11 @@ fn probes_come_one_at_a_time_at_growing_intervals() {
 fn only_good_probes_in_a_row_close_it() {
     let mut bench = Bench::new();
     bench.trip();
-    for admission in
-        [Admission::Good, Admission::Good, Admission::Failed, Admission::Good, Admission::Good, Admission::Good]
+    for signal in
+        [Signal::Good, Signal::Good, Signal::Failed, Signal::Good, Signal::Good, Signal::Good]
     {
         let (_, ticket) = bench.next_probe();
-        bench.report(ticket, admission);
+        bench.report(ticket, signal);
     }
     let states: Vec<_> = bench.seen.iter().map(|transition| transition.to).collect();
     let expected =
@@ -141,7 +141,7 @@ fn a_throttled_probe_changes_neither_state_nor_interval() {
     for _ in 0..5 {
         let (waited, ticket) = bench.next_probe();
         assert!(waited <= Duration::from_millis(1_300));
-        bench.report(ticket, Admission::Neither);
+        bench.report(ticket, Signal::Neither);
     }
     assert_eq!(bench.circuit.state(), CircuitState::Open);
 }
@@ -155,7 +155,7 @@ fn reopening_soon_doubles_the_rest_up_to_a_maximum() {
         rests.push(bench.circuit.rest.as_secs());
         let (waited, ticket) = bench.next_probe();
         assert!(waited.as_secs_f64() >= 0.75 * bench.circuit.rest.as_secs_f64());
-        bench.report(ticket, Admission::Good);
+        bench.report(ticket, Signal::Good);
         bench.recover();
     }
     assert_eq!(rests, [1, 2, 4, 8, 16, 32, 64, 120, 120, 120]);
@@ -172,11 +172,11 @@ fn a_probe_interrupted_by_freezing_does_not_count() {
     bench.wait(20 * 60 * 1000);
     // the frozen probe's reports are ignored, before and after a new probe begins
     let before = bench.seen.len();
-    bench.report(frozen, Admission::Failed);
+    bench.report(frozen, Signal::Failed);
     let again = bench.probe().expect("a probe is due");
-    bench.report(frozen, Admission::Good);
+    bench.report(frozen, Signal::Good);
     assert_eq!((bench.seen.len(), bench.circuit.state()), (before, CircuitState::Open));
-    bench.report(again, Admission::Good);
+    bench.report(again, Signal::Good);
     assert_eq!(bench.circuit.state(), CircuitState::HalfOpen);
 }
 
@@ -194,11 +194,11 @@ fn late_reports_from_before_the_opening_change_nothing() {
     let mut bench = Bench::new();
     let Route::Primary(late) = bench.circuit.route(bench.now) else { panic!("it is closed") };
     bench.trip();
-    bench.report(late, Admission::Good);
+    bench.report(late, Signal::Good);
     assert_eq!(bench.circuit.state(), CircuitState::Open);
     bench.recover();
     for _ in 0..5 {
-        bench.report(late, Admission::Failed);
+        bench.report(late, Signal::Failed);
     }
     assert_eq!(bench.circuit.state(), CircuitState::Closed);
 }
@@ -209,18 +209,18 @@ fn good_last_resorts_close_it_too() {
     bench.trip();
     for _ in 0..3 {
         let Route::Standby { last_resort, .. } = bench.circuit.route(bench.now) else { panic!("it is open") };
-        bench.report(last_resort, Admission::Good);
+        bench.report(last_resort, Signal::Good);
     }
     assert_eq!(bench.circuit.state(), CircuitState::Closed);
 }
 
 /// The steps of a random history: wait some milliseconds, route an append, then let the append in
 /// progress with this index end with this result.
-fn steps() -> impl Strategy<Value = Vec<(u64, usize, Admission)>> {
-    let admission =
-        prop_oneof![3 => Just(Admission::Good), 3 => Just(Admission::Failed), 1 => Just(Admission::Neither)];
+fn steps() -> impl Strategy<Value = Vec<(u64, usize, Signal)>> {
+    let signal =
+        prop_oneof![3 => Just(Signal::Good), 3 => Just(Signal::Failed), 1 => Just(Signal::Neither)];
     let pause = prop_oneof![6 => 0..200u64, 3 => 200..5_000u64, 1 => 5_000..1_000_000u64];
-    prop::collection::vec((pause, 0..8usize, admission), 1..400)
+    prop::collection::vec((pause, 0..8usize, signal), 1..400)
 }
 
 proptest! {
@@ -234,7 +234,7 @@ proptest! {
         let mut under_way: Vec<Ticket> = Vec::new();
         let mut probing: Option<(Instant, Ticket)> = None;
         let (mut failures, mut goods) = (0, 0);
-        for (pause, which, admission) in steps {
+        for (pause, which, signal) in steps {
             now += Duration::from_millis(pause);
             let before = circuit.state();
             match circuit.route(now) {
@@ -260,30 +260,30 @@ proptest! {
             if probing.is_some_and(|(_, probe)| probe == ticket) {
                 probing = None;
             }
-            match admission {
-                Admission::Good => goods += 1,
-                Admission::Failed => failures += 1,
-                Admission::Neither => {}
+            match signal {
+                Signal::Good => goods += 1,
+                Signal::Failed => failures += 1,
+                Signal::Neither => {}
             }
-            let transition = circuit.report(now, spread, ticket, admission);
+            let transition = circuit.report(now, spread, ticket, signal);
             let after = circuit.state();
             prop_assert_eq!(transition.is_some(), before != after, "each transition is reported once");
             match (before, after) {
                 (CircuitState::Closed, CircuitState::Closed) => {}
                 (CircuitState::Closed, _) => {
-                    prop_assert_eq!(admission, Admission::Failed);
+                    prop_assert_eq!(signal, Signal::Failed);
                     prop_assert!(failures >= 3);
                     goods = 0;
                     probing = None;
                 }
                 (_, CircuitState::Closed) => {
-                    prop_assert_eq!((before, admission), (CircuitState::HalfOpen, Admission::Good));
+                    prop_assert_eq!((before, signal), (CircuitState::HalfOpen, Signal::Good));
                     prop_assert!(goods >= 3);
                     failures = 0;
                     probing = None;
                 }
-                (CircuitState::Open, _) => prop_assert!(after == before || admission == Admission::Good),
-                (CircuitState::HalfOpen, _) => prop_assert!(after == before || admission == Admission::Failed),
+                (CircuitState::Open, _) => prop_assert!(after == before || signal == Signal::Good),
+                (CircuitState::HalfOpen, _) => prop_assert!(after == before || signal == Signal::Failed),
             }
         }
     }
@@ -292,10 +292,10 @@ proptest! {
     #[test]
     fn after_any_history_a_healthy_primary_is_used_again(steps in steps()) {
         let mut bench = Bench::new();
-        for (pause, _, admission) in steps {
+        for (pause, _, signal) in steps {
             bench.wait(pause);
             match bench.circuit.route(bench.now) {
-                Route::Primary(ticket) | Route::Standby { probe: Some(ticket), .. } => bench.report(ticket, admission),
+                Route::Primary(ticket) | Route::Standby { probe: Some(ticket), .. } => bench.report(ticket, signal),
                 Route::Standby { .. } => {}
             }
         }
