@@ -118,6 +118,11 @@ const STANDBY: Place = Place {
 };
 
 impl Logs {
+    /// Whether one of the logs is reached over TLS.
+    pub fn need_tls(&self) -> bool {
+        std::iter::once(&self.primary).chain(&self.standby).any(LogConfig::needs_tls)
+    }
+
     fn read(env: &mut Env, region: Option<&str>, has_others: bool) -> Option<Self> {
         let primary = env.parsed("PRIMARY_LOG", "kafka".to_owned());
         let standby = env.parsed("STANDBY_LOG", "none".to_owned());

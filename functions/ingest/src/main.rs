@@ -16,6 +16,10 @@ use stream::{Failover, Log, Policy};
 async fn main() -> anyhow::Result<()> {
     let config = lambda::config::read(Env::from_process(), Config::read)?;
     lambda::logs::init(config.common.log_level);
+    anyhow::ensure!(
+        stream::TLS || !config.logs.need_tls(),
+        "KAFKA_SECURITY is `iam`: build with `--features ingest/tls`"
+    );
     let sdk = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
     let primary = Log::new(config.logs.primary, &sdk);
     let standby = config.logs.standby.map(|standby| Log::new(standby, &sdk));

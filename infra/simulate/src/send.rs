@@ -359,13 +359,7 @@ impl Sender<'_> {
         }
     }
 
-    async fn attempt(
-        &self,
-        post: &Post,
-        id: &str,
-        body: Vec<u8>,
-        gzip: bool,
-    ) -> Result<(Option<StatusCode>, Reply)> {
+    async fn attempt(&self, post: &Post, id: &str, body: Vec<u8>, gzip: bool) -> Result<(Option<StatusCode>, Reply)> {
         let api = self.target.elsewhere.get(&post.through).unwrap_or(&self.target.endpoint).trim_end_matches('/');
         let request = self.http.client(api).post(format!("{api}/v1/events")).body(body);
         let mut request = request.header(CONTENT_TYPE, "application/json").header("x-request-id", id);

@@ -10,7 +10,7 @@ use aws_config::SdkConfig;
 use futures::stream::{self, Stream, StreamExt};
 use tokio::sync::OnceCell;
 
-use crate::kafka::{self, ConnectError, KafkaConfig, KafkaLog, WarmUpError};
+use crate::kafka::{self, ConnectError, KafkaConfig, KafkaLog, KafkaSecurity, WarmUpError};
 use crate::kinesis::{KinesisConfig, KinesisLog, KinesisWarmUpError};
 use crate::log::{AppendError, Attempt, DurableLog, LogRecord, RecordResult};
 
@@ -21,6 +21,14 @@ pub enum LogConfig {
     Kafka(KafkaConfig),
     /// A Kinesis data stream.
     Kinesis(KinesisConfig),
+}
+
+impl LogConfig {
+    /// Whether its brokers are reached over TLS, which only a build with [`crate::TLS`] can do.
+    #[must_use]
+    pub fn needs_tls(&self) -> bool {
+        matches!(self, Self::Kafka(KafkaConfig { security: KafkaSecurity::Iam { .. }, .. }))
+    }
 }
 
 /// Either log. Clones share one client; keep one per process and log.
@@ -166,11 +174,17 @@ impl DurableLog for LazyKafka {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kafka::KafkaSecurity;
 
     fn config(bootstrap: Option<&str>) -> KafkaConfig {
         let bootstrap = bootstrap.map(str::to_owned);
         KafkaConfig { bootstrap, ..KafkaConfig::new("t", KafkaSecurity::Plaintext) }
+    }
+
+    #[test]
+    fn only_iam_needs_tls() {
+        let iam = KafkaConfig::new("t", KafkaSecurity::Iam { region: "us-east-1".to_owned() });
+        assert!(LogConfig::Kafka(iam).needs_tls());
+        assert!(!LogConfig::Kafka(config(None)).needs_tls());
     }
 
     fn records() -> [LogRecord; 2] {

@@ -24,7 +24,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use crate::log::{Ack, AppendError, Attempt, DurableLog, LogRecord, RecordResult};
-use circuit::{Signal, Circuit, Route, Ticket, Transition};
+use circuit::{Circuit, Route, Signal, Ticket, Transition};
 
 pub use circuit::{CircuitPolicy, CircuitState};
 

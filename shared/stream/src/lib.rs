@@ -20,6 +20,9 @@ pub mod kinesis;
 pub mod log;
 pub mod testing;
 
+/// Whether this build speaks TLS to Kafka, which MSK's IAM needs: the feature `tls`.
+pub const TLS: bool = cfg!(feature = "tls");
+
 pub use choice::{Log, LogConfig, LogWarmUpError};
 pub use failover::{Appended, Failover, Fate, Policy, Role};
 pub use kafka::{ConnectError, KafkaConfig, KafkaLog, KafkaSecurity, WarmUpError};

@@ -247,7 +247,11 @@ mod tests {
         };
         check(r#"{"version":1,"log":"standby"}"#, false, "StandbyLog=none");
         check(&DRAINED.replace("us-west-2", "eu-west-1"), true, "the deployment is in us-west-2, us-east-1");
-        check(&DRAINED.replace("us-east-1", "us-west-2"), true, "`regions.us-west-2.to` is us-west-2, which is not an active region");
+        check(
+            &DRAINED.replace("us-east-1", "us-west-2"),
+            true,
+            "`regions.us-west-2.to` is us-west-2, which is not an active region",
+        );
     }
 
     #[test]

@@ -227,13 +227,7 @@ impl Circuit {
 
     /// Records how an append to the primary ended. `spread` is random, from 0 to 1. It spreads out
     /// the probes of environments that lost the primary at the same time.
-    pub(super) fn report(
-        &mut self,
-        now: Instant,
-        spread: f64,
-        ticket: Ticket,
-        signal: Signal,
-    ) -> Option<Transition> {
+    pub(super) fn report(&mut self, now: Instant, spread: f64, ticket: Ticket, signal: Signal) -> Option<Transition> {
         if ticket.epoch != self.epoch {
             return None;
         }

@@ -122,9 +122,7 @@ fn probes_come_one_at_a_time_at_growing_intervals() {
 fn only_good_probes_in_a_row_close_it() {
     let mut bench = Bench::new();
     bench.trip();
-    for signal in
-        [Signal::Good, Signal::Good, Signal::Failed, Signal::Good, Signal::Good, Signal::Good]
-    {
+    for signal in [Signal::Good, Signal::Good, Signal::Failed, Signal::Good, Signal::Good, Signal::Good] {
         let (_, ticket) = bench.next_probe();
         bench.report(ticket, signal);
     }
@@ -217,8 +215,7 @@ fn good_last_resorts_close_it_too() {
 /// The steps of a random history: wait some milliseconds, route an append, then let the append in
 /// progress with this index end with this result.
 fn steps() -> impl Strategy<Value = Vec<(u64, usize, Signal)>> {
-    let signal =
-        prop_oneof![3 => Just(Signal::Good), 3 => Just(Signal::Failed), 1 => Just(Signal::Neither)];
+    let signal = prop_oneof![3 => Just(Signal::Good), 3 => Just(Signal::Failed), 1 => Just(Signal::Neither)];
     let pause = prop_oneof![6 => 0..200u64, 3 => 200..5_000u64, 1 => 5_000..1_000_000u64];
     prop::collection::vec((pause, 0..8usize, signal), 1..400)
 }
