@@ -85,7 +85,7 @@ async fn appends_are_acknowledged_with_one_of_five_brokers_paused() -> Result<()
 /// One replica of three is not durable, however healthy its broker. The leader alone would
 /// acknowledge.
 #[tokio::test]
-async fn one_of_three_brokers_acknowledges_nothing_until_others_return() -> Result<()> {
+async fn one_of_three_brokers_acknowledges_nothing_alone() -> Result<()> {
     if !opted_in(OPT_IN, "Apache Kafka") {
         return Ok(());
     }

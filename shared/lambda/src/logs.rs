@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_flat_json_with_time_level_target_and_the_request_id() {
+    fn log_line_is_flat_json_with_the_request_id() {
         let lines = logged(LevelFilter::WARN, || {
             let span = tracing::info_span!(target: "lambda_runtime::layers::trace", "invoke", requestId = "r-1");
             let _entered = span.enter();
