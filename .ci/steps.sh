@@ -29,7 +29,10 @@ DEMOS=(
 FAULT_SLICES=5
 REGION_SLICES=3
 
+RELEASE_LOG=target/ci/release.log
+
 sliced=
+release_pid=
 took=()
 current=
 began=0
@@ -109,9 +112,27 @@ regions() {
     PLAYHEAD_TEST_REGIONS=1 suite region_faults $REGION_SLICES
 }
 
-# The binaries that a user deploys, as cargo-lambda builds them. They have their own target folder,
-# because it passes its own flags.
+# The binaries that a user deploys. In a whole run they are built in the background from the tests on, with what the
+# tests leave of the processors.
 release() {
+    if [[ ! $release_pid ]]; then
+        release_build
+        return
+    fi
+    # A process group of its own, which ends with us if a step before this one fails.
+    wait "$release_pid" || { tail -n 60 "$RELEASE_LOG"; return 1; }
+    tail -n 3 "$RELEASE_LOG"
+}
+
+release_in_background() {
+    mkdir -p "${RELEASE_LOG%/*}"
+    # In a shell of its own, where `set -e` holds although we wait for its status.
+    setsid nice -n 19 bash -c 'source .ci/steps.sh; release_build' >"$RELEASE_LOG" 2>&1 &
+    release_pid=$!
+}
+
+# As cargo-lambda builds them, in a target folder of their own, because it passes its own flags.
+release_build() {
     python3 -m venv target/ci/venv
     PIP_USER=0 target/ci/venv/bin/python -m pip install --quiet --disable-pip-version-check cargo-lambda==1.9.2
     local function bins=()
@@ -162,6 +183,9 @@ run_steps() {
     trap 'summary $?' EXIT
     for current in "$@"; do
         began=$SECONDS
+        if [[ $current == tests && " $* " == *" release "* ]]; then
+            release_in_background
+        fi
         printf '\n=== %s (after %d s; alone: %s %s)\n' "$current" "$SECONDS" "$0" "$current"
         "$current"
         took+=("$current $((SECONDS - began)) ok")
@@ -172,6 +196,9 @@ run_steps() {
 # The table of all steps that ran; called when the script ends.
 summary() {
     local status=$1 row
+    if [[ $release_pid ]]; then
+        kill -- "-$release_pid" 2>/dev/null || true
+    fi
     if [[ $current ]]; then
         took+=("$current $((SECONDS - began)) FAILED")
     fi
