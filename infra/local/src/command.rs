@@ -33,7 +33,7 @@ enum LocalCommand {
     /// Start the local cloud in the background, and return when it is ready
     ///
     /// Builds the functions, installs the tools under target/playhead/tools (the first time this
-    /// needs Python 3.10 or newer and the network), starts an AWS emulator and Kafka brokers on
+    /// needs Python 3.10 to 3.14 and the network), starts an AWS emulator and Kafka brokers on
     /// free ports of 127.0.0.1, deploys template.yaml, and polls the topic. It stays up until
     /// `local down`.
     Up(CloudArgs),
