@@ -28,13 +28,13 @@ pub struct Window {
 }
 
 impl Window {
-    /// Whether a session that was last received then is due.
+    /// Whether a session whose last event arrived at this time is due.
     fn is_due(&self, last_received_at: u64) -> bool {
         let settled_at = last_received_at.saturating_add(self.settle_ms);
         self.since < settled_at && settled_at <= self.until
     }
 
-    /// Whether a session that was last received then has settled, in this walk or before.
+    /// Whether a session whose last event arrived at this time has settled, in this walk or before.
     fn has_settled(&self, last_received_at: u64) -> bool {
         last_received_at.saturating_add(self.settle_ms) <= self.until
     }

@@ -29,7 +29,7 @@ const SESSION: &str = "{session_id}";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UrlTemplate(String);
 
-/// Not such a URL.
+/// Not a URL of this form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be an http or https URL with {{profile_id}} in it")]
 pub struct MalformedUrlTemplate;

@@ -114,7 +114,7 @@ impl Compare {
         let begun = self.checkpoints.read().await?;
         let (report, reached, stopped) = self.walk(&begun, now, stop_at).await;
         if reached != begun {
-            // Written first: then no session is counted twice, whatever happens next.
+            // Written first, so no session is counted twice, whatever happens next.
             self.checkpoints.write(&reached).await?;
             count(metrics, &report);
             if !report.is_empty() {

@@ -2,10 +2,10 @@
 //! publishing.
 //!
 //! `ingest` appends events that are not folded here to a log of this region, `playback-remote`, so
-//! no device waits for an ocean. `forward` reads that log, groups the records by the region that
-//! folds them, packs many envelopes into few messages and sends them to that region's queue
-//! `inbound`, where `process` takes them. The bytes of an envelope are passed on unchanged, with
-//! this region as one more hop.
+//! no device waits for a round trip across an ocean. `forward` reads that log, groups the records
+//! by the region that folds them, packs many envelopes into few messages and sends them to that
+//! region's queue `inbound`, where `process` takes them. The bytes of an envelope are passed on
+//! unchanged, with this region as one more hop.
 //!
 //! A region that does not answer stops only its own records: they are named in the answer and stay
 //! on this region's log, whose lag grows. Each region has its own partitions (see `stream::Lane`),
@@ -38,7 +38,7 @@ use queue::calls;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// Regions that an envelope may have been through. It is one when all is well.
+/// How many regions an envelope may have passed through. Normally it is one.
 const MAX_HOPS: usize = 4;
 
 /// Forwards batches. Its answer names the records that stay on the log.

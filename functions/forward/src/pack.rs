@@ -4,12 +4,12 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use playback::envelope::join_delimited;
 
-/// The most bytes of a message before base64, unless one envelope alone is larger. As text that is
-/// 240 KiB. SQS bills by 64 KiB, so larger messages save nothing, and the whole message is
+/// Maximum size of a message before base64, bytes, unless one envelope alone is larger. As text
+/// that is 240 KiB. SQS bills by 64 KiB, so larger messages save nothing, and the whole message is
 /// redelivered when one of its records fails.
 pub const MAX_PACKED_BYTES: usize = 180 * 1024;
 
-/// The most bytes that the length before an envelope takes.
+/// Maximum size of the length in front of an envelope, bytes.
 const LENGTH_BYTES: usize = 5;
 
 /// A message, and the envelopes in it.
@@ -17,7 +17,7 @@ const LENGTH_BYTES: usize = 5;
 pub struct Message {
     /// The envelopes, length-delimited, in base64.
     pub body: String,
-    /// The places of the envelopes in the batch, in their order.
+    /// The envelopes' places in the batch, in order.
     pub holds: Vec<usize>,
 }
 

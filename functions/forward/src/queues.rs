@@ -20,7 +20,7 @@ pub trait Inbound: Send + Sync {
     fn send(&self, region: &Region, bodies: Vec<String>) -> impl Future<Output = Vec<Result<(), InboundError>>> + Send;
 }
 
-/// Why a region did not take a message. It may have it all the same.
+/// Why a region did not take a message. It may have it anyway.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InboundError {
     /// The region's queue could not be found, so it was not sent.
@@ -39,14 +39,14 @@ pub enum InboundError {
 }
 
 impl InboundError {
-    /// Whether the region may have the message nevertheless.
+    /// Whether the region may have the message anyway.
     pub fn may_have_arrived(&self) -> bool {
         matches!(self, Self::Send(error) if error.may_have_arrived())
     }
 }
 
-/// The queues of all regions of the deployment. They have one name, and each is looked up when it
-/// is first needed.
+/// The queues of all regions of the deployment. All have the same name, and each is looked up when
+/// it is first needed.
 pub struct RegionQueues {
     name: String,
     /// By name of the region.
@@ -66,8 +66,8 @@ impl fmt::Debug for RegionQueues {
 
 impl RegionQueues {
     /// The queues called `name` in these regions, with credentials and endpoint of `sdk`. Attempts
-    /// are short and few: records that are not sent stay on the log, and a region that does not
-    /// answer must not delay the others.
+    /// are short and few: unsent records stay on the log, and a region that does not answer must
+    /// not delay the others.
     pub fn new(sdk: &SdkConfig, name: impl Into<String>, regions: &Regions) -> Self {
         let client = |region: &Region| {
             let config = aws_sdk_sqs::config::Builder::from(sdk)

@@ -1,8 +1,8 @@
 //! The legacy system: called synchronously for profiles that have not been migrated yet. The device
 //! gets its answer.
 //!
-//! A request is passed on unchanged, except for the headers that concern a single connection.
-//! Nothing of it is logged. After several calls without an answer the system is left alone for a
+//! A request is passed on unchanged, except for the headers that concern a single connection. No
+//! part of it is logged. After several calls without an answer the system is left alone for a
 //! while, and devices get their `503` at once instead of waiting. Redirects are not followed: the
 //! device follows them itself.
 

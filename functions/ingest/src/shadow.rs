@@ -39,9 +39,9 @@ impl ShadowTally {
 }
 
 impl<L: DurableLog + 'static> Ingest<L> {
-    /// Appends copies of the events that our own rules accept: the legacy system may yet refuse the
-    /// request, and its sender may be a stranger. The future may be dropped at any time; an append
-    /// that has begun goes on.
+    /// Appends copies of the events that our own rules accept: the legacy system may still refuse
+    /// the request, and its sender may be unknown to us. The future may be dropped at any time; an
+    /// append that has begun continues.
     pub(crate) async fn shadow(&self, headers: &HeaderMap, events: &[&RawValue], routes: &Routes, now: u64) {
         if events.is_empty() {
             return;
@@ -61,8 +61,8 @@ impl<L: DurableLog + 'static> Ingest<L> {
     }
 }
 
-/// Events for which no append began. They are tallied as missed on drop, so also when the live
-/// answer came first.
+/// Events for which no append began. They are tallied as missed on drop, even when the live answer
+/// came first.
 struct Missed {
     tally: Arc<ShadowTally>,
     events: u64,

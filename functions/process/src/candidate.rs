@@ -1,6 +1,6 @@
 //! The candidate: new code for `process`, tried on live traffic. It folds a sample of profiles into
-//! the shadow table, with consumer groups of its own, and `compare` compares the result with the
-//! live views.
+//! the shadow table, with its own consumer groups, and `compare` compares the result with the live
+//! views.
 //!
 //! Nothing depends on it: it sends no letter, reports no record as failed and is in no books. It
 //! drops what it cannot fold.

@@ -5,9 +5,9 @@
 //! records when most of a batch fails, are named in the answer and delivered again. That is
 //! harmless: folding a record twice changes nothing. The crate `apply` does all of this.
 //!
-//! Shadows go into a table of their own ([`Shadow`]). The same code can also run a second time
-//! beside the live function, as a [`Candidate`]: it folds a sample of live profiles into the shadow
-//! table, and nothing depends on it.
+//! Shadows go into a separate table ([`Shadow`]). The same code can also run a second time beside
+//! the live function, as a [`Candidate`]: it folds a sample of live profiles into the shadow table,
+//! and nothing depends on it.
 
 mod candidate;
 mod config;

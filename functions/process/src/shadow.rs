@@ -1,6 +1,6 @@
-//! Shadows: copies of events that another system serves, folded into a table of their own to try
-//! our code on them. They must never delay or crowd out live events. So folding them has a time
-//! limit, pauses after a failure, and drops what it cannot fold.
+//! Shadows: copies of events that another system serves, folded into a separate table to try our
+//! code on them. They must never delay or crowd out live events. So folding them has a time limit,
+//! pauses after a failure, and drops what it cannot fold.
 
 use apply::{Books, Slots, Unbalanced, Unit, count};
 use lambda::metrics::Metrics;

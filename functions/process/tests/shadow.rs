@@ -1,4 +1,4 @@
-//! Shadows go into a table of their own, and live events are unaffected by whatever happens to that
+//! Shadows go into a separate table, and live events are unaffected by whatever happens to that
 //! table.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

@@ -24,7 +24,7 @@ use store::dynamodb::Views;
 use tokio::time::Instant;
 
 /// How long one request deletes. One more call of 5 s still fits the function's 15 s. A repeated
-/// request goes on.
+/// request continues.
 const ERASE_FOR: Duration = Duration::from_secs(8);
 /// After how many seconds to retry when the store does not answer.
 const RETRY_AFTER_S: u32 = 2;

@@ -2,12 +2,12 @@
 //!
 //! Woken by the queue `retry`. Its messages are letters (one record each), and notifications of
 //! objects in the failure bucket (a whole batch each, on which Lambda gave up). All records of all
-//! messages are folded together. A letter that still cannot be applied waits as the message that it
-//! is, longer each time. Of a batch, the few records that cannot be applied become letters of their
-//! own, and a batch of which most cannot waits as a whole (in the end SQS itself moves its
-//! notification to `dead-letter`). A message is done only when each of its records is in its view
-//! or on a queue; only then is its object deleted. So a crash anywhere, or the same message twice,
-//! is harmless.
+//! messages are folded together. A letter that still cannot be applied stays on the queue as the
+//! same message, and waits longer each time. If a few records of a batch cannot be applied, each
+//! becomes a separate letter. If most cannot, the batch waits as a whole (in the end SQS itself
+//! moves its notification to `dead-letter`). A message is done only when each of its records is in
+//! its view or on a queue; only then is its object deleted. So a crash anywhere, or the same
+//! message twice, is harmless.
 //!
 //! Shadows are never applied again: they are dropped.
 
@@ -114,8 +114,8 @@ impl<T, R, D, O: Objects, P: Pauses> Retry<T, R, D, O, P> {
         units.iter().zip(applied).flat_map(one).collect()
     }
 
-    /// Forgets the messages of which all units are safe elsewhere, and lets the others come again
-    /// later.
+    /// Forgets the messages whose units are all safe elsewhere, and delays the redelivery of the
+    /// others.
     async fn finish(&self, works: Vec<(Work, Range<usize>)>, outcomes: &[Outcome]) -> BatchAnswer {
         let (mut failed, mut pauses) = (Vec::new(), Vec::new());
         for (work, range) in works {
@@ -136,7 +136,7 @@ impl<T, R, D, O: Objects, P: Pauses> Retry<T, R, D, O, P> {
     }
 
     /// An object that cannot be deleted stays until the bucket lets it expire. Applying its batch
-    /// again would be worse: its dead records would be dead twice.
+    /// again would be worse: its dead records would be dead-lettered twice.
     async fn delete(&self, objects: &[Object]) {
         for object in objects {
             if let Err(error) = self.objects.delete(object).await {

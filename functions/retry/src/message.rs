@@ -62,7 +62,7 @@ impl Message {
     /// Reads a message's body.
     ///
     /// # Errors
-    /// What is wrong with it, if it has none of the forms.
+    /// What is wrong with it, if it has no known form.
     pub(crate) fn read(body: &[u8]) -> Result<Self, String> {
         let no_letter = match serde_json::from_slice::<Letter>(body) {
             Ok(letter) => return Ok(Self::Letter(Box::new(letter))),

@@ -29,7 +29,7 @@ pub trait Pauses: Send + Sync {
     fn pause(&self, pauses: Vec<Pause>) -> impl Future<Output = ()> + Send;
 }
 
-/// How long to pause after so many `receives`, seconds. `jitter` in `0..1` decides half of it, so
+/// How long to pause after this many `receives`, seconds. `jitter` in `0..1` decides half of it, so
 /// messages that failed together do not come back together ("equal jitter": AWS Architecture Blog,
 /// "Exponential Backoff And Jitter").
 pub(crate) fn seconds(receives: u32, jitter: f64) -> u64 {

@@ -18,7 +18,7 @@ pub(crate) struct Work {
     pub(crate) message: Source,
     /// Its delivery, if the trigger names it.
     pub(crate) delivery: Option<Delivery>,
-    /// Whether its units become letters of their own when they are worth another try. Otherwise the
+    /// Whether its units become separate letters when they are worth another try. Otherwise the
     /// message itself waits.
     pub(crate) splits: bool,
     /// Objects to delete once all units are safe.

@@ -1,4 +1,4 @@
-//! Applying: from what units hold to the views, one conditional write per session.
+//! Applies units to the views, with one conditional write per session.
 
 use crate::slots::{Slots, Unbalanced};
 use crate::unit::{Decoded, Unapplied};
@@ -6,13 +6,14 @@ use playback::fold::fold;
 use playback::outcome::Counts;
 use store::{Usage, ViewTable, settle};
 
-/// What applying a unit came to: its events are in their view, or why not.
+/// The result of applying a unit: its events are in their view, or the reason why not.
 pub type Applied = Result<Counts, Unapplied>;
 
-/// Folds all units together and settles them: a result for each, in their order, and what it took.
+/// Folds all units together and settles them. Returns one result per unit, in order, and how much
+/// the store was used.
 ///
 /// # Errors
-/// [`Unbalanced`]. A unit that cannot be applied is no error: its result says so.
+/// [`Unbalanced`]. A unit that cannot be applied is not an error: its result says so.
 pub async fn apply<T: ViewTable>(table: &T, units: Vec<Decoded>) -> Result<(Vec<Applied>, Usage), Unbalanced> {
     let mut applied = Slots::new(units.len());
     let mut envelopes = Vec::with_capacity(units.len());

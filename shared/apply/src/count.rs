@@ -1,4 +1,4 @@
-//! Counting: what the outcomes of units add to the metrics and to the books.
+//! Counts the outcomes of units, in the metrics and in the books.
 
 use crate::slots::Unbalanced;
 use crate::unit::Unit;
@@ -9,8 +9,8 @@ use store::Usage;
 /// Which books a unit is in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Books {
-    /// Those of the minute in which its events were accepted: a minute's books close however late
-    /// an event is applied. If that minute is unknown, they are in those of now.
+    /// The books of the minute in which its events were accepted, so a minute's books close however
+    /// late an event is applied. If that minute is unknown, the books of the current minute.
     Live,
     /// None: another system accepted its events.
     Shadow,
@@ -43,17 +43,17 @@ impl Books {
     }
 }
 
-/// Counts the outcomes of units, one each.
+/// Counts the outcomes of units, one per unit.
 ///
 /// # Errors
-/// [`Unbalanced`] when there are more or fewer of them.
+/// [`Unbalanced`] unless there is one outcome per unit.
 pub fn count(metrics: &Metrics, books: Books, units: &[Unit], outcomes: &[Outcome]) -> Result<(), Unbalanced> {
     Unbalanced::check(units.len(), outcomes.len())?;
     units.iter().zip(outcomes).for_each(|(unit, outcome)| books.count(metrics, unit, outcome));
     Ok(())
 }
 
-/// Counts what applying asked of the store.
+/// Counts how much applying used the store.
 pub fn count_usage(metrics: &Metrics, usage: Usage) {
     metrics.add(Metric::ViewReads, usage.reads);
     metrics.add(Metric::ViewWrites, usage.writes);

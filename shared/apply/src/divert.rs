@@ -1,5 +1,4 @@
-//! Diverting: a unit that cannot be applied goes to the queue `retry` or to `dead-letter`, within a
-//! bound.
+//! Diverts units that cannot be applied to the queue `retry` or to `dead-letter`, within a bound.
 
 use crate::apply::Applied;
 use crate::letter::{DeadLetter, Letter};
@@ -8,11 +7,11 @@ use crate::slots::{Slots, Unbalanced};
 use crate::unit::{Unapplied, Unit};
 use playback::outcome::{Cause, Counts, Outcome, Reason};
 
-/// So many units are always diverted, however small their batch: a few are no flood.
+/// This many failed units are always diverted, however small their batch: a few are not a flood.
 const ALWAYS_DIVERTED: usize = 10;
 
-/// Whether so many failures in a batch are our fault, or that of something we depend on, rather
-/// than of single records. Then nothing is diverted.
+/// Whether this many failures in a batch are our fault, or that of something we depend on, rather
+/// than the records'. Then nothing is diverted.
 pub fn is_flood(failed: usize, of: usize) -> bool {
     failed > ALWAYS_DIVERTED && failed * 2 > of
 }
@@ -35,10 +34,10 @@ pub enum Decision {
 ///
 /// When most of a batch fails, and more than a few, the fault is the store's or ours. Then units
 /// worth another try are redelivered and lag grows; a whole topic must not end on `retry`. Poison
-/// is redelivered only if it is itself most of the batch: only the failed units come again, so a
-/// little poison would soon be most of what is left. The last attempt ends the waiting of poison,
-/// but not of the others while the store fails: an outage never makes a flood of dead letters,
-/// however long it lasts.
+/// is redelivered only if it is itself most of the batch: only failed units are redelivered, so a
+/// little poison would soon be most of what is left. On the last attempt poison is dead-lettered in
+/// any case, but the other units still wait while the store fails: an outage never causes a flood
+/// of dead letters, however long it lasts.
 pub fn decide(units: &[Unit], applied: Vec<Applied>, last: bool, now: u64) -> Vec<Decision> {
     let transient = applied.iter().filter(|applied| matches!(applied, Err(Unapplied::Transient { .. }))).count();
     let poison = applied.iter().filter(|applied| matches!(applied, Err(Unapplied::Poison { .. }))).count();

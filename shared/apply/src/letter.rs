@@ -61,7 +61,7 @@ pub struct DeadLetter {
     pub reason: String,
     /// What exactly is wrong.
     pub detail: String,
-    /// Events in it, as far as they can be counted: so many are booked as dead.
+    /// Events in it, as far as they can be counted: this many are booked as dead.
     #[serde(default)]
     pub events: u64,
     /// When it was dead-lettered, Unix milliseconds.

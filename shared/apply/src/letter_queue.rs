@@ -7,7 +7,7 @@ use std::future::Future;
 
 /// Where letters of one kind go.
 pub trait LetterQueue<L>: Send + Sync {
-    /// Why a letter was not taken.
+    /// Why the queue did not take a letter.
     type Error: fmt::Display + Send;
 
     /// Puts letters: one result each, in order. A letter counts as put only when it is durable.

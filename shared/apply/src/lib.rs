@@ -1,11 +1,11 @@
 //! Applies records to views, and diverts those that cannot be applied: what `process`, `retry` and
 //! `forward` share.
 //!
-//! A batch goes through six steps: unpack (records → units, each an envelope or poison), fork (live
-//! units and shadows part), apply (fold to one delta per session, and settle it), decide (what to
-//! do with each unit), carry out (send to the queues), count. Every unit ends in exactly one
-//! outcome ([`Slots`] sees to it). The caller says whether a batch is done, and how it comes again
-//! if not.
+//! A batch goes through six steps: unpack (records → units, each an envelope or poison), fork
+//! (separate live units from shadows), apply (fold to one delta per session, and settle it), decide
+//! (what to do with each unit), carry out (send to the queues), count. Every unit ends in exactly
+//! one outcome ([`Slots`] sees to it). The caller says whether a batch is done, and how it is
+//! redelivered if not.
 //!
 //! **Invariant:** a record is called done only when its events are in their views, or its bytes are
 //! on a queue.

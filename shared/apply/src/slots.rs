@@ -1,20 +1,20 @@
 //! Conservation: n in, n out, or an error.
 
-/// A fault of ours: some unit has no outcome, or more than one, so nothing may be called done. The
-/// invocation fails, and the whole batch is delivered again.
+/// A bug: some unit has no outcome, or more than one, so nothing may be called done. The invocation
+/// fails, and the whole batch is delivered again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("of {slots} slots {empty} are empty, and {stray} values were for no empty slot")]
 pub struct Unbalanced {
-    /// How many values had to come.
+    /// How many values were expected.
     pub slots: usize,
-    /// Slots for which none came.
+    /// Slots that got no value.
     pub empty: usize,
     /// Values for a slot that does not exist or was full.
     pub stray: usize,
 }
 
 impl Unbalanced {
-    /// Fails unless `values` are as many as `slots`.
+    /// Fails unless there are as many `values` as `slots`.
     pub(crate) fn check(slots: usize, values: usize) -> Result<(), Self> {
         match (slots.saturating_sub(values), values.saturating_sub(slots)) {
             (0, 0) => Ok(()),

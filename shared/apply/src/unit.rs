@@ -21,8 +21,7 @@ pub struct Unit {
     pub events: u64,
     /// When `ingest` received it, Unix milliseconds, if known: the minute in which it was accepted.
     pub received_at: Option<u64>,
-    /// Whether it came just now with a message of the queue `inbound`: some region's `forward` sent
-    /// it.
+    /// Whether it just arrived on the queue `inbound`, sent by another region's `forward`.
     pub arrived: bool,
     /// What happened to it before.
     pub history: History,

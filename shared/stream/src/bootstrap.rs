@@ -1,8 +1,8 @@
 //! Finds the brokers to connect to: the configured ones, else those that Amazon MSK reports for the
 //! cluster.
 //!
-//! It must not fall back to a listener with another security than the configured one. A wrong port
-//! would connect to nothing, or worse, without the protection that was asked for.
+//! It must not fall back to a listener with other security than configured. A wrong port would fail
+//! to connect or, worse, connect without the protection that was asked for.
 
 use std::time::Duration;
 

@@ -234,7 +234,7 @@ impl KafkaLog {
         true
     }
 
-    /// Waits for a refresh. If that takes too long, goes on with the old metadata.
+    /// Waits for a refresh. If that takes too long, continues with the old metadata.
     async fn refreshed(&self) {
         let mut partitions = self.inner.partitions.subscribe();
         if self.refresh() {

@@ -63,7 +63,7 @@ pub trait DurableLog: Send + Sync {
     fn append_each<'a>(&'a self, records: &'a [LogRecord]) -> impl Stream<Item = RecordResult> + Send + 'a;
 
     /// The maximum number of copies that one append can leave in the log: each attempt that the
-    /// adapter makes by itself may arrive.
+    /// adapter makes on its own may arrive.
     fn max_copies(&self) -> u32 {
         1
     }
