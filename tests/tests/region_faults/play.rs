@@ -1,8 +1,8 @@
 //! One scenario from beginning to end: two crowds of devices send, the script runs, members hide
 //! and erase, everything converges.
 //!
-//! One crowd falls silent the moment everything is repaired. From then on its views are known to
-//! the event. The other goes on, so the regions converge under load and sessions live through the
+//! One crowd falls silent the moment everything is repaired. From then on its views are known
+//! exactly. The other keeps sending, so the regions converge under load and sessions span the
 //! repair.
 
 use std::collections::BTreeMap;
@@ -65,7 +65,7 @@ pub(crate) struct Sights {
 /// Plays a scenario.
 ///
 /// # Errors
-/// If it could not be played. What it showed to be wrong is in the row.
+/// If it could not be played. Broken promises are not an error: they are in the row.
 pub(crate) async fn play(scenario: Scenario, world: &mut World, load: Load) -> Result<Row<Figures>> {
     world.played += 1;
     let before = world.books().await?;
