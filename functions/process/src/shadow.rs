@@ -69,7 +69,7 @@ impl<T: ViewTable> Shadow<T> {
     }
 }
 
-/// Folds units into the shadow table, if there is one, and drops the others. None of them is in our
+/// Folds units into the shadow table, if there is one, and drops the others. They are not in our
 /// books.
 pub(crate) async fn fold_apart<T: ViewTable>(
     shadow: Option<&Shadow<T>>,

@@ -69,7 +69,7 @@ impl DeployRequest<'_> {
         // `--resolve-s3` would deploy another stack just for this.
         let s3 = aws_sdk_s3::Client::new(self.sdk);
         let mut create = s3.create_bucket().bucket(ARTIFACTS);
-        // S3 accepts every region's name here except that of us-east-1, its first region.
+        // S3 rejects us-east-1, its first region, as a location constraint.
         if self.region != DEFAULT_REGION {
             let place = CreateBucketConfiguration::builder().location_constraint(self.region.into()).build();
             create = create.create_bucket_configuration(place);

@@ -1,7 +1,7 @@
-//! Polls Kafka topics and Kinesis streams and invokes functions with their records. It stands in
-//! for AWS Lambda's event source mappings. No emulator has those for Kafka. Ours has them for
-//! Kinesis, but it treats a batch as done whatever the answer names, and it neither splits a batch
-//! nor gives it up.
+//! Polls Kafka topics and Kinesis streams and invokes functions with their records. It replaces AWS
+//! Lambda's event source mappings. No emulator has those for Kafka. Ours has them for Kinesis, but
+//! it ignores which records an answer names as failed, and it neither splits a batch nor gives it
+//! up.
 //!
 //! **It emulates what AWS documents** (Lambda Developer Guide: "Using Lambda with Amazon MSK",
 //! "Configuring error handling controls for Kafka event sources", "Using Lambda with Kinesis",

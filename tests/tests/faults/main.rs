@@ -1,7 +1,7 @@
-//! The fault suite: what the promises are worth when things break. Every scenario runs the real
-//! template and the real functions on three real Apache Kafka brokers (three copies, two in sync)
-//! with a standby on Kinesis, and breaks something while simulated devices send at a steady rate.
-//! Then it compares everything with what the devices were told: the books, the logs record by
+//! The fault suite: checks whether the promises hold when things break. Every scenario runs the
+//! real template and the real functions on three real Apache Kafka brokers (three copies, two in
+//! sync) with a standby on Kinesis, and breaks something while simulated devices send at a steady
+//! rate. Then it compares everything with what the devices were told: the books, the logs record by
 //! record, the dead-letter queue, and every member's view, which the simulator computes
 //! independently of the code under test.
 //!

@@ -1,6 +1,6 @@
-//! The fault suite of several regions: what the promises are worth when the connection between two
-//! regions fails, and when one is drained in the middle of playback. Two local clouds run side by
-//! side from the real template. Simulated members travel between them and send at a steady rate,
+//! The fault suite of several regions: checks whether the promises hold when the connection between
+//! two regions fails, and when one is drained in the middle of playback. Two local clouds run side
+//! by side from the real template. Simulated members travel between them and send at a steady rate,
 //! and members hide and erase in both. Then the suite compares the books of both regions, every
 //! item's writer and every member's view in each region with what the devices were told, which the
 //! simulator computes independently of the code under test.

@@ -49,9 +49,10 @@ pub(crate) struct Crowd {
 /// What was observed meanwhile.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Sights {
-    /// The most records that waited for another region at once, as far as the pollers had read.
+    /// The maximum number of records that waited for another region at once, as far as the pollers
+    /// had read.
     pub(crate) waiting: u64,
-    /// The most items at once that differed between the regions.
+    /// The maximum number of items that differed between the regions at once.
     pub(crate) open: u64,
     /// Requests between the regions that failed.
     pub(crate) cut_off: u64,
