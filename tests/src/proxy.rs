@@ -53,7 +53,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// A rule that applies to all of these calls, for ever.
+    /// A rule that applies to all of these calls, forever.
     #[must_use]
     pub fn always(name: &'static str, calls: &'static str, when: When, fault: Fault) -> Self {
         Self { name, calls, share: 1.0, times: usize::MAX, when, fault }

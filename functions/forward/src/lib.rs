@@ -178,7 +178,7 @@ fn read(record: Record) -> ((Unit, Books), Readable) {
 fn target<'a>(head: &Head, routes: &'a Routes) -> &'a Region {
     let here = routes.regions().here();
     if head.hops.len() >= MAX_HOPS || head.hops.contains(&here.name) {
-        tracing::error!(hops = ?head.hops, "a record goes round in circles: it is folded here");
+        tracing::error!(hops = ?head.hops, "a record is going round in circles: it is folded here");
         return here;
     }
     routes.target(&head.session_id.home)

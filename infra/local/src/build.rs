@@ -116,7 +116,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 /// `<target>/<profile>/playhead`, or `<target>/<profile>/deps/…` for tests.
 fn own_target() -> Result<(Option<PathBuf>, String)> {
     let program = std::env::current_exe()?;
-    let mut folder = program.parent().context("the program is in no folder")?;
+    let mut folder = program.parent().context("the program has no parent folder")?;
     if folder.ends_with("deps")
         && let Some(parent) = folder.parent()
     {
@@ -152,7 +152,7 @@ fn executables(messages: &str) -> Result<BTreeMap<String, PathBuf>> {
     }
     let mut found = BTreeMap::new();
     for line in messages.lines().filter(|line| line.starts_with('{')) {
-        let message: Message = serde_json::from_str(line).context("a message of cargo's that cannot be read")?;
+        let message: Message = serde_json::from_str(line).context("reading a message from cargo")?;
         if message.reason == "compiler-artifact"
             && let (Some(target), Some(executable)) = (message.target, message.executable)
         {

@@ -18,7 +18,7 @@
 //!   on is retried. An empty or null answer is success. An answer of another form, one that names a
 //!   record outside the batch, and a function error all fail the whole batch.
 //! - A failed batch is split in two if the mapping says so, which uses no retry. Otherwise it is
-//!   retried, up to the limit. (No limit means 10 on Kafka with a destination, and for ever on
+//!   retried, up to the limit. (No limit means 10 on Kafka with a destination, and forever on
 //!   Kinesis.) Until it ends it blocks its partitions or its shard. A partial answer splits a batch
 //!   of a shard only at the checkpoint.
 //! - Records that used up their retries, grew too old, or exceed the payload limit alone go to the
@@ -41,7 +41,7 @@
 //! - `ParallelizationFactor`, tumbling windows and enhanced fan-out are not emulated.
 //! - Shards are listed once, so the poller does not follow a split or a merge.
 //! - Checkpoints live in [`Checkpoints`], as long as the process.
-//! - On Kinesis a batch that is retried for ever does not end when its records expire.
+//! - On Kinesis a batch that is retried forever does not end when its records expire.
 //!
 //! **Where the emulated Kinesis differs from AWS's** (ministack 1.5.33):
 //! - An on-demand stream always has four shards. A shard that is split or merged is gone with its

@@ -179,7 +179,8 @@ impl Edited {
         for (region, version) in &self.overtaken {
             let _ = writeln!(
                 text,
-                "SOMEBODY ELSE wrote version {version} of {region} at the same time. It is overwritten now: see `routing history`."
+                "ANOTHER OPERATOR wrote version {version} of {region} at the same time. It is overwritten now: see \
+                 `routing history`."
             );
         }
         (!text.is_empty()).then_some(text)
