@@ -44,7 +44,7 @@ pub struct Rule {
     pub calls: &'static str,
     /// The share of them, from 0 to 1.
     pub share: f64,
-    /// How often, at most.
+    /// Maximum number of times.
     pub times: usize,
     /// Before or after the call takes effect. After: only to calls that succeeded.
     pub when: When,

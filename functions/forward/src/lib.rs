@@ -13,7 +13,7 @@
 //! must not look into events, and must not decide where a session belongs: `playback::routing`
 //! does.
 //!
-//! Nothing can go round in circles: `process` folds all that it takes, and a record that was in
+//! Records cannot go round in circles: `process` folds all that it takes, and a record that was in
 //! this region before, however it came back, is folded here.
 
 mod config;

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use store::{ViewTable, settle};
 
-/// How long a batch's shadows may take: the live events beside them wait for at most that.
+/// How long a batch's shadows may take: the live events beside them wait at most this long.
 const TIME_OUT: Duration = Duration::from_secs(2);
 /// How long the table is left alone after a failure.
 const REST: Duration = Duration::from_secs(30);

@@ -56,7 +56,7 @@ impl Objects for Client {
             }
             Err(error) => return Err(failed(DisplayErrorContext(error).to_string())),
         };
-        // Read in chunks: the announced length need not be true.
+        // Read in chunks: the announced length may be wrong.
         let mut bytes = BytesMut::new();
         while let Some(chunk) = body.next().await {
             let chunk = chunk.map_err(|error| failed(DisplayErrorContext(error).to_string()))?;

@@ -7,7 +7,7 @@
 //!
 //! It takes about 14 minutes on two cores, so it runs only on request:
 //! `PLAYHEAD_TEST_FAULTS=1 cargo test --test faults`, with
-//! `-- [SCENARIO …] [--slice K/N] [--seed N] [--rate N]` for a part of it. The table is printed, and
+//! `-- [SCENARIO …] [--slice K/N] [--seed N] [--rate N]` for a part of it. The table is printed and
 //! written to `target/playhead/faults/` as Markdown and JSON. The exit status is 0 only if every
 //! scenario kept every promise. What it shares with the suite of several regions is in
 //! `playhead_tests::suite`.

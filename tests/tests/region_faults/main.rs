@@ -9,7 +9,7 @@
 //!
 //! It takes about six minutes on two cores, so it runs only on request:
 //! `PLAYHEAD_TEST_REGIONS=1 cargo test --test region_faults`, with
-//! `-- [SCENARIO …] [--slice K/N] [--seed N] [--rate N]` for a part of it. The table is printed, and
+//! `-- [SCENARIO …] [--slice K/N] [--seed N] [--rate N]` for a part of it. The table is printed and
 //! written to `target/playhead/region-faults/` as Markdown and JSON. The exit status is 0 only if
 //! every scenario kept every promise. What it shares with the suite of faults is in
 //! `playhead_tests::suite`.
