@@ -9,8 +9,8 @@
 //! batches", "Retain discarded batch records", read in November 2026):
 //! - A batch leaves when it reaches `BatchSize` or 6 MB, or when the batching window ends (default:
 //!   500 ms for Kafka, 0 for Kinesis). Order is kept within a partition or shard. A Kafka payload
-//!   mixes partitions of the topic. A Kinesis payload holds records of one shard; each shard has one
-//!   batch at a time.
+//!   mixes partitions of the topic. A Kinesis payload holds records of one shard, and each shard
+//!   has one batch at a time.
 //! - Once records succeeded or were given up, their offsets are committed to the mapping's consumer
 //!   group, or the shard's checkpoint is moved.
 //! - With `ReportBatchItemFailures`, on Kafka only the records that the answer names are retried.
