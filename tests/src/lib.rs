@@ -18,10 +18,10 @@ use tokio::time::Instant;
 
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Looks until there is something.
+/// Calls `look` until it finds something.
 ///
 /// # Errors
-/// If a look fails, or if there is nothing within `patience`.
+/// If `look` fails, or finds nothing within `patience`.
 pub async fn within<T>(patience: Duration, what: &str, mut look: impl AsyncFnMut() -> Result<Option<T>>) -> Result<T> {
     let deadline = Instant::now() + patience;
     loop {

@@ -7,7 +7,7 @@ use simulate::expect::{Expected, SessionView, expect};
 use simulate::plan::Plan;
 use simulate::send::{Attempt, SendReport};
 
-/// How many events the views lack, and how many they have too many.
+/// How many accepted events the views lack, and how many surplus events they have.
 #[must_use]
 pub fn lost_and_twice(expected: &Expected, histories: &BTreeMap<String, Vec<SessionView>>) -> (u64, u64) {
     let mut left: BTreeMap<(String, String), i64> =

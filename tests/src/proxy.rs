@@ -44,7 +44,7 @@ pub struct Rule {
     pub calls: &'static str,
     /// The share of them, from 0 to 1.
     pub share: f64,
-    /// How often, at most.
+    /// Maximum number of times.
     pub times: usize,
     /// Before or after the call takes effect. After: only to calls that succeeded.
     pub when: When,
@@ -53,7 +53,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// A rule that applies to all of these calls, for ever.
+    /// A rule that applies to all of these calls, forever.
     #[must_use]
     pub fn always(name: &'static str, calls: &'static str, when: When, fault: Fault) -> Self {
         Self { name, calls, share: 1.0, times: usize::MAX, when, fault }

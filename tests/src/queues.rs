@@ -6,7 +6,7 @@ use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::QueueAttributeName;
 use operate::Endpoints;
 
-/// Messages on a queue, also those that a consumer holds.
+/// Messages on a queue, including those that a consumer holds.
 ///
 /// # Errors
 /// If the queue does not answer.

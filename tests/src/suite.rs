@@ -1,9 +1,9 @@
-//! The harness of the fault suites: when they run, which scenarios, one after the other, and the
-//! table that they print.
+//! The harness of the fault suites: decides whether a suite runs, plays the chosen scenarios one
+//! after the other, and prints a table of the results.
 //!
-//! A suite is a program rather than a set of tests because its result is a table, and it runs for
-//! minutes, so only on request. What breaks, and what must hold in spite of it, is the suite's own
-//! business: nothing of that is here.
+//! A suite is a program rather than a set of tests because its result is a table. It takes minutes,
+//! so it runs only on request. Each suite decides what breaks and what must hold nevertheless; none
+//! of that is here.
 
 mod args;
 mod converge;
@@ -42,7 +42,7 @@ pub struct About {
     pub longest: Duration,
 }
 
-/// A fault suite, once it has started: what all of its scenarios are played on.
+/// A running fault suite: what all of its scenarios share.
 pub trait Suite: Sized {
     /// What it plays.
     type Scenario: Scenario;
@@ -54,11 +54,10 @@ pub trait Suite: Sized {
     /// Starts what all scenarios share.
     fn start() -> impl Future<Output = Result<Self>>;
 
-    /// Plays one scenario. An error is a scenario that could not be played; what it showed to be
-    /// wrong is in the row.
+    /// Plays one scenario. Fails only if it could not be played: broken promises are in the row.
     fn play(&mut self, scenario: Self::Scenario, load: Load) -> impl Future<Output = Result<Row<Self::Figures>>>;
 
-    /// Repairs whatever a scenario left broken, so that it is not held against the next one.
+    /// Repairs whatever a scenario left broken, so it does not make the next one fail.
     fn repair(&mut self) -> impl Future<Output = Result<()>>;
 
     /// Stops what all scenarios share.
@@ -92,7 +91,8 @@ pub fn main<S: Suite>() -> ExitCode {
     }
 }
 
-/// Runs the scenarios that the command line asks for. Says whether all of them kept their promises.
+/// Runs the scenarios that the command line asks for. Returns whether all of them kept their
+/// promises.
 fn run<S: Suite>() -> Result<bool> {
     let args = Args::<S::Scenario>::read(env::args().skip(1), S::ABOUT.rate)?;
     println!("{}", args.selection());

@@ -1,4 +1,5 @@
-//! The walls between the crates, as cargo itself sees them: who compiles what, and the picture of them in docs/.
+//! The walls between the crates, as cargo itself sees them: who compiles what, and the picture of
+//! them in docs/.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -11,7 +12,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// What cargo prints; without the network, since everything that compiled this test is here.
+/// Cargo's output. It runs offline: everything it needs was there to compile this test.
 fn cargo(arguments: &[&str]) -> String {
     let output =
         Command::new(env!("CARGO")).args(arguments).args(["--offline", "--locked"]).current_dir(root()).output();
@@ -45,7 +46,7 @@ fn ingest_compiles_no_store() {
     check_absent("ingest", &["store", "aws-sdk-dynamodb", "apply"]);
 }
 
-/// One of our crates: the folder that it is in, and those of ours that it depends on.
+/// One of our crates: its top-level folder, and which of our crates it depends on.
 struct Crate {
     room: String,
     uses: BTreeSet<String>,
@@ -69,18 +70,19 @@ fn crates() -> BTreeMap<String, Crate> {
     found
 }
 
-/// How many arrows lie between a crate and the domain, on the longest way.
+/// The number of arrows on the longest path from a crate to the domain.
 fn height(name: &str, crates: &BTreeMap<String, Crate>) -> usize {
     crates[name].uses.iter().map(|used| height(used, crates) + 1).max().unwrap_or(0)
 }
 
-/// Whether `from` also reaches `to` through another crate: then an arrow of its own says nothing new.
+/// Whether `from` also reaches `to` through another crate: then a direct arrow adds nothing.
 fn is_implied(from: &str, to: &str, crates: &BTreeMap<String, Crate>) -> bool {
     let reaches = |name: &String| name != to && (crates[name].uses.contains(to) || is_implied(name, to, crates));
     crates[from].uses.iter().any(reaches)
 }
 
-/// The crates as boxes, one row per height, the domain at the bottom; an arrow points to what a crate depends on.
+/// The crates as boxes, one row per height, the domain at the bottom. An arrow points to what a
+/// crate depends on.
 fn picture(crates: &BTreeMap<String, Crate>) -> String {
     const WIDTH: usize = 960;
     const ROW: usize = 84;

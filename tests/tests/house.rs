@@ -281,7 +281,7 @@ fn every_path_in_a_document_exists() {
     assert!(seen > 50, "only {seen} paths were found");
 }
 
-/// Whether this is a path from the root of the repository, and of something that is kept there.
+/// Whether this is a path from the root of the repository to something that is kept in it.
 fn is_path(text: &str) -> bool {
     let roots = [".ci/", "docs/", "events/", "functions/", "infra/", "proto/", "shared/", "tests/"];
     roots.iter().any(|root| text.starts_with(root)) && !text.contains(['*', '<', ' ', '…', ','])

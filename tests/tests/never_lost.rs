@@ -309,7 +309,7 @@ impl World {
         }
     }
 
-    /// Everything works again, until nothing is left to do.
+    /// Ends all faults, and runs until nothing is left to do.
     async fn heal(&mut self) {
         *self.healed.lock().unwrap() = true;
         for _ in 0..2_000 {

@@ -7,7 +7,7 @@
 //! ([`report`]) becomes metrics and an object in the bucket of reports, with a few redacted
 //! examples.
 //!
-//! It writes to no view and delays no one. If most of a page cannot be asked for, the run stops
+//! It writes to no view and delays no one. If the live side fails for most of a page, the run stops
 //! there and fails. The next run retries the page: an outage must not let sessions pass as
 //! compared. A few failed profiles are counted as such and skipped.
 

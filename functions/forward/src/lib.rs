@@ -13,7 +13,7 @@
 //! must not look into events, and must not decide where a session belongs: `playback::routing`
 //! does.
 //!
-//! Nothing can go round in circles: `process` folds all that it takes, and a record that was in
+//! Records cannot go round in circles: `process` folds all that it takes, and a record that was in
 //! this region before, however it came back, is folded here.
 
 mod config;
@@ -178,7 +178,7 @@ fn read(record: Record) -> ((Unit, Books), Readable) {
 fn target<'a>(head: &Head, routes: &'a Routes) -> &'a Region {
     let here = routes.regions().here();
     if head.hops.len() >= MAX_HOPS || head.hops.contains(&here.name) {
-        tracing::error!(hops = ?head.hops, "a record goes round in circles: it is folded here");
+        tracing::error!(hops = ?head.hops, "a record is going round in circles: it is folded here");
         return here;
     }
     routes.target(&head.session_id.home)

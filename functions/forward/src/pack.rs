@@ -1,4 +1,4 @@
-//! Packing: many envelopes into few messages of the queue `inbound`.
+//! Packs many envelopes into few messages of the queue `inbound`.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;

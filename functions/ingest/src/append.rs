@@ -13,8 +13,8 @@ use playback::envelope::{Envelope, Stamp, group};
 use playback::routing::{Override, Routes};
 use stream::{DurableLog, Failover, Fate, Lane, LogRecord, Role};
 
-/// A request's records, ready to append. It owns all it needs, so that a shadow's append can
-/// outlive its request.
+/// A request's records, ready to append. It owns all it needs, so a shadow's append can outlive its
+/// request.
 pub(crate) struct Append<L> {
     local: Load<L>,
     /// For sessions of other regions, if the deployment has any.

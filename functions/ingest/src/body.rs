@@ -3,7 +3,7 @@
 //! API Gateway passes a body as text or as base64, depending on its media type. It does not
 //! document what it does with a compressed body of the type `application/json`. So three forms are
 //! recognised: compressed bytes; bytes that were already decompressed, with the header still there;
-//! and compressed bytes that were converted as text and so are corrupt. The last one is an error
+//! and compressed bytes that were converted to text, which corrupts them. The last one is an error
 //! that names the fix.
 
 use flate2::read::MultiGzDecoder;

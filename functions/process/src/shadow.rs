@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use store::{ViewTable, settle};
 
-/// How long a batch's shadows may take: the live events beside them wait for at most that.
+/// How long a batch's shadows may take: the live events beside them wait at most this long.
 const TIME_OUT: Duration = Duration::from_secs(2);
 /// How long the table is left alone after a failure.
 const REST: Duration = Duration::from_secs(30);
@@ -69,7 +69,7 @@ impl<T: ViewTable> Shadow<T> {
     }
 }
 
-/// Folds units into the shadow table, if there is one, and drops the others. None of them is in our
+/// Folds units into the shadow table, if there is one, and drops the others. They are not in our
 /// books.
 pub(crate) async fn fold_apart<T: ViewTable>(
     shadow: Option<&Shadow<T>>,

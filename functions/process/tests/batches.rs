@@ -254,7 +254,7 @@ fn mixed(total: usize, poison: usize, refused: usize) -> (Ran, Queues) {
 #[test]
 fn most_of_a_batch_fails_so_nothing_is_diverted() {
     for (total, poison, refused, parked, dead) in [
-        (10, 0, 10, 10, 0), // a few are no flood, even when they are all
+        (10, 0, 10, 10, 0), // a few are not a flood, even if they are the whole batch
         (11, 0, 11, 0, 0),
         (22, 0, 11, 11, 0), // half is not most
         (21, 0, 11, 0, 0),

@@ -1,7 +1,7 @@
 //! Applies again what `process` could not apply, and gives up after the last attempt.
 //!
 //! Woken by the queue `retry`. Its messages are letters (one record each), and notifications of
-//! objects in the failure bucket (a whole batch each, on which Lambda gave up). All records of all
+//! objects in the failure bucket (each a whole batch that Lambda gave up on). All records of all
 //! messages are folded together. A letter that still cannot be applied stays on the queue as the
 //! same message, and waits longer each time. If a few records of a batch cannot be applied, each
 //! becomes a separate letter. If most cannot, the batch waits as a whole (in the end SQS itself

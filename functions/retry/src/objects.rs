@@ -1,4 +1,4 @@
-//! The failure bucket: batches on which Lambda gave up, one object each.
+//! The failure bucket: batches that Lambda gave up on, one object each.
 
 use crate::message::Object;
 use aws_sdk_s3::Client;
@@ -12,7 +12,7 @@ use std::future::Future;
 /// string adds little.
 pub const MAX_OBJECT_BYTES: usize = 16 * 1024 * 1024;
 
-/// The bucket of the batches on which Lambda gave up.
+/// The bucket of the batches that Lambda gave up on.
 pub trait Objects: Send + Sync {
     /// Why an object could not be read or deleted.
     type Error: fmt::Display + Send;
@@ -56,7 +56,7 @@ impl Objects for Client {
             }
             Err(error) => return Err(failed(DisplayErrorContext(error).to_string())),
         };
-        // Read in chunks: the announced length need not be true.
+        // Read in chunks: the announced length may be wrong.
         let mut bytes = BytesMut::new();
         while let Some(chunk) = body.next().await {
             let chunk = chunk.map_err(|error| failed(DisplayErrorContext(error).to_string()))?;

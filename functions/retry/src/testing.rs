@@ -21,7 +21,7 @@ impl Default for MemoryBucket {
 }
 
 impl MemoryBucket {
-    /// An empty bucket. Calls about objects for which `fail` holds fail.
+    /// An empty bucket. Calls fail for the objects that `fail` accepts.
     pub fn failing(fail: impl FnMut(&Object) -> bool + Send + 'static) -> Self {
         Self { objects: Mutex::default(), fail: Mutex::new(Box::new(fail)) }
     }

@@ -100,7 +100,7 @@ impl<O: Objects> Reader<'_, O> {
                 Ok(ObjectBody::Bytes(bytes)) => match failed_batch(&bytes) {
                     Ok(batch) => {
                         let units = unpack(batch);
-                        tracing::info!(object.key, records = units.len(), "applying a batch on which Lambda gave up");
+                        tracing::info!(object.key, records = units.len(), "applying a batch that Lambda gave up on");
                         self.units.extend(units);
                         self.work.objects.push(object);
                     }

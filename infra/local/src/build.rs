@@ -1,8 +1,10 @@
-//! Builds the functions as the running program was built, and lays them out as the template wants them.
+//! Builds the functions the way the running program was built, and lays them out where the template
+//! expects them.
 //!
-//! They are built with plain cargo in the profile and for the features of the whole workspace, which is what the command line and
-//! the tests were built with: dependencies are compiled once. The result goes into the run's own `app` folder, so that
-//! the release binaries that `cargo lambda build` puts into `target/lambda` are never touched.
+//! They are built with plain cargo, in the profile and with the features of the whole workspace.
+//! The command line and the tests were built the same way, so dependencies are compiled once. The
+//! result goes into the run's `app` folder: the release binaries that `cargo lambda build` puts
+//! into `target/lambda` are never touched.
 
 use super::progress::Progress;
 use anyhow::{Context as _, Result, bail};
@@ -17,12 +19,14 @@ use tokio::process::Command;
 /// The template and its nested ones, from the root of the workspace.
 const TEMPLATES: [&str; 2] = ["template.yaml", "infra/observability.yaml"];
 
-/// Set by cargo for the program that it runs. Taken over by a cargo inside, build scripts would see other values than
-/// from outside and run again, and all that depends on them with them.
+/// Cargo sets these for the program that it runs. If the cargo that we start inherited them, build
+/// scripts would see changed values and run again, and everything that depends on them would be
+/// rebuilt.
 const CARGO_RUN_VARIABLES: [&str; 6] =
     ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_PACKAGE", "CARGO_TARGET_TMPDIR"];
 
-/// The functions' names: the folders under `functions/` that make a binary, which is called like its folder.
+/// The functions' names: the folders under `functions/` that make a binary, which has the folder's
+/// name.
 ///
 /// # Errors
 /// If the folder cannot be read.
@@ -39,10 +43,10 @@ pub fn function_names(workspace: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Builds every function and gives the path of each binary, by function name.
+/// Builds every function, and returns the path of each binary by function name.
 ///
 /// # Errors
-/// If the code does not compile: with the compiler's messages.
+/// If the code does not compile. The error has the compiler's messages.
 pub(super) async fn build(workspace: &Path, progress: &Progress) -> Result<BTreeMap<String, PathBuf>> {
     let names = function_names(workspace)?;
     let (target, profile) = own_target()?;
@@ -85,8 +89,8 @@ pub(super) async fn build(workspace: &Path, progress: &Progress) -> Result<BTree
     }
 }
 
-/// Lays out `app`: the templates unchanged, and each binary as `target/lambda/<function>/bootstrap`, where its `CodeUri`
-/// points.
+/// Lays out `app`: the templates unchanged, and each binary as
+/// `target/lambda/<function>/bootstrap`, where its `CodeUri` points.
 ///
 /// # Errors
 /// If a file cannot be copied.
@@ -108,11 +112,11 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The target folder (if it can be told) and the profile of the running program, from its path:
+/// The target folder (if known) and the profile of the running program, from its path:
 /// `<target>/<profile>/playhead`, or `<target>/<profile>/deps/…` for tests.
 fn own_target() -> Result<(Option<PathBuf>, String)> {
     let program = std::env::current_exe()?;
-    let mut folder = program.parent().context("the program is in no folder")?;
+    let mut folder = program.parent().context("the program has no parent folder")?;
     if folder.ends_with("deps")
         && let Some(parent) = folder.parent()
     {
@@ -126,14 +130,15 @@ fn target_of(folder: &Path) -> (Option<PathBuf>, String) {
         Some("debug") | None => "dev",
         Some(name) => name,
     };
-    // Cargo tags its target folder. Where there is no tag, the program was copied elsewhere: cargo's default will do.
+    // Cargo tags its target folder. If there is no tag, the program was copied elsewhere, and
+    // cargo's default will do.
     match folder.parent().filter(|target| target.join("CACHEDIR.TAG").is_file()) {
         Some(target) => (Some(target.to_owned()), profile.to_owned()),
         None => (None, "dev".to_owned()),
     }
 }
 
-/// The binaries named in cargo's JSON messages, one a line.
+/// The binaries named in cargo's JSON messages, which come one per line.
 fn executables(messages: &str) -> Result<BTreeMap<String, PathBuf>> {
     #[derive(serde::Deserialize)]
     struct Message {
@@ -147,7 +152,7 @@ fn executables(messages: &str) -> Result<BTreeMap<String, PathBuf>> {
     }
     let mut found = BTreeMap::new();
     for line in messages.lines().filter(|line| line.starts_with('{')) {
-        let message: Message = serde_json::from_str(line).context("a message of cargo's that cannot be read")?;
+        let message: Message = serde_json::from_str(line).context("reading a message from cargo")?;
         if message.reason == "compiler-artifact"
             && let (Some(target), Some(executable)) = (message.target, message.executable)
         {

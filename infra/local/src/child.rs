@@ -66,8 +66,8 @@ impl Guarded {
             .env_clear()
             .envs(program.environment)
             .current_dir(program.folder)
-            // Not in our group: Ctrl-C on the terminal is for us, and we choose the order of
-            // ending.
+            // Not in our group: Ctrl-C on the terminal is for us, and we choose the order in which
+            // children end.
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(log.try_clone()?)

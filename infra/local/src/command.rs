@@ -106,7 +106,7 @@ struct Supervisor {
 
 impl Supervisor {
     fn start(run: &str, args: &CloudArgs, log_path: &Path) -> Result<Self> {
-        fs::create_dir_all(log_path.parent().context("the log is in no folder")?)?;
+        fs::create_dir_all(log_path.parent().context("the log has no parent folder")?)?;
         let out = File::create(log_path).with_context(|| format!("creating {}", log_path.display()))?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["local", "serve", "--run", run]).args(args.as_arguments());

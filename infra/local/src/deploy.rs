@@ -1,4 +1,5 @@
-//! Deploys the real template to the emulator with the real tool, `sam deploy`, and reads what came of it.
+//! Deploys the real template to the emulator with the real tool, `sam deploy`, and reads the
+//! stack's outputs.
 
 use super::child::{Guarded, Program};
 use super::cloud::DEFAULT_REGION;
@@ -13,13 +14,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Name of the stack of every local cloud: each has an emulator of its own.
+/// Name of the stack of every local cloud: each has its own emulator.
 pub(super) const STACK: &str = "playhead-local";
 /// Where `sam deploy` puts the functions' packages and the nested template.
 const ARTIFACTS: &str = "playhead-local-artifacts";
 const DEPLOYED_WITHIN: Duration = Duration::from_secs(300);
 
-/// What to deploy, and where to.
+/// What to deploy, and where.
 #[derive(Debug)]
 pub(super) struct DeployRequest<'a> {
     pub(super) sdk: &'a SdkConfig,
@@ -27,14 +28,15 @@ pub(super) struct DeployRequest<'a> {
     pub(super) region: &'a str,
     /// Holds the templates and the functions' binaries.
     pub(super) app: &'a Path,
-    /// For what the tool writes beside its log.
+    /// For everything that the tool writes except its log.
     pub(super) folder: &'a Path,
     pub(super) log: PathBuf,
     /// Template parameters.
     pub(super) parameters: BTreeMap<String, String>,
 }
 
-/// Makes an MSK cluster, as far as an emulator has one: its ARN, and an answer to `GetBootstrapBrokers`.
+/// Creates as much of an MSK cluster as an emulator has: its ARN, and an answer to
+/// `GetBootstrapBrokers`.
 ///
 /// # Errors
 /// If the emulator refuses.
@@ -59,15 +61,15 @@ pub(super) async fn create_cluster(sdk: &SdkConfig, name: &str) -> Result<String
 }
 
 impl DeployRequest<'_> {
-    /// Deploys, and gives the stack's outputs by name.
+    /// Deploys, and returns the stack's outputs by name.
     ///
     /// # Errors
-    /// If the tool fails: with the end of what it said.
+    /// If the tool fails. The error has the end of its output.
     pub(super) async fn run(self, tools: &Tools) -> Result<BTreeMap<String, String>> {
-        // `--resolve-s3` would deploy a stack of its own just for this.
+        // `--resolve-s3` would deploy another stack just for this.
         let s3 = aws_sdk_s3::Client::new(self.sdk);
         let mut create = s3.create_bucket().bucket(ARTIFACTS);
-        // The region that S3 began in is the one that must not be named.
+        // S3 rejects us-east-1, its first region, as a location constraint.
         if self.region != DEFAULT_REGION {
             let place = CreateBucketConfiguration::builder().location_constraint(self.region.into()).build();
             create = create.create_bucket_configuration(place);
@@ -75,7 +77,8 @@ impl DeployRequest<'_> {
         create.send().await.context("creating the bucket for packages in the emulator")?;
 
         self.skip_version_check()?;
-        // In a file, since anyone on the machine may read the arguments of a process, and one is a secret.
+        // In a file: anyone on the machine may read the arguments of a process, and one of them is
+        // a secret.
         let parameters = self.folder.join("parameters.yaml");
         fs::write(&parameters, serde_json::to_vec(&self.parameters)?)?;
         let python = tools.deploy_python();
@@ -86,7 +89,7 @@ impl DeployRequest<'_> {
         command.extend(arguments.iter().chain(&options).chain(&capabilities).map(ToString::to_string));
         command.extend(["--parameter-overrides".to_owned(), format!("file://{}", parameters.display())]);
         let mut environment = aws_environment(self.endpoint, self.region, self.folder);
-        // Nothing is sent home, and the stack, which is ready in a second, is looked at more often than every five.
+        // No telemetry. The stack is ready within a second, so poll more often than every 5 s.
         let settings = [("SAM_CLI_TELEMETRY", "0"), ("SAM_CLI_POLL_DELAY", "0.2")];
         environment.extend(settings.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let name = "sam deploy";
@@ -106,7 +109,8 @@ impl DeployRequest<'_> {
         Ok(Stack::describe(STACK.to_owned(), self.sdk.clone(), None).await?.outputs)
     }
 
-    /// The tool asks the package index for a newer version once a week, as far as it knows. Now it knows better.
+    /// The tool asks the package index for a newer version once a week. This tells it that it has
+    /// just done so.
     fn skip_version_check(&self) -> Result<()> {
         let settings = self.folder.join(".aws-sam");
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();

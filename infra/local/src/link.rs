@@ -5,7 +5,7 @@
 //! region. The target region is in the scope of the request's signature
 //! (`Credential=KEY/DATE/REGION/sqs/aws4_request`); on AWS the host name says it. A request inside
 //! a region passes at once. The link is not under test: it reads no body, answers nothing itself,
-//! and does to requests between regions only what it is told.
+//! and delays or cuts requests between regions only on demand.
 
 use anyhow::{Context as _, Result};
 use axum::Router;

@@ -1,7 +1,7 @@
-//! Polls Kafka topics and Kinesis streams and invokes functions with their records. It stands in
-//! for AWS Lambda's event source mappings. No emulator has those for Kafka. Ours has them for
-//! Kinesis, but it treats a batch as done whatever the answer names, and it neither splits a batch
-//! nor gives it up.
+//! Polls Kafka topics and Kinesis streams and invokes functions with their records. It replaces AWS
+//! Lambda's event source mappings. No emulator has those for Kafka. Ours has them for Kinesis, but
+//! it ignores which records an answer names as failed, and it neither splits a batch nor gives it
+//! up.
 //!
 //! **It emulates what AWS documents** (Lambda Developer Guide: "Using Lambda with Amazon MSK",
 //! "Configuring error handling controls for Kafka event sources", "Using Lambda with Kinesis",
@@ -9,8 +9,8 @@
 //! batches", "Retain discarded batch records", read in November 2026):
 //! - A batch leaves when it reaches `BatchSize` or 6 MB, or when the batching window ends (default:
 //!   500 ms for Kafka, 0 for Kinesis). Order is kept within a partition or shard. A Kafka payload
-//!   mixes partitions of the topic. A Kinesis payload holds records of one shard, and each shard has
-//!   one batch at a time.
+//!   mixes partitions of the topic. A Kinesis payload holds records of one shard, and each shard
+//!   has one batch at a time.
 //! - Once records succeeded or were given up, their offsets are committed to the mapping's consumer
 //!   group, or the shard's checkpoint is moved.
 //! - With `ReportBatchItemFailures`, on Kafka only the records that the answer names are retried.
@@ -18,7 +18,7 @@
 //!   on is retried. An empty or null answer is success. An answer of another form, one that names a
 //!   record outside the batch, and a function error all fail the whole batch.
 //! - A failed batch is split in two if the mapping says so, which uses no retry. Otherwise it is
-//!   retried, up to the limit. (No limit means 10 on Kafka with a destination, and for ever on
+//!   retried, up to the limit. (No limit means 10 on Kafka with a destination, and forever on
 //!   Kinesis.) Until it ends it blocks its partitions or its shard. A partial answer splits a batch
 //!   of a shard only at the checkpoint.
 //! - Records that used up their retries, grew too old, or exceed the payload limit alone go to the
@@ -41,7 +41,7 @@
 //! - `ParallelizationFactor`, tumbling windows and enhanced fan-out are not emulated.
 //! - Shards are listed once, so the poller does not follow a split or a merge.
 //! - Checkpoints live in [`Checkpoints`], as long as the process.
-//! - On Kinesis a batch that is retried for ever does not end when its records expire.
+//! - On Kinesis a batch that is retried forever does not end when its records expire.
 //!
 //! **Where the emulated Kinesis differs from AWS's** (ministack 1.5.33):
 //! - An on-demand stream always has four shards. A shard that is split or merged is gone with its

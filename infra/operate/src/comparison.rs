@@ -1,6 +1,6 @@
 //! `playhead compare`: what the function `compare` found, in all regions of a deployment.
 //!
-//! Each region's function keeps its reports in a bucket of its own region, under keys that sort by
+//! Each region's function keeps its reports in a bucket in the same region, under keys that sort by
 //! time. This module reads them, adds them up and shows them. It compares nothing: the crate
 //! `compare` does. A region that cannot be read is named, and never mistaken for one that found
 //! nothing. The promotion rule of `rollout` relies on that.

@@ -108,8 +108,7 @@ impl Endpoints {
 
 impl fmt::Debug for Endpoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Destructured, so that a new field does not compile until it is listed. The secret is left
-        // out.
+        // Destructured, so a new field does not compile until it is listed. The secret is left out.
         let Self {
             api,
             aws_endpoint,

@@ -3,8 +3,8 @@
 //!
 //! The rollout is a part of the routing document, which is read and written as in `routing`. A
 //! change first shows who moves. The share of `async` is raised only on evidence: what `compare`
-//! found in the last hour, in all regions ([`Rule`]). An operator may override the rule, and is
-//! told what that overrides.
+//! found in the last hour, in all regions ([`Rule`]). An operator may override the rule, and sees
+//! what that overrides.
 //!
 //! This module chooses no paths itself. Buckets and lists are those of `playback::rollout`, which
 //! `ingest` follows.

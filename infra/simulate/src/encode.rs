@@ -131,7 +131,7 @@ pub fn encode(args: &Args, input: impl BufRead, output: impl Write) -> Result<En
     encoder.finish()
 }
 
-/// Lines that a device sent in one POST, as far as they say.
+/// The lines of one POST, as far as their fields tell.
 struct Request {
     key: RequestKey,
     events: Vec<Box<RawValue>>,
@@ -141,7 +141,7 @@ struct Request {
 struct RequestKey {
     received_at: Option<u64>,
     post: Option<u64>,
-    /// Without the number of a POST, each session counts as a request of its own.
+    /// Without the number of a POST, each session counts as a separate request.
     session_id: Option<String>,
 }
 

@@ -74,9 +74,9 @@ pub struct Difference {
     pub session_id: String,
     /// Which field. `session` if the session itself is missing or extra.
     pub field: &'static str,
-    /// What it must be.
+    /// The expected value.
     pub expected: String,
-    /// What it is.
+    /// The actual value.
     pub actual: String,
 }
 

@@ -252,7 +252,7 @@ fn reorder(posts: &mut Vec<Post>, rate: f64, seed: u64) -> usize {
 }
 
 /// Half of the copies are whole POSTs, half are single events. A copied event is in the same POST,
-/// or in one of its own.
+/// or in a separate one.
 fn repeat(posts: &mut Vec<Post>, rate: f64, seed: u64) -> usize {
     let mut rng = rng(seed, Stream::Duplicates);
     let mut copies = Vec::new();

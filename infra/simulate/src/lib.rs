@@ -125,7 +125,7 @@ pub struct Args {
     #[arg(long, value_name = "HOME=URL", requires = "endpoint", value_parser = home_and_url)]
     pub endpoint_of: Vec<(Home, String)>,
     /// Start of virtual time, Unix milliseconds [default: 1790000000000 for a trace; for an
-    /// endpoint, such that it ends now]
+    /// endpoint, chosen so that it ends now]
     #[arg(long, value_name = "MS")]
     pub start_at: Option<i64>,
     /// Bearer token of all devices

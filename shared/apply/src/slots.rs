@@ -3,7 +3,7 @@
 /// A bug: some unit has no outcome, or more than one, so nothing may be called done. The invocation
 /// fails, and the whole batch is delivered again.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("of {slots} slots {empty} are empty, and {stray} values were for no empty slot")]
+#[error("{empty} of {slots} slots are empty, and {stray} values had no empty slot")]
 pub struct Unbalanced {
     /// How many values were expected.
     pub slots: usize,

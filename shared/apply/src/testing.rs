@@ -24,7 +24,7 @@ impl<L> Letters<L> {
         Self::refusing(move |_| down)
     }
 
-    /// An empty queue that refuses each letter for which `refuse` holds.
+    /// An empty queue that refuses each letter that `refuse` picks.
     pub fn refusing(refuse: impl FnMut(&L) -> bool + Send + 'static) -> Self {
         Self { taken: Mutex::new(Vec::new()), refuse: Mutex::new(Box::new(refuse)) }
     }

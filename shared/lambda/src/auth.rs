@@ -141,7 +141,7 @@ impl Authenticator {
         Ok(Self { keys, validation })
     }
 
-    /// Fetches the keys during init, so that the first request need not wait for them.
+    /// Fetches the keys during init, so the first request need not wait for them.
     ///
     /// # Errors
     /// [`AuthError::Unavailable`] when that fails; the first request tries again.

@@ -3,9 +3,9 @@
 //!
 //! [`Batch::parse`] recognises the trigger by `eventSource` and returns one [`Record`] for each
 //! record of the event, in the event's order within a partition. A record that cannot be decoded is
-//! still a record: a [`BadRecord`] keeps its original text, so that it can be dead-lettered instead
-//! of stopping the batch. A batch that cannot be read, or whose records an answer could not name,
-//! is an error as a whole.
+//! still a record: a [`BadRecord`] keeps its original text, so it can be dead-lettered instead of
+//! stopping the batch. A batch that cannot be read, or whose records an answer could not name, is
+//! an error as a whole.
 //!
 //! **Invariant:** an internal error never looks like success. An empty answer means that every
 //! record succeeded, so only [`answer`] makes one, when no record failed. A [`BatchError`] cannot
@@ -133,8 +133,8 @@ impl BadRecord {
     }
 }
 
-/// Why a batch cannot be processed at all: the invocation must fail, so that the trigger delivers
-/// the batch again.
+/// Why a batch cannot be processed at all: the invocation must fail, and the trigger delivers the
+/// batch again.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
     /// The event is not JSON in the form that its trigger sends.

@@ -2,7 +2,7 @@
 //! reported together.
 //!
 //! Each function has one `read(&mut Env) -> Option<Config>`, the only list of its variables. Each
-//! call on [`Env`] records the name it asked for. A problem is recorded too, and reading goes on;
+//! call on [`Env`] records the name it asked for. A problem is recorded too, and reading continues;
 //! [`Env::finish`] then returns the configuration or all problems at once. [`variables_of`] runs
 //! the same function on an empty environment to learn the names, which a test compares with
 //! `template.yaml`.

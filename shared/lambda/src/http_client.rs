@@ -15,8 +15,8 @@ pub fn client_for(url: &Url) -> ClientBuilder {
     if is_loopback(url) { builder.no_proxy() } else { builder }
 }
 
-/// Whether nobody between us and the URL's host can read or change the traffic: `https`, or `http`
-/// on loopback.
+/// Whether the traffic to the URL's host is safe from eavesdropping and tampering: `https`, or
+/// `http` on loopback.
 pub fn is_private(url: &Url) -> bool {
     url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url))
 }

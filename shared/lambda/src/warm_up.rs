@@ -13,8 +13,8 @@ pub const BOUND: Duration = Duration::from_secs(3);
 pub async fn warm_up<T, E: Display>(what: &'static str, bound: Duration, warming: impl Future<Output = Result<T, E>>) {
     match tokio::time::timeout(bound, warming).await {
         Ok(Ok(_)) => tracing::debug!(what, "warm"),
-        Ok(Err(error)) => tracing::warn!(what, %error, "the warm-up failed; going on"),
-        Err(_) => tracing::warn!(what, bound_s = bound.as_secs_f64(), "the warm-up took too long; going on"),
+        Ok(Err(error)) => tracing::warn!(what, %error, "the warm-up failed; starting anyway"),
+        Err(_) => tracing::warn!(what, bound_s = bound.as_secs_f64(), "the warm-up took too long; starting anyway"),
     }
 }
 

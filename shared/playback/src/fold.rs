@@ -67,8 +67,8 @@ impl Delta {
     }
 
     /// For each record, how many of its events were new to the view and how many were duplicates.
-    /// `base` is the state that the delta was merged into. An event that comes twice in a batch is
-    /// new in its first record.
+    /// `base` is the state that the delta was merged into. An event that comes twice in a batch
+    /// counts as new in its first record.
     pub fn attribute(&self, base: Option<&View>) -> Vec<(usize, Counts)> {
         let mut seen = base.map(|view| view.seen.clone()).unwrap_or_default();
         let mut count = |contribution: &Contribution| {

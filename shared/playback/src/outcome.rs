@@ -16,8 +16,8 @@ pub enum Reason {
     CorruptView,
     /// It was worth another try each time, and this was the last one.
     AttemptsExhausted,
-    /// A message of the queue `retry` that is neither a letter nor the notification of a batch on
-    /// which Lambda gave up.
+    /// A message of the queue `retry` that is neither a letter nor the notification of a batch that
+    /// Lambda gave up on.
     UnreadableMessage,
 }
 
@@ -60,7 +60,7 @@ pub enum Cause {
     DeadLetterUnavailable,
     /// The queue `retry` did not take it.
     RetryUnavailable,
-    /// It is poison in a batch that mostly fails, of which nothing is diverted.
+    /// It is poison in a batch that mostly fails, so nothing is diverted.
     HeldBack,
     /// The object that holds the batch is unavailable.
     ObjectUnavailable,

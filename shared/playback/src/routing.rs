@@ -176,7 +176,7 @@ pub enum InvalidDocument {
         /// The region's name.
         region: String,
     },
-    /// A successor that is draining itself, or is the region itself.
+    /// A successor that is also draining, or is the draining region itself.
     #[error(
         "`regions.{region}.to` is {to}, which is not an active region: choose another region, one that is not draining"
     )]

@@ -100,8 +100,8 @@ proptest! {
         prop_assert_eq!(total.applied, expected(&trace).values().map(View::events).sum::<u64>());
     }
 
-    /// A writer that dies before a write, or whose answer is lost so its batch comes again, changes
-    /// nothing.
+    /// A writer that dies before a write, or whose answer is lost so its batch is redelivered,
+    /// changes nothing.
     #[test]
     fn failures_and_redelivery_end_with_the_same_views((trace, writers) in plans(), seed in any::<u64>(), every in 2u64..5) {
         let table = MemoryTable::new(seed);

@@ -232,7 +232,7 @@ impl<L: DurableLog> Inner<L> {
     async fn probe(&self, ticket: Ticket, records: &[LogRecord], sender: mpsc::UnboundedSender<RecordResult>) {
         let mut fates = Fates::new(records);
         fates.offer_all(Role::Primary, &self.primary);
-        // The append may have been answered already. Then nobody receives.
+        // The append may have been answered already. Then there is no receiver.
         let results = self.primary.append_each(records).inspect(|result| drop(sender.send(result.clone())));
         let results = pin!(results.map(of(Role::Primary)));
         fates.follow(results, Instant::now() + self.policy.patience).await;
@@ -323,7 +323,8 @@ impl<'a> Fates<'a> {
         }
     }
 
-    /// Records that a log is being asked. Until it answers, assume its maximum number of copies.
+    /// Notes that records are being sent to a log. Until it answers, assume its maximum number of
+    /// copies.
     fn offer(&mut self, role: Role, log: &impl DurableLog, indexes: impl Iterator<Item = usize>) {
         let max_copies = log.max_copies();
         let mut offered = 0;

@@ -34,7 +34,7 @@ pub(super) struct Args<S> {
 }
 
 impl<S: Scenario> Args<S> {
-    /// Reads the words after the program's name. Without a scenario's name, all are meant.
+    /// Reads the words after the program's name. Without a scenario's name, all are chosen.
     pub(super) fn read(mut given: impl Iterator<Item = String>, rate: f64) -> Result<Self> {
         let mut args = Self { scenarios: Vec::new(), slice: None, load: Load { seed: 1, rate } };
         while let Some(word) = given.next() {
@@ -87,14 +87,14 @@ pub struct Slice {
 }
 
 impl Slice {
-    /// Every `N`th item, from the `K`th on. So neighbours, which often take alike long, are in
+    /// Every `N`th item, from the `K`th on. So neighbours, which often take equally long, are in
     /// different slices.
     #[must_use]
     pub fn of<T: Clone>(self, items: &[T]) -> Vec<T> {
         items.iter().skip(self.number - 1).step_by(self.count).cloned().collect()
     }
 
-    /// The other slices of as many.
+    /// The other slices of the same set.
     fn others(self) -> impl Iterator<Item = Self> {
         (1..=self.count).filter(move |number| *number != self.number).map(move |number| Self { number, ..self })
     }

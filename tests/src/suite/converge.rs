@@ -1,38 +1,38 @@
-//! Waiting until nothing is in flight any more.
+//! Waits until nothing is in flight any more.
 
 use std::time::Duration;
 
 use anyhow::Result;
 use tokio::time::Instant;
 
-/// Something that converges, and what it is when it has.
+/// Something that converges to a final state.
 pub trait Converging {
-    /// What there is at the end.
+    /// The final state.
     type End;
-    /// What is still in flight after that long is lost.
+    /// What is still in flight after this time is lost.
     const PATIENCE: Duration;
-    /// Between two looks.
+    /// The pause between two looks.
     const LOOK_EVERY: Duration;
 
-    /// Counts what is in flight, which is cheap. Names it in words.
+    /// Counts what is in flight, which is cheap, and describes it in words.
     fn count(&mut self, in_flight: &mut Vec<String>) -> impl Future<Output = Result<()>>;
 
-    /// Reads everything, which is not. Names what differs from what it must be.
+    /// Reads everything, which is expensive, and describes what is not yet as it must be.
     fn look(&mut self, in_flight: &mut Vec<String>) -> impl Future<Output = Result<Self::End>>;
 }
 
-/// What there is when nothing is in flight any more, or when patience has ended.
+/// The state when nothing is in flight any more, or when patience has run out.
 #[derive(Debug)]
 pub struct Converged<T> {
     /// How long it took.
     pub took: Duration,
-    /// What was still in flight when patience ended; empty if all has converged.
+    /// What was still in flight when patience ran out; empty if everything converged.
     pub in_flight: Vec<String>,
-    /// What there is.
+    /// The final state.
     pub end: T,
 }
 
-/// Waits until nothing is in flight, or patience ends.
+/// Waits until nothing is in flight, or patience runs out.
 ///
 /// # Errors
 /// If something cannot be read.

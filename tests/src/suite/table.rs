@@ -11,7 +11,7 @@ use super::args::{Load, Scenario};
 
 /// What a scenario measured.
 pub trait Figures: Default + Serialize {
-    /// The heads of the columns between the scenario's name and its verdict.
+    /// The headings of the columns between the scenario's name and its verdict.
     const HEAD: &'static [&'static str];
 
     /// The cells of those columns.
@@ -49,7 +49,7 @@ impl<F: Figures> Row<F> {
     }
 }
 
-/// Where the table of the suite of this name goes, and whatever else it writes.
+/// The folder for the table of this suite, and for everything else that it writes.
 ///
 /// # Errors
 /// If the workspace is not found.

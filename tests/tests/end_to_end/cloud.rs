@@ -111,7 +111,7 @@ impl Cloud {
         .await
     }
 
-    /// How many dead letters there have been that `is_one` accepts.
+    /// How many dead letters so far `is_one` accepts.
     pub(crate) async fn count_dead_letters(&self, is_one: impl Fn(&DeadLetter) -> bool) -> Result<usize> {
         self.collect_dead_letters().await?;
         Ok(self.dead.lock().await.iter().filter(|letter| is_one(letter)).count())

@@ -20,7 +20,7 @@ pub(crate) struct Logs {
     pub(crate) events: u64,
     /// Records, including poison.
     pub(crate) records: u64,
-    /// The most events in one record.
+    /// The maximum number of events in one record.
     pub(crate) most: u64,
     /// When the producer made each record of the primary, Unix milliseconds.
     pub(crate) primary: Vec<u64>,
@@ -29,7 +29,7 @@ pub(crate) struct Logs {
 }
 
 impl Logs {
-    /// Reads both from the beginning to their present end.
+    /// Reads both from the beginning to their current end.
     pub(crate) async fn read(endpoints: &Endpoints) -> Result<Self> {
         let mut logs = Self::default();
         let (bootstrap, topic) = (endpoints.log_bootstrap.clone().context("no brokers")?, endpoints.topic.clone());

@@ -1,13 +1,13 @@
-//! The fault suite: what the promises are worth when things break. Every scenario runs the real
-//! template and the real functions on three real Apache Kafka brokers (three copies, two in sync)
-//! with a standby on Kinesis, and breaks something while simulated devices send at a steady rate.
-//! Then it compares everything with what the devices were told: the books, the logs record by
+//! The fault suite: checks whether the promises hold when things break. Every scenario runs the
+//! real template and the real functions on three real Apache Kafka brokers (three copies, two in
+//! sync) with a standby on Kinesis, and breaks something while simulated devices send at a steady
+//! rate. Then it compares everything with what the devices were told: the books, the logs record by
 //! record, the dead-letter queue, and every member's view, which the simulator computes
 //! independently of the code under test.
 //!
 //! It takes about 14 minutes on two cores, so it runs only on request:
 //! `PLAYHEAD_TEST_FAULTS=1 cargo test --test faults`, with
-//! `-- [SCENARIO …] [--slice K/N] [--seed N] [--rate N]` for a part of it. The table is printed, and
+//! `-- [SCENARIO …] [--slice K/N] [--seed N] [--rate N]` for a part of it. The table is printed and
 //! written to `target/playhead/faults/` as Markdown and JSON. The exit status is 0 only if every
 //! scenario kept every promise. What it shares with the suite of several regions is in
 //! `playhead_tests::suite`.

@@ -35,7 +35,7 @@ const POSTS_PER_SESSION: f64 = 8.0;
 /// Plays a scenario.
 ///
 /// # Errors
-/// If it could not be played. What it showed to be wrong is in the row.
+/// If it could not be played. Broken promises are not an error: they are in the row.
 pub(crate) async fn play(scenario: Scenario, cluster: &mut ApacheKafka, load: Load) -> Result<Row<Figures>> {
     heal(cluster).await?;
     let options = LocalOptions {

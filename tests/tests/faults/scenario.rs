@@ -25,9 +25,9 @@ const HALTED_WITHIN: Duration = Duration::from_secs(30);
 /// Deaths at each point.
 const KILLS: usize = 2;
 const KILLED_WITHIN: Duration = Duration::from_secs(90);
-/// Between two poison records where poison is not the point. While something else is down, fewer
-/// pile up than `apply::decide` takes for a flood, which is held back by design, longer than a
-/// scenario can wait.
+/// The pause between two poison records in scenarios that are not about poison. It is so long that
+/// fewer pile up during an outage than `apply::decide` treats as a flood. A flood is held back by
+/// design, longer than a scenario can wait.
 const NOW_AND_THEN: Duration = Duration::from_secs(2);
 /// Rounds of the worst scenario.
 const ROUNDS: usize = 6;
@@ -231,7 +231,7 @@ async fn dynamodb(stage: &mut Stage<'_>) -> Result<()> {
     stage.healed()
 }
 
-/// So many that the retries of the client do not hide all of it.
+/// Enough that the client's retries do not hide all of them.
 fn a_bad_day_of_dynamodb() -> Vec<Rule> {
     let throttled = Fault::Error(400, "ProvisionedThroughputExceededException");
     vec![

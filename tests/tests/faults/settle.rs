@@ -1,4 +1,4 @@
-//! Waits until nothing is in flight, then reads what there is.
+//! Waits until nothing is in flight, then reads the final state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,7 +22,7 @@ use super::logs::Logs;
 
 const TOKEN_LIFETIME: Duration = Duration::from_secs(3_600);
 
-/// What there is at the end of a scenario.
+/// The state at the end of a scenario.
 pub(crate) type Converged = suite::Converged<End>;
 
 /// What was read at the end.
@@ -31,9 +31,9 @@ pub(crate) struct End {
     pub(crate) logs: Logs,
     /// Distinct events that the devices were told are accepted.
     pub(crate) distinct: u64,
-    /// Those of them that are in no view.
+    /// Of these, the ones that are in no view.
     pub(crate) lost: u64,
-    /// Events that the views have beyond them.
+    /// Surplus events in the views.
     pub(crate) twice: u64,
     pub(crate) differences: Vec<Difference>,
     /// The bytes of every record on the dead-letter queue.
@@ -41,7 +41,7 @@ pub(crate) struct End {
 }
 
 /// Waits until the books, the logs and the views agree with what the devices were told, or patience
-/// ends.
+/// runs out.
 ///
 /// # Errors
 /// If something cannot be read.
@@ -56,7 +56,7 @@ pub(crate) async fn settle(endpoints: &Endpoints, plan: &Plan, report: &SendRepo
 struct InFlight<'a> {
     endpoints: &'a Endpoints,
     expected: Expected,
-    /// Events, as the devices were told.
+    /// Accepted events, as the devices were told.
     accepted: u64,
     reader: Reader,
     books: Books,

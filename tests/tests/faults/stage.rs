@@ -82,7 +82,7 @@ impl Stage<'_> {
 /// Makes all brokers run again, whatever was done to them.
 pub(crate) async fn heal(cluster: &mut ApacheKafka) -> Result<()> {
     for node in 0..cluster.brokers() {
-        // Each fails if there is nothing to heal. The last line checks that all is well.
+        // Each call fails if there is nothing to heal. The last line checks that all is well.
         let _ = cluster.resume(node);
         let _ = cluster.restart(node);
     }

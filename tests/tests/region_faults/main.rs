@@ -1,6 +1,6 @@
-//! The fault suite of several regions: what the promises are worth when the connection between two
-//! regions fails, and when one is drained in the middle of playback. Two local clouds run side by
-//! side from the real template. Simulated members travel between them and send at a steady rate,
+//! The fault suite of several regions: checks whether the promises hold when the connection between
+//! two regions fails, and when one is drained in the middle of playback. Two local clouds run side
+//! by side from the real template. Simulated members travel between them and send at a steady rate,
 //! and members hide and erase in both. Then the suite compares the books of both regions, every
 //! item's writer and every member's view in each region with what the devices were told, which the
 //! simulator computes independently of the code under test.
@@ -9,7 +9,7 @@
 //!
 //! It takes about six minutes on two cores, so it runs only on request:
 //! `PLAYHEAD_TEST_REGIONS=1 cargo test --test region_faults`, with
-//! `-- [SCENARIO …] [--slice K/N] [--seed N] [--rate N]` for a part of it. The table is printed, and
+//! `-- [SCENARIO …] [--slice K/N] [--seed N] [--rate N]` for a part of it. The table is printed and
 //! written to `target/playhead/region-faults/` as Markdown and JSON. The exit status is 0 only if
 //! every scenario kept every promise. What it shares with the suite of faults is in
 //! `playhead_tests::suite`.

@@ -74,7 +74,7 @@ fn eraser(posts: &[Post]) -> Option<&str> {
     busy.into_iter().max_by_key(|(_, posts)| *posts).map(|(profile, _)| profile)
 }
 
-/// Some sessions of the other members that go on for a while, with their profiles.
+/// Some sessions of the other members that continue for a while, with their profiles.
 fn sessions(posts: &[Post], eraser: &str) -> Vec<(String, String)> {
     let mut sessions = Vec::new();
     for post in posts.iter().skip(posts.len() / 4).filter(|post| post.profile_id != eraser) {

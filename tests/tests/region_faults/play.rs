@@ -1,8 +1,8 @@
 //! One scenario from beginning to end: two crowds of devices send, the script runs, members hide
 //! and erase, everything converges.
 //!
-//! One crowd falls silent the moment everything is repaired. From then on its views are known to
-//! the event. The other goes on, so the regions converge under load and sessions live through the
+//! One crowd falls silent the moment everything is repaired. From then on its views are known
+//! exactly. The other keeps sending, so the regions converge under load and sessions span the
 //! repair.
 
 use std::collections::BTreeMap;
@@ -49,9 +49,10 @@ pub(crate) struct Crowd {
 /// What was observed meanwhile.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Sights {
-    /// The most records that waited for another region at once, as far as the pollers had read.
+    /// The maximum number of records that waited for another region at once, as far as the pollers
+    /// had read.
     pub(crate) waiting: u64,
-    /// The most items at once that differed between the regions.
+    /// The maximum number of items that differed between the regions at once.
     pub(crate) open: u64,
     /// Requests between the regions that failed.
     pub(crate) cut_off: u64,
@@ -65,7 +66,7 @@ pub(crate) struct Sights {
 /// Plays a scenario.
 ///
 /// # Errors
-/// If it could not be played. What it showed to be wrong is in the row.
+/// If it could not be played. Broken promises are not an error: they are in the row.
 pub(crate) async fn play(scenario: Scenario, world: &mut World, load: Load) -> Result<Row<Figures>> {
     world.played += 1;
     let before = world.books().await?;

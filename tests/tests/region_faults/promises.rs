@@ -10,13 +10,13 @@ use super::play::{Crowd, Sights, lives};
 use super::scenario::{SLOW, Scenario};
 use super::settle::Converged;
 
-/// How many of a kind are shown.
+/// How many examples of one kind are shown.
 const SHOWN: usize = 5;
-/// How far a clock and a look may be off where something must take as long as it was delayed.
+/// Tolerance for clocks and polling where something must take at least as long as it was delayed.
 const SLACK: Duration = Duration::from_millis(300);
 
-/// In all regions together: every event that devices were told is accepted has ended, in a view or
-/// as a duplicate, as often as copies are known.
+/// Over all regions, every event that devices were told was accepted has ended, in a view or as a
+/// duplicate, and no more often than there are known copies.
 pub(crate) fn accepted_events_have_ended_and_none_is_dead(crowds: &[Crowd], converged: &Converged) -> Vec<String> {
     let books = &converged.end.books;
     let mut promises = Promises { broken: converged.in_flight.clone() };

@@ -1,4 +1,4 @@
-//! Waits until nothing is in flight and both regions show the same, then reads what there is.
+//! Waits until nothing is in flight and both regions show the same, then reads the final state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,11 +18,11 @@ use super::members::Said;
 use super::play::Crowd;
 use super::world::{Side, World};
 
-/// What is in flight after that long is lost.
+/// What is still in flight after this time is lost.
 const PATIENCE: Duration = Duration::from_secs(90);
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// What there is at the end of a scenario.
+/// The state at the end of a scenario.
 pub(crate) type Converged = suite::Converged<End>;
 
 /// What was read at the end.
@@ -30,9 +30,9 @@ pub(crate) type Converged = suite::Converged<End>;
 pub(crate) struct End {
     /// What the functions of both regions counted in this scenario.
     pub(crate) books: Minute,
-    /// Accepted events that are missing in the views of a region: of the one that lacks more.
+    /// Accepted events that are missing in the views of the region that lacks more.
     pub(crate) lost: u64,
-    /// Events that the views have beyond them, likewise.
+    /// Surplus events in the views of the region that has more.
     pub(crate) twice: u64,
     /// By region.
     pub(crate) differences: Vec<(Side, Difference)>,
@@ -43,7 +43,7 @@ pub(crate) struct End {
 }
 
 /// Waits until every view is as expected in both regions, and says how long that took since
-/// `since`. `None` if patience ended first.
+/// `since`. `None` if patience ran out first.
 ///
 /// # Errors
 /// If histories cannot be read.
@@ -66,7 +66,7 @@ pub(crate) async fn until_right(world: &World, expected: &Expected, since: Insta
 }
 
 /// Waits until the books and the views of both regions agree with what the devices were told and
-/// what the members asked for, or patience ends. `before` is what had been counted before the
+/// what the members asked for, or patience runs out. `before` is what had been counted before the
 /// scenario.
 ///
 /// # Errors
@@ -84,7 +84,7 @@ pub(crate) async fn settle(world: &mut World, crowds: &[Crowd], said: &Said, bef
 
 struct InFlight<'a> {
     world: &'a mut World,
-    /// Events, as the devices were told.
+    /// Accepted events, as the devices were told.
     accepted: u64,
     before: Minute,
     books: Minute,
@@ -135,7 +135,7 @@ impl Converging for InFlight<'_> {
             let (lost, twice) = lost_and_twice(views, &all);
             (end.lost, end.twice) = (end.lost.max(lost), end.twice.max(twice));
             end.differences.extend(check(views, &all).into_iter().map(|difference| (side, difference)));
-            // What a member sees who does not ask for hidden sessions.
+            // What a member sees without asking for hidden sessions.
             let listed = histories::read(&endpoints.api, &world.token, &*profiles).await?;
             end.unheeded.extend(unheeded(said, &all, &listed).map(|what| format!("{what} in {}", side.region())));
             let of_scenario =

@@ -51,9 +51,9 @@ pub(crate) struct Figures {
     /// Of first attempts.
     p50_ms: u128,
     p99_ms: u128,
-    /// The most records at once that waited for another region.
+    /// The maximum number of records that waited for another region at once.
     waiting: u64,
-    /// The most items at once that differed between the regions.
+    /// The maximum number of items that differed between the regions at once.
     open: u64,
     /// Requests between the regions that failed.
     cut_off: u64,

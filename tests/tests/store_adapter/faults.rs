@@ -1,5 +1,5 @@
 //! What DynamoDB does on a bad day: leave things unprocessed, throttle, fail. None of it may be
-//! mistaken for an answer, and throttling is told apart from everything else.
+//! mistaken for an answer, and throttling is distinguished from everything else.
 
 use crate::RUNTIME;
 use crate::case::{BEGAN, Watched, session};

@@ -165,7 +165,7 @@ async fn acknowledged_records_survive_every_broker_failure() {
     cluster.fill_disk(third).unwrap();
     writer.write(LARGE).await.unwrap();
     cluster.halted(third, SOON).await.unwrap();
-    cluster.check().expect("a broker that halted on a full disk is no failure");
+    cluster.check().expect("a broker that halted on a full disk is not a failure");
     writer.write(100).await.unwrap();
     in_sync(&cluster, &all_but(&[third])).await;
     cluster.restart(third).unwrap();

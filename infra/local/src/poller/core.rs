@@ -7,7 +7,7 @@
 //! A *work* is a batch to send or to discard. The list of works is ordered: for each partition,
 //! earlier offsets come first. A work may run when no earlier work shares a partition with it. New
 //! batches are taken only from partitions without works. So each partition is processed in order,
-//! and a batch that fails for ever blocks only its own partitions.
+//! and a batch that fails forever blocks only its own partitions.
 //!
 //! A batch of a Kafka topic mixes its free partitions. Each shard of a Kinesis stream has its own
 //! batches and its own batching window. Here a shard is a partition, and a record's offset is its

@@ -1,7 +1,7 @@
 //! A mapping's side of a Kafka topic: a consumer in the mapping's group.
 //!
 //! It must never use end offsets or watermarks (the embedded broker's are wrong), and it commits
-//! only what it is told to commit.
+//! only what the core hands out.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -46,7 +46,7 @@ pub struct Books {
     pub failed_records: BTreeMap<String, u64>,
     /// Records that a log acknowledged.
     pub appended_records: u64,
-    /// Those of them that the standby acknowledged.
+    /// Of these, the ones that the standby acknowledged.
     pub standby_records: u64,
     /// Records that no log acknowledged.
     pub append_errors: u64,
@@ -88,7 +88,7 @@ pub struct Minute {
     pub retried: u64,
     /// Sent to the dead-letter queue, counted each time.
     pub dead: u64,
-    /// Those of them that were redriven and have ended again since.
+    /// Of these, the ones that were redriven and have ended again since.
     pub redriven: u64,
     /// Possibly on a log one more time than they were accepted.
     pub unclaimed: u64,
@@ -98,7 +98,7 @@ pub struct Minute {
     pub arrived: u64,
     /// Sequence numbers missing when their sessions ended.
     pub holes_opened: u64,
-    /// Those of them that arrived later.
+    /// Of these, the ones that arrived later.
     pub holes_closed: u64,
 }
 

@@ -30,7 +30,7 @@ struct Profile {
 }
 
 impl Shown {
-    /// What a rollout, if there is one, means for everybody and for these profiles.
+    /// What the rollout, if any, means for all profiles and for these.
     pub(super) fn of(rollout: Option<Rollout>, has_legacy: bool, profiles: &[String]) -> Self {
         let followed = rollout.as_ref().filter(|_| has_legacy);
         let share = |path: Path| match followed {

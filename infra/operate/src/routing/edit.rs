@@ -19,7 +19,7 @@ use serde_json::Value;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-/// Exit status when only some regions were written, or somebody else wrote at the same time.
+/// Exit status when only some regions were written, or another operator wrote at the same time.
 const IN_PART: u8 = 2;
 
 /// A change of the document.
@@ -43,7 +43,7 @@ pub struct Edited {
     written: Vec<(String, i64)>,
     /// The regions that were not reached or refused the document, and why.
     missed: Vec<(String, String)>,
-    /// Versions that somebody else wrote between our read and our write, and that are now
+    /// Versions that another operator wrote between our read and our write, and that are now
     /// overwritten.
     overtaken: Vec<(String, i64)>,
     dry_run: bool,
@@ -179,7 +179,8 @@ impl Edited {
         for (region, version) in &self.overtaken {
             let _ = writeln!(
                 text,
-                "SOMEBODY ELSE wrote version {version} of {region} at the same time. It is overwritten now: see `routing history`."
+                "ANOTHER OPERATOR wrote version {version} of {region} at the same time. It is overwritten now: see \
+                 `routing history`."
             );
         }
         (!text.is_empty()).then_some(text)

@@ -69,7 +69,7 @@ pub(super) enum Signal {
     Good,
     /// It did not answer in time, or was unavailable, or denied access.
     Failed,
-    /// Neither: it throttled, or a record was too large. A log that answers so is up.
+    /// Neither: it throttled, or a record was too large. A log that answers like this is up.
     Neither,
 }
 

@@ -33,7 +33,7 @@ pub(super) struct Partition {
 
 impl Partition {
     /// Whether it accepts records: it has a leader and enough in-sync replicas. An empty list of
-    /// in-sync replicas, in spite of a leader, means that they are unknown.
+    /// in-sync replicas, although there is a leader, means that they are unknown.
     fn writable(&self, min_insync_replicas: usize) -> bool {
         let enough = self.in_sync.len() >= min_insync_replicas.min(self.replicas);
         self.leader.is_some() && (enough || self.in_sync.is_empty())

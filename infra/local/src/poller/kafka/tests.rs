@@ -1,4 +1,4 @@
-//! The poller on real brokers that come and go. See `kafka_cluster_tests.rs` for how to enable it.
+//! The poller on real brokers that come and go. See `kafka_cluster/tests.rs` for how to enable it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
