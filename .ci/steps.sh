@@ -26,8 +26,8 @@ DEMOS=(
 )
 
 # Into how many slices a suite is cut. A slice takes about four minutes (faults) and two (regions).
-FAULT_SLICES=5
-REGION_SLICES=3
+FAULT_SLICES=7
+REGION_SLICES=6
 
 RELEASE_LOG=target/ci/release.log
 
