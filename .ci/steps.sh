@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export CARGO_TERM_COLOR=never RUST_BACKTRACE=1
 
-STEPS=(format lints java build tests demo demos faults regions release)
+STEPS=(format lints java build tests demo demos release faults regions)
 
 # The functions that a user deploys. Flags of the release build, such as `--features`, go here.
 FUNCTIONS=(ingest process query retry forward compare)
@@ -25,7 +25,7 @@ DEMOS=(
     "--exit --migrate --legacy-bug lost-seek --sessions 60 --seed 7"
 )
 
-# Into how many slices a suite is cut. A slice takes about four minutes (faults) and two (regions).
+# Into how many slices a suite is cut. A slice takes some two minutes (faults) and one (regions).
 FAULT_SLICES=7
 REGION_SLICES=6
 
@@ -112,8 +112,8 @@ regions() {
     PLAYHEAD_TEST_REGIONS=1 suite region_faults $REGION_SLICES
 }
 
-# The binaries that a user deploys. In a whole run they are built in the background from the tests on, with what the
-# tests leave of the processors.
+# The binaries that a user deploys. In a whole run they are built in the background from the demo on, with what the demos
+# leave of the processors: tests and suites depend more on time.
 release() {
     if [[ ! $release_pid ]]; then
         release_build
@@ -183,7 +183,7 @@ run_steps() {
     trap 'summary $?' EXIT
     for current in "$@"; do
         began=$SECONDS
-        if [[ $current == tests && " $* " == *" release "* ]]; then
+        if [[ $current == demo && " $* " == *" release "* ]]; then
             release_in_background
         fi
         printf '\n=== %s (after %d s; alone: %s %s)\n' "$current" "$SECONDS" "$0" "$current"
