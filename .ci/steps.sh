@@ -25,8 +25,8 @@ DEMOS=(
     "--exit --migrate --legacy-bug lost-seek --sessions 60 --seed 7"
 )
 
-# Into how many slices a suite is cut. A slice takes some two minutes (faults) and one (regions).
-FAULT_SLICES=7
+# Into how many slices a suite is cut: one scenario per commit, of one to three minutes.
+FAULT_SLICES=14
 REGION_SLICES=6
 
 RELEASE_LOG=target/ci/release.log
