@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export CARGO_TERM_COLOR=never RUST_BACKTRACE=1
 
-STEPS=(format lints java build tests demo demos release faults regions)
+STEPS=(format lints java build tests demo demos release tls faults regions)
 
 # The functions that a user deploys. Flags of the release build, such as `--features`, go here.
 FUNCTIONS=(ingest process query retry forward compare)
@@ -116,7 +116,7 @@ regions() {
 # leave of the processors: tests and suites depend more on time.
 release() {
     if [[ ! $release_pid ]]; then
-        release_build
+        RELEASE_SLICED=$sliced release_build
         return
     fi
     # A process group of its own, which ends with us if a step before this one fails.
@@ -127,7 +127,7 @@ release() {
 release_in_background() {
     mkdir -p "${RELEASE_LOG%/*}"
     # In a shell of its own, where `set -e` holds although we wait for its status.
-    setsid nice -n 19 bash -c 'source .ci/steps.sh; release_build' >"$RELEASE_LOG" 2>&1 &
+    RELEASE_SLICED=$sliced setsid nice -n 19 bash -c 'source .ci/steps.sh; release_build' >"$RELEASE_LOG" 2>&1 &
     release_pid=$!
 }
 
@@ -135,15 +135,32 @@ release_in_background() {
 release_build() {
     python3 -m venv target/ci/venv
     PIP_USER=0 target/ci/venv/bin/python -m pip install --quiet --disable-pip-version-check cargo-lambda==1.9.2
-    local function bins=()
-    for function in "${FUNCTIONS[@]}"; do
+    local function bins=() functions=("${FUNCTIONS[@]}")
+    if [[ ${RELEASE_SLICED:-} ]]; then
+        functions=("${FUNCTIONS[$(slice_of ${#FUNCTIONS[@]}) - 1]}")
+        printf 'Of all functions: %s. The rest: .ci/full release\n' "${functions[*]}"
+    fi
+    for function in "${functions[@]}"; do
         bins+=(--bin "$function")
     done
+    local flags=()
+    if [[ " ${functions[*]} " == *" ingest "* ]]; then
+        flags=("${RELEASE_FLAGS[@]}")
+    fi
     PATH="$PWD/target/ci/venv/bin:$PATH" CARGO_TARGET_DIR=target/ci/lambda \
-        cargo lambda build --release --locked "${RELEASE_FLAGS[@]}" "${bins[@]}" --lambda-dir target/ci/lambda-out
-    for function in "${FUNCTIONS[@]}"; do
+        cargo lambda build --release --locked "${flags[@]}" "${bins[@]}" --lambda-dir target/ci/lambda-out
+    for function in "${functions[@]}"; do
         test -x "target/ci/lambda-out/$function/bootstrap"
     done
+}
+
+# What only a build with TLS can show; with OpenSSL to compile it is the turn of every sixth commit.
+tls() {
+    if [[ $sliced && $(slice_of 6) != 2 ]]; then
+        printf 'Left to other commits: .ci/full tls\n'
+        return
+    fi
+    CARGO_TARGET_DIR=target/ci/tls cargo test --locked --package stream --features tls --lib -- kafka::
 }
 
 # Runs a fault suite, or this commit's slice of it.

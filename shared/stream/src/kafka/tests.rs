@@ -363,6 +363,7 @@ async fn an_empty_append_has_no_results() {
 }
 
 /// librdkafka accepts the whole IAM configuration, including OAUTHBEARER with our token callback.
+#[cfg(feature = "tls")]
 #[tokio::test]
 async fn a_client_for_iam_can_be_created() {
     let security = KafkaSecurity::Iam { region: "us-east-1".to_owned() };
