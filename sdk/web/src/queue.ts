@@ -88,7 +88,7 @@ export function createQueue(
     if (closed || at >= timerAt) return;
     clearTimeout(timer);
     timerAt = at;
-    timer = setTimeout(flush, at - now());
+    timer = setTimeout(flush, Math.ceil(at - now()));
   };
 
   const hold = (id: string): void => {
@@ -279,22 +279,21 @@ export function createQueue(
     clearTimeout(timer);
     timerAt = Infinity;
     if (closed) return;
+    if (now() < quietUntil) return wakeIn(0);
     let left: PlaybackEvent[] = [...own.values()];
     try {
-      if (now() >= quietUntil) {
-        await locked(async () => {
-          const events = await everything();
-          await trim(events);
-          const all = [...events.values()];
-          for (const profile of new Set(all.map((event) => event.profile_id))) {
-            await sendProfile(
-              profile,
-              all.filter((event) => event.profile_id === profile),
-            );
-          }
-          left = [...(await everything()).values()];
-        });
-      }
+      await locked(async () => {
+        const events = await everything();
+        await trim(events);
+        const all = [...events.values()];
+        for (const profile of new Set(all.map((event) => event.profile_id))) {
+          await sendProfile(
+            profile,
+            all.filter((event) => event.profile_id === profile),
+          );
+        }
+        left = [...(await everything()).values()];
+      });
     } catch (cause) {
       fail();
       report("internal", "sending failed", cause);

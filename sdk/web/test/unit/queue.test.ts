@@ -244,6 +244,21 @@ describe("repeating", () => {
     }
   });
 
+  test("by itself, also what an earlier page left", async () => {
+    const first = page();
+    push(first.queue, event(0));
+    await first.store.events();
+    first.queue.close();
+    answer = () => ({ status: 503, retryAfterMs: 300 });
+    const second = page();
+    await second.queue.flush();
+    // A timer may be early.
+    await second.queue.flush();
+    answer = () => accepted;
+    await new Promise((resolve) => setTimeout(resolve, 1_000));
+    assert.deepEqual(numbers(), [[0], [0]]);
+  });
+
   test("by itself", async () => {
     const { queue } = page();
     answer = () => ({ status: 503, retryAfterMs: 300 });
