@@ -55,9 +55,7 @@ impl<L: DurableLog + 'static> Ingest<L> {
         let (mut events, mut rejected) = (Vec::new(), Vec::new());
         let mut sessions = Sessions::of(identity);
         for (index, raw) in raw_events {
-            let checked = validate(raw, stamp.received_at, self.window);
-            let permitted = checked.and_then(|event| permit(identity, event));
-            match permitted.and_then(|event| sessions.admit(event)) {
+            match self.check(raw, stamp, identity, &mut sessions) {
                 Ok(event) => events.push(event),
                 Err(rejection) => {
                     metrics.add(Metric::EventsRejected(rejection.code.as_str()), 1);
@@ -90,6 +88,18 @@ impl<L: DurableLog + 'static> Ingest<L> {
         }
         metrics.add(Metric::EventsAccepted, accepted as u64);
         Ok(Accepted { accepted, rejected })
+    }
+
+    /// The event, if it is valid, its profile is the sender's, and its session is not one too many.
+    fn check(
+        &self,
+        raw: &RawValue,
+        stamp: &Stamp,
+        identity: &Identity,
+        sessions: &mut Sessions,
+    ) -> Result<EdgeEvent, Rejection> {
+        let event = permit(identity, validate(raw, stamp.received_at, self.window)?)?;
+        sessions.admit(event)
     }
 }
 

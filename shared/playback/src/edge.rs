@@ -169,7 +169,8 @@ impl Rejection {
     /// Rejects an event of one session too many; a request may have `limit`.
     pub fn too_many_sessions(limit: usize) -> Self {
         let message = format!(
-            "`session_id`: the events before this one are of {limit} sessions, the most that one request may have; send this event in another request"
+            "`session_id`: the events before this one are of {limit} sessions, the most that one request may have; \
+             send this event in another request"
         );
         Self { retryable: true, ..reject(Code::TooManySessions, message) }
     }
