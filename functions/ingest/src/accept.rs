@@ -3,19 +3,29 @@
 //!
 //! An event is called accepted only once a log has acknowledged it. If one record is not durable,
 //! the whole request is a `503`.
+//!
+//! A member's token has limits that a backend's has not: [`MAX_SESSIONS`] per request, and a budget
+//! of events per profile and minute ([`crate::budget`]).
 
 use crate::Ingest;
 use crate::append::Append;
+use crate::budget::Exhausted;
 use http::{HeaderMap, StatusCode};
-use lambda::auth::Identity;
+use lambda::auth::{Identity, Scope};
 use lambda::metrics::{Metric, Metrics};
 use lambda::problem::Problem;
 use playback::edge::{Code, EdgeEvent, Rejection, RequestError, parse_request, validate};
 use playback::envelope::Stamp;
 use playback::routing::Routes;
+use playback::session::SessionId;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use std::collections::BTreeSet;
 use stream::DurableLog;
+
+/// How many sessions one request of a member may have events of. Each costs a record on the log and
+/// a write of the store. A device has one; one that was offline for days has a few.
+pub(crate) const MAX_SESSIONS: usize = 50;
 
 /// The body of a `202`.
 #[derive(Serialize)]
@@ -43,8 +53,9 @@ impl<L: DurableLog + 'static> Ingest<L> {
         metrics: &Metrics,
     ) -> Result<Accepted, Problem> {
         let (mut events, mut rejected) = (Vec::new(), Vec::new());
+        let mut sessions = Sessions::of(identity);
         for (index, raw) in raw_events {
-            match validate(raw, stamp.received_at, self.window).and_then(|event| permit(identity, event)) {
+            match self.check(raw, stamp, identity, &mut sessions) {
                 Ok(event) => events.push(event),
                 Err(rejection) => {
                     metrics.add(Metric::EventsRejected(rejection.code.as_str()), 1);
@@ -59,18 +70,78 @@ impl<L: DurableLog + 'static> Ingest<L> {
             return Err(Problem::forbidden(first.rejection.message.clone()).field("profile_id"));
         }
         let accepted = events.len();
+        // Given back unless the events become durable.
+        let reservation = match identity.scope {
+            Scope::Profiles(_) => {
+                let profiles = events.iter().map(|event| event.profile_id.as_str());
+                Some(self.budgets.reserve(profiles, stamp.received_at).map_err(too_many_events)?)
+            }
+            Scope::Service => None,
+        };
         let summary = Append::new(self, events, stamp, routes).run().await;
         summary.report(metrics);
         if !summary.is_durable() {
             return Err(log_unavailable());
         }
+        if let Some(reservation) = reservation {
+            reservation.spend();
+        }
         metrics.add(Metric::EventsAccepted, accepted as u64);
         Ok(Accepted { accepted, rejected })
+    }
+
+    /// The event, if it is valid, its profile is the sender's, and its session is not one too many.
+    fn check(
+        &self,
+        raw: &RawValue,
+        stamp: &Stamp,
+        identity: &Identity,
+        sessions: &mut Sessions,
+    ) -> Result<EdgeEvent, Rejection> {
+        let event = permit(identity, validate(raw, stamp.received_at, self.window)?)?;
+        sessions.admit(event)
     }
 }
 
 fn permit(identity: &Identity, event: EdgeEvent) -> Result<EdgeEvent, Rejection> {
     if identity.may(&event.profile_id) { Ok(event) } else { Err(Rejection::profile_forbidden(&event.profile_id)) }
+}
+
+/// The sessions of a request so far.
+struct Sessions {
+    /// `None`: any number.
+    limit: Option<usize>,
+    seen: BTreeSet<SessionId>,
+}
+
+impl Sessions {
+    fn of(identity: &Identity) -> Self {
+        let limit = match identity.scope {
+            Scope::Profiles(_) => Some(MAX_SESSIONS),
+            Scope::Service => None,
+        };
+        Self { limit, seen: BTreeSet::new() }
+    }
+
+    /// Rejects an event of one session too many.
+    fn admit(&mut self, event: EdgeEvent) -> Result<EdgeEvent, Rejection> {
+        let Some(limit) = self.limit.filter(|_| !self.seen.contains(&event.session_id)) else { return Ok(event) };
+        if self.seen.len() == limit {
+            return Err(Rejection::too_many_sessions(limit));
+        }
+        self.seen.insert(event.session_id.clone());
+        Ok(event)
+    }
+}
+
+fn too_many_events(Exhausted { profile_id, limit, seconds_left }: Exhausted) -> Problem {
+    let detail = format!(
+        "profile {profile_id} has sent more than {limit} events in this minute; \
+         send the request again in the next one, which is harmless"
+    );
+    // Devices that were turned away together must not come back together.
+    let seconds = seconds_left + rand::random_range(0..10);
+    Problem::too_many_requests("too_many_events_per_minute", detail, seconds).field("profile_id")
 }
 
 fn log_unavailable() -> Problem {

@@ -22,6 +22,9 @@ pub struct Config {
     /// How old and how far ahead a session may be (`SESSION_MAX_AGE_DAYS`,
     /// `SESSION_MAX_AHEAD_MINUTES`).
     pub window: SessionWindow,
+    /// How many events of a profile are accepted per minute in one environment
+    /// (`EVENTS_PER_PROFILE_PER_MINUTE`, default 6,000); 0 means any number.
+    pub events_per_minute: u32,
     /// The deployment's regions, separated by commas (`REGIONS`); empty means this one alone.
     pub regions: Regions,
     /// The SSM parameter that holds the routing document (`ROUTING_PARAMETER`).
@@ -72,6 +75,7 @@ impl Config {
             env.problem("LEGACY_ENDPOINT", "must be an https URL (http only on a loopback address)");
         }
         let legacy_time_out = env.parsed::<u64>("LEGACY_TIMEOUT_MS", 8_000);
+        let events_per_minute = env.parsed::<u32>("EVENTS_PER_PROFILE_PER_MINUTE", 6_000);
         let days = env.parsed::<u32>("SESSION_MAX_AGE_DAYS", 30);
         let minutes = env.parsed::<u32>("SESSION_MAX_AHEAD_MINUTES", 10);
         let window = SessionWindow {
@@ -83,6 +87,7 @@ impl Config {
             auth: auth?,
             logs: logs?,
             window,
+            events_per_minute: events_per_minute?,
             regions: regions?,
             routing_parameter: routing_parameter?,
             legacy_endpoint: legacy_endpoint?,

@@ -9,30 +9,49 @@
 
 mod accept;
 mod append;
+mod beacon;
 mod body;
+mod budget;
 mod config;
 mod legacy;
 mod migrate;
 mod shadow;
 
+pub use budget::Budgets;
 pub use config::Config;
 pub use legacy::Legacy;
 pub use shadow::ShadowTally;
 
 use accept::{events_of, stamp};
-use http::{HeaderMap, Method, Response, StatusCode};
+use beacon::Post;
+use http::{HeaderMap, Response, StatusCode};
 use lambda::auth::{Authenticator, Identity};
 use lambda::metrics::{Metric, Metrics};
 use lambda::problem::{Problem, json};
+use lambda::route::Table;
 use lambda::routing::Routing;
 use lambda::runtime::ServeHttp;
-use lambda_http::{Body, Request, RequestExt};
+use lambda_http::{Body, Request};
 use playback::edge::SessionWindow;
 use playback::session::SessionId;
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
 use stream::{DurableLog, Failover};
+
+/// What a request asks for.
+#[derive(Clone, Copy)]
+enum Call {
+    TakeEvents,
+    MintSession,
+}
+
+const ROUTES: Table<Call> = Table(&[("POST /v1/events", Call::TakeEvents), ("POST /v1/sessions", Call::MintSession)]);
+
+/// The keys of the routes that are served, as `template.yaml` must have them.
+pub fn route_keys() -> impl Iterator<Item = &'static str> {
+    ROUTES.keys()
+}
 
 /// Serves requests; one per process.
 pub struct Ingest<L> {
@@ -46,6 +65,8 @@ pub struct Ingest<L> {
     pub authenticator: Authenticator,
     /// How old and how far ahead a session may be.
     pub window: SessionWindow,
+    /// How many events of a profile are accepted per minute.
+    pub budgets: Budgets,
     /// The system we are migrating from, if there is one.
     pub legacy: Option<Legacy>,
     /// Counts shadows.
@@ -68,12 +89,9 @@ impl<L: DurableLog + 'static> ServeHttp for Ingest<L> {
 
 impl<L: DurableLog + 'static> Ingest<L> {
     async fn route(&self, request: &Request, metrics: &Metrics, now: u64) -> Result<Response<Body>, Problem> {
-        let post = request.method() == Method::POST;
-        match request.raw_http_path().trim_end_matches('/') {
-            "/v1/events" if post => self.take_events(request, metrics, now).await,
-            "/v1/sessions" if post => self.mint_session(request.headers(), metrics, now).await,
-            "/v1/events" | "/v1/sessions" => Err(Problem::method_not_allowed("POST")),
-            path => Err(Problem::not_found(format!("nothing is served at {path}"))),
+        match ROUTES.find(request)?.0 {
+            Call::TakeEvents => self.take_events(request, metrics, now).await,
+            Call::MintSession => self.mint_session(request.headers(), metrics, now).await,
         }
     }
 
@@ -88,13 +106,15 @@ impl<L: DurableLog + 'static> Ingest<L> {
         self.shadows.report(metrics);
         let routes = self.routing.routes(metrics, Instant::now()).await;
         if let Some(legacy) = &self.legacy {
-            return self.migrate(legacy, request, &routes, metrics, now).await;
+            let post = Post::to_pass_on(request.headers(), request.body())?;
+            return self.migrate(legacy, &post, &routes, metrics, now).await;
         }
+        let Post { headers, body } = Post::of(request.headers(), request.body());
         // Unauthenticated callers learn nothing about other errors.
-        let identity = self.identify(request.headers()).await?;
-        let body = body::read(request.headers(), request.body())?;
+        let identity = self.identify(&headers).await?;
+        let body = body::read(&headers, &body)?;
         let raw_events = events_of(&body)?.into_iter().enumerate();
-        let stamp = stamp(request.headers(), &routes, now);
+        let stamp = stamp(&headers, &routes, now);
         let accepted = self.accept(&identity, raw_events, &stamp, &routes, metrics).await?;
         Ok(json(StatusCode::ACCEPTED, &accepted))
     }

@@ -1,6 +1,6 @@
 //! Wiring only: configuration, clients, and the loop that Lambda drives.
 
-use ingest::{Config, Ingest, Legacy};
+use ingest::{Budgets, Config, Ingest, Legacy};
 use lambda::auth::Authenticator;
 use lambda::clock::now_ms;
 use lambda::config::Env;
@@ -47,7 +47,7 @@ async fn main() -> anyhow::Result<()> {
 
     drop(warming);
     let legacy = config.legacy_endpoint.map(|endpoint| Legacy::new(endpoint, config.legacy_time_out)).transpose()?;
-    let (window, shadows) = (config.window, Arc::default());
-    let ingest = Ingest { local, remote, routing, authenticator, window, legacy, shadows };
+    let (window, budgets, shadows) = (config.window, Budgets::new(config.events_per_minute), Arc::default());
+    let ingest = Ingest { local, remote, routing, authenticator, window, budgets, legacy, shadows };
     Ok(lambda::runtime::run_http(emitter, ingest).await?)
 }

@@ -7,15 +7,19 @@
 //! both paths, as backends send them, is split, and is accepted only if both sides accept it.
 //!
 //! Without a rollout, every profile is on the legacy path.
+//!
+//! A beacon has become a normal request before ([`Post::to_pass_on`]): the legacy system gets its
+//! token in the header and nothing of it in the body.
 
 use crate::accept::{Accepted, events_of, stamp};
+use crate::beacon::Post;
 use crate::legacy::Legacy;
 use crate::{Ingest, body};
 use futures::future::{Either, select};
 use http::{HeaderMap, Response, StatusCode};
 use lambda::metrics::{Metric, Metrics};
 use lambda::problem::{Problem, json};
-use lambda_http::{Body, Request};
+use lambda_http::Body;
 use playback::rollout::{Path, Rollout};
 use playback::routing::Routes;
 use serde::Deserialize;
@@ -30,14 +34,14 @@ impl<L: DurableLog + 'static> Ingest<L> {
     pub(crate) async fn migrate(
         &self,
         legacy: &Legacy,
-        request: &Request,
+        post: &Post<'_>,
         routes: &Routes,
         metrics: &Metrics,
         now: u64,
     ) -> Result<Response<Body>, Problem> {
-        let headers = request.headers();
-        let whole = || request.body().to_vec();
-        let read = body::read(headers, request.body());
+        let headers = &*post.headers;
+        let whole = || post.body.to_vec();
+        let read = body::read(headers, &post.body);
         let events = match read.as_ref().map_err(Problem::clone).and_then(|body| events_of(body)) {
             Ok(events) if !events.is_empty() => events,
             unusual if routes.rollout().is_some_and(Rollout::is_complete) => {

@@ -6,6 +6,7 @@ use jsonwebtoken::{EncodingKey, Header, encode};
 use lambda::auth::AuthConfig;
 use lambda::config::Env;
 use lambda::metrics::Emitter;
+use lambda_http::RequestExt;
 use playback::contract::{MAX_BODY_BYTES, MAX_DECOMPRESSED_BYTES};
 use playback::envelope::Envelope;
 use playback::routing::Regions;
@@ -23,7 +24,8 @@ fn ingest(log: RecordingLog) -> Ingest<RecordingLog> {
 
 /// In us-east-1, with us-west-2 as the other region; the document is `routing`.
 fn ingest_to(primary: RecordingLog, standby: Option<RecordingLog>, routing: &'static str) -> Ingest<RecordingLog> {
-    let auth = lambda::config::read(Env::from_pairs([("JWT_SECRET", SECRET)]), AuthConfig::read).unwrap();
+    let env = Env::from_pairs([("JWT_SECRET", SECRET), ("SERVICE_SCOPE", "service")]);
+    let auth = lambda::config::read(env, AuthConfig::read).unwrap();
     let regions = Regions::parse("us-east-1", "us-east-1,us-west-2").unwrap();
     Ingest {
         local: Failover::new(primary, standby, Policy::default()),
@@ -31,6 +33,7 @@ fn ingest_to(primary: RecordingLog, standby: Option<RecordingLog>, routing: &'st
         routing: Routing::read_by(regions, move || async { Ok(routing.to_owned()) }),
         authenticator: Authenticator::new(&auth).unwrap(),
         window: SessionWindow::default(),
+        budgets: Budgets::new(6_000),
         legacy: None,
         shadows: Arc::default(),
     }
@@ -292,6 +295,181 @@ async fn requests_outside_the_contract_are_refused() {
     let get = http::Request::get("/v1/events").body(Body::Empty).unwrap();
     check(on_path(get), 405, "method_not_allowed").await;
     assert!(ingest.local.primary().appended().is_empty());
+}
+
+/// What `navigator.sendBeacon` sends: no header but the media type of text.
+pub(crate) fn beacon(body: &Value) -> Request {
+    let text = body.to_string();
+    let request = http::Request::post("/v1/events").header("content-type", "text/plain;charset=UTF-8");
+    on_path(request.body(Body::from(text)).unwrap())
+}
+
+/// A token without the scheme, as the body of a beacon has it.
+pub(crate) fn bare(claims: Value) -> String {
+    token(claims).split_off("Bearer ".len())
+}
+
+#[tokio::test]
+async fn beacon_with_its_token_in_the_body_is_accepted() {
+    let ingest = ingest(RecordingLog::new());
+    let token = bare(json!({"profiles": ["p1"]}));
+    let body = json!({"token": token, "sent_at": NOW, "events": [event(1, 0), event(1, 1)]});
+    let sent = send(&ingest, beacon(&body)).await;
+    assert_eq!((sent.status, &sent.body), (202, &json!({"accepted": 2, "rejected": []})));
+    let json_body = http::Request::post("/v1/events").header("content-type", "application/json");
+    let sent_as_json = send(&ingest, on_path(json_body.body(Body::from(body.to_string())).unwrap())).await;
+    assert_eq!(sent_as_json.status, 202);
+    assert_eq!(ingest.local.primary().appended().len(), 2);
+    let on_the_log: Vec<u8> = ingest.local.primary().appended().iter().flat_map(|one| one.value.to_vec()).collect();
+    assert!(!on_the_log.windows(token.len()).any(|bytes| bytes == token.as_bytes()));
+    assert!(!sent.lines.contains(&token));
+}
+
+#[tokio::test]
+async fn beacon_without_a_valid_token_learns_only_that() {
+    let ingest = ingest(RecordingLog::new());
+    let valid = bare(json!({"profiles": ["p1"]}));
+    let check = async |request: Request, code: &str| {
+        let sent = send(&ingest, request).await;
+        assert_eq!((sent.status, sent.body["code"].as_str()), (401, Some(code)), "{}", sent.body);
+    };
+    let expired = bare(json!({"profiles": ["p1"]})) + "x";
+    check(beacon(&json!({"events": [event(1, 0)]})), "no_token").await;
+    check(beacon(&json!({"events": [event(1, 0)], "token": 7})), "no_token").await;
+    check(beacon(&json!({"events": vec![0; 501]})), "no_token").await;
+    check(beacon(&json!("not an object")), "no_token").await;
+    check(beacon(&json!({"events": [event(1, 0)], "token": expired})), "invalid_token").await;
+    check(beacon(&json!({"events": 5, "token": "x"})), "invalid_token").await;
+    // Too large to be read before the sender is known.
+    let padding = " ".repeat(MAX_BODY_BYTES);
+    check(beacon(&json!({"token": valid, "events": [], "padding": padding})), "no_token").await;
+    let zipped = gzip(json!({"token": valid, "events": []}).to_string().as_bytes());
+    let request = http::Request::post("/v1/events").header("content-encoding", "gzip");
+    check(on_path(request.body(Body::Binary(zipped)).unwrap()), "no_token").await;
+    // A header is used alone, even a wrong one; the body's token does not help.
+    let mut with_header = beacon(&json!({"token": valid, "events": [event(1, 0)]}));
+    with_header.headers_mut().insert("authorization", "Bearer x.y.z".parse().unwrap());
+    check(with_header, "invalid_token").await;
+    assert!(ingest.local.primary().appended().is_empty());
+}
+
+#[tokio::test]
+async fn text_with_an_authorization_header_is_refused() {
+    let ingest = ingest(RecordingLog::new());
+    let body = json!({"events": [event(1, 0)]}).to_string();
+    let request = post("/v1/events").header("content-type", "text/plain").body(Body::from(body)).unwrap();
+    assert_eq!(send(&ingest, on_path(request)).await.status, 415);
+}
+
+/// An event of the nth of many sessions.
+fn of_many(n: usize) -> Value {
+    let mut event = event(1, 0);
+    event["session_id"] = json!(format!("use1-01M3250V3TW3KG5DD5CEVSM{n:03}"));
+    event
+}
+
+fn by_service(body: &Value) -> Request {
+    let request = http::Request::post("/v1/events").header("authorization", token(json!({"scope": "service"})));
+    on_path(request.body(Body::from(body.to_string())).unwrap())
+}
+
+#[tokio::test]
+async fn events_of_the_51st_session_are_rejected_until_later() {
+    let ingest = ingest(RecordingLog::new());
+    let body = |sessions: usize| {
+        // Each session twice, so that the later events of known sessions come after the limit.
+        let events: Vec<Value> = (0..sessions).chain(0..sessions).map(of_many).collect();
+        json!({"events": events})
+    };
+    let sent = send(&ingest, events(body(50).to_string())).await;
+    assert_eq!((sent.status, &sent.body), (202, &json!({"accepted": 100, "rejected": []})));
+    let sent = send(&ingest, events(body(52).to_string())).await;
+    assert_eq!((sent.status, sent.body["accepted"].as_u64()), (202, Some(100)));
+    let rejected: Vec<_> = sent.body["rejected"].as_array().unwrap().iter().map(|one| one["index"].as_u64()).collect();
+    assert_eq!(rejected, [50, 51, 102, 103].map(Some));
+    let first = &sent.body["rejected"][0];
+    assert_eq!((&first["code"], &first["retryable"]), (&json!("too_many_sessions"), &json!(true)));
+    assert!(sent.lines.contains(r#""Code":"too_many_sessions""#), "{}", sent.lines);
+    let sent = send(&ingest, by_service(&body(52))).await;
+    assert_eq!((sent.status, sent.body["accepted"].as_u64()), (202, Some(104)), "a backend has no such limit");
+}
+
+#[tokio::test]
+async fn invalid_events_use_up_neither_sessions_nor_budget() {
+    let ingest = Ingest { budgets: Budgets::new(100), ..ingest(RecordingLog::new()) };
+    let broken = |n: usize| {
+        let mut event = of_many(n);
+        event["kind"] = json!("rewound");
+        event
+    };
+    let foreign = |n: usize| {
+        let mut event = of_many(n);
+        event["profile_id"] = json!("p2");
+        event
+    };
+    let odd = (100..200).map(broken).chain((200..300).map(foreign));
+    let body = json!({"events": odd.chain((0..50).map(of_many)).collect::<Vec<_>>()});
+    for _ in 0..2 {
+        let sent = send(&ingest, events(body.to_string())).await;
+        assert_eq!((sent.status, sent.body["accepted"].as_u64()), (202, Some(50)));
+    }
+    assert_eq!(send(&ingest, events(body.to_string())).await.status, 429);
+}
+
+#[tokio::test]
+async fn profile_over_its_budget_gets_429_until_the_next_minute() {
+    let ingest = Ingest { budgets: Budgets::new(3), ..ingest(RecordingLog::new()) };
+    let body = json!({"events": [event(1, 0), event(1, 1)]});
+    assert_eq!(send(&ingest, events(body.to_string())).await.status, 202);
+    let sent = send(&ingest, events(body.to_string())).await;
+    assert_eq!((sent.status, &sent.body["code"]), (429, &json!("too_many_events_per_minute")));
+    assert_eq!(sent.body["field"], "profile_id");
+    assert!(sent.body["detail"].as_str().unwrap().contains("profile p1 "), "{}", sent.body);
+    let seconds: u64 = sent.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    let to_the_next_minute = (60_000 - NOW % 60_000).div_ceil(1_000);
+    assert!((to_the_next_minute..to_the_next_minute + 10).contains(&seconds), "{seconds}");
+    assert!(sent.lines.contains(r#""Code":"429""#) && !sent.lines.contains("EventsAccepted"), "{}", sent.lines);
+    assert_eq!(send(&ingest, by_service(&body)).await.status, 202, "a backend has no such limit");
+    assert_eq!(ingest.local.primary().appended().len(), 2);
+}
+
+#[tokio::test]
+async fn request_answered_503_uses_up_no_budget() {
+    let failures = std::sync::atomic::AtomicUsize::new(5);
+    let failing = RecordingLog::refusing(move |record| {
+        let fails = failures
+            .fetch_update(std::sync::atomic::Ordering::SeqCst, std::sync::atomic::Ordering::SeqCst, |left| {
+                left.checked_sub(1)
+            })
+            .is_ok();
+        fails.then(|| AppendError::Unavailable(Attempt::new("test", record, "timed_out", "no answer")))
+    });
+    let ingest = Ingest { budgets: Budgets::new(2), ..ingest(failing) };
+    let body = json!({"events": [event(1, 0), event(1, 1)]}).to_string();
+    let mut statuses = Vec::new();
+    for _ in 0..12 {
+        statuses.push(send(&ingest, events(body.clone())).await.status);
+    }
+    let refused = statuses.iter().take_while(|status| **status == 503).count();
+    assert!(refused > 0, "{statuses:?}");
+    assert_eq!(statuses[refused], 202, "{statuses:?}");
+    assert!(statuses[refused + 1..].iter().all(|status| *status == 429), "{statuses:?}");
+}
+
+/// As API Gateway sends it behind a custom domain with a mapping key, or on a named stage.
+#[tokio::test]
+async fn route_key_counts_not_the_path() {
+    let ingest = ingest(RecordingLog::new());
+    for (path, stage) in [("/playhead/v1/events", "$default"), ("/prod/v1/events", "prod")] {
+        let event = json!({
+            "version": "2.0", "routeKey": "POST /v1/events", "rawPath": path, "rawQueryString": "",
+            "headers": {"host": "api.example", "authorization": token(json!({"profiles": ["p1"]}))},
+            "requestContext": {"routeKey": "POST /v1/events", "stage": stage, "http": {"method": "POST", "path": path}},
+            "body": json!({"events": [event(1, 0)]}).to_string(), "isBase64Encoded": false,
+        });
+        let request: lambda_http::request::LambdaRequest = serde_json::from_value(event).unwrap();
+        assert_eq!(send(&ingest, request.into()).await.status, 202, "{path}");
+    }
 }
 
 #[tokio::test]

@@ -13,10 +13,9 @@ use lambda::auth::Authenticator;
 use lambda::metrics::{Metric, Metrics};
 use lambda::problem::{Problem, json, no_content};
 use lambda::runtime::ServeHttp;
-use lambda_http::{Body, Request, RequestExt};
-use percent_encoding::percent_decode_str;
+use lambda_http::{Body, Request};
 use playback::history::Entry;
-use route::{Call, route};
+use route::{Call, ROUTES, route};
 use serde::Serialize;
 use std::time::Duration;
 use store::StoreError;
@@ -28,6 +27,11 @@ use tokio::time::Instant;
 const ERASE_FOR: Duration = Duration::from_secs(8);
 /// After how many seconds to retry when the store does not answer.
 const RETRY_AFTER_S: u32 = 2;
+
+/// The keys of the routes that are served, as `template.yaml` must have them.
+pub fn route_keys() -> impl Iterator<Item = &'static str> {
+    ROUTES.keys()
+}
 
 /// Serves requests; one per process.
 pub struct Query {
@@ -109,11 +113,8 @@ impl Query {
     async fn answer(&self, request: &Request, now: u64) -> Result<Response<Body>, Problem> {
         let authorization = request.headers().get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let identity = self.authenticator.verify(authorization).await?;
-        let parameters = request.query_string_parameters();
-        let parameter = |name: &str| parameters.first(name).map(str::to_owned);
-        // Ids may contain a colon, which clients may send as %3A.
-        let path = percent_decode_str(request.raw_http_path()).decode_utf8_lossy();
-        let (profile_id, call) = route(request.method(), &path, parameter)?;
+        let (profile_id, call) = route(request)?;
+        let profile_id = profile_id.as_str();
         if !identity.may(profile_id) {
             let detail = format!("profile {profile_id} is not among the token's profiles");
             return Err(Problem::forbidden(detail).field("profile_id"));

@@ -1,8 +1,12 @@
-//! Routing: a request's method, path and query string become a [`Call`], or a problem that names
-//! what is wrong.
+//! The routes of the member's API, and what each reads from a request: a [`Call`], or a problem that
+//! names what is wrong.
+//!
+//! A new route is a line of [`ROUTES`], a [`Call`], and a route in `template.yaml`; a test compares
+//! the two lists.
 
-use http::Method;
 use lambda::problem::Problem;
+use lambda::route::{Parameters, Table};
+use lambda_http::Request;
 use playback::contract::is_id;
 use playback::session::SessionId;
 use store::dynamodb::{MAX_PAGE, Request as Page};
@@ -20,66 +24,64 @@ pub(crate) enum Call {
     Erase,
 }
 
-/// Reads the call and its profile id. `parameter` returns a query parameter's value.
-pub(crate) fn route<'a>(
-    method: &Method,
-    path: &'a str,
-    parameter: impl Fn(&str) -> Option<String>,
-) -> Result<(&'a str, Call), Problem> {
-    let nothing = || Problem::not_found(format!("nothing is served at {path}"));
-    let rest = path.strip_prefix("/v1/profiles/").ok_or_else(nothing)?;
-    let segments: Vec<&str> = rest.trim_end_matches('/').split('/').collect();
-    let (profile_id, call) = match (method, segments.as_slice()) {
-        (&Method::GET, [profile, "history"]) => (profile, Call::History(read_page(parameter)?)),
-        (&Method::GET, [profile, "continue-watching"]) => {
-            (profile, Call::ContinueWatching { limit: read_limit(&parameter)? })
-        }
-        (&Method::GET, [profile, "titles", title, "bookmark"]) => {
-            check_id("title_id", title)?;
-            (profile, Call::Bookmark { title_id: (*title).to_owned() })
-        }
-        (&Method::PUT | &Method::DELETE, [profile, "history", session, "hidden"]) => {
-            let session_id = session.parse().map_err(|error| {
-                Problem::bad_request("session_id_malformed", format!("`session_id` {error}")).field("session_id")
-            })?;
-            (profile, Call::SetHidden { session_id, hidden: method == Method::PUT })
-        }
-        (&Method::DELETE, [profile, "history"]) => (profile, Call::Erase),
-        (_, [_, "history"]) => return Err(Problem::method_not_allowed("GET, DELETE")),
-        (_, [_, "continue-watching"] | [_, "titles", _, "bookmark"]) => return Err(Problem::method_not_allowed("GET")),
-        (_, [_, "history", _, "hidden"]) => return Err(Problem::method_not_allowed("PUT, DELETE")),
-        _ => return Err(nothing()),
-    };
-    check_id("profile_id", profile_id)?;
-    Ok((profile_id, call))
+/// Reads a call from what its request says.
+type Read = fn(&Parameters<'_>) -> Result<Call, Problem>;
+
+/// Every route, with what reads its call.
+pub(crate) const ROUTES: Table<Read> = Table(&[
+    ("GET /v1/profiles/{profile_id}/history", |of| Ok(Call::History(read_page(of)?))),
+    ("DELETE /v1/profiles/{profile_id}/history", |_| Ok(Call::Erase)),
+    ("GET /v1/profiles/{profile_id}/continue-watching", |of| Ok(Call::ContinueWatching { limit: read_limit(of)? })),
+    ("GET /v1/profiles/{profile_id}/titles/{title_id}/bookmark", |of| {
+        Ok(Call::Bookmark { title_id: read_id(of, "title_id")? })
+    }),
+    ("PUT /v1/profiles/{profile_id}/history/{session_id}/hidden", |of| {
+        Ok(Call::SetHidden { session_id: read_session_id(of)?, hidden: true })
+    }),
+    ("DELETE /v1/profiles/{profile_id}/history/{session_id}/hidden", |of| {
+        Ok(Call::SetHidden { session_id: read_session_id(of)?, hidden: false })
+    }),
+]);
+
+/// Reads the profile id and the call of a request.
+pub(crate) fn route(request: &Request) -> Result<(String, Call), Problem> {
+    let (read, parameters) = ROUTES.find(request)?;
+    Ok((read_id(&parameters, "profile_id")?, read(&parameters)?))
 }
 
-fn check_id(field: &str, text: &str) -> Result<(), Problem> {
-    if is_id(text) {
-        return Ok(());
+fn read_id(of: &Parameters<'_>, field: &str) -> Result<String, Problem> {
+    let id = of.path(field);
+    if is_id(id) {
+        return Ok(id.to_owned());
     }
     let detail = format!("`{field}` in the path must be 1 to 64 letters, digits or _ - . :");
     Err(Problem::bad_request("id_malformed", detail).field(field))
 }
 
-fn read_page(parameter: impl Fn(&str) -> Option<String>) -> Result<Page, Problem> {
-    let after = parameter("page_token").filter(|token| !token.is_empty()).map(|token| token.parse()).transpose();
+fn read_session_id(of: &Parameters<'_>) -> Result<SessionId, Problem> {
+    of.path("session_id").parse().map_err(|error| {
+        Problem::bad_request("session_id_malformed", format!("`session_id` {error}")).field("session_id")
+    })
+}
+
+fn read_page(of: &Parameters<'_>) -> Result<Page, Problem> {
+    let after = of.query("page_token").map(str::parse).transpose();
     let after = after.map_err(|error| {
         Problem::bad_request("page_token_malformed", format!("`page_token` {error}")).field("page_token")
     })?;
-    let include_hidden = match parameter("include_hidden").as_deref() {
-        None | Some("" | "false") => false,
+    let include_hidden = match of.query("include_hidden") {
+        None | Some("false") => false,
         Some("true") => true,
         Some(_) => {
             let detail = "`include_hidden` must be true or false";
             return Err(Problem::bad_request("include_hidden_malformed", detail).field("include_hidden"));
         }
     };
-    Ok(Page { limit: read_limit(&parameter)?, after, include_hidden })
+    Ok(Page { limit: read_limit(of)?, after, include_hidden })
 }
 
-fn read_limit(parameter: &impl Fn(&str) -> Option<String>) -> Result<usize, Problem> {
-    let Some(text) = parameter("limit").filter(|text| !text.is_empty()) else { return Ok(DEFAULT_PAGE) };
+fn read_limit(of: &Parameters<'_>) -> Result<usize, Problem> {
+    let Some(text) = of.query("limit") else { return Ok(DEFAULT_PAGE) };
     text.parse().ok().filter(|limit| (1..=MAX_PAGE).contains(limit)).ok_or_else(|| {
         Problem::bad_request("limit_out_of_range", format!("`limit` must be between 1 and {MAX_PAGE}")).field("limit")
     })
@@ -88,10 +90,16 @@ fn read_limit(parameter: &impl Fn(&str) -> Option<String>) -> Result<usize, Prob
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::Method;
+    use lambda_http::{Body, RequestExt};
+    use std::collections::HashMap;
 
     fn problem_of(method: Method, path: &str, query: &[(&str, &str)]) -> (u16, Option<String>) {
-        let parameter = |name: &str| query.iter().find(|(of, _)| *of == name).map(|(_, value)| (*value).to_owned());
-        match route(&method, path, parameter) {
+        let query: HashMap<String, Vec<String>> =
+            query.iter().map(|(name, value)| ((*name).to_owned(), vec![(*value).to_owned()])).collect();
+        let request = http::Request::builder().method(method).body(Body::Empty).unwrap();
+        let request = request.with_raw_http_path(path).with_query_string_parameters(query);
+        match route(&request) {
             Ok(_) => (200, None),
             Err(problem) => (problem.status.as_u16(), problem.field),
         }
@@ -123,6 +131,7 @@ mod tests {
         assert_eq!(get(history, &[("page_token", "x")]), named("page_token"));
         assert_eq!(get(history, &[("include_hidden", "yes")]), named("include_hidden"));
         assert_eq!(get("/v1/profiles/a%23b/history", &[]), named("profile_id"));
+        assert_eq!(get("/v1/profiles//history", &[]), named("profile_id"));
         assert_eq!(get("/v1/profiles/p1/titles/~/bookmark", &[]), named("title_id"));
         assert_eq!(problem_of(Method::PUT, "/v1/profiles/p1/history/x/hidden", &[]), named("session_id"));
         assert_eq!(problem_of(Method::POST, history, &[]), (405, None));

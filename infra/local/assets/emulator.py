@@ -7,6 +7,9 @@ is switched off.
 Compressed bodies: the HTTP API treats every application/json body as UTF-8 text, which destroys gzip. So a body with a
 Content-Encoding is passed on as binary, in base64.
 
+CORS: CloudFormation stores an API's CorsConfiguration with the template's capital letters (AllowOrigins), and the gateway
+looks for allowOrigins. It finds nothing and allows no origin. So the names are converted where they are read.
+
 Logs: ministack waits for a function's output at most 50 ms after its answer, and 5 ms after the first line. Later output
 waits for the next invocation of the same environment, or for ever. On a busy machine that loses the metrics of the last
 invocations, and with them the books. Each of our invocations prints its metrics, so we wait for those.
@@ -53,6 +56,17 @@ async def invoke_with_encoding(integration, api_id, stage, path, method, headers
 
 apigateway._invoke_lambda_proxy = invoke_with_encoding
 apigateway._v2_request_body_is_text = lambda media_type: not compressed.get() and is_text(media_type)
+
+
+cors_headers, cors_preflight = apigateway._cors_response_headers, apigateway._cors_preflight_response
+
+
+def as_in_the_api(cors):
+    return {name[0].lower() + name[1:]: value for name, value in cors.items()}
+
+
+apigateway._cors_response_headers = lambda cors, origin: cors_headers(as_in_the_api(cors or {}), origin)
+apigateway._cors_preflight_response = lambda cors, origin: cors_preflight(as_in_the_api(cors or {}), origin)
 
 
 def drain_to_metrics(worker, **_):

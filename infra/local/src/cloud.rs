@@ -571,6 +571,7 @@ async fn parameters(
         ("PrimaryLog", options.primary.name().to_owned()),
         ("StandbyLog", options.standby.service().to_owned()),
         ("JwtSecret", secret),
+        ("AllowedOrigins", "*".to_owned()), // a page on any port of this machine, with a token
     ];
     if primary.is_some() {
         // `ingest` asks MSK for its brokers, as on AWS.

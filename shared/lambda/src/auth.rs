@@ -5,13 +5,16 @@
 //! expire (`exp`); `nbf` is honoured; both allow [`LEEWAY_S`]. If an issuer or an audience is
 //! configured, the token must carry it.
 //!
-//! The claim `profiles` lists the profiles that the token covers; a `scope` with the word `service`
-//! covers all of them. A token with neither is refused.
+//! The claim `profiles` lists the profiles that the token covers. A token whose `scope` (or `scp`)
+//! has the stage's service scope covers all of them: it is a backend's. A token with neither is
+//! refused.
 //!
 //! **Invariant:** no token, secret or key is logged or printed. **Invariant:** unavailable keys are
 //! [`AuthError::Unavailable`] (503), never a refusal: the device must keep its events and try
 //! again.
 
+mod algorithm;
+mod claims;
 mod config;
 mod jwks;
 #[cfg(test)]
@@ -22,18 +25,18 @@ use std::fmt;
 use std::time::Instant;
 
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Validation};
-use serde::Deserialize;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 
+use self::claims::Claims;
 pub use self::config::{AuthConfig, KeySource, MIN_SECRET_BYTES};
 use self::jwks::Jwks;
 use crate::problem::Problem;
 
 /// How far our clock and the issuer's may differ, in seconds.
 pub const LEEWAY_S: u64 = 60;
-/// The longest `Authorization` header that is read, in bytes. API Gateway's limit for all headers
-/// is 10,240.
-const MAX_HEADER_BYTES: usize = 10_240;
+/// The longest token that is read, in bytes. API Gateway's limit for all headers is 10,240.
+const MAX_TOKEN_BYTES: usize = 10_240;
+const WRONG_SIGNATURE: AuthError = AuthError::Invalid("the token's signature is wrong");
 /// After how many seconds a device should retry when the keys are unavailable.
 const RETRY_AFTER_S: u32 = 5;
 
@@ -74,6 +77,14 @@ pub enum AuthError {
     /// The token is invalid. The reason contains no part of the token.
     #[error("{0}")]
     Invalid(&'static str),
+    /// The token is signed with an algorithm that is not allowed here.
+    #[error("the token's algorithm is {named}, but only {allowed} may sign a token here")]
+    Algorithm {
+        /// A known name, or `unknown`: never text of the token.
+        named: &'static str,
+        /// Those that are allowed.
+        allowed: &'static str,
+    },
     /// The keys that tokens are checked with are unavailable.
     #[error("the keys that tokens are checked with are unavailable now")]
     Unavailable,
@@ -83,8 +94,9 @@ impl From<AuthError> for Problem {
     fn from(error: AuthError) -> Self {
         match error {
             AuthError::Missing => Self::unauthorized("no_token", error.to_string(), r#"Bearer realm="playhead""#),
-            AuthError::Invalid(reason) => {
-                Self::unauthorized("invalid_token", reason, r#"Bearer realm="playhead", error="invalid_token""#)
+            AuthError::Invalid(_) | AuthError::Algorithm { .. } => {
+                let challenge = r#"Bearer realm="playhead", error="invalid_token""#;
+                Self::unauthorized("invalid_token", error.to_string(), challenge)
             }
             AuthError::Unavailable => Self::unavailable("keys_unavailable", error.to_string(), RETRY_AFTER_S),
         }
@@ -96,18 +108,13 @@ pub struct Authenticator {
     keys: Keys,
     /// All checks but the algorithm. That comes from the token, once it is known to be allowed.
     validation: Validation,
+    /// The scope of a backend's token; if absent, no token is a backend's.
+    service_scope: Option<String>,
 }
 
 enum Keys {
     Jwks(Jwks),
     Secret(DecodingKey),
-}
-
-#[derive(Deserialize)]
-struct Claims {
-    sub: Option<String>,
-    profiles: Option<BTreeSet<String>>,
-    scope: Option<String>,
 }
 
 impl Authenticator {
@@ -138,7 +145,7 @@ impl Authenticator {
             KeySource::Jwks(url) => Keys::Jwks(Jwks::new(url.clone())?),
             KeySource::Secret(secret) => Keys::Secret(DecodingKey::from_secret(secret.expose().as_bytes())),
         };
-        Ok(Self { keys, validation })
+        Ok(Self { keys, validation, service_scope: config.service_scope.clone() })
     }
 
     /// Fetches the keys during init, so the first request need not wait for them.
@@ -163,34 +170,68 @@ impl Authenticator {
     /// Like [`Self::verify`]; `now` is the monotonic clock by which the cached keys age.
     async fn verify_at(&self, authorization: Option<&str>, now: Instant) -> Result<Identity, AuthError> {
         let token = bearer(authorization)?;
-        let header = jsonwebtoken::decode_header(token).map_err(|_| AuthError::Invalid("the token is not a JWT"))?;
+        let allowed = match &self.keys {
+            Keys::Secret(_) => algorithm::OF_SECRET,
+            Keys::Jwks(_) => algorithm::OF_JWKS,
+        };
+        let Ok(header) = jsonwebtoken::decode_header(token) else {
+            let named = algorithm::named_in(token).filter(|name| !allowed.split(", ").any(|one| one == *name));
+            return Err(match named {
+                Some(named) => AuthError::Algorithm { named, allowed },
+                None => AuthError::Invalid("the token is not a JWT"),
+            });
+        };
         if header.crit.is_some() {
             return Err(AuthError::Invalid("the token has critical headers that are not supported"));
         }
         let claims = match &self.keys {
-            Keys::Secret(secret) if header.alg == Algorithm::HS256 => self.claims(token, secret, header.alg)?,
-            Keys::Jwks(jwks) if header.alg.family() != AlgorithmFamily::Hmac => {
-                let key = jwks.key(header.kid.as_deref(), header.alg, now).await?;
-                self.claims(token, &key, header.alg)?
+            Keys::Secret(secret) if header.alg == Algorithm::HS256 => {
+                self.claims(token, secret, header.alg).unwrap_or(Err(WRONG_SIGNATURE))?
             }
-            _ => return Err(AuthError::Invalid("the token's algorithm is not allowed here")),
+            Keys::Jwks(jwks) if algorithm::is_of_jwks(header.alg) => {
+                let is_named = header.kid.is_some();
+                let verify = |key: &DecodingKey| match self.claims(token, key, header.alg) {
+                    None if is_named => Some(Err(WRONG_SIGNATURE)),
+                    // Without a key id, another key may have signed it.
+                    result => result,
+                };
+                jwks.first(header.kid.as_deref(), header.alg, now, verify).await??
+            }
+            _ => {
+                let named = algorithm::named_in(token).unwrap_or("unknown");
+                return Err(AuthError::Algorithm { named, allowed });
+            }
         };
-        identity(claims)
+        self.identity(claims)
     }
 
-    /// Checks the signature, then the claims.
-    fn claims(&self, token: &str, key: &DecodingKey, algorithm: Algorithm) -> Result<Claims, AuthError> {
+    /// Checks the signature, then the claims. `None` when this key did not sign the token; an error
+    /// when it did, but the claims are invalid.
+    fn claims(&self, token: &str, key: &DecodingKey, algorithm: Algorithm) -> Option<Result<Claims, AuthError>> {
         let validation = Validation { algorithms: vec![algorithm], ..self.validation.clone() };
-        jsonwebtoken::decode(token, key, &validation).map(|token| token.claims).map_err(|error| {
-            AuthError::Invalid(match error.kind() {
+        let reason = match jsonwebtoken::decode(token, key, &validation) {
+            Ok(token) => return Some(Ok(token.claims)),
+            Err(error) => match error.kind() {
                 ErrorKind::ExpiredSignature => "the token has expired",
                 ErrorKind::ImmatureSignature => "the token is not valid yet",
                 ErrorKind::InvalidIssuer => "the token is from another issuer",
                 ErrorKind::InvalidAudience => "the token is for another audience",
                 ErrorKind::MissingRequiredClaim(_) => "the token lacks one of the claims exp, iss, aud",
-                _ => "the token is not valid",
-            })
-        })
+                ErrorKind::Json(_) => "the token's claims have the wrong form; `profiles` must be a list of strings",
+                _ => return None,
+            },
+        };
+        Some(Err(AuthError::Invalid(reason)))
+    }
+
+    fn identity(&self, claims: Claims) -> Result<Identity, AuthError> {
+        let is_service = self.service_scope.as_deref().is_some_and(|scope| claims.has_scope(scope));
+        let scope = match claims.profiles {
+            _ if is_service => Scope::Service,
+            Some(profiles) => Scope::Profiles(profiles),
+            None => return Err(AuthError::Invalid("the token has neither profiles nor the scope of a service")),
+        };
+        Ok(Identity { scope, subject: claims.sub })
     }
 }
 
@@ -203,21 +244,11 @@ impl fmt::Debug for Authenticator {
 /// The token of `Bearer <token>`; the scheme's case does not matter (RFC 9110, 11.1).
 fn bearer(authorization: Option<&str>) -> Result<&str, AuthError> {
     let header = authorization.ok_or(AuthError::Missing)?;
-    if header.len() > MAX_HEADER_BYTES {
+    if header.len() > MAX_TOKEN_BYTES {
         return Err(AuthError::Invalid("the token is too long"));
     }
     match header.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim()),
         _ => Err(AuthError::Missing),
     }
-}
-
-fn identity(claims: Claims) -> Result<Identity, AuthError> {
-    let is_service = claims.scope.is_some_and(|scope| scope.split(' ').any(|word| word == "service"));
-    let scope = match claims.profiles {
-        _ if is_service => Scope::Service,
-        Some(profiles) => Scope::Profiles(profiles),
-        None => return Err(AuthError::Invalid("the token has neither profiles nor the scope service")),
-    };
-    Ok(Identity { scope, subject: claims.sub })
 }

@@ -12,6 +12,7 @@ pub mod http_client;
 pub mod logs;
 pub mod metrics;
 pub mod problem;
+pub mod route;
 pub mod routing;
 pub mod runtime;
 pub mod warm_up;

@@ -25,7 +25,7 @@ pub struct Problem {
     /// How to authenticate (`WWW-Authenticate`, RFC 6750).
     pub challenge: Option<&'static str>,
     /// The methods that are served here (`Allow`).
-    pub allow: Option<&'static str>,
+    pub allow: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -66,7 +66,8 @@ impl Problem {
 
     /// 405: the path allows only the methods `allow`, which the answer must name (RFC 9110,
     /// 15.5.6).
-    pub fn method_not_allowed(allow: &'static str) -> Self {
+    pub fn method_not_allowed(allow: impl Into<String>) -> Self {
+        let allow = allow.into();
         let detail = format!("this path allows only {allow}");
         Self { allow: Some(allow), ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail) }
     }
@@ -83,6 +84,11 @@ impl Problem {
     /// 415: the body's media type or encoding is not supported.
     pub fn unsupported_media_type(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", detail)
+    }
+
+    /// 429: the caller sends too much; sending the request again later is harmless.
+    pub fn too_many_requests(code: &'static str, detail: impl Into<String>, retry_after_s: u32) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, code, detail).retry_after(retry_after_s)
     }
 
     /// 503: a dependency is unavailable; sending the request again later is harmless.
@@ -119,8 +125,8 @@ impl Problem {
         if let Some(challenge) = self.challenge {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
-        if let Some(methods) = self.allow {
-            headers.insert(ALLOW, HeaderValue::from_static(methods));
+        if let Some(Ok(methods)) = self.allow.as_deref().map(HeaderValue::from_str) {
+            headers.insert(ALLOW, methods);
         }
         response
     }
@@ -190,6 +196,8 @@ mod tests {
             (unknown.status().as_u16(), &unknown.headers()[WWW_AUTHENTICATE]),
             (401, &"Bearer".parse().unwrap())
         );
+        let too_many = Problem::too_many_requests("too_many_events_per_minute", "send fewer", 42).response();
+        assert_eq!((too_many.status().as_u16(), &too_many.headers()[RETRY_AFTER]), (429, &"42".parse().unwrap()));
         let elsewhere = Problem::method_not_allowed("GET, DELETE").response();
         assert_eq!((elsewhere.status().as_u16(), &elsewhere.headers()[ALLOW]), (405, &"GET, DELETE".parse().unwrap()));
         let plain = [

@@ -68,6 +68,8 @@ pub enum Code {
     SessionTooOld,
     /// The session begins further in the future than allowed.
     SessionTooFarAhead,
+    /// The request has events of more sessions than one request of a member may have.
+    TooManySessions,
     /// `profile_id` is not a valid id.
     ProfileIdMalformed,
     /// The token does not cover this profile.
@@ -94,13 +96,14 @@ pub enum Code {
 
 impl Code {
     /// All codes.
-    pub const ALL: [Code; 17] = [
+    pub const ALL: [Code; 18] = [
         Code::NotAnObject,
         Code::FieldMissing,
         Code::FieldType,
         Code::SessionIdMalformed,
         Code::SessionTooOld,
         Code::SessionTooFarAhead,
+        Code::TooManySessions,
         Code::ProfileIdMalformed,
         Code::ProfileForbidden,
         Code::TitleIdMalformed,
@@ -123,6 +126,7 @@ impl Code {
             Code::SessionIdMalformed => "session_id_malformed",
             Code::SessionTooOld => "session_too_old",
             Code::SessionTooFarAhead => "session_too_far_ahead",
+            Code::TooManySessions => "too_many_sessions",
             Code::ProfileIdMalformed => "profile_id_malformed",
             Code::ProfileForbidden => "profile_forbidden",
             Code::TitleIdMalformed => "title_id_malformed",
@@ -152,6 +156,8 @@ pub struct Rejection {
     pub code: Code,
     /// Names the field, the rule and the fix.
     pub message: String,
+    /// Whether the event may be accepted when it is sent again later.
+    pub retryable: bool,
 }
 
 impl Rejection {
@@ -159,10 +165,19 @@ impl Rejection {
     pub fn profile_forbidden(profile_id: &str) -> Self {
         reject(Code::ProfileForbidden, format!("`profile_id` {profile_id} is not among the token's profiles"))
     }
+
+    /// Rejects an event of one session too many; a request may have `limit`.
+    pub fn too_many_sessions(limit: usize) -> Self {
+        let message = format!(
+            "`session_id`: the events before this one are of {limit} sessions, the most that one request may have; \
+             send this event in another request"
+        );
+        Self { retryable: true, ..reject(Code::TooManySessions, message) }
+    }
 }
 
 fn reject(code: Code, message: impl Into<String>) -> Rejection {
-    Rejection { code, message: message.into() }
+    Rejection { code, message: message.into(), retryable: false }
 }
 
 /// Splits a request body into its events, still unparsed.

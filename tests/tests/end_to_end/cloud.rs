@@ -23,7 +23,10 @@ const RUN: &str = "end-to-end";
 /// How long anything may take: far more than it takes on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-static CLOUD: LazyLock<Result<Cloud>> = LazyLock::new(|| Cloud::start(LocalOptions::named(RUN)?));
+static CLOUD: LazyLock<Result<Cloud>> = LazyLock::new(|| {
+    let parameters = with([("AllowedOrigins", super::browsers::ALLOWED)]);
+    Cloud::start(LocalOptions { parameters, ..LocalOptions::named(RUN)? })
+});
 static WITHOUT_MSK: LazyLock<Result<Cloud>> = LazyLock::new(|| {
     let named = LocalOptions::named(&format!("{RUN}-without-msk"))?;
     let parameters = with([("CandidateSample", "50%"), SETTLED_AFTER]);

@@ -85,6 +85,10 @@ pub(crate) struct Given {
     /// The routing document, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) routing: Option<Value>,
+    /// The budget of events per profile and minute. The same request has come once before in this
+    /// minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) budget: Option<u32>,
     /// What is unreachable.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) away: BTreeSet<Part>,
@@ -101,6 +105,7 @@ impl Default for Given {
             refused: Vec::new(),
             objects: BTreeMap::new(),
             routing: None,
+            budget: None,
             away: BTreeSet::new(),
         }
     }

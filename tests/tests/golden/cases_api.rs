@@ -11,7 +11,7 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// All of them.
 pub(crate) fn cases() -> Vec<Case> {
-    [accepted(), partly_accepted(), bodies(), senders(), sessions(), elsewhere()].concat()
+    [accepted(), partly_accepted(), bodies(), senders(), beacons(), limits(), sessions(), elsewhere()].concat()
 }
 
 fn case(name: &str, about: &str, request: ApiRequest) -> Case {
@@ -245,6 +245,79 @@ fn senders() -> Vec<Case> {
             by(token_for(&["p00000055"])),
         ),
         case("service-token", "A backend's token may write every profile.", by(service_token())),
+        case(
+            "service-scope-in-a-list",
+            "A backend's token whose scopes are a list, named `scp`, as some providers have it.",
+            by(bearer(SECRET, &json!({"scp": ["read", "service"], "exp": expires()}))),
+        ),
+        case(
+            "scope-of-another-form",
+            "A member's token whose `scope` is a list without the service scope: valid for its profiles.",
+            by(bearer(SECRET, &json!({"profiles": [PROFILE], "scope": ["openid"], "exp": expires()}))),
+        ),
+        case(
+            "algorithm-not-allowed",
+            "A token that says `alg: none`: 401 that names the algorithm and those that are allowed.",
+            by("Bearer eyJhbGciOiJub25lIn0.e30.".to_owned()),
+        ),
+    ]
+}
+
+/// What `navigator.sendBeacon` sends: text, without an `authorization` header.
+fn beacons() -> Vec<Case> {
+    let with_token = |token: Option<String>| {
+        let mut body = request(Session::example().watched(0, 1));
+        if let Some(token) = token {
+            body["token"] = json!(token.trim_start_matches("Bearer "));
+        }
+        body.to_string()
+    };
+    let plain = |body: String| {
+        ApiRequest::new("POST", "/v1/events", "/v1/events")
+            .header("origin", "https://play.example.com")
+            .text("text/plain;charset=UTF-8", body)
+    };
+    vec![
+        case(
+            "beacon",
+            "A page that closes sends text, with the token in the body: accepted.",
+            plain(with_token(Some(token_for(&[PROFILE])))),
+        ),
+        case(
+            "beacon-without-token",
+            "A beacon without a token: 401, and no word about the body.",
+            plain(with_token(None)),
+        ),
+        case(
+            "beacon-with-header",
+            "Text with an `authorization` header is no beacon: 415.",
+            plain(with_token(Some(token_for(&[PROFILE])))).authorized(token_for(&[PROFILE])),
+        ),
+    ]
+}
+
+fn limits() -> Vec<Case> {
+    // 51 sessions that begin a second apart, and then another event of the first one.
+    let sessions = || (0..51).map(|n| Session::new(BEGAN - u64::from(n) * 1_000, n));
+    let many = || sessions().flat_map(|session| session.watched(0, 0)).chain(Session::new(BEGAN, 0).watched(1, 1));
+    let mut over_budget = case(
+        "too-many-events-per-minute",
+        "The same request as a moment ago; the two have more events than the profile's budget: 429 that names the profile.",
+        post_events(Session::example().watched(0, 1)),
+    );
+    over_budget.expected.given.budget = Some(3);
+    vec![
+        case(
+            "too-many-sessions",
+            "Events of 51 sessions by a member: those of the last session are rejected, to be sent again later.",
+            post_events(many()),
+        ),
+        case(
+            "many-sessions-of-a-backend",
+            "The same by a backend: all accepted.",
+            ApiRequest::new("POST", "/v1/events", "/v1/events").authorized(service_token()).json(&request(many())),
+        ),
+        over_budget,
     ]
 }
 
@@ -272,6 +345,16 @@ fn elsewhere() -> Vec<Case> {
             "nothing-there",
             "POST /v2/events: 404.",
             ApiRequest::new("POST", "/v2/events", "/v2/events").authorized(token()),
+        ),
+        case(
+            "behind-a-mapping-key",
+            "Behind a custom domain with the mapping key `playhead`: the route key counts, not the path.",
+            post_events(Session::example().watched(0, 0)).behind("/playhead"),
+        ),
+        case(
+            "on-a-named-stage",
+            "On the stage `prod`, which the path begins with.",
+            post_events(Session::example().watched(0, 0)).on_stage("prod", "/prod"),
         ),
     ]
 }

@@ -216,6 +216,18 @@ fn refused() -> Vec<Case> {
             given(),
             ask("GET", BOOKMARK, &["series%3A1"]),
         ),
+        case(
+            "history-behind-a-mapping-key",
+            "Behind a custom domain with a mapping key of two parts: the route key counts, not the path.",
+            given(),
+            ask("GET", HISTORY, &[]).query("limit", "1").behind("/watch/playhead"),
+        ),
+        case(
+            "bookmark-encoded-twice",
+            "An id that is encoded twice, as API Gateway needs it for some characters, is the same id.",
+            given(),
+            ask("GET", BOOKMARK, &["t%2530%30%2530007"]),
+        ),
         case("history-post", "POST to the history: 405.", given(), ask("POST", HISTORY, &[])),
         case(
             "store-unavailable",

@@ -44,6 +44,9 @@ pub(crate) struct ApiRequest {
     query: Vec<(&'static str, String)>,
     headers: Map<String, Value>,
     body: Option<(String, bool)>,
+    stage: &'static str,
+    /// What comes before the route's path: a custom domain's mapping key, or the stage.
+    prefix: &'static str,
 }
 
 impl ApiRequest {
@@ -59,7 +62,18 @@ impl ApiRequest {
             "x-forwarded-proto": "https",
         });
         let Value::Object(headers) = headers else { unreachable!() };
-        Self { method, route, path: path.into(), query: Vec::new(), headers, body: None }
+        let path = path.into();
+        Self { method, route, path, query: Vec::new(), headers, body: None, stage: "$default", prefix: "" }
+    }
+
+    /// On a stage with a name, which the path begins with.
+    pub(crate) fn on_stage(self, stage: &'static str, prefix: &'static str) -> Self {
+        Self { stage, prefix, ..self }
+    }
+
+    /// Behind a custom domain, with a mapping key that the path begins with.
+    pub(crate) fn behind(self, prefix: &'static str) -> Self {
+        Self { prefix, ..self }.header("host", "api.example.com")
     }
 
     /// With a header.
@@ -98,7 +112,9 @@ impl ApiRequest {
 
     /// The event, without the fields that API Gateway leaves out when they are empty.
     pub(crate) fn event(self) -> Value {
-        let Self { method, route, path, query, mut headers, body } = self;
+        let Self { method, route, path, query, mut headers, body, stage, prefix } = self;
+        let parameters = path_parameters(route, &path);
+        let path = format!("{prefix}{path}");
         let raw_query: Vec<String> = query.iter().map(|(name, value)| format!("{name}={value}")).collect();
         if let Some((text, is_base64)) = &body {
             let sent = if *is_base64 { BASE64_STANDARD.decode(text).unwrap().len() } else { text.len() };
@@ -119,7 +135,7 @@ impl ApiRequest {
                 "http": {"method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1", "userAgent": "player/7.4"},
                 "requestId": "JKJaXmPLvHcESHA=",
                 "routeKey": route_key,
-                "stage": "$default",
+                "stage": stage,
                 "time": "21/Sep/2026:14:13:30 +0000",
                 "timeEpoch": NOW,
             },
@@ -129,7 +145,6 @@ impl ApiRequest {
             event["queryStringParameters"] =
                 query.into_iter().map(|(name, value)| (name.to_owned(), json!(value))).collect();
         }
-        let parameters = path_parameters(route, &path);
         if !parameters.is_empty() {
             event["pathParameters"] = Value::Object(parameters);
         }

@@ -150,6 +150,10 @@ fn a_default_of_the_template_is_the_one_of_the_code() {
         Env::from_pairs(needed.chain([("STAGE", "dev"), ("AWS_REGION", "us-east-1"), ("PRIMARY_LOG", "kinesis")]));
     let ingest = lambda::config::read(env, ingest::Config::read).unwrap();
     assert_eq!(u128::from(default("LegacyTimeoutMs")), ingest.legacy_time_out.as_millis());
+    assert_eq!(default("EventsPerProfilePerMinute"), u64::from(ingest.events_per_minute));
+    // Not so for the service scope: without the variable, no token is a backend's.
+    assert_eq!(ingest.auth.service_scope, None);
+    assert_eq!(template["Parameters"]["ServiceScope"]["Default"], "service");
 
     let needed = ["STAGE", "VIEWS_TABLE", "SHADOW_TABLE", "REPORTS_BUCKET", "AWS_LAMBDA_FUNCTION_NAME"];
     let needed = needed.map(|name| (name, "x")).into_iter();
@@ -207,6 +211,9 @@ fn every_route_of_the_contract_leads_to_its_function() {
         ("DELETE /v1/profiles/{profile_id}/history", "QueryFunction"),
     ];
     assert_eq!(routes, expected.map(|(key, function)| (key.to_owned(), function.to_owned())).into());
+    let of = |function: &'static str| move |key: &'static str| (key.to_owned(), function.to_owned());
+    let served = ingest::route_keys().map(of("IngestFunction")).chain(query::route_keys().map(of("QueryFunction")));
+    assert_eq!(routes, served.collect(), "the template's routes (left), and what the functions serve (right)");
     let permitted: BTreeSet<_> = of_type(&template, "AWS::Lambda::Permission")
         .into_values()
         .filter(|permission| permission["Principal"] == "apigateway.amazonaws.com")
@@ -358,14 +365,73 @@ fn rules_require_one_key_source_and_limit_the_secret_to_dev() {
     let (dev, prod) = (("Stage", "dev"), ("Stage", "prod"));
     check(&[dev, secret], true);
     check(&[dev, url], true);
-    check(&[prod, url], true);
     check(&[dev], false);
     check(&[dev, url, secret], false);
     check(&[prod, secret], false);
     let (subnets, groups) = (("SubnetIds", "subnet-0123abcd"), ("SecurityGroupIds", "sg-0123abcd"));
-    check(&[prod, url, subnets, groups], true);
-    check(&[prod, url, subnets], false);
-    check(&[prod, url, groups], false);
+    check(&[dev, url, subnets, groups], true);
+    check(&[dev, url, subnets], false);
+    check(&[dev, url, groups], false);
+    let (issuer, audience) = (("JwtIssuer", "https://issuer.example/"), ("JwtAudience", "playhead"));
+    check(&[prod, url, issuer, audience], true);
+    check(&[prod, url], false);
+    check(&[prod, url, issuer], false);
+    check(&[prod, url, audience], false);
+}
+
+/// The code refuses to start where a rule refuses the stack: rules are not evaluated everywhere.
+#[test]
+fn functions_need_issuer_and_audience_outside_dev_too() {
+    let read = |stage: &str| {
+        let pairs = [("STAGE", stage), ("JWT_JWKS_URL", "https://issuer.example/jwks.json")];
+        lambda::config::read(Env::from_pairs(pairs), lambda::auth::AuthConfig::read)
+    };
+    let refused = read("prod").unwrap_err();
+    assert_eq!(refused.0.iter().map(|one| one.variable).collect::<Vec<_>>(), ["JWT_ISSUER", "JWT_AUDIENCE"]);
+    assert!(read("dev").is_ok());
+}
+
+#[test]
+fn browsers_of_the_allowed_origins_and_no_others_may_call() {
+    let template = template();
+    let cors = |origins: &str| {
+        let parameters = [("PrimaryLog", "kinesis"), ("AllowedOrigins", origins)];
+        Choice::of(&template, parameters).resources()["Api"]["Properties"].get("CorsConfiguration").cloned()
+    };
+    assert_eq!(cors(""), None);
+    let cors = cors("https://play.example,https://tv.example").unwrap();
+    assert_eq!(cors["AllowOrigins"], json!({ "Fn::Split": [",", { "Ref": "AllowedOrigins" }] }));
+    // What the routes, the tests of a token, and a player's back-off need.
+    let methods: BTreeSet<String> = strings(&cors["AllowMethods"]).into_iter().collect();
+    let served = ingest::route_keys().chain(query::route_keys());
+    assert_eq!(methods, served.map(|key| key.split_once(' ').unwrap().0.to_owned()).collect());
+    assert_eq!(
+        strings(&cors["AllowHeaders"]),
+        ["authorization", "content-type", "content-encoding", "traceparent"].map(str::to_owned)
+    );
+    assert_eq!(strings(&cors["ExposeHeaders"]), ["retry-after".to_owned()]);
+    assert!(cors.get("AllowCredentials").is_none(), "a token is sent by the page, never by a cookie");
+}
+
+#[test]
+fn origins_are_https_or_of_this_machine() {
+    let pattern = template()["Parameters"]["AllowedOrigins"]["AllowedPattern"].as_str().unwrap().to_owned();
+    let pattern = regex_lite::Regex::new(&format!("^(?:{pattern})$")).unwrap();
+    for good in ["", "*", "https://a.example", "https://a.example:8443,https://b.example", "http://localhost:3000"] {
+        assert!(pattern.is_match(good), "{good}");
+    }
+    for bad in [
+        "a.example",
+        "http://a.example",
+        "https://a.example/",
+        "https://*.example",
+        "https://a.example, https://b.example",
+        "*,https://a.example",
+        "http://localhost.example",
+        "null",
+    ] {
+        assert!(!pattern.is_match(bad), "{bad}");
+    }
 }
 
 #[test]

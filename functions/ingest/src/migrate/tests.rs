@@ -1,5 +1,6 @@
 use super::*;
-use crate::tests::{SECRET, event, events, on_path, post, send_to, token};
+use crate::Budgets;
+use crate::tests::{SECRET, bare, beacon, event, events, on_path, post, send_to, token};
 use axum::extract::State;
 use axum::http::Request as HttpRequest;
 use axum::response::IntoResponse;
@@ -41,7 +42,8 @@ fn body_for(status: u16, body: &'static str) -> String {
 }
 
 fn ingest<L: DurableLog + 'static>(log: L, legacy: Option<Legacy>, rollout: &str) -> Ingest<L> {
-    let auth = lambda::config::read(Env::from_pairs([("JWT_SECRET", SECRET)]), AuthConfig::read).unwrap();
+    let env = Env::from_pairs([("JWT_SECRET", SECRET), ("SERVICE_SCOPE", "service")]);
+    let auth = lambda::config::read(env, AuthConfig::read).unwrap();
     let document = if rollout.is_empty() {
         r#"{"version":1}"#.to_owned()
     } else {
@@ -56,6 +58,7 @@ fn ingest<L: DurableLog + 'static>(log: L, legacy: Option<Legacy>, rollout: &str
         }),
         authenticator: Authenticator::new(&auth).unwrap(),
         window: SessionWindow::default(),
+        budgets: Budgets::new(6_000),
         legacy,
         shadows: Arc::default(),
     }
@@ -154,6 +157,54 @@ async fn shadow_never_delays_or_fails_the_live_answer() {
     let (to, _) = legacy(200, r#"{"stored":1}"#).await;
     let refusing = ingest(RecordingLog::refusing(refuse), Some(to), SHADOW);
     assert_eq!(send_to(&refusing, events(body)).await.body, json!({"stored": 1}));
+}
+
+/// Whether it was passed on or moved, a beacon is treated like the normal request that it stands
+/// for.
+#[tokio::test]
+async fn beacon_reaches_legacy_as_a_normal_request() {
+    let rollout = r#"{"salt":"s","always":{"async":["new"],"shadow":["both"]}}"#;
+    let token = bare(json!({"profiles": ["old", "new", "both"]}));
+    let passed_on = async |rollout: &str, sent: Value| {
+        let (legacy, asked) = legacy(200, "{}").await;
+        let ingest = ingest(RecordingLog::new(), Some(legacy), rollout);
+        let answer = send_to(&ingest, beacon(&sent)).await;
+        let asked: Vec<_> = asked.lock().unwrap().drain(..).collect();
+        for (headers, body) in &asked {
+            let bytes = token.as_bytes();
+            assert!(!body.windows(bytes.len()).any(|part| part == bytes), "the token is in the body");
+            assert_eq!(headers["authorization"], format!("Bearer {token}"));
+            assert_eq!(headers["content-type"], "application/json");
+        }
+        assert!(!answer.lines.contains(&token));
+        let live = shadows(ingest.local.primary()).into_iter().filter(|shadow| !shadow).count();
+        let bodies: Vec<Value> = asked.iter().map(|(_, body)| serde_json::from_slice(body).unwrap()).collect();
+        (answer.status, live, bodies)
+    };
+    let old = json!({"events": [of("old", 1, 0), of("both", 3, 0)], "sent_at": 7});
+    let with_token = |mut body: Value| {
+        body["token"] = json!(token);
+        body
+    };
+    assert_eq!(passed_on("", with_token(old.clone())).await, (200, 0, vec![old.clone()]));
+    assert_eq!(passed_on(rollout, with_token(old.clone())).await, (200, 0, vec![old]));
+    let mixed = with_token(json!({"events": [of("old", 1, 0), of("new", 2, 0)]}));
+    let to_legacy = json!({"events": [of("old", 1, 0)]});
+    assert_eq!(passed_on(rollout, mixed).await, (202, 1, vec![to_legacy]));
+    let new = with_token(json!({"events": [of("new", 2, 0)]}));
+    assert_eq!(passed_on(rollout, new).await, (202, 1, Vec::new()));
+}
+
+#[tokio::test]
+async fn beacon_of_the_legacy_system_itself_passes_unread() {
+    let (legacy, asked) = legacy(200, "{}").await;
+    let ingest = ingest(RecordingLog::new(), Some(legacy), "");
+    let body = json!({"events": [event(1, 0)], "token": "opaque-0123"});
+    assert_eq!(send_to(&ingest, beacon(&body)).await.status, 200);
+    let (headers, passed) = asked.lock().unwrap().pop().unwrap();
+    assert_eq!(passed, body.to_string().into_bytes());
+    assert!(!headers.contains_key("authorization"));
+    assert_eq!(headers["content-type"], "text/plain;charset=UTF-8");
 }
 
 #[tokio::test]

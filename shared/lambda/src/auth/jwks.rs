@@ -5,6 +5,8 @@
 //! - An unknown key id also triggers a fetch, since the issuer may have rotated its keys, but not
 //!   within [`PAUSE`] of the last attempt: made-up key ids must not turn into requests to the
 //!   issuer.
+//! - A token without a key id is tried against the keys of its algorithm, at most
+//!   [`MAX_CANDIDATES`]. If none has signed it, that counts as an unknown key id.
 //! - One request fetches at a time. The others use the old key if there is one, and otherwise wait.
 //! - A key of an unknown type, or one that is not for signatures, is skipped: the others still
 //!   work.
@@ -28,6 +30,9 @@ pub(super) const PAUSE: Duration = Duration::from_secs(30);
 pub(super) const PAUSE_WITHOUT_KEYS: Duration = Duration::from_secs(1);
 /// How long one attempt may take.
 const TIME_OUT: Duration = Duration::from_secs(3);
+/// How many keys are tried for a token that names none: enough for an issuer in the middle of a
+/// rotation, and too few to make a made-up token expensive.
+pub(super) const MAX_CANDIDATES: usize = 8;
 /// The largest key set that is read.
 pub(super) const MAX_BYTES: usize = 256 * 1024;
 
@@ -52,7 +57,7 @@ struct Cache {
 struct Key {
     id: Option<String>,
     algorithms: Vec<Algorithm>,
-    key: Arc<DecodingKey>,
+    key: DecodingKey,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -78,21 +83,24 @@ impl Jwks {
         Ok(Self { url, client, cache: RwLock::default(), fetching: tokio::sync::Mutex::default() })
     }
 
-    /// The key that a token's header names.
-    pub(super) async fn key(
+    /// What `verify` makes of the first key that it accepts (`Some`), among the keys that may have
+    /// signed a token: the one its header names, or else all of its algorithm.
+    pub(super) async fn first<T>(
         &self,
         id: Option<&str>,
         algorithm: Algorithm,
         now: Instant,
-    ) -> Result<Arc<DecodingKey>, AuthError> {
+        verify: impl Fn(&DecodingKey) -> Option<T>,
+    ) -> Result<T, AuthError> {
         let cache = self.cache();
-        let known = cache.find(id, algorithm);
-        if let (Some(key), false) = (&known, cache.is_stale(now)) {
-            return Ok(Arc::clone(key));
-        }
+        let known = cache.candidates(id, algorithm).find_map(&verify);
+        let known = match known {
+            Some(known) if !cache.is_stale(now) => return Ok(known),
+            known => known,
+        };
         let fetching = match (self.fetching.try_lock(), known) {
             (Ok(fetching), _) => fetching,
-            (Err(_), Some(key)) => return Ok(key),
+            (Err(_), Some(known)) => return Ok(known),
             (Err(_), None) => self.fetching.lock().await,
         };
         // If another request fetched while this one waited, its attempt counts for both.
@@ -101,7 +109,7 @@ impl Jwks {
         }
         drop(fetching);
         let cache = self.cache();
-        cache.find(id, algorithm).ok_or(if cache.keys.is_empty() || cache.last_attempt_failed {
+        cache.candidates(id, algorithm).find_map(&verify).ok_or(if cache.keys.is_empty() || cache.last_attempt_failed {
             AuthError::Unavailable // The key may exist; we could not check.
         } else {
             AuthError::Invalid("the token is signed with an unknown key")
@@ -150,14 +158,12 @@ impl Jwks {
 }
 
 impl Cache {
-    /// The key with this id; for a token without an id, the only key of its algorithm.
-    fn find(&self, id: Option<&str>, algorithm: Algorithm) -> Option<Arc<DecodingKey>> {
-        let mut candidates = self
-            .keys
-            .iter()
-            .filter(|key| key.algorithms.contains(&algorithm) && (id.is_none() || key.id.as_deref() == id));
-        let key = candidates.next()?;
-        (id.is_some() || candidates.next().is_none()).then(|| Arc::clone(&key.key))
+    /// The key with this id; for a token without an id, every key of its algorithm, up to
+    /// [`MAX_CANDIDATES`].
+    fn candidates(&self, id: Option<&str>, algorithm: Algorithm) -> impl Iterator<Item = &DecodingKey> {
+        let of_algorithm = self.keys.iter().filter(move |key| key.algorithms.contains(&algorithm));
+        let candidates = of_algorithm.filter(move |key| id.is_none() || key.id.as_deref() == id);
+        candidates.map(|key| &key.key).take(if id.is_some() { 1 } else { MAX_CANDIDATES })
     }
 
     fn is_stale(&self, now: Instant) -> bool {
@@ -187,6 +193,6 @@ fn usable(jwk: serde_json::Value) -> Option<Key> {
         let declared = Algorithm::try_from(declared).ok()?;
         algorithms.retain(|algorithm| *algorithm == declared);
     }
-    let key = Arc::new(DecodingKey::from_jwk(&jwk).ok()?);
+    let key = DecodingKey::from_jwk(&jwk).ok()?;
     (!algorithms.is_empty()).then_some(Key { id: jwk.common.key_id, algorithms, key })
 }

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
@@ -11,17 +12,24 @@ use axum::http::StatusCode;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::jwk::Jwk;
-use jsonwebtoken::{EncodingKey, Header, get_current_timestamp};
+use jsonwebtoken::{AlgorithmFamily, EncodingKey, Header, get_current_timestamp};
 use serde_json::{Value, json};
 
-use super::jwks::{MAX_AGE, MAX_BYTES, PAUSE, PAUSE_WITHOUT_KEYS};
+use super::jwks::{MAX_AGE, MAX_BYTES, MAX_CANDIDATES, PAUSE, PAUSE_WITHOUT_KEYS};
 use super::*;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
+fn config(keys: KeySource) -> AuthConfig {
+    AuthConfig { keys, issuer: None, audience: None, service_scope: Some("service".into()) }
+}
+
+fn secret() -> KeySource {
+    KeySource::Secret(SECRET.parse().unwrap())
+}
+
 fn by_secret() -> Authenticator {
-    let keys = KeySource::Secret(SECRET.parse().unwrap());
-    Authenticator::new(&AuthConfig { keys, issuer: None, audience: None }).unwrap()
+    Authenticator::new(&config(secret())).unwrap()
 }
 
 fn in_an_hour() -> u64 {
@@ -61,6 +69,72 @@ async fn service_token_covers_all_and_scheme_ignores_case() {
     assert!(identity.may("anyone"));
 }
 
+const MALFORMED: &str = "the token's claims have the wrong form; `profiles` must be a list of strings";
+
+/// Providers differ: a string of words, a list of strings, `scp` instead of `scope`.
+#[tokio::test]
+async fn scope_is_read_in_every_form_that_providers_send() {
+    let scope_of = async |claim: &str, value: Value| {
+        let mut claims = json!({"exp": in_an_hour(), "profiles": ["p1"]});
+        claims[claim] = value;
+        by_secret().verify(Some(&hs256(&claims))).await.unwrap().scope
+    };
+    for claim in ["scope", "scp"] {
+        for value in [json!("service"), json!("openid service"), json!(["openid", "service"]), json!([1, "service"])] {
+            assert_eq!(scope_of(claim, value.clone()).await, Scope::Service, "{claim} {value}");
+        }
+        let others = [
+            json!("openid"),
+            json!(["openid"]),
+            json!("services"),
+            json!(["a service"]),
+            json!([]),
+            json!(7),
+            json!({"service": true}),
+            json!(true),
+            Value::Null,
+        ];
+        for value in others {
+            assert_eq!(scope_of(claim, value.clone()).await, profiles(&["p1"]), "{claim} {value}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn service_scope_is_the_configured_one_or_none() {
+    let scope_of = async |service_scope: Option<&str>, scope: &str| {
+        let config = AuthConfig { service_scope: service_scope.map(str::to_owned), ..config(secret()) };
+        let claims = json!({"exp": in_an_hour(), "profiles": ["p1"], "scope": scope});
+        Authenticator::new(&config).unwrap().verify(Some(&hs256(&claims))).await.unwrap().scope
+    };
+    assert_eq!(scope_of(Some("playhead:all"), "openid playhead:all").await, Scope::Service);
+    assert_eq!(scope_of(Some("playhead:all"), "service").await, profiles(&["p1"]));
+    assert_eq!(scope_of(None, "service").await, profiles(&["p1"]));
+    assert_eq!(scope_of(None, "").await, profiles(&["p1"]));
+}
+
+#[tokio::test]
+async fn refusal_names_the_algorithm_but_no_text_of_the_token() {
+    let named = async |header: Value| {
+        let token = format!("Bearer {}.{}.c2ln", URL_SAFE_NO_PAD.encode(header.to_string()), "e30");
+        by_secret().verify(Some(&token)).await.unwrap_err()
+    };
+    for name in ["none", "HS512", "RS256", "ES512", "ES256K", "Ed25519"] {
+        let refused = named(json!({"alg": name})).await;
+        assert_eq!(refused, AuthError::Algorithm { named: name, allowed: "HS256" });
+        let detail = Problem::from(refused).detail;
+        assert_eq!(detail, format!("the token's algorithm is {name}, but only HS256 may sign a token here"));
+    }
+    assert_eq!(named(json!({"alg": "NoNe"})).await, AuthError::Algorithm { named: "none", allowed: "HS256" });
+    for made_up in ["<script>", "HS256 ", "", "HS256\r\nx: y"] {
+        let refused = named(json!({"alg": made_up})).await;
+        assert_eq!(refused, AuthError::Algorithm { named: "unknown", allowed: "HS256" }, "{made_up:?}");
+    }
+    for header in [json!({}), json!({"alg": 1}), json!([]), json!({"alg": "HS256", "x5c": 1})] {
+        assert_eq!(named(header).await, AuthError::Invalid("the token is not a JWT"));
+    }
+}
+
 #[tokio::test]
 async fn insufficient_claims_are_refused() {
     let exp = in_an_hour();
@@ -69,10 +143,10 @@ async fn insufficient_claims_are_refused() {
         (json!({"exp": now - 61, "profiles": ["p1"]}), "the token has expired"),
         (json!({"exp": exp, "nbf": now + 120, "profiles": ["p1"]}), "the token is not valid yet"),
         (json!({"profiles": ["p1"]}), "the token lacks one of the claims exp, iss, aud"),
-        (json!({"exp": exp}), "the token has neither profiles nor the scope service"),
-        (json!({"exp": exp, "scope": "services"}), "the token has neither profiles nor the scope service"),
-        (json!({"exp": exp, "profiles": "p1"}), "the token is not valid"),
-        (json!({"exp": exp, "profiles": [1]}), "the token is not valid"),
+        (json!({"exp": exp}), "the token has neither profiles nor the scope of a service"),
+        (json!({"exp": exp, "scope": "services"}), "the token has neither profiles nor the scope of a service"),
+        (json!({"exp": exp, "profiles": "p1"}), MALFORMED),
+        (json!({"exp": exp, "profiles": [1]}), MALFORMED),
     ];
     for (claims, reason) in cases {
         let refused = by_secret().verify(Some(&hs256(&claims))).await;
@@ -89,8 +163,8 @@ async fn clocks_may_differ_by_the_leeway() {
 
 #[tokio::test]
 async fn issuer_and_audience_are_required_when_configured() {
-    let keys = KeySource::Secret(SECRET.parse().unwrap());
-    let config = AuthConfig { keys, issuer: Some("https://issuer".into()), audience: Some("playhead".into()) };
+    let (issuer, audience) = (Some("https://issuer".into()), Some("playhead".into()));
+    let config = AuthConfig { issuer, audience, ..config(secret()) };
     let strict = Authenticator::new(&config).unwrap();
     let with = |iss: Value, aud: Value| {
         let mut claims = member();
@@ -130,7 +204,8 @@ async fn forged_tokens_are_refused() {
         format!("Bearer {}", "a".repeat(20_000)),
     ];
     for header in forged {
-        assert!(matches!(by_secret().verify(Some(&header)).await, Err(AuthError::Invalid(_))), "{header}");
+        let problem = Problem::from(by_secret().verify(Some(&header)).await.unwrap_err());
+        assert_eq!((problem.status.as_u16(), problem.code), (401, "invalid_token"), "{header}");
     }
     for header in [None, Some(""), Some("Bearer"), Some("Basic dTpw")] {
         assert_eq!(by_secret().verify(header).await, Err(AuthError::Missing));
@@ -151,8 +226,7 @@ fn auth_errors_become_problems() {
 #[test]
 fn secrets_are_never_printed() {
     assert_eq!(format!("{:?}", by_secret()), "Authenticator { .. }");
-    let config = AuthConfig { keys: KeySource::Secret(SECRET.parse().unwrap()), issuer: None, audience: None };
-    assert!(!format!("{config:?}").contains(SECRET));
+    assert!(!format!("{:?}", config(secret())).contains(SECRET));
 }
 
 /// A signer and the public half of its key.
@@ -215,8 +289,7 @@ impl Server {
         let url = format!("http://{}/jwks", listener.local_addr().unwrap()).parse().unwrap();
         let router = axum::Router::new().route("/jwks", axum::routing::get(serve));
         tokio::spawn(async move { axum::serve(listener, router).await });
-        let config = AuthConfig { keys: KeySource::Jwks(url), issuer: None, audience: None };
-        (server, Authenticator::new(&config).unwrap())
+        (server, Authenticator::new(&config(KeySource::Jwks(url))).unwrap())
     }
 
     fn publish(&self, keys: &[&Issuer]) {
@@ -256,13 +329,71 @@ async fn public_key_is_never_used_as_a_secret() {
     for secret in [modulus.as_bytes().to_vec(), URL_SAFE_NO_PAD.decode(modulus).unwrap()] {
         let forged = signed(Algorithm::HS256, Some("rsa"), &member(), &EncodingKey::from_secret(&secret));
         let refused = authenticator.verify(Some(&forged)).await;
-        assert_eq!(refused, Err(AuthError::Invalid("the token's algorithm is not allowed here")));
+        let allowed = "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA";
+        assert_eq!(refused, Err(AuthError::Algorithm { named: "HS256", allowed }));
     }
     let shared = json!({"kty": "oct", "kid": "shared", "k": URL_SAFE_NO_PAD.encode(SECRET)});
     server.answer(Some(json!({"keys": [shared, issuer.public]}).to_string()));
     authenticator.warm_up().await.unwrap();
     let forged = signed(Algorithm::HS256, Some("shared"), &member(), &EncodingKey::from_secret(SECRET.as_bytes()));
-    assert!(matches!(authenticator.verify(Some(&forged)).await, Err(AuthError::Invalid(_))));
+    assert!(matches!(authenticator.verify(Some(&forged)).await, Err(AuthError::Algorithm { .. })));
+}
+
+#[tokio::test]
+async fn token_without_key_id_is_tried_against_every_key() {
+    let issuers = [
+        Issuer::new(Algorithm::ES256, "a"),
+        Issuer::new(Algorithm::RS256, "b"),
+        Issuer::new(Algorithm::ES256, "c"),
+        Issuer::new(Algorithm::ES256, "d"),
+    ];
+    let (server, authenticator) = Server::start(&issuers.each_ref()).await;
+    let start = Instant::now();
+    let without_id = |issuer: &Issuer, claims: &Value| signed(issuer.algorithm, None, claims, &issuer.private);
+    for issuer in &issuers {
+        let token = without_id(issuer, &member());
+        assert!(authenticator.verify_at(Some(&token), start).await.unwrap().may("p1"), "{}", issuer.kid);
+    }
+    let expired = without_id(&issuers[3], &json!({"exp": get_current_timestamp() - 120, "profiles": ["p1"]}));
+    let refused = authenticator.verify_at(Some(&expired), start).await;
+    assert_eq!(refused, Err(AuthError::Invalid("the token has expired")), "the right key, not the last one, answers");
+
+    let stranger = Issuer::new(Algorithm::ES256, "e");
+    let unknown = Err(AuthError::Invalid("the token is signed with an unknown key"));
+    let token = without_id(&stranger, &member());
+    for _ in 0..5 {
+        assert_eq!(authenticator.verify_at(Some(&token), start).await, unknown);
+    }
+    assert_eq!(server.requests(), 1, "within the pause nothing is fetched");
+    server.publish(&[&stranger]);
+    authenticator.verify_at(Some(&token), start + PAUSE).await.unwrap();
+    assert_eq!(server.requests(), 2, "the issuer has rotated its keys");
+}
+
+#[tokio::test]
+async fn few_keys_are_tried_for_a_token_without_key_id() {
+    let issuers: Vec<Issuer> = (0..=MAX_CANDIDATES).map(|_| Issuer::new(Algorithm::EdDSA, "k")).collect();
+    let (_server, authenticator) = Server::start(&issuers.iter().collect::<Vec<_>>()).await;
+    let verified = async |n: usize| {
+        let token = signed(Algorithm::EdDSA, None, &member(), &issuers[n].private);
+        authenticator.verify(Some(&token)).await.is_ok()
+    };
+    assert!(verified(MAX_CANDIDATES - 1).await);
+    assert!(!verified(MAX_CANDIDATES).await);
+}
+
+#[tokio::test]
+async fn wrong_signature_under_a_known_key_id_is_final() {
+    let issuer = Issuer::new(Algorithm::ES256, "known");
+    let (server, authenticator) = Server::start(&[&issuer]).await;
+    let other = Issuer::new(Algorithm::ES256, "other");
+    let start = Instant::now();
+    for age in [Duration::ZERO, PAUSE] {
+        let token = signed(Algorithm::ES256, Some("known"), &member(), &other.private);
+        let refused = authenticator.verify_at(Some(&token), start + age).await;
+        assert_eq!(refused, Err(AuthError::Invalid("the token's signature is wrong")));
+    }
+    assert_eq!(server.requests(), 1);
 }
 
 #[tokio::test]
