@@ -17,10 +17,15 @@ pub const MAX_SEQ: u64 = 65_535;
 pub const MAX_TITLE_DURATION_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 /// The latest time that any clock may claim: the end of the year 9999, Unix milliseconds.
 pub const MAX_INSTANT: u64 = 253_402_300_799_999;
+/// The greatest position, milliseconds: a live stream may count from 1970.
+pub const MAX_POSITION_MS: u64 = MAX_INSTANT;
 /// Maximum length of a profile, title or device id, bytes.
-pub const MAX_ID_BYTES: usize = 64;
+pub const MAX_ID_BYTES: usize = 128;
 /// Maximum length of a device kind, bytes.
 pub const MAX_DEVICE_KIND_BYTES: usize = 32;
+/// Maximum number of ranges in a view's `seen` and in its `played`. Far above any real player, which
+/// leaves a handful of each; it bounds what one session costs to read and to write.
+pub const MAX_RANGES: usize = 2_000;
 
 /// What happened in the player.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,13 +67,13 @@ impl Kind {
     }
 }
 
-/// The device that sent an event.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// The device that sent an event, as far as it said.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Device {
-    /// The player's id for the device.
-    pub id: String,
-    /// The player's word: `tv`, `phone`, `tablet`, …
-    pub kind: String,
+    /// The player's id for the device: an [`is_id`].
+    pub id: Option<String>,
+    /// The player's word: `tv`, `phone`, `tablet`, …: an [`is_device_kind`].
+    pub kind: Option<String>,
 }
 
 /// An ISO 3166-1 alpha-2 country code: two upper-case letters.
@@ -110,40 +115,62 @@ pub struct Event {
     pub seq: u16,
     /// What happened.
     pub kind: Kind,
-    /// Position in the title, milliseconds; at most `title_duration_ms`.
+    /// Position in the title, milliseconds; at most [`MAX_POSITION_MS`]. It may be past the end,
+    /// and then means the end.
     pub position_ms: u64,
-    /// Time played without a break up to `position_ms`, milliseconds; at most `position_ms`.
+    /// Title time played without a break up to `position_ms`, milliseconds; at most `position_ms`.
     pub played_ms: u64,
-    /// The title's length, milliseconds, 1 to [`MAX_TITLE_DURATION_MS`].
-    pub title_duration_ms: u64,
-    /// The device's clock, Unix milliseconds; kept, never trusted.
-    pub occurred_at: u64,
+    /// The title's length, milliseconds, 1 to [`MAX_TITLE_DURATION_MS`]. `None`: live, or not known
+    /// yet.
+    pub title_duration_ms: Option<u64>,
+    /// Where the closing credits begin, milliseconds, if the player knows.
+    pub credits_ms: Option<u64>,
+    /// The device's clock, Unix milliseconds, if stated. Only [`crate::view`] reads it, corrected by
+    /// the skew of the request.
+    pub occurred_at: Option<u64>,
     /// Shared, because nearly all events of a request come from one device.
     pub device: Arc<Device>,
     /// Where the device was, if known.
     pub country: Option<Country>,
 }
 
-/// Whether `text` is a valid profile, title or device id: 1 to [`MAX_ID_BYTES`] letters, digits,
-/// `_`, `-`, `.` or `:`, starting with a letter or digit. Such an id is safe in a path, a key and a
-/// log.
+/// The rule of [`is_id`], for messages.
+pub const ID_RULE: &str = "must be 1 to 128 of the characters A-Z a-z 0-9 - . _ ~ : / @ ! $ & ' ( ) * + ; = \
+                           and must not begin with ~, nor be . or ..";
+
+/// Whether `text` is a valid profile, title or device id: see [`ID_RULE`]. These are the characters
+/// of a URI (RFC 3986, 2) that need no meaning of their own in our keys, paths and lists, so that
+/// UUIDs, base64, base64url, URNs, CRIDs and EIDRs fit. `%` is left out, since paths are decoded
+/// twice (see `lambda::route`).
 pub fn is_id(text: &str) -> bool {
-    is_token(text, MAX_ID_BYTES)
+    let is_allowed = |b: &u8| b.is_ascii_alphanumeric() || b"-._~:/@!$&'()*+;=".contains(b);
+    let is_dots = matches!(text, "." | "..");
+    (1..=MAX_ID_BYTES).contains(&text.len())
+        && !text.starts_with('~')
+        && !is_dots
+        && text.bytes().all(|b| is_allowed(&b))
 }
 
-/// Whether `text` is a valid device kind: the rules of [`is_id`], up to [`MAX_DEVICE_KIND_BYTES`].
+/// Whether `text` is a valid device kind: 1 to [`MAX_DEVICE_KIND_BYTES`] letters, digits, `_`, `-`,
+/// `.` or `:`, starting with a letter or digit.
 pub fn is_device_kind(text: &str) -> bool {
     is_token(text, MAX_DEVICE_KIND_BYTES)
 }
 
-fn is_token(text: &str, max_bytes: usize) -> bool {
+/// The rule that earlier releases applied to all ids and to device kinds.
+pub(crate) fn is_token(text: &str, max_bytes: usize) -> bool {
     let bytes = text.as_bytes();
     bytes.len() <= max_bytes
         && bytes.first().is_some_and(u8::is_ascii_alphanumeric)
         && bytes.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b':'))
 }
 
-/// Whether a position counts as the whole title watched: at least 95% of its length.
-pub fn is_completed(position_ms: u64, title_duration_ms: u64) -> bool {
-    u128::from(position_ms) * 100 >= u128::from(title_duration_ms) * 95
+/// The device kind that `text` means: other characters become `-`, and it is cut to
+/// [`MAX_DEVICE_KIND_BYTES`]. `None` if nothing is left.
+pub fn normal_device_kind(text: &str) -> Option<String> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':')));
+    let joined = words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join("-");
+    let mut kind: String = joined.trim_start_matches(['_', '.', ':', '-']).to_owned();
+    kind.truncate(MAX_DEVICE_KIND_BYTES);
+    is_device_kind(&kind).then_some(kind)
 }

@@ -5,7 +5,8 @@
 //! copies its bytes, so fields unknown to this version survive.
 
 use crate::contract::{
-    Country, Device, Event, Kind, MAX_EVENTS, MAX_SEQ, MAX_TITLE_DURATION_MS, is_device_kind, is_id,
+    Country, Device, Event, Kind, MAX_EVENTS, MAX_POSITION_MS, MAX_SEQ, MAX_TITLE_DURATION_MS, is_device_kind, is_id,
+    is_token,
 };
 use crate::edge::EdgeEvent;
 use crate::outcome::Reason;
@@ -24,7 +25,12 @@ const LIVE_VERSION: u32 = 1;
 /// would see them.
 const SHADOW_VERSION: u32 = 2;
 
-/// One request's events of one session.
+/// What the first release requires where no device was stated.
+pub(crate) const NO_DEVICE: &str = "unknown";
+/// Maximum length of a device id in the first release, bytes.
+const FIRST_RELEASE_ID_BYTES: usize = 64;
+
+/// One request's events of one session and title.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Envelope {
     /// The viewing session.
@@ -44,6 +50,8 @@ pub struct Envelope {
 pub struct Stamp {
     /// When the request was received, Unix milliseconds.
     pub received_at: u64,
+    /// The device's clock when it sent the request, Unix milliseconds, if stated.
+    pub sent_at: Option<u64>,
     /// The AWS region that received it.
     pub ingest_region: String,
     /// The W3C trace id, if the request had one.
@@ -149,27 +157,8 @@ pub fn group(events: Vec<EdgeEvent>, stamp: &Stamp) -> Vec<Envelope> {
 impl Envelope {
     /// Encodes the envelope as a record's value.
     pub fn encode(&self) -> Vec<u8> {
-        let mut before: Option<&Event> = None;
-        let events = self
-            .events
-            .iter()
-            .map(|event| {
-                let device = changed(before, event, |e| &e.device);
-                let packed = proto::Event {
-                    seq: u32::from(event.seq),
-                    kind: proto::Kind::from(event.kind).into(),
-                    position_ms: event.position_ms,
-                    played_ms: event.played_ms,
-                    occurred_at: event.occurred_at,
-                    title_duration_ms: changed(before, event, |e| &e.title_duration_ms).copied(),
-                    device_id: device.map(|device| device.id.clone()),
-                    device_kind: device.map(|device| device.kind.clone()),
-                    country: changed(before, event, |e| &e.country).map(|c| country_text(*c)),
-                };
-                before = Some(event);
-                packed
-            })
-            .collect();
+        let befores = std::iter::once(None).chain(self.events.iter().map(Some));
+        let events = self.events.iter().zip(befores).map(|(event, before)| pack_event(event, before)).collect();
         proto::Envelope {
             schema_version: if self.stamp.shadow { SHADOW_VERSION } else { LIVE_VERSION },
             session_id: self.session_id.to_string(),
@@ -181,6 +170,7 @@ impl Envelope {
             events,
             hops: Vec::new(),
             shadow: self.stamp.shadow,
+            sent_at: self.stamp.sent_at.unwrap_or(0),
         }
         .encode_to_vec()
     }
@@ -238,6 +228,7 @@ impl Envelope {
             title_id: envelope.title_id,
             stamp: Stamp {
                 received_at: envelope.received_at,
+                sent_at: stated(envelope.sent_at),
                 ingest_region: envelope.ingest_region,
                 trace_id,
                 shadow: envelope.shadow,
@@ -247,51 +238,105 @@ impl Envelope {
     }
 }
 
-fn check_event(event: proto::Event, before: Option<&Event>) -> Result<Event, &'static str> {
-    let title_duration_ms =
-        event.title_duration_ms.or(before.map(|e| e.title_duration_ms)).ok_or("events.title_duration_ms")?;
-    ensure((1..=MAX_TITLE_DURATION_MS).contains(&title_duration_ms), "events.title_duration_ms")?;
-    ensure(u64::from(event.seq) <= MAX_SEQ, "events.seq")?;
-    ensure(event.position_ms <= title_duration_ms, "events.position_ms")?;
-    ensure(event.played_ms <= event.position_ms, "events.played_ms")?;
-    let kind = kind_of(event.kind).ok_or("events.kind")?;
-    let device = match (event.device_id, event.device_kind, before) {
-        (None, None, Some(before)) => Arc::clone(&before.device),
-        (Some(id), Some(kind), _) => {
-            ensure(is_id(&id), "events.device_id")?;
-            ensure(is_device_kind(&kind), "events.device_kind")?;
-            Arc::new(Device { id, kind })
-        }
-        _ => return Err("events.device_id"),
+/// Packs an event so that the first release can read it. What is the same for nearly all events of
+/// a request is left out where it is as in the event before.
+fn pack_event(event: &Event, before: Option<&Event>) -> proto::Event {
+    let position_ms = event.position_ms.min(MAX_TITLE_DURATION_MS);
+    let duration_ms = readable_duration(event);
+    let is_stated = event.title_duration_ms == Some(duration_ms);
+    let mut packed = proto::Event {
+        seq: u32::from(event.seq),
+        kind: proto::Kind::from(event.kind).into(),
+        position_ms,
+        played_ms: event.played_ms.min(position_ms),
+        occurred_at: event.occurred_at.unwrap_or(0),
+        title_duration_ms: (before.map(readable_duration) != Some(duration_ms)).then_some(duration_ms),
+        stated_duration_ms: (!is_stated).then(|| event.title_duration_ms.unwrap_or(0)),
+        exact_position_ms: (event.position_ms > position_ms).then_some(event.position_ms),
+        ..proto::Event::default()
     };
+    if before.is_none_or(|before| before.country != event.country) {
+        packed.country = Some(country_text(event.country));
+    }
+    if before.and_then(|before| before.credits_ms) != event.credits_ms {
+        packed.credits_ms = Some(event.credits_ms.unwrap_or(0));
+    }
+    if before.is_none_or(|before| before.device != event.device) {
+        let Device { id, kind } = &*event.device;
+        let readable_id = id.as_deref().filter(|id| is_token(id, FIRST_RELEASE_ID_BYTES) && *id != NO_DEVICE);
+        packed.device_id = Some(readable_id.unwrap_or(NO_DEVICE).to_owned());
+        packed.device_kind = Some(kind.as_deref().unwrap_or(NO_DEVICE).to_owned());
+        packed.exact_device_id = id.clone().filter(|_| readable_id.is_none());
+    }
+    packed
+}
+
+/// The event's duration as the first release requires it: present, and not before the position.
+fn readable_duration(event: &Event) -> u64 {
+    let position_ms = event.position_ms.min(MAX_TITLE_DURATION_MS);
+    event.title_duration_ms.map_or(MAX_TITLE_DURATION_MS, |stated| stated.max(position_ms))
+}
+
+/// Unpacks an event, given the one before; the error is the name of the first invalid field.
+fn check_event(event: proto::Event, before: Option<&Event>) -> Result<Event, &'static str> {
+    let duration_ms = event.title_duration_ms.or(before.map(readable_duration));
+    let title_duration_ms = match event.stated_duration_ms {
+        Some(stated_ms) => stated(stated_ms),
+        None => Some(duration_ms.ok_or("events.title_duration_ms")?),
+    };
+    let in_range = title_duration_ms.is_none_or(|duration| (1..=MAX_TITLE_DURATION_MS).contains(&duration));
+    ensure(in_range, "events.title_duration_ms")?;
+    ensure(u64::from(event.seq) <= MAX_SEQ, "events.seq")?;
+    let position_ms = event.exact_position_ms.unwrap_or(event.position_ms);
+    ensure(position_ms <= MAX_POSITION_MS, "events.position_ms")?;
+    ensure(event.played_ms <= position_ms, "events.played_ms")?;
+    let kind = kind_of(event.kind).ok_or("events.kind")?;
     let country = match event.country.as_deref() {
         None => before.and_then(|e| e.country),
         Some(text) => parse_country(text).map_err(|_| "events.country")?,
     };
+    let credits_ms = event.credits_ms.map_or(before.and_then(|e| e.credits_ms), stated);
+    ensure(credits_ms.is_none_or(|credits| credits <= MAX_TITLE_DURATION_MS), "events.credits_ms")?;
     Ok(Event {
         seq: u16::try_from(event.seq).map_err(|_| "events.seq")?,
         kind,
-        position_ms: event.position_ms,
+        position_ms,
         played_ms: event.played_ms,
         title_duration_ms,
-        occurred_at: event.occurred_at,
-        device,
+        credits_ms,
+        occurred_at: stated(event.occurred_at),
+        device: check_device(event.device_id, event.device_kind, event.exact_device_id, before)?,
         country,
     })
 }
 
-fn ensure(holds: bool, field: &'static str) -> Result<(), &'static str> {
-    if holds { Ok(()) } else { Err(field) }
+fn check_device(
+    id: Option<String>,
+    kind: Option<String>,
+    exact_id: Option<String>,
+    before: Option<&Event>,
+) -> Result<Arc<Device>, &'static str> {
+    let is_stated = |text: &String| text != NO_DEVICE;
+    match (id, kind, before) {
+        (None, None, Some(before)) => Ok(Arc::clone(&before.device)),
+        (Some(id), Some(kind), _) => {
+            let id = exact_id.or(Some(id).filter(is_stated));
+            let kind = Some(kind).filter(is_stated);
+            ensure(id.as_deref().is_none_or(is_id), "events.device_id")?;
+            ensure(kind.as_deref().is_none_or(is_device_kind), "events.device_kind")?;
+            Ok(Arc::new(Device { id, kind }))
+        }
+        _ => Err("events.device_id"),
+    }
 }
 
-/// The event's value, if it differs from the previous event's or there is no previous event.
-fn changed<'a, T: PartialEq>(
-    before: Option<&'a Event>,
-    event: &'a Event,
-    value: impl Fn(&'a Event) -> &'a T,
-) -> Option<&'a T> {
-    let own = value(event);
-    (before.map(value) != Some(own)).then_some(own)
+/// A number of which 0 means that it was not stated.
+fn stated(value: u64) -> Option<u64> {
+    (value > 0).then_some(value)
+}
+
+fn ensure(holds: bool, field: &'static str) -> Result<(), &'static str> {
+    if holds { Ok(()) } else { Err(field) }
 }
 
 /// Encodes a country as text; empty means unknown.
@@ -394,7 +439,9 @@ mod tests {
         #[test]
         fn grouping_keeps_every_event(envelopes in prop::collection::vec(testing::envelopes(), 0..5)) {
             let edge: Vec<EdgeEvent> = envelopes.iter().flat_map(testing::edge_events).collect();
-            let stamp = Stamp { received_at: 1, ingest_region: "us-east-1".to_owned(), trace_id: None, shadow: false };
+            let stamp = Stamp {
+                received_at: 1, sent_at: None, ingest_region: "us-east-1".to_owned(), trace_id: None, shadow: false
+            };
             let grouped = group(edge.clone(), &stamp);
             let mut back: Vec<EdgeEvent> = grouped.iter().flat_map(testing::edge_events).collect();
             let mut edge = edge;
@@ -430,7 +477,7 @@ mod tests {
         check(&with(|e| e.schema_version = SCHEMA_VERSION + 1), Reason::UnknownSchemaVersion, "schema_version");
         check(&with(|e| e.session_id = "x".to_owned()), Reason::InvalidEnvelope, "session_id");
         check(&with(|e| e.profile_id.clear()), Reason::InvalidEnvelope, "profile_id");
-        check(&with(|e| e.title_id = "#".to_owned()), Reason::InvalidEnvelope, "title_id");
+        check(&with(|e| e.title_id = "a#b".to_owned()), Reason::InvalidEnvelope, "title_id");
         check(&with(|e| e.trace_id = vec![1]), Reason::InvalidEnvelope, "trace_id");
         check(&with(|e| e.events.clear()), Reason::InvalidEnvelope, "events");
         check(&with(|e| e.events[0].seq = 65_536), Reason::InvalidEnvelope, "events.seq");
@@ -438,6 +485,12 @@ mod tests {
         check(&with(|e| e.events[0].kind = 0), Reason::InvalidEnvelope, "events.kind");
         check(&with(|e| e.events[0].position_ms = u64::MAX), Reason::InvalidEnvelope, "events.position_ms");
         check(&with(|e| e.events[0].played_ms = u64::MAX), Reason::InvalidEnvelope, "events.played_ms");
+        check(&with(|e| e.events[0].credits_ms = Some(u64::MAX)), Reason::InvalidEnvelope, "events.credits_ms");
+        check(
+            &with(|e| e.events[0].exact_device_id = Some("a b".to_owned())),
+            Reason::InvalidEnvelope,
+            "events.device_id",
+        );
         check(&with(|e| e.events[0].title_duration_ms = None), Reason::InvalidEnvelope, "events.title_duration_ms");
         check(&with(|e| e.events[0].device_id = None), Reason::InvalidEnvelope, "events.device_id");
         check(&with(|e| e.events[0].country = Some("xx".to_owned())), Reason::InvalidEnvelope, "events.country");
@@ -482,6 +535,50 @@ mod tests {
         let mut bytes = testing::example().encode();
         prost::encoding::string::encode(999, &"from the future".to_owned(), &mut bytes);
         assert_eq!(Envelope::decode(&bytes), Ok(testing::example()));
+    }
+
+    /// The checks of the first release (commit 5802b66), which dead-letters what breaks them.
+    fn first_release_accepts(envelope: &proto::Envelope) -> bool {
+        let mut before: Option<(u64, String, String, String)> = None;
+        let is_kind = |kind: &str| is_token(kind, 32);
+        let ids = is_token(&envelope.profile_id, 64) && is_token(&envelope.title_id, 64);
+        let version = envelope.schema_version == if envelope.shadow { 2 } else { 1 };
+        ids && version
+            && (1..=500).contains(&envelope.events.len())
+            && envelope.events.iter().all(|event| {
+                let (duration, id, kind, country) = match (&event.title_duration_ms, &event.device_id, &before) {
+                    (duration, id, Some(before)) => (
+                        duration.unwrap_or(before.0),
+                        id.clone().unwrap_or_else(|| before.1.clone()),
+                        event.device_kind.clone().unwrap_or_else(|| before.2.clone()),
+                        event.country.clone().unwrap_or_else(|| before.3.clone()),
+                    ),
+                    (Some(duration), Some(id), None) => {
+                        let (kind, country) = (event.device_kind.clone(), event.country.clone());
+                        (*duration, id.clone(), kind.unwrap_or_default(), country.unwrap_or_default())
+                    }
+                    _ => return false,
+                };
+                before = Some((duration, id.clone(), kind.clone(), country.clone()));
+                event.device_id.is_some() == event.device_kind.is_some()
+                    && (1..=604_800_000).contains(&duration)
+                    && event.seq <= 65_535
+                    && event.position_ms <= duration
+                    && event.played_ms <= event.position_ms
+                    && (1..=6).contains(&event.kind)
+                    && is_token(&id, 64)
+                    && is_kind(&kind)
+                    && (country.is_empty() || parse_country(&country).is_ok())
+            })
+    }
+
+    proptest! {
+        /// Old code may read what new code wrote, during a deployment and after a rollback.
+        #[test]
+        fn the_first_release_accepts_what_is_written_today(envelope in testing::envelopes()) {
+            let packed = proto::Envelope::decode(envelope.encode().as_slice()).unwrap();
+            prop_assert!(first_release_accepts(&packed), "{packed:?}");
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The fold: turns a batch of envelopes into one delta per session. Once a delta is stored, it
+//! The fold: turns a batch of envelopes into one delta per session and title. Once a delta is stored, it
 //! tells each record which of its events were new.
 
 use crate::envelope::Envelope;
@@ -7,13 +7,15 @@ use crate::session::SessionId;
 use crate::view::View;
 use std::collections::HashMap;
 
-/// The key of a view: a session of a profile.
+/// The key of a view: a title that a profile watched in a session.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ViewKey {
     /// Whose history.
     pub profile_id: String,
     /// Which session.
     pub session_id: SessionId,
+    /// Which title.
+    pub title_id: String,
 }
 
 /// What a batch adds to a view.
@@ -33,14 +35,15 @@ struct Contribution {
     seqs: Vec<u16>,
 }
 
-/// Folds envelopes into one delta per session. Each envelope comes with the index of its record.
+/// Folds envelopes into one delta per session and title. Each envelope comes with the index of its record.
 pub fn fold(envelopes: impl IntoIterator<Item = (usize, Envelope)>) -> Vec<Delta> {
     let mut deltas: Vec<Delta> = Vec::new();
     let mut index: HashMap<ViewKey, usize> = HashMap::new();
     for (record, envelope) in envelopes {
         let Some(view) = View::of_envelope(&envelope) else { continue };
         let contribution = Contribution { record, seqs: envelope.events.iter().map(|event| event.seq).collect() };
-        let key = ViewKey { profile_id: envelope.profile_id, session_id: envelope.session_id };
+        let Envelope { profile_id, session_id, title_id, .. } = envelope;
+        let key = ViewKey { profile_id, session_id, title_id };
         match index.get(&key).and_then(|&at| deltas.get_mut(at)) {
             Some(delta) => {
                 delta.view.merge(&view);
@@ -64,6 +67,13 @@ impl Delta {
     /// How many events it folds, duplicates included.
     pub fn events(&self) -> u64 {
         self.contributions.iter().map(|contribution| contribution.seqs.len() as u64).sum()
+    }
+
+    /// For each record, its events as duplicates: the member has erased the view, so they change
+    /// nothing.
+    pub fn discard(&self) -> Vec<(usize, Counts)> {
+        let discarded = |one: &Contribution| (one.record, Counts { applied: 0, duplicate: one.seqs.len() as u64 });
+        self.contributions.iter().map(discarded).collect()
     }
 
     /// For each record, how many of its events were new to the view and how many were duplicates.
@@ -90,7 +100,9 @@ impl Delta {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::Event;
     use crate::testing;
+    use crate::view::{Receipt, Sequence, watch_time};
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
 
@@ -148,28 +160,61 @@ mod tests {
             let mut views = Views::new();
             run(&mut views, &batches);
             for (key, view) in views {
-                let events: Vec<_> = trace
-                    .iter()
-                    .filter(|e| e.session_id == key.session_id && e.profile_id == key.profile_id)
-                    .flat_map(|e| e.events.iter().map(move |event| (e, event)))
-                    .collect();
+                let mine = |e: &&Envelope| {
+                    (&e.session_id, &e.profile_id, &e.title_id) == (&key.session_id, &key.profile_id, &key.title_id)
+                };
+                let events: Vec<_> =
+                    trace.iter().filter(mine).flat_map(|e| e.events.iter().map(move |event| (e, event))).collect();
                 let seqs: BTreeSet<u16> = events.iter().map(|(_, e)| e.seq).collect();
                 prop_assert_eq!(view.events(), seqs.len() as u64);
-                prop_assert_eq!(view.missing(), u64::from(*seqs.last().unwrap()) + 1 - seqs.len() as u64);
+                let missing = u64::from(*seqs.last().unwrap()) + 1 - seqs.len() as u64;
+                prop_assert_eq!(Sequence::of([&view]).missing(), missing);
+                prop_assert_eq!(Some(view.received_from), events.iter().map(|(e, _)| e.stamp.received_at).min());
                 let played: BTreeSet<u64> =
                     events.iter().flat_map(|(_, e)| e.position_ms - e.played_ms..e.position_ms).collect();
                 prop_assert_eq!(view.played_ms(), played.len() as u64);
-                let received: BTreeSet<u64> = events.iter().map(|(e, _)| e.stamp.received_at).collect();
-                prop_assert_eq!(Some(&view.started_at), received.first());
-                prop_assert_eq!(Some(&view.last_received_at), received.last());
-                let greatest = events.iter().map(|(e, event)| (event.seq, e.stamp.received_at)).max().unwrap();
-                prop_assert_eq!((view.latest.seq, view.latest.received_at), greatest);
-                prop_assert!(events.iter().any(|(e, event)| (event.seq, e.stamp.received_at) == greatest
-                    && event.position_ms == view.latest.position_ms && event.kind == view.latest.kind));
-                let lowest = *seqs.first().unwrap();
-                prop_assert!(events.iter().any(|(e, event)| event.seq == lowest && e.title_id == view.first.title_id
-                    && event.country == view.first.country && event.title_duration_ms == view.first.title_duration_ms));
+                // The events of one number that were received first.
+                let earliest = |seq: u16| {
+                    let of_seq = events.iter().filter(move |(_, e)| e.seq == seq);
+                    let received_at = of_seq.clone().map(|(e, _)| e.stamp.received_at).min().unwrap();
+                    of_seq.filter(move |(e, _)| e.stamp.received_at == received_at)
+                };
+                let time = |e: &Envelope, event: &Event| watch_time(event.occurred_at, Receipt::of(e));
+                let first = &view.first;
+                prop_assert_eq!(first.seq, *seqs.first().unwrap());
+                prop_assert!(earliest(first.seq).any(|(e, event)| time(e, event) == first.watched_at
+                    && e.stamp.received_at == first.received_at && event.position_ms == first.position_ms
+                    && event.country == first.country));
+                let latest = &view.latest;
+                prop_assert_eq!(latest.seq, *seqs.last().unwrap());
+                prop_assert!(earliest(latest.seq).any(|(e, event)| time(e, event) == latest.watched_at
+                    && e.stamp.received_at == latest.received_at && event.position_ms == latest.position_ms
+                    && event.kind == latest.kind && event.device == latest.device));
+                let stating = events.iter().filter(|(_, e)| e.title_duration_ms.is_some());
+                let newest = stating.clone().map(|(_, e)| e.seq).max();
+                prop_assert_eq!(view.duration.map(|duration| duration.seq), newest);
+                let of_newest = stating.filter(|(_, e)| Some(e.seq) == newest);
+                let received_at = of_newest.clone().map(|(e, _)| e.stamp.received_at).min();
+                let is_newest = |(e, event): &(&Envelope, &Event)| {
+                    Some(e.stamp.received_at) == received_at && event.title_duration_ms == view.title_duration_ms()
+                };
+                prop_assert!(newest.is_none() || of_newest.clone().any(is_newest));
             }
+        }
+
+        /// Everything is received again later, by another clock: nothing changes.
+        #[test]
+        fn a_repeat_at_any_later_time_changes_nothing((trace, batches) in traces(), later in 4u64..1_000_000) {
+            let mut views = Views::new();
+            run(&mut views, &batches);
+            let before = views.clone();
+            let repeat: Vec<Envelope> = trace.into_iter().map(|mut envelope| {
+                envelope.stamp.received_at += later;
+                envelope.stamp.sent_at = Some(later);
+                envelope
+            }).collect();
+            run(&mut views, &[repeat]);
+            prop_assert_eq!(views, before);
         }
     }
 

@@ -1,215 +1,260 @@
-//! What a member sees: turns the stored rows of a profile into history entries, newest first.
+//! What a member sees: turns the stored rows of a profile into history entries, newest first, and
+//! into what is known of each title: where to resume, and whether it was watched.
 //!
-//! Continue watching and completion are computed here on read, so they cost no write.
+//! All of it is computed here on read, so it costs no write. History, continue watching and a
+//! title's bookmark come from the same entries by the same rules, so they cannot contradict each
+//! other.
 
 use crate::session::{Home, SessionId};
-use crate::view::View;
-use std::collections::HashSet;
+use crate::view::{Sequence, View};
+use std::collections::HashMap;
 use ulid::Ulid;
+
+/// When a title counts as begun and as finished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// A session shorter than this share of the title, percent, …
+    pub resume_minimum_percent: u8,
+    /// … or than this, milliseconds, whichever is less, never displaces a resume point.
+    pub resume_minimum_ms: u64,
+    /// A title is finished at this share of its length, percent, or where its credits begin.
+    pub completed_percent: u8,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self { resume_minimum_percent: 3, resume_minimum_ms: 120_000, completed_percent: 95 }
+    }
+}
+
+impl Rules {
+    /// Whether a session finished the title: its position is at the finish, or it played past it
+    /// and went back.
+    pub fn is_finished(&self, view: &View) -> bool {
+        let by_share = view.title_duration_ms().map(|duration| percent(duration, self.completed_percent));
+        let by_credits = view.credits.map(|credits| credits.ms);
+        let Some(finish) = by_share.into_iter().chain(by_credits).min() else { return false };
+        let played_to = view.played.ranges().last().map_or(0, |range| range.end);
+        view.latest.position_ms.max(played_to) >= finish
+    }
+
+    /// How long a session of the title must be to displace a resume point, milliseconds.
+    fn resume_minimum(&self, view: &View) -> u64 {
+        let by_share = view.title_duration_ms().map(|duration| percent(duration, self.resume_minimum_percent));
+        by_share.map_or(self.resume_minimum_ms, |share| share.min(self.resume_minimum_ms))
+    }
+
+    /// Whether `next`, the newer session, takes the resume point of a title over from `point`.
+    fn displaces(&self, next: &View, point: &View) -> bool {
+        let minimum = self.resume_minimum(next);
+        // Players that do not say how much they played still say where they began and ended.
+        let length = match next.played_ms() {
+            0 => next.latest.position_ms.saturating_sub(next.first.position_ms),
+            played => played,
+        };
+        // A session that goes on from the resume point takes it along, however short it is.
+        let goes_on = next.first.position_ms.abs_diff(point.position_ms()) <= minimum
+            && next.position_ms() >= point.position_ms();
+        length >= minimum || goes_on
+    }
+}
+
+/// `share` percent of a duration, rounded up.
+fn percent(duration_ms: u64, share: u8) -> u64 {
+    duration_ms.saturating_mul(share.into()).div_ceil(100)
+}
 
 /// A row of a profile that belongs to a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Row {
-    /// The part of the session's view that one region folded.
+    /// What one region folded of the session and one title.
     Part {
         /// The session's home region.
         home: Home,
         /// The part's state.
-        view: View,
+        view: Box<View>,
     },
     /// Whether the member hid the session. A register: the later time wins.
     Hidden(bool),
+    /// The member forgot the session: all of it, or one title.
+    Forgotten(Option<String>),
 }
 
-/// One session of the history.
+/// What a member said about the profile and its titles. Each is a register: the later time wins.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Everything up to this time is erased, Unix milliseconds.
+    pub erased_at: Option<u64>,
+    /// Titles forgotten up to a time, Unix milliseconds.
+    pub forgotten: HashMap<String, u64>,
+    /// Titles marked as watched or not watched.
+    pub watched: HashMap<String, WatchedMark>,
+}
+
+/// What a member said about having watched a title.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WatchedMark {
+    /// Watched, or not watched.
+    pub watched: bool,
+    /// When they said so, Unix milliseconds.
+    pub at: u64,
+}
+
+impl Marks {
+    /// The time up to which viewings of a title are erased, Unix milliseconds.
+    pub fn erased_up_to(&self, title_id: &str) -> Option<u64> {
+        self.erased_at.max(self.forgotten.get(title_id).copied())
+    }
+
+    fn erase(&self, session_id: &SessionId, view: &View) -> bool {
+        is_erased(session_id, view, self.erased_up_to(&view.title_id))
+    }
+}
+
+/// Whether an erasure up to `erased_at` (Unix milliseconds) covers a viewing. It does if the session
+/// began before that, by the time in its id or by the server's clock. Both count, because a device
+/// may mint an id ahead of time.
+pub fn is_erased(session_id: &SessionId, view: &View, erased_at: Option<u64>) -> bool {
+    erased_at.is_some_and(|erased_at| session_id.started_at().min(view.received_from) <= erased_at)
+}
+
+/// What one session watched of one title.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The session.
     pub session_id: SessionId,
     /// The join of the parts that all regions folded.
     pub view: View,
-    /// Whether the member hid it.
+    /// Whether the member hid the session.
     pub hidden: bool,
-}
-
-/// Joins rows into entries in the same order. The rows must be grouped by session. A session
-/// without parts, which was only hidden, makes no entry.
-pub fn assemble(rows: impl IntoIterator<Item = (Ulid, Row)>) -> Vec<Entry> {
-    let mut entries: Vec<Entry> = Vec::new();
-    let mut hidden: Option<(Ulid, bool)> = None;
-    for (ulid, row) in rows {
-        match row {
-            Row::Hidden(is_hidden) => {
-                hidden = Some((ulid, is_hidden));
-                let parts = entries.iter_mut().rev().take_while(|entry| entry.session_id.ulid == ulid);
-                parts.for_each(|entry| entry.hidden = is_hidden);
-            }
-            Row::Part { home, view } => match entries.last_mut() {
-                Some(entry) if entry.session_id.ulid == ulid && entry.session_id.home == home => {
-                    entry.view.merge(&view);
-                }
-                _ => {
-                    let hidden = hidden.is_some_and(|(of, is_hidden)| of == ulid && is_hidden);
-                    entries.push(Entry { session_id: SessionId { ulid, home }, view, hidden });
-                }
-            },
-        }
-    }
-    entries
+    /// Sequence numbers of the session that never arrived, all its titles together.
+    pub missing: u64,
 }
 
 impl Entry {
-    /// Whether an erasure up to `erased_at` (Unix milliseconds) covers this session. It does if the
-    /// session began before that, by the time in its id or by the server's clock. Both count,
-    /// because a device may mint an id ahead of time.
-    pub fn is_erased(&self, erased_at: Option<u64>) -> bool {
-        erased_at.is_some_and(|erased_at| self.session_id.started_at().min(self.view.started_at) <= erased_at)
+    /// Newer viewing has the greater key: its watch time, then its session's start. The rest only
+    /// decides between titles of one session.
+    fn watched(&self) -> (u64, &SessionId, u16, &str) {
+        (self.view.latest.watched_at, &self.session_id, self.view.latest.seq, &self.view.title_id)
     }
 }
 
-/// Continue watching, from entries newest first: the newest session of each title, unless it is
-/// hidden or completed. Hiding or finishing it does not bring an older session of the title back.
-pub fn continue_watching(entries: impl IntoIterator<Item = Entry>) -> Vec<Entry> {
-    let mut titles = HashSet::new();
+/// Joins rows into entries, in the order of the rows' sessions; the newest title of a session comes
+/// first. The rows must be grouped by session. What the member erased or forgot makes no entry, and
+/// neither does a session that was only hidden.
+pub fn assemble(rows: impl IntoIterator<Item = (Ulid, Row)>, marks: &Marks) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    let mut rows = rows.into_iter().peekable();
+    while let Some((ulid, row)) = rows.next() {
+        let mut of_session = vec![row];
+        while let Some((_, row)) = rows.next_if(|(next, _)| *next == ulid) {
+            of_session.push(row);
+        }
+        assemble_session(ulid, of_session, marks, &mut entries);
+    }
     entries
-        .into_iter()
-        .filter(|entry| titles.insert(entry.view.first.title_id.clone()))
-        .filter(|entry| !entry.hidden && !entry.view.completed())
-        .collect()
 }
 
-/// A title's bookmark: the session with the newest `last_received_at`; of two equal ones, the newer
-/// session.
-pub fn bookmark(entries: impl IntoIterator<Item = Entry>) -> Option<Entry> {
+/// Adds the entries of one session, or of several that differ only in their home.
+fn assemble_session(ulid: Ulid, rows: Vec<Row>, marks: &Marks, entries: &mut Vec<Entry>) {
+    let (mut is_hidden, mut forgotten) = (false, Vec::new());
+    let mut views: Vec<(Home, View)> = Vec::new();
+    for row in rows {
+        match row {
+            Row::Hidden(hidden) => is_hidden = hidden,
+            Row::Forgotten(title) => forgotten.push(title),
+            Row::Part { home, view } => {
+                match views.iter_mut().find(|(of, into)| *of == home && into.title_id == view.title_id) {
+                    Some((_, into)) => into.merge(&view),
+                    None => views.push((home, *view)),
+                }
+            }
+        }
+    }
+    let missing = |home: &Home| Sequence::of(views.iter().filter(|(of, _)| of == home).map(|(_, view)| view)).missing();
+    let missing: Vec<u64> = views.iter().map(|(home, _)| missing(home)).collect();
+    let is_forgotten =
+        |title: &String| forgotten.iter().any(|of| of.as_ref().is_none_or(|forgotten| forgotten == title));
+    let from = entries.len();
+    for ((home, view), missing) in views.into_iter().zip(missing) {
+        let session_id = SessionId { ulid, home };
+        if !is_forgotten(&view.title_id) && !marks.erase(&session_id, &view) {
+            entries.push(Entry { session_id, view, hidden: is_hidden, missing });
+        }
+    }
+    if let Some(new) = entries.get_mut(from..) {
+        new.sort_by(|a, b| {
+            let key = |entry: &Entry| (entry.session_id.home.clone(), entry.view.latest.seq);
+            key(b).cmp(&key(a)).then_with(|| a.view.title_id.cmp(&b.view.title_id))
+        });
+    }
+}
+
+/// What is known of one title.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TitleState {
+    /// The viewing to go on from, at its position; `None` if there is none, or it was finished.
+    pub resume: Option<Entry>,
+    /// Whether it was watched to the end once, or marked so, since the member last said otherwise.
+    pub watched: bool,
+    /// When it was last finished or marked, Unix milliseconds, if it is watched.
+    pub watched_at: Option<u64>,
+}
+
+/// The state of one title, from all its entries in any order.
+///
+/// The viewings count in the order of their watch time, so a late offline upload never displaces
+/// newer viewing. Finishing the title, or marking it watched, clears the resume point; otherwise the
+/// newest viewing that is not too short is it.
+pub fn title_state(entries: impl IntoIterator<Item = Entry>, mark: Option<WatchedMark>, rules: &Rules) -> TitleState {
+    let mut entries: Vec<Entry> = entries.into_iter().collect();
+    entries.sort_by(|a, b| a.watched().cmp(&b.watched()));
+    let mut state = TitleState::default();
+    let says = |watched: bool| mark.filter(|mark| mark.watched == watched).map(|mark| mark.at);
+    if let Some(at) = says(true) {
+        (state.watched, state.watched_at) = (true, Some(at));
+    }
+    for entry in entries {
+        let at = entry.view.latest.watched_at;
+        if rules.is_finished(&entry.view) {
+            state.resume = None;
+            if says(false).is_none_or(|unwatched_at| at > unwatched_at) {
+                (state.watched, state.watched_at) = (true, state.watched_at.max(Some(at)));
+            }
+        } else if says(true).is_none_or(|watched_at| at > watched_at)
+            && state.resume.as_ref().is_none_or(|point| rules.displaces(&entry.view, &point.view))
+        {
+            state.resume = Some(entry);
+        }
+    }
+    state
+}
+
+/// The state of each title that has entries.
+pub fn title_states(
+    entries: impl IntoIterator<Item = Entry>,
+    marks: &Marks,
+    rules: &Rules,
+) -> HashMap<String, TitleState> {
+    let mut by_title: HashMap<String, Vec<Entry>> = HashMap::new();
+    for entry in entries {
+        by_title.entry(entry.view.title_id.clone()).or_default().push(entry);
+    }
+    let state = |(title, entries): (String, Vec<Entry>)| {
+        let state = title_state(entries, marks.watched.get(&title).copied(), rules);
+        (title, state)
+    };
+    by_title.into_iter().map(state).collect()
+}
+
+/// Continue watching: the resume point of each title that has one, unless its session is hidden.
+/// Newest watch time first.
+pub fn continue_watching(states: impl IntoIterator<Item = TitleState>) -> Vec<Entry> {
+    let mut entries: Vec<Entry> =
+        states.into_iter().filter_map(|state| state.resume).filter(|entry| !entry.hidden).collect();
+    entries.sort_by(|a, b| b.watched().cmp(&a.watched()));
     entries
-        .into_iter()
-        .max_by(|a, b| (a.view.last_received_at, &a.session_id).cmp(&(b.view.last_received_at, &b.session_id)))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing;
-    use proptest::prelude::*;
-    use std::collections::BTreeMap;
-
-    fn part(number: u128, title: &str, position_ms: u64, received_at: u64) -> (Ulid, Row) {
-        let mut envelope = testing::example();
-        envelope.title_id = title.to_owned();
-        envelope.stamp.received_at = received_at;
-        envelope.events[0].position_ms = position_ms;
-        envelope.events[0].played_ms = 0;
-        let id = testing::session(number);
-        (id.ulid, Row::Part { home: id.home, view: View::of_envelope(&envelope).unwrap() })
-    }
-
-    fn hidden(number: u128, hidden: bool) -> (Ulid, Row) {
-        (testing::session(number).ulid, Row::Hidden(hidden))
-    }
-
-    #[test]
-    fn parts_join_and_hiding_applies_to_rows_on_both_sides() {
-        let entries = assemble([
-            hidden(9, true),
-            part(3, "t1", 5, 30),
-            hidden(2, true),
-            part(2, "t1", 5, 20),
-            part(2, "t1", 9, 21),
-            part(1, "t2", 5, 10),
-            hidden(1, true),
-        ]);
-        let seen: Vec<_> = entries.iter().map(|e| (e.session_id.clone(), e.hidden, e.view.last_received_at)).collect();
-        assert_eq!(
-            seen,
-            [(testing::session(3), false, 30), (testing::session(2), true, 21), (testing::session(1), true, 10)]
-        );
-    }
-
-    /// Two sessions whose ids differ only in their home. No player creates such ids by accident.
-    #[test]
-    fn sessions_with_one_ulid_and_different_homes_are_two() {
-        let (ulid, Row::Part { view, .. }) = part(1, "t1", 5, 10) else { panic!("a part") };
-        let west = Row::Part { home: "usw2".parse().unwrap(), view };
-        let entries = assemble([hidden(1, true), (ulid, west), part(1, "t1", 9, 11)]);
-        let seen: Vec<_> = entries.iter().map(|e| (e.session_id.home.as_str(), e.view.events(), e.hidden)).collect();
-        assert_eq!(seen, [("usw2", 1, true), ("use1", 1, true)]);
-    }
-
-    proptest! {
-        /// Regions may fold a session's envelopes in any split, in any order, any number of times.
-        /// Readers see what one writer would have folded.
-        #[test]
-        fn any_split_over_writers_reads_like_one_writer(
-            trace in prop::collection::vec((testing::envelopes(), 0usize..4, 1usize..3), 1..24),
-            order in any::<prop::sample::Index>(),
-        ) {
-            let mut alone: BTreeMap<(SessionId, String), View> = BTreeMap::new();
-            let mut parts: BTreeMap<(SessionId, String, usize), View> = BTreeMap::new();
-            let join = |view: &mut Option<View>, other: &View| match view {
-                Some(view) => view.merge(other),
-                None => *view = Some(other.clone()),
-            };
-            let turned = trace.iter().cycle().skip(order.index(trace.len())).take(trace.len());
-            for (envelope, _, _) in &trace {
-                let key = (envelope.session_id.clone(), envelope.profile_id.clone());
-                let mut view = alone.remove(&key);
-                join(&mut view, &View::of_envelope(envelope).unwrap());
-                alone.insert(key, view.unwrap());
-            }
-            for (envelope, writer, times) in turned {
-                for _ in 0..*times {
-                    let key = (envelope.session_id.clone(), envelope.profile_id.clone(), *writer);
-                    let mut view = parts.remove(&key);
-                    join(&mut view, &View::of_envelope(envelope).unwrap());
-                    parts.insert(key, view.unwrap());
-                }
-            }
-            let mut joined = BTreeMap::new();
-            for profile in ["p0", "p1"] {
-                let rows = parts.iter().filter(|((_, of, _), _)| of == profile);
-                let rows = rows.map(|((session, _, _), view)| {
-                    (session.ulid, Row::Part { home: session.home.clone(), view: view.clone() })
-                });
-                let entries = assemble(rows).into_iter().map(|e| ((e.session_id, profile.to_owned()), e.view));
-                joined.extend(entries);
-            }
-            prop_assert_eq!(joined, alone);
-        }
-    }
-
-    #[test]
-    fn only_the_newest_session_of_a_title_continues() {
-        let watching = |rows: Vec<(Ulid, Row)>| {
-            continue_watching(assemble(rows)).iter().map(|e| e.session_id.clone()).collect::<Vec<_>>()
-        };
-        let done = 2_700_000;
-        assert_eq!(watching(vec![part(2, "a", 5, 1), part(1, "a", 5, 1)]), [testing::session(2)]);
-        assert_eq!(watching(vec![part(2, "a", done, 1), part(1, "a", 5, 1)]), []);
-        assert_eq!(watching(vec![hidden(2, true), part(2, "a", 5, 1), part(1, "b", 5, 1)]), [testing::session(1)]);
-        assert_eq!(watching(vec![hidden(2, true), part(2, "a", 5, 1), part(1, "a", 5, 1)]), []);
-    }
-
-    #[test]
-    fn completed_at_ninety_five_percent() {
-        let completed = |position| assemble([part(1, "a", position, 1)])[0].view.completed();
-        assert!(!completed(2_564_999));
-        assert!(completed(2_565_000));
-    }
-
-    #[test]
-    fn bookmark_is_of_the_session_received_last() {
-        let rows = assemble([part(3, "a", 30, 5), part(2, "a", 20, 9), part(1, "a", 10, 7)]);
-        assert_eq!(bookmark(rows).unwrap().view.latest.position_ms, 20);
-        assert_eq!(bookmark([]), None);
-    }
-
-    #[test]
-    fn erasure_covers_sessions_begun_before_it_by_either_clock() {
-        let entry = assemble([part(5, "a", 1, 7)]).remove(0);
-        let began = entry.session_id.started_at();
-        assert!(!entry.is_erased(None));
-        assert!(!entry.is_erased(Some(6)));
-        assert!(entry.is_erased(Some(7)), "received before the erasure, although its id is later");
-        assert!(entry.is_erased(Some(began)));
-    }
-}
+mod tests;

@@ -14,6 +14,8 @@ pub enum Reason {
     InvalidEnvelope,
     /// The stored view of its session cannot be read.
     CorruptView,
+    /// With its events, the view of its session would have too many ranges.
+    ViewTooLarge,
     /// It was worth another try each time, and this was the last one.
     AttemptsExhausted,
     /// A message of the queue `retry` that is neither a letter nor the notification of a batch that
@@ -23,11 +25,12 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Reason; 6] = [
+    pub const ALL: [Reason; 7] = [
         Reason::NotAnEnvelope,
         Reason::UnknownSchemaVersion,
         Reason::InvalidEnvelope,
         Reason::CorruptView,
+        Reason::ViewTooLarge,
         Reason::AttemptsExhausted,
         Reason::UnreadableMessage,
     ];
@@ -39,6 +42,7 @@ impl Reason {
             Reason::UnknownSchemaVersion => "unknown_schema_version",
             Reason::InvalidEnvelope => "invalid_envelope",
             Reason::CorruptView => "corrupt_view",
+            Reason::ViewTooLarge => "view_too_large",
             Reason::AttemptsExhausted => "attempts_exhausted",
             Reason::UnreadableMessage => "unreadable_message",
         }
@@ -103,7 +107,7 @@ impl Cause {
 pub struct Counts {
     /// Sequence numbers that were new to the view.
     pub applied: u64,
-    /// Sequence numbers that it had seen.
+    /// Sequence numbers that changed nothing: the view had seen them, or the member has erased it.
     pub duplicate: u64,
 }
 
