@@ -83,7 +83,7 @@ pub struct Answer {
 pub fn asks(page: &[PlacedView], before: Option<&Place>, window: Window) -> Vec<Ask> {
     let of_profile = |views: &[PlacedView]| {
         let profile_id = &views.first()?.place.profile_id;
-        let is_due = |view: &PlacedView| window.is_due(view.view.last_received_at);
+        let is_due = |view: &PlacedView| window.is_due(view.view.latest.received_at);
         let (first, last) = (views.iter().position(is_due)?, views.iter().rposition(is_due)?);
         let after = match first.checked_sub(1) {
             Some(index) => Some(&views[index].place),
@@ -94,7 +94,7 @@ pub fn asks(page: &[PlacedView], before: Option<&Place>, window: Window) -> Vec<
             session_id: view.session_id.clone(),
             ours: Session::of(&view.view),
             is_whole: view.view.first.seq == 0 && !view.place.is_part(),
-            began_at: view.session_id.started_at().min(view.view.started_at),
+            began_at: view.session_id.started_at().min(view.view.received_from),
             is_due: is_due(view),
         };
         Some(Ask {
@@ -198,7 +198,7 @@ mod tests {
                 since = window.until;
             }
             due.sort();
-            let settled = page.iter().filter(|view| view.view.last_received_at + SETTLE_MS <= since);
+            let settled = page.iter().filter(|view| view.view.latest.received_at + SETTLE_MS <= since);
             let expected: Vec<String> = settled.map(|view| view.place.sk.clone()).collect();
             prop_assert_eq!(due, expected);
         }
@@ -273,7 +273,7 @@ mod tests {
         let mut under_way = placed("p1", 1, 100);
         under_way.view.first.seq = 3;
         let mut part = placed("p1", 2, 100);
-        part.place.sk.push_str("#usw2");
+        part.place.sk = part.place.sk.replace("#~", "#usw2#~");
         assert_eq!(
             judged(&[under_way, part], None, window(0, 200), &Answer::default()),
             [(1, Verdict::Partial), (2, Verdict::Partial)]

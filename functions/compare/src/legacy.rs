@@ -8,9 +8,13 @@
 use crate::judge::{Answer, Ask, Row};
 use crate::mapping::{Mapping, Unmapped};
 use crate::report::Cause;
+use crate::session::{Field, Session, Value};
 use aws_sdk_ssm::error::DisplayErrorContext;
 use futures::future::try_join_all;
 use lambda::config::Secret;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use playback::fold::ViewKey;
+use playback::session::SessionId;
 use reqwest::{Client, StatusCode, Url, header, redirect};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -45,15 +49,19 @@ impl FromStr for UrlTemplate {
     }
 }
 
+/// All but the unreserved characters (RFC 3986, 2.3).
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 impl UrlTemplate {
     /// Whether it names one session.
     pub fn names_a_session(&self) -> bool {
         self.0.contains(SESSION)
     }
 
-    /// Ids need no escaping: they have no characters with a meaning in a URL's path.
+    /// Ids are escaped: those of profiles may have a meaning in a URL, such as `/`.
     fn of(&self, profile_id: &str, session_id: &str) -> Option<Url> {
-        self.0.replace(PROFILE, profile_id).replace(SESSION, session_id).parse().ok()
+        let profile_id = utf8_percent_encode(profile_id, ESCAPED).to_string();
+        self.0.replace(PROFILE, &profile_id).replace(SESSION, session_id).parse().ok()
     }
 }
 
@@ -160,7 +168,7 @@ impl Legacy {
                 None => Vec::new(),
             }
         };
-        let placed = |(session_id, session)| (Place::of(&ask.profile_id, &session_id).sk, (session_id, session));
+        let placed = |(session_id, session)| (sort_key(ask, &session_id, &session), (session_id, session));
         Ok(Answer { sessions: sessions.into_iter().map(placed).collect(), erased_at: None })
     }
 
@@ -190,6 +198,19 @@ impl Legacy {
             body.extend_from_slice(&chunk);
         }
         Ok(Some(serde_json::from_slice(&body)?))
+    }
+}
+
+/// Where the view of a legacy session would be. If the legacy system does not say the title, it is
+/// that of the shadow's first view of the session.
+fn sort_key(ask: &Ask, session_id: &SessionId, session: &Session) -> String {
+    let of = |title_id: &str| {
+        let (profile_id, title_id) = (ask.profile_id.clone(), title_id.to_owned());
+        Place::of(&ViewKey { profile_id, session_id: session_id.clone(), title_id }).sk
+    };
+    match session.get(Field::TitleId) {
+        Some(Value::Text(title_id)) => of(title_id),
+        _ => ask.rows.iter().find(|row| row.session_id == *session_id).map_or_else(|| of(""), |row| row.sk.clone()),
     }
 }
 
@@ -277,6 +298,14 @@ mod tests {
         let error = down.answer(&ask()).await.unwrap_err();
         assert_eq!(error.cause(), Cause::Unavailable);
         assert!(!format!("{error:?}").contains("profiles"), "{error:?}");
+    }
+
+    #[test]
+    fn ids_cannot_leave_their_place_in_the_url() {
+        let template: UrlTemplate = "https://a.example/{profile_id}/sessions?of={profile_id}".parse().unwrap();
+        let url = template.of("../x/y@z&a=b+c", "").unwrap();
+        assert_eq!(url.path(), "/..%2Fx%2Fy%40z%26a%3Db%2Bc/sessions");
+        assert_eq!(url.query_pairs().collect::<Vec<_>>(), [("of".into(), "../x/y@z&a=b+c".into())]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The fields of a session on which two systems are compared, and their differences.
 
-use playback::view::View;
+use playback::history::Rules;
+use playback::view::{Sequence, View};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -15,9 +16,11 @@ pub enum Field {
     TitleDurationMs,
     /// The country where it began.
     Country,
-    /// The least time of receipt, Unix milliseconds.
+    /// The watch time of the first event, Unix milliseconds.
     StartedAt,
-    /// The greatest time of receipt, Unix milliseconds.
+    /// The watch time of the latest event, Unix milliseconds.
+    WatchedAt,
+    /// When the latest event was received, Unix milliseconds.
     LastReceivedAt,
     /// Position in the title, milliseconds.
     PositionMs,
@@ -37,11 +40,12 @@ pub enum Field {
 
 impl Field {
     /// All fields.
-    pub const ALL: [Field; 12] = [
+    pub const ALL: [Field; 13] = [
         Field::TitleId,
         Field::TitleDurationMs,
         Field::Country,
         Field::StartedAt,
+        Field::WatchedAt,
         Field::LastReceivedAt,
         Field::PositionMs,
         Field::PlayedMs,
@@ -59,6 +63,7 @@ impl Field {
             Field::TitleDurationMs => "title_duration_ms",
             Field::Country => "country",
             Field::StartedAt => "started_at",
+            Field::WatchedAt => "watched_at",
             Field::LastReceivedAt => "last_received_at",
             Field::PositionMs => "position_ms",
             Field::PlayedMs => "played_ms",
@@ -75,6 +80,7 @@ impl Field {
         match self {
             Field::TitleDurationMs
             | Field::StartedAt
+            | Field::WatchedAt
             | Field::LastReceivedAt
             | Field::PositionMs
             | Field::PlayedMs
@@ -112,20 +118,22 @@ pub struct Session(BTreeMap<Field, Value>);
 impl Session {
     /// A session in Playhead, which knows every field.
     pub fn of(view: &View) -> Self {
-        let text = |text: &str| Value::Text(text.to_owned());
+        let text = |text: &Option<String>| text.clone().map_or(Value::Absent, Value::Text);
+        let device = &view.latest.device;
         Self(BTreeMap::from([
-            (Field::TitleId, text(&view.first.title_id)),
-            (Field::TitleDurationMs, view.first.title_duration_ms.into()),
-            (Field::Country, view.first.country.map_or(Value::Absent, |country| Value::Text(country.to_string()))),
-            (Field::StartedAt, view.started_at.into()),
-            (Field::LastReceivedAt, view.last_received_at.into()),
-            (Field::PositionMs, view.latest.position_ms.into()),
+            (Field::TitleId, Value::Text(view.title_id.clone())),
+            (Field::TitleDurationMs, view.title_duration_ms().map_or(Value::Absent, Value::from)),
+            (Field::Country, text(&view.first.country.map(|country| country.to_string()))),
+            (Field::StartedAt, view.first.watched_at.into()),
+            (Field::WatchedAt, view.latest.watched_at.into()),
+            (Field::LastReceivedAt, view.latest.received_at.into()),
+            (Field::PositionMs, view.position_ms().into()),
             (Field::PlayedMs, view.played_ms().into()),
-            (Field::Completed, Value::Flag(view.completed())),
-            (Field::DeviceId, text(&view.latest.device.id)),
-            (Field::DeviceKind, text(&view.latest.device.kind)),
+            (Field::Completed, Value::Flag(Rules::default().is_finished(view))),
+            (Field::DeviceId, text(&device.id)),
+            (Field::DeviceKind, text(&device.kind)),
             (Field::Events, view.events().into()),
-            (Field::Missing, view.missing().into()),
+            (Field::Missing, Sequence::of([view]).missing().into()),
         ]))
     }
 
@@ -168,7 +176,7 @@ pub enum MalformedTolerances {
 impl Tolerances {
     /// For a system with another clock: times may differ by 5 s, and other fields must be equal.
     pub fn of_another_clock() -> Self {
-        Self(BTreeMap::from([(Field::StartedAt, 5_000), (Field::LastReceivedAt, 5_000)]))
+        Self([Field::StartedAt, Field::WatchedAt, Field::LastReceivedAt].map(|time| (time, 5_000)).into())
     }
 }
 

@@ -3,8 +3,9 @@
 use crate::report::{Cause, Verdict};
 use crate::session::{Field, FieldDifference, Session, Value};
 use playback::contract::{Device, Event, Kind};
+use playback::fold::ViewKey;
 use playback::session::SessionId;
-use playback::view::View;
+use playback::view::{Receipt, View};
 use proptest::prelude::*;
 use std::sync::Arc;
 use store::dynamodb::{Place, PlacedView};
@@ -22,13 +23,16 @@ pub(crate) fn placed(profile_id: &str, number: u64, received_at: u64) -> PlacedV
         kind: Kind::Started,
         position_ms: 10_000,
         played_ms: 10_000,
-        title_duration_ms: 2_700_000,
-        occurred_at: 0,
-        device: Arc::new(Device { id: "d1".to_owned(), kind: "tv".to_owned() }),
+        title_duration_ms: Some(2_700_000),
+        credits_ms: None,
+        occurred_at: None,
+        device: Arc::new(Device { id: Some("d1".to_owned()), kind: Some("tv".to_owned()) }),
         country: "US".parse().ok(),
     };
-    let view = View::of(&event, "t1", received_at);
-    PlacedView { place: Place::of(profile_id, &session_id), session_id, view }
+    let receipt = Receipt { received_at, sent_at: None, session_started_at: session_id.started_at() };
+    let view = View::of(&event, "t1", receipt);
+    let key = ViewKey { profile_id: profile_id.to_owned(), session_id, title_id: "t1".to_owned() };
+    PlacedView { place: Place::of(&key), session_id: key.session_id, view }
 }
 
 fn values() -> impl Strategy<Value = Value> {

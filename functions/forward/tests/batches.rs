@@ -39,16 +39,17 @@ fn envelope_of(home: &str, number: u128, events: u16, shadow: bool) -> Vec<u8> {
         kind: Kind::Progressed,
         position_ms: u64::from(seq) * 1_000,
         played_ms: 0,
-        title_duration_ms: 100_000_000,
-        occurred_at: NOW,
-        device: std::sync::Arc::new(Device { id: "d1".to_owned(), kind: "tv".to_owned() }),
+        title_duration_ms: Some(100_000_000),
+        credits_ms: None,
+        occurred_at: Some(NOW),
+        device: std::sync::Arc::new(Device { id: Some("d1".to_owned()), kind: Some("tv".to_owned()) }),
         country: None,
     };
     let envelope = Envelope {
         session_id: SessionId::mint(home.parse().unwrap(), NOW, number),
         profile_id: "p1".to_owned(),
         title_id: "t1".to_owned(),
-        stamp: Stamp { received_at: NOW, ingest_region: "us-east-1".to_owned(), trace_id: None, shadow },
+        stamp: Stamp { received_at: NOW, sent_at: None, ingest_region: "us-east-1".to_owned(), trace_id: None, shadow },
         events: (0..events).map(event).collect(),
     };
     envelope.encode()

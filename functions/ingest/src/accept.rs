@@ -14,12 +14,13 @@ use http::{HeaderMap, StatusCode};
 use lambda::auth::{Identity, Scope};
 use lambda::metrics::{Metric, Metrics};
 use lambda::problem::Problem;
-use playback::edge::{Code, EdgeEvent, Rejection, RequestError, parse_request, validate};
+use playback::edge::{
+    Adjustment, BodyText, Change, Code, RawEvent, Rejection, RequestError, Valid, parse_request, validate,
+};
 use playback::envelope::Stamp;
 use playback::routing::Routes;
 use playback::session::SessionId;
 use serde::Serialize;
-use serde_json::value::RawValue;
 use std::collections::BTreeSet;
 use stream::DurableLog;
 
@@ -32,6 +33,7 @@ pub(crate) const MAX_SESSIONS: usize = 50;
 pub(crate) struct Accepted {
     pub(crate) accepted: usize,
     pub(crate) rejected: Vec<Rejected>,
+    pub(crate) adjusted: Vec<Adjusted>,
 }
 
 #[derive(Serialize)]
@@ -42,12 +44,31 @@ pub(crate) struct Rejected {
     rejection: Rejection,
 }
 
+/// An odd value of a request that was accepted all the same.
+#[derive(Serialize)]
+pub(crate) struct Adjusted {
+    /// The event's index in the request; absent if it concerns the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    index: Option<usize>,
+    #[serde(flatten)]
+    adjustment: Adjustment,
+}
+
+/// A request's events, and the device's clock.
+pub(crate) struct Posted<'a> {
+    pub(crate) events: Vec<RawEvent<'a>>,
+    pub(crate) sent_at: Option<u64>,
+    /// What was adjusted in the request as a whole.
+    pub(crate) adjusted: Vec<Adjusted>,
+}
+
 impl<L: DurableLog + 'static> Ingest<L> {
     /// Accepts events, each given with its index in the request.
     pub(crate) async fn accept(
         &self,
         identity: &Identity,
-        raw_events: impl IntoIterator<Item = (usize, &RawValue)>,
+        raw_events: impl IntoIterator<Item = (usize, RawEvent<'_>)>,
+        mut adjusted: Vec<Adjusted>,
         stamp: &Stamp,
         routes: &Routes,
         metrics: &Metrics,
@@ -56,7 +77,11 @@ impl<L: DurableLog + 'static> Ingest<L> {
         let mut sessions = Sessions::of(identity);
         for (index, raw) in raw_events {
             match self.check(raw, stamp, identity, &mut sessions) {
-                Ok(event) => events.push(event),
+                Ok(Valid { event, adjusted: changes }) => {
+                    events.push(event);
+                    let one = |adjustment| Adjusted { index: Some(index), adjustment };
+                    adjusted.extend(changes.into_iter().map(one));
+                }
                 Err(rejection) => {
                     metrics.add(Metric::EventsRejected(rejection.code.as_str()), 1);
                     rejected.push(Rejected { index, rejection });
@@ -87,24 +112,30 @@ impl<L: DurableLog + 'static> Ingest<L> {
             reservation.spend();
         }
         metrics.add(Metric::EventsAccepted, accepted as u64);
-        Ok(Accepted { accepted, rejected })
+        metrics.add(Metric::EventsAdjusted, adjusted_events(&adjusted));
+        Ok(Accepted { accepted, rejected, adjusted })
     }
 
     /// The event, if it is valid, its profile is the sender's, and its session is not one too many.
     fn check(
         &self,
-        raw: &RawValue,
+        raw: RawEvent<'_>,
         stamp: &Stamp,
         identity: &Identity,
         sessions: &mut Sessions,
-    ) -> Result<EdgeEvent, Rejection> {
-        let event = permit(identity, validate(raw, stamp.received_at, self.window)?)?;
-        sessions.admit(event)
+    ) -> Result<Valid, Rejection> {
+        sessions.admit(permit(identity, validate(raw, stamp.received_at, self.window)?)?)
     }
 }
 
-fn permit(identity: &Identity, event: EdgeEvent) -> Result<EdgeEvent, Rejection> {
-    if identity.may(&event.profile_id) { Ok(event) } else { Err(Rejection::profile_forbidden(&event.profile_id)) }
+/// How many events were adjusted, however much of each.
+fn adjusted_events(adjusted: &[Adjusted]) -> u64 {
+    adjusted.iter().filter_map(|one| one.index).collect::<BTreeSet<_>>().len() as u64
+}
+
+fn permit(identity: &Identity, valid: Valid) -> Result<Valid, Rejection> {
+    let profile_id = &valid.event.profile_id;
+    if identity.may(profile_id) { Ok(valid) } else { Err(Rejection::profile_forbidden(profile_id)) }
 }
 
 /// The sessions of a request so far.
@@ -124,13 +155,14 @@ impl Sessions {
     }
 
     /// Rejects an event of one session too many.
-    fn admit(&mut self, event: EdgeEvent) -> Result<EdgeEvent, Rejection> {
-        let Some(limit) = self.limit.filter(|_| !self.seen.contains(&event.session_id)) else { return Ok(event) };
+    fn admit(&mut self, valid: Valid) -> Result<Valid, Rejection> {
+        let session_id = &valid.event.session_id;
+        let Some(limit) = self.limit.filter(|_| !self.seen.contains(session_id)) else { return Ok(valid) };
         if self.seen.len() == limit {
             return Err(Rejection::too_many_sessions(limit));
         }
-        self.seen.insert(event.session_id.clone());
-        Ok(event)
+        self.seen.insert(session_id.clone());
+        Ok(valid)
     }
 }
 
@@ -151,20 +183,23 @@ fn log_unavailable() -> Problem {
     Problem::unavailable("log_unavailable", detail, seconds)
 }
 
-/// The events in a request's body.
-pub(crate) fn events_of(body: &[u8]) -> Result<Vec<&RawValue>, Problem> {
-    parse_request(body).map_err(|error| match error {
+/// What a request's body holds.
+pub(crate) fn posted<'a>(body: &'a BodyText<'_>) -> Result<Posted<'a>, Problem> {
+    let request = parse_request(body).map_err(|error| match error {
         RequestError::Malformed(_) => Problem::bad_request("malformed_request", error.to_string()),
         RequestError::TooManyEvents(_) => {
             Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_events", error.to_string()).field("events")
         }
-    })
+    })?;
+    let dropped = Adjusted { index: None, adjustment: Adjustment { change: Change::Dropped, field: "sent_at" } };
+    let adjusted = if request.sent_at_dropped { vec![dropped] } else { Vec::new() };
+    Ok(Posted { events: request.events, sent_at: request.sent_at, adjusted })
 }
 
 /// The stamp of a live request received at `now`.
-pub(crate) fn stamp(headers: &HeaderMap, routes: &Routes, now: u64) -> Stamp {
+pub(crate) fn stamp(headers: &HeaderMap, routes: &Routes, sent_at: Option<u64>, now: u64) -> Stamp {
     let ingest_region = routes.regions().here().name.clone();
-    Stamp { received_at: now, ingest_region, trace_id: trace_id(headers), shadow: false }
+    Stamp { received_at: now, sent_at, ingest_region, trace_id: trace_id(headers), shadow: false }
 }
 
 /// The trace id of a W3C `traceparent` header (version 00: `00-<32 hex>-<16 hex>-<2 hex>`).

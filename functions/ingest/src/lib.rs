@@ -22,7 +22,7 @@ pub use config::Config;
 pub use legacy::Legacy;
 pub use shadow::ShadowTally;
 
-use accept::{events_of, stamp};
+use accept::{Posted, posted, stamp};
 use beacon::Post;
 use http::{HeaderMap, Response, StatusCode};
 use lambda::auth::{Authenticator, Identity};
@@ -32,7 +32,7 @@ use lambda::route::Table;
 use lambda::routing::Routing;
 use lambda::runtime::ServeHttp;
 use lambda_http::{Body, Request};
-use playback::edge::SessionWindow;
+use playback::edge::{BodyText, SessionWindow};
 use playback::session::SessionId;
 use serde::Serialize;
 use std::sync::Arc;
@@ -113,9 +113,11 @@ impl<L: DurableLog + 'static> Ingest<L> {
         // Unauthenticated callers learn nothing about other errors.
         let identity = self.identify(&headers).await?;
         let body = body::read(&headers, &body)?;
-        let raw_events = events_of(&body)?.into_iter().enumerate();
-        let stamp = stamp(&headers, &routes, now);
-        let accepted = self.accept(&identity, raw_events, &stamp, &routes, metrics).await?;
+        let body = BodyText::new(&body);
+        let Posted { events, sent_at, adjusted } = posted(&body)?;
+        let stamp = stamp(&headers, &routes, sent_at, now);
+        let events = events.into_iter().enumerate();
+        let accepted = self.accept(&identity, events, adjusted, &stamp, &routes, metrics).await?;
         Ok(json(StatusCode::ACCEPTED, &accepted))
     }
 

@@ -11,7 +11,7 @@
 //! A beacon has become a normal request before ([`Post::to_pass_on`]): the legacy system gets its
 //! token in the header and nothing of it in the body.
 
-use crate::accept::{Accepted, events_of, stamp};
+use crate::accept::{Accepted, Posted, posted, stamp};
 use crate::beacon::Post;
 use crate::legacy::Legacy;
 use crate::{Ingest, body};
@@ -20,6 +20,7 @@ use http::{HeaderMap, Response, StatusCode};
 use lambda::metrics::{Metric, Metrics};
 use lambda::problem::{Problem, json};
 use lambda_http::Body;
+use playback::edge::{BodyText, RawEvent};
 use playback::rollout::{Path, Rollout};
 use playback::routing::Routes;
 use serde::Deserialize;
@@ -42,38 +43,41 @@ impl<L: DurableLog + 'static> Ingest<L> {
         let headers = &*post.headers;
         let whole = || post.body.to_vec();
         let read = body::read(headers, &post.body);
-        let events = match read.as_ref().map_err(Problem::clone).and_then(|body| events_of(body)) {
-            Ok(events) if !events.is_empty() => events,
+        let text = BodyText::new(read.as_deref().unwrap_or_default());
+        let read = read.as_ref().map_err(Problem::clone).and_then(|_| posted(&text));
+        let Posted { events, sent_at, adjusted } = match read {
+            Ok(read) if !read.events.is_empty() => read,
             unusual if routes.rollout().is_some_and(Rollout::is_complete) => {
                 let identity = self.identify(headers).await?;
-                let none = unusual?.into_iter().enumerate();
-                let accepted = self.accept(&identity, none, &stamp(headers, routes, now), routes, metrics).await?;
+                let Posted { sent_at, adjusted, .. } = unusual?;
+                let stamp = stamp(headers, routes, sent_at, now);
+                let accepted = self.accept(&identity, [], adjusted, &stamp, routes, metrics).await?;
                 return Ok(json(StatusCode::ACCEPTED, &accepted));
             }
             // It is not in our contract's form, so we cannot tell whose it is.
             _ => return self.ask(legacy, headers, whole(), metrics).await,
         };
+        let stamp = stamp(headers, routes, sent_at, now);
         let Split { moved, others, shadows } = Split::of(events, routes.rollout());
         // Checked before the legacy system is asked, so that neither side accepts an
         // unauthenticated request alone.
         let identity = if moved.is_empty() { None } else { Some(self.identify(headers).await?) };
         if let Some(identity) = identity.as_ref().filter(|_| others.is_empty()) {
-            let accepted = self.accept(identity, moved, &stamp(headers, routes, now), routes, metrics).await?;
+            let accepted = self.accept(identity, moved, adjusted, &stamp, routes, metrics).await?;
             return Ok(json(StatusCode::ACCEPTED, &accepted));
         }
-        let body = if moved.is_empty() { whole() } else { body_of(&others) };
+        let body = if moved.is_empty() { whole() } else { body_of(&others, sent_at) };
         let answer = {
             let asked = pin!(self.ask(legacy, headers, body, metrics));
-            let shadowed = pin!(self.shadow(headers, &shadows, routes, now));
+            let shadowed = pin!(self.shadow(headers, &shadows, &stamp, routes));
             match select(asked, shadowed).await {
                 Either::Left((answer, _)) => answer?,
                 Either::Right(((), asked)) => asked.await?,
             }
         };
         let Some(identity) = identity.filter(|_| answer.status().is_success()) else { return Ok(answer) };
-        let stamp = stamp(headers, routes, now);
-        let Accepted { accepted, rejected } = self.accept(&identity, moved, &stamp, routes, metrics).await?;
-        Ok(json(StatusCode::ACCEPTED, &Accepted { accepted: accepted + others.len(), rejected }))
+        let ours = self.accept(&identity, moved, adjusted, &stamp, routes, metrics).await?;
+        Ok(json(StatusCode::ACCEPTED, &Accepted { accepted: ours.accepted + others.len(), ..ours }))
     }
 
     async fn ask(
@@ -94,18 +98,18 @@ impl<L: DurableLog + 'static> Ingest<L> {
 #[derive(Default)]
 struct Split<'a> {
     /// On the path `async`, each with its index in the request.
-    moved: Vec<(usize, &'a RawValue)>,
+    moved: Vec<(usize, RawEvent<'a>)>,
     /// For the legacy system.
-    others: Vec<&'a RawValue>,
+    others: Vec<RawEvent<'a>>,
     /// Those of `others` that are also copied to the log.
-    shadows: Vec<&'a RawValue>,
+    shadows: Vec<RawEvent<'a>>,
 }
 
 impl<'a> Split<'a> {
-    fn of(events: Vec<&'a RawValue>, rollout: Option<&Rollout>) -> Self {
+    fn of(events: Vec<RawEvent<'a>>, rollout: Option<&Rollout>) -> Self {
         let mut split = Self::default();
         for (index, event) in events.into_iter().enumerate() {
-            match path_of(event, rollout) {
+            match path_of(event.json, rollout) {
                 Path::Async => split.moved.push((index, event)),
                 path => {
                     split.others.push(event);
@@ -132,9 +136,10 @@ fn path_of(event: &RawValue, rollout: Option<&Rollout>) -> Path {
 }
 
 /// A request's body with these events alone.
-fn body_of(events: &[&RawValue]) -> Vec<u8> {
-    let events: Vec<&str> = events.iter().map(|event| event.get()).collect();
-    format!("{{\"events\":[{}]}}", events.join(",")).into_bytes()
+fn body_of(events: &[RawEvent<'_>], sent_at: Option<u64>) -> Vec<u8> {
+    let events: Vec<&str> = events.iter().map(|event| event.json.get()).collect();
+    let sent_at = sent_at.map(|at| format!("\"sent_at\":{at},")).unwrap_or_default();
+    format!("{{{sent_at}\"events\":[{}]}}", events.join(",")).into_bytes()
 }
 
 #[cfg(test)]

@@ -5,14 +5,12 @@
 //! tallied, and the next request counts them.
 
 use crate::Ingest;
-use crate::accept::stamp;
 use crate::append::{Append, AppendSummary};
 use http::HeaderMap;
 use lambda::metrics::{Metric, Metrics};
-use playback::edge::validate;
+use playback::edge::{RawEvent, validate};
 use playback::envelope::Stamp;
 use playback::routing::Routes;
-use serde_json::value::RawValue;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use stream::DurableLog;
@@ -42,15 +40,15 @@ impl<L: DurableLog + 'static> Ingest<L> {
     /// Appends copies of the events that our own rules accept: the legacy system may still refuse
     /// the request, and its sender may be unknown to us. The future may be dropped at any time; an
     /// append that has begun continues.
-    pub(crate) async fn shadow(&self, headers: &HeaderMap, events: &[&RawValue], routes: &Routes, now: u64) {
+    pub(crate) async fn shadow(&self, headers: &HeaderMap, events: &[RawEvent<'_>], stamp: &Stamp, routes: &Routes) {
         if events.is_empty() {
             return;
         }
         let mut missed = Missed { tally: Arc::clone(&self.shadows), events: events.len() as u64 };
         let Ok(identity) = self.identify(headers).await else { return };
-        let valid = events.iter().filter_map(|event| validate(event, now, self.window).ok());
-        let permitted = valid.filter(|event| identity.may(&event.profile_id)).collect();
-        let stamp = Stamp { shadow: true, ..stamp(headers, routes, now) };
+        let valid = events.iter().filter_map(|event| validate(*event, stamp.received_at, self.window).ok());
+        let permitted = valid.map(|valid| valid.event).filter(|event| identity.may(&event.profile_id)).collect();
+        let stamp = Stamp { shadow: true, ..stamp.clone() };
         let append = Append::new(self, permitted, &stamp, routes);
         missed.events -= append.events();
         let tally = Arc::clone(&self.shadows);

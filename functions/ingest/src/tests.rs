@@ -99,7 +99,7 @@ async fn events_are_durable_before_the_answer_one_record_per_session() {
     let ingest = ingest(RecordingLog::new());
     let body = json!({"events": [event(1, 0), event(2, 0), event(1, 1)]}).to_string();
     let sent = send(&ingest, events(body)).await;
-    assert_eq!((sent.status, &sent.body), (202, &json!({"accepted": 3, "rejected": []})));
+    assert_eq!((sent.status, &sent.body), (202, &json!({"accepted": 3, "rejected": [], "adjusted": []})));
     let effects = ingest.local.primary().effects();
     assert!(
         matches!(effects.as_slice(), [Effect::Appended(_), Effect::Appended(_), Effect::Noted(last)] if last == "answered 202")
@@ -115,7 +115,7 @@ async fn events_are_durable_before_the_answer_one_record_per_session() {
 async fn bad_event_rejects_only_itself() {
     let ingest = ingest(RecordingLog::new());
     let mut bad = event(1, 1);
-    bad["position_ms"] = json!(999_999_999);
+    bad["position_ms"] = json!(-1);
     let mut foreign = event(1, 3);
     foreign["profile_id"] = json!("p2");
     let sent = send(&ingest, events(json!({"events": [event(1, 0), bad, event(1, 2), foreign, 7]}).to_string())).await;
@@ -315,7 +315,7 @@ async fn beacon_with_its_token_in_the_body_is_accepted() {
     let token = bare(json!({"profiles": ["p1"]}));
     let body = json!({"token": token, "sent_at": NOW, "events": [event(1, 0), event(1, 1)]});
     let sent = send(&ingest, beacon(&body)).await;
-    assert_eq!((sent.status, &sent.body), (202, &json!({"accepted": 2, "rejected": []})));
+    assert_eq!((sent.status, &sent.body), (202, &json!({"accepted": 2, "rejected": [], "adjusted": []})));
     let json_body = http::Request::post("/v1/events").header("content-type", "application/json");
     let sent_as_json = send(&ingest, on_path(json_body.body(Body::from(body.to_string())).unwrap())).await;
     assert_eq!(sent_as_json.status, 202);
@@ -382,7 +382,7 @@ async fn events_of_the_51st_session_are_rejected_until_later() {
         json!({"events": events})
     };
     let sent = send(&ingest, events(body(50).to_string())).await;
-    assert_eq!((sent.status, &sent.body), (202, &json!({"accepted": 100, "rejected": []})));
+    assert_eq!((sent.status, &sent.body), (202, &json!({"accepted": 100, "rejected": [], "adjusted": []})));
     let sent = send(&ingest, events(body(52).to_string())).await;
     assert_eq!((sent.status, sent.body["accepted"].as_u64()), (202, Some(100)));
     let rejected: Vec<_> = sent.body["rejected"].as_array().unwrap().iter().map(|one| one["index"].as_u64()).collect();

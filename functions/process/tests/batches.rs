@@ -40,25 +40,27 @@ fn stopped(number: u128, seq: u16) -> Vec<u8> {
 }
 
 fn envelope_of(received_at: u64, number: u128, seqs: &[u16], kind: Kind) -> Vec<u8> {
-    let device = Arc::new(Device { id: "d1".to_owned(), kind: "tv".to_owned() });
+    let device = Arc::new(Device { id: Some("d1".to_owned()), kind: Some("tv".to_owned()) });
     let event = |&seq: &u16| Event {
         seq,
         kind,
         position_ms: u64::from(seq) * 10,
         played_ms: 0,
-        title_duration_ms: 1_000_000,
-        occurred_at: 1,
+        title_duration_ms: Some(1_000_000),
+        credits_ms: None,
+        occurred_at: Some(1),
         device: Arc::clone(&device),
         country: None,
     };
     let events = seqs.iter().map(event).collect();
-    let stamp = Stamp { received_at, ingest_region: "us-east-1".to_owned(), trace_id: None, shadow: false };
+    let stamp =
+        Stamp { received_at, sent_at: None, ingest_region: "us-east-1".to_owned(), trace_id: None, shadow: false };
     let (profile_id, title_id) = ("p1".to_owned(), "t1".to_owned());
     Envelope { session_id: session(number), profile_id, title_id, stamp, events }.encode()
 }
 
 fn key(number: u128) -> ViewKey {
-    ViewKey { profile_id: "p1".to_owned(), session_id: session(number) }
+    ViewKey { profile_id: "p1".to_owned(), session_id: session(number), title_id: "t1".to_owned() }
 }
 
 /// The MSK event of these values, on three partitions.

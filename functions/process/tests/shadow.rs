@@ -21,7 +21,7 @@ use proptest::prelude::*;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use store::testing::MemoryTable;
-use store::{Fault, StoreError, Stored, ViewTable, WriteError};
+use store::{Erase, Erasure, Fault, StoreError, Stored, ViewTable, WriteError};
 
 const NOW: u64 = 1_790_000_010_200;
 
@@ -31,16 +31,17 @@ fn envelope(profile: &str, number: u128, events: u16, shadow: bool) -> Vec<u8> {
         kind: Kind::Progressed,
         position_ms: u64::from(seq),
         played_ms: 0,
-        title_duration_ms: 1_000_000,
-        occurred_at: 1,
-        device: Arc::new(Device { id: "d1".to_owned(), kind: "tv".to_owned() }),
+        title_duration_ms: Some(1_000_000),
+        credits_ms: None,
+        occurred_at: Some(1),
+        device: Arc::new(Device { id: Some("d1".to_owned()), kind: Some("tv".to_owned()) }),
         country: None,
     };
     let envelope = Envelope {
         session_id: SessionId::mint("use1".parse().unwrap(), NOW, number),
         profile_id: profile.to_owned(),
         title_id: "t1".to_owned(),
-        stamp: Stamp { received_at: NOW, ingest_region: "us-east-1".to_owned(), trace_id: None, shadow },
+        stamp: Stamp { received_at: NOW, sent_at: None, ingest_region: "us-east-1".to_owned(), trace_id: None, shadow },
         events: (0..events).map(event).collect(),
     };
     envelope.encode()
@@ -82,6 +83,27 @@ impl ViewTable for Table {
     async fn write(&self, key: &ViewKey, view: &View, expected: Option<u64>) -> Result<(), WriteError> {
         match self {
             Self::Memory(table) => table.write(key, view, expected).await,
+            Self::Silent => std::future::pending().await,
+        }
+    }
+
+    async fn erasures(&self, keys: &[ViewKey]) -> Vec<Result<Erasure, StoreError>> {
+        match self {
+            Self::Memory(table) => table.erasures(keys).await,
+            Self::Silent => std::future::pending().await,
+        }
+    }
+
+    async fn erase(&self, erase: &Erase, deadline: tokio::time::Instant) -> Result<bool, StoreError> {
+        match self {
+            Self::Memory(table) => table.erase(erase, deadline).await,
+            Self::Silent => std::future::pending().await,
+        }
+    }
+
+    async fn session(&self, key: &ViewKey) -> Result<Vec<View>, StoreError> {
+        match self {
+            Self::Memory(table) => table.session(key).await,
             Self::Silent => std::future::pending().await,
         }
     }

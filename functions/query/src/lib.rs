@@ -1,7 +1,11 @@
-//! The member's API: history, continue watching, a title's bookmark, hide and unhide, erase.
+//! The member's API: history, continue watching, titles; hide, mark watched, forget, erase.
 //!
 //! A member can reach only the profiles of their token; that is checked here, before any call to
 //! the store.
+//!
+//! An erasure is in force once its mark is written. Before anything is deleted, a message to `retry`
+//! makes sure that it is carried out to the end, and once more when no `process` that has not seen
+//! the mark can be running.
 
 mod config;
 mod route;
@@ -11,20 +15,23 @@ pub use config::Config;
 use http::{Response, StatusCode};
 use lambda::auth::Authenticator;
 use lambda::metrics::{Metric, Metrics};
-use lambda::problem::{Problem, json, no_content};
+use lambda::problem::{Problem, accepted, json, no_content};
 use lambda::runtime::ServeHttp;
 use lambda_http::{Body, Request};
-use playback::history::Entry;
+use playback::edge::{Code, SessionWindow};
+use playback::history::{Entry, Rules, TitleState};
+use playback::session::SessionId;
+use queue::Queue;
 use route::{Call, ROUTES, route};
 use serde::Serialize;
 use std::time::Duration;
-use store::StoreError;
 use store::dynamodb::Views;
+use store::{Erase, EraseMessage, StoreError};
 use tokio::time::Instant;
 
-/// How long one request deletes. One more call of 5 s still fits the function's 15 s. A repeated
-/// request continues.
-const ERASE_FOR: Duration = Duration::from_secs(8);
+/// How long one request deletes. With the mark before it, the message, and one more call of 5 s, it
+/// fits the function's 20 s. `retry` continues.
+const ERASE_FOR: Duration = Duration::from_secs(4);
 /// After how many seconds to retry when the store does not answer.
 const RETRY_AFTER_S: u32 = 2;
 
@@ -37,8 +44,14 @@ pub fn route_keys() -> impl Iterator<Item = &'static str> {
 pub struct Query {
     /// The views table.
     pub views: Views,
+    /// The queue `retry`, which carries erasures to the end.
+    pub retry: Queue,
     /// Checks tokens.
     pub authenticator: Authenticator,
+    /// When a title counts as begun and as finished.
+    pub rules: Rules,
+    /// How far ahead of our clock a session may begin.
+    pub window: SessionWindow,
 }
 
 #[derive(Serialize)]
@@ -53,10 +66,11 @@ struct Session {
     session_id: String,
     title_id: String,
     started_at: u64,
+    watched_at: u64,
     last_received_at: u64,
     position_ms: u64,
     played_ms: u64,
-    title_duration_ms: u64,
+    title_duration_ms: Option<u64>,
     completed: bool,
     device: Device,
     country: Option<String>,
@@ -67,37 +81,63 @@ struct Session {
 
 #[derive(Serialize)]
 struct Device {
-    id: String,
-    kind: String,
+    id: Option<String>,
+    kind: Option<String>,
 }
 
 #[derive(Serialize)]
-struct Bookmark {
-    title_id: String,
-    session_id: String,
-    position_ms: u64,
-    title_duration_ms: u64,
-    completed: bool,
-    last_received_at: u64,
+struct Titles {
+    titles: Vec<Title>,
 }
 
-impl From<Entry> for Session {
-    fn from(Entry { session_id, view, hidden }: Entry) -> Self {
+/// What is known of a title, in the contract's form.
+#[derive(Serialize)]
+struct Title {
+    title_id: String,
+    resume: Option<Resume>,
+    watched: bool,
+    watched_at: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct Resume {
+    session_id: String,
+    position_ms: u64,
+    title_duration_ms: Option<u64>,
+    watched_at: u64,
+}
+
+impl Session {
+    fn of(Entry { session_id, view, hidden, missing }: Entry, rules: &Rules) -> Self {
         Self {
             session_id: session_id.to_string(),
-            started_at: view.started_at,
-            last_received_at: view.last_received_at,
-            position_ms: view.latest.position_ms,
+            started_at: view.first.watched_at,
+            watched_at: view.latest.watched_at,
+            last_received_at: view.latest.received_at,
+            position_ms: view.position_ms(),
             played_ms: view.played_ms(),
-            title_duration_ms: view.first.title_duration_ms,
-            completed: view.completed(),
+            title_duration_ms: view.title_duration_ms(),
+            completed: rules.is_finished(&view),
             device: Device { id: view.latest.device.id.clone(), kind: view.latest.device.kind.clone() },
             country: view.first.country.map(|country| country.to_string()),
             events: view.events(),
-            missing: view.missing(),
+            missing,
             hidden,
-            title_id: view.first.title_id,
+            title_id: view.title_id,
         }
+    }
+}
+
+impl Title {
+    fn of(title_id: String, state: TitleState) -> Self {
+        let resume = |entry: Entry| Resume {
+            session_id: entry.session_id.to_string(),
+            position_ms: entry.view.position_ms(),
+            title_duration_ms: entry.view.title_duration_ms(),
+            watched_at: entry.view.latest.watched_at,
+        };
+        let TitleState { resume: entry, watched, watched_at } = state;
+        Self { title_id, resume: entry.map(resume), watched, watched_at }
     }
 }
 
@@ -122,27 +162,76 @@ impl Query {
         match call {
             Call::History(page) => {
                 let page = self.views.history(profile_id, page).await.map_err(unavailable)?;
-                Ok(sessions(page.entries, page.next.map(|token| token.to_string())))
+                Ok(self.sessions(page.entries, page.next.map(|token| token.to_string())))
             }
             Call::ContinueWatching { limit } => {
-                let entries = self.views.continue_watching(profile_id, limit).await.map_err(unavailable)?;
-                Ok(sessions(entries, None))
+                let entries = self.views.continue_watching(profile_id, limit, &self.rules).await;
+                Ok(self.sessions(entries.map_err(unavailable)?, None))
             }
-            Call::Bookmark { title_id } => {
-                let entry = self.views.bookmark(profile_id, &title_id).await.map_err(unavailable)?;
-                let entry = entry.ok_or_else(|| Problem::not_found(format!("no session of title {title_id}")))?;
-                Ok(json(StatusCode::OK, &bookmark(title_id, entry)))
+            Call::Titles(title_ids) => {
+                let titles = self.titles(profile_id, &title_ids).await?;
+                Ok(json(StatusCode::OK, &Titles { titles }))
+            }
+            Call::Title { title_id } => {
+                let title = self.titles(profile_id, &[title_id]).await?.pop();
+                Ok(json(StatusCode::OK, &title))
+            }
+            Call::SetWatched { title_id, watched } => {
+                self.views.set_watched(profile_id, &title_id, watched, now).await.map_err(unavailable)?;
+                Ok(no_content())
             }
             Call::SetHidden { session_id, hidden } => {
+                self.check_begun(&session_id, now)?;
                 self.views.set_hidden(profile_id, &session_id, hidden, now).await.map_err(unavailable)?;
                 Ok(no_content())
             }
-            Call::Erase => {
-                let until = Instant::now() + ERASE_FOR;
-                if !self.views.erase(profile_id, now, until).await.map_err(unavailable)? {
-                    tracing::warn!("an erasure is marked and in force, but not all items are deleted yet");
-                }
-                Ok(no_content())
+            Call::Erase { title_id, session_id } => {
+                session_id.as_ref().map_or(Ok(()), |session_id| self.check_begun(session_id, now))?;
+                self.erase(Erase { profile_id: profile_id.to_owned(), at: now, title_id, session_id }).await
+            }
+        }
+    }
+
+    fn sessions(&self, entries: Vec<Entry>, next_page_token: Option<String>) -> Response<Body> {
+        let sessions = entries.into_iter().map(|entry| Session::of(entry, &self.rules)).collect();
+        json(StatusCode::OK, &Page { sessions, next_page_token })
+    }
+
+    /// The state of each title, in the order asked for.
+    async fn titles(&self, profile_id: &str, title_ids: &[String]) -> Result<Vec<Title>, Problem> {
+        let states = self.views.titles(profile_id, title_ids, &self.rules).await.map_err(unavailable)?;
+        let title = |id: &String| Title::of(id.clone(), states.get(id).cloned().unwrap_or_default());
+        Ok(title_ids.iter().map(title).collect())
+    }
+
+    /// Refuses sessions that cannot have begun: their registers would stay for ever.
+    fn check_begun(&self, session_id: &SessionId, now: u64) -> Result<(), Problem> {
+        if !self.window.is_too_far_ahead(session_id, now) {
+            return Ok(());
+        }
+        let detail = "`session_id` says the session begins in the future";
+        Err(Problem::bad_request(Code::SessionTooFarAhead.as_str(), detail).field("session_id"))
+    }
+
+    async fn hand_to_retry(&self, erase: &Erase) -> Result<(), String> {
+        let message = serde_json::to_string(&EraseMessage { erase: erase.clone() });
+        let message = message.map_err(|error| error.to_string())?;
+        self.retry.send_after(message, Erase::REPEAT_AFTER).await.map_err(|error| error.to_string())
+    }
+
+    /// `204` when the items are gone, `202` when the rest follows by itself.
+    async fn erase(&self, erase: Erase) -> Result<Response<Body>, Problem> {
+        self.views.mark_erased(&erase).await.map_err(unavailable)?;
+        if let Err(error) = self.hand_to_retry(&erase).await {
+            tracing::error!(error, "an erasure is marked, but could not be handed to retry");
+            return Err(Problem::unavailable("store_unavailable", "the erasure is not finished", RETRY_AFTER_S));
+        }
+        match self.views.delete_erased(&erase, Instant::now() + ERASE_FOR).await {
+            Ok(true) => Ok(no_content()),
+            Ok(false) => Ok(accepted()),
+            Err(error) => {
+                tracing::warn!(%error, "an erasure is marked; its items are deleted later");
+                Ok(accepted())
             }
         }
     }
@@ -152,20 +241,4 @@ impl Query {
 fn unavailable(error: StoreError) -> Problem {
     tracing::error!(%error, "the store did not answer");
     Problem::unavailable("store_unavailable", "the history is unavailable now", RETRY_AFTER_S)
-}
-
-fn sessions(entries: Vec<Entry>, next_page_token: Option<String>) -> Response<Body> {
-    let sessions = entries.into_iter().map(Session::from).collect();
-    json(StatusCode::OK, &Page { sessions, next_page_token })
-}
-
-fn bookmark(title_id: String, Entry { session_id, view, .. }: Entry) -> Bookmark {
-    Bookmark {
-        title_id,
-        session_id: session_id.to_string(),
-        position_ms: view.latest.position_ms,
-        title_duration_ms: view.first.title_duration_ms,
-        completed: view.completed(),
-        last_received_at: view.last_received_at,
-    }
 }

@@ -1,10 +1,13 @@
 //! Wiring only: configuration, clients, and the loop that Lambda drives.
 
+use aws_sdk_sqs::config::timeout::TimeoutConfig;
 use lambda::auth::Authenticator;
 use lambda::config::Env;
 use lambda::metrics::Emitter;
 use lambda::warm_up::{BOUND, warm_up};
 use query::{Config, Query};
+use queue::Queue;
+use std::time::Duration;
 use store::dynamodb::Views;
 
 #[tokio::main]
@@ -13,8 +16,12 @@ async fn main() -> anyhow::Result<()> {
     lambda::logs::init(config.common.log_level);
     let sdk = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
     let views = Views::new(&sdk, &config.views_table, config.common.home);
+    let time_outs = TimeoutConfig::builder().operation_timeout(Duration::from_secs(4)).build();
+    let sqs = aws_sdk_sqs::config::Builder::from(&sdk).timeout_config(time_outs).build();
+    let sqs = aws_sdk_sqs::Client::from_conf(sqs);
     let authenticator = Authenticator::new(&config.auth)?;
     let emitter = Emitter::stdout(&config.common.stage, &config.common.function);
     tokio::join!(warm_up("views", BOUND, views.warm_up()), warm_up("keys", BOUND, authenticator.warm_up()));
-    Ok(lambda::runtime::run_http(emitter, Query { views, authenticator }).await?)
+    let (retry, rules, window) = (Queue::new(sqs, config.retry_queue_url), config.rules, config.window);
+    Ok(lambda::runtime::run_http(emitter, Query { views, retry, authenticator, rules, window }).await?)
 }

@@ -7,9 +7,9 @@
 use lambda::problem::Problem;
 use lambda::route::{Parameters, Table};
 use lambda_http::Request;
-use playback::contract::is_id;
+use playback::contract::{ID_RULE, is_id};
 use playback::session::SessionId;
-use store::dynamodb::{MAX_PAGE, Request as Page};
+use store::dynamodb::{MAX_PAGE, MAX_TITLES, Request as Page};
 
 /// Sessions per page if the request does not say.
 const DEFAULT_PAGE: usize = 20;
@@ -18,10 +18,26 @@ const DEFAULT_PAGE: usize = 20;
 #[derive(Debug)]
 pub(crate) enum Call {
     History(Page),
-    ContinueWatching { limit: usize },
-    Bookmark { title_id: String },
-    SetHidden { session_id: SessionId, hidden: bool },
-    Erase,
+    ContinueWatching {
+        limit: usize,
+    },
+    Titles(Vec<String>),
+    Title {
+        title_id: String,
+    },
+    SetWatched {
+        title_id: String,
+        watched: bool,
+    },
+    SetHidden {
+        session_id: SessionId,
+        hidden: bool,
+    },
+    /// Forgets a title or a session, or everything.
+    Erase {
+        title_id: Option<String>,
+        session_id: Option<SessionId>,
+    },
 }
 
 /// Reads a call from what its request says.
@@ -30,16 +46,30 @@ type Read = fn(&Parameters<'_>) -> Result<Call, Problem>;
 /// Every route, with what reads its call.
 pub(crate) const ROUTES: Table<Read> = Table(&[
     ("GET /v1/profiles/{profile_id}/history", |of| Ok(Call::History(read_page(of)?))),
-    ("DELETE /v1/profiles/{profile_id}/history", |_| Ok(Call::Erase)),
-    ("GET /v1/profiles/{profile_id}/continue-watching", |of| Ok(Call::ContinueWatching { limit: read_limit(of)? })),
-    ("GET /v1/profiles/{profile_id}/titles/{title_id}/bookmark", |of| {
-        Ok(Call::Bookmark { title_id: read_id(of, "title_id")? })
+    ("DELETE /v1/profiles/{profile_id}/history", |_| Ok(Call::Erase { title_id: None, session_id: None })),
+    ("DELETE /v1/profiles/{profile_id}/history/{session_id}", |of| {
+        Ok(Call::Erase { title_id: None, session_id: Some(read_session_id(of)?) })
     }),
     ("PUT /v1/profiles/{profile_id}/history/{session_id}/hidden", |of| {
         Ok(Call::SetHidden { session_id: read_session_id(of)?, hidden: true })
     }),
     ("DELETE /v1/profiles/{profile_id}/history/{session_id}/hidden", |of| {
         Ok(Call::SetHidden { session_id: read_session_id(of)?, hidden: false })
+    }),
+    ("GET /v1/profiles/{profile_id}/continue-watching", |of| Ok(Call::ContinueWatching { limit: read_limit(of)? })),
+    ("GET /v1/profiles/{profile_id}/titles", |of| Ok(Call::Titles(read_ids(of)?))),
+    ("GET /v1/profiles/{profile_id}/titles/{title_id}", |of| Ok(Call::Title { title_id: read_id(of, "title_id")? })),
+    ("GET /v1/profiles/{profile_id}/titles/{title_id}/bookmark", |of| {
+        Ok(Call::Title { title_id: read_id(of, "title_id")? })
+    }),
+    ("DELETE /v1/profiles/{profile_id}/titles/{title_id}", |of| {
+        Ok(Call::Erase { title_id: Some(read_id(of, "title_id")?), session_id: None })
+    }),
+    ("PUT /v1/profiles/{profile_id}/titles/{title_id}/watched", |of| {
+        Ok(Call::SetWatched { title_id: read_id(of, "title_id")?, watched: true })
+    }),
+    ("DELETE /v1/profiles/{profile_id}/titles/{title_id}/watched", |of| {
+        Ok(Call::SetWatched { title_id: read_id(of, "title_id")?, watched: false })
     }),
 ]);
 
@@ -54,8 +84,16 @@ fn read_id(of: &Parameters<'_>, field: &str) -> Result<String, Problem> {
     if is_id(id) {
         return Ok(id.to_owned());
     }
-    let detail = format!("`{field}` in the path must be 1 to 64 letters, digits or _ - . :");
-    Err(Problem::bad_request("id_malformed", detail).field(field))
+    Err(Problem::bad_request("id_malformed", format!("`{field}` in the path {ID_RULE}")).field(field))
+}
+
+fn read_ids(of: &Parameters<'_>) -> Result<Vec<String>, Problem> {
+    let ids: Vec<String> = of.query("ids").unwrap_or_default().split(',').map(str::to_owned).collect();
+    if ids.len() > MAX_TITLES || ids.iter().any(|id| !is_id(id)) {
+        let detail = format!("`ids` must be 1 to {MAX_TITLES} title ids, separated by commas; each {ID_RULE}");
+        return Err(Problem::bad_request("ids_malformed", detail).field("ids"));
+    }
+    Ok(ids)
 }
 
 fn read_session_id(of: &Parameters<'_>) -> Result<SessionId, Problem> {
@@ -112,6 +150,11 @@ mod tests {
             (Method::GET, "/v1/profiles/p1/history".to_owned()),
             (Method::GET, "/v1/profiles/p1/continue-watching".to_owned()),
             (Method::GET, "/v1/profiles/p1/titles/t1/bookmark".to_owned()),
+            (Method::GET, "/v1/profiles/p1/titles/t1".to_owned()),
+            (Method::DELETE, "/v1/profiles/p1/titles/t1".to_owned()),
+            (Method::PUT, "/v1/profiles/p1/titles/crid:%2F%2Fa.example%2Fb/watched".to_owned()),
+            (Method::DELETE, "/v1/profiles/p1/titles/t1/watched".to_owned()),
+            (Method::DELETE, format!("/v1/profiles/p1/history/{session}")),
             (Method::PUT, format!("/v1/profiles/p1/history/{session}/hidden")),
             (Method::DELETE, format!("/v1/profiles/p1/history/{session}/hidden")),
             (Method::DELETE, "/v1/profiles/p1/history".to_owned()),
@@ -134,6 +177,13 @@ mod tests {
         assert_eq!(get("/v1/profiles//history", &[]), named("profile_id"));
         assert_eq!(get("/v1/profiles/p1/titles/~/bookmark", &[]), named("title_id"));
         assert_eq!(problem_of(Method::PUT, "/v1/profiles/p1/history/x/hidden", &[]), named("session_id"));
+        let titles = "/v1/profiles/p1/titles";
+        let many = vec!["t"; 101].join(",");
+        for ids in ["", "a,,b", "a,~b", "a b", &many] {
+            assert_eq!(get(titles, &[("ids", ids)]), named("ids"));
+        }
+        assert_eq!(get(titles, &[]), named("ids"));
+        assert_eq!(get(titles, &[("ids", "a,crid://b/c")]), (200, None));
         assert_eq!(problem_of(Method::POST, history, &[]), (405, None));
         assert_eq!(get("/v1/profiles/p1", &[]), (404, None));
         assert_eq!(get("/", &[]), (404, None));

@@ -10,6 +10,8 @@ pub struct Config {
     pub common: Common,
     /// The table `views` (`VIEWS_TABLE`).
     pub views_table: String,
+    /// The table of shadow views, if there is one (`SHADOW_TABLE`).
+    pub shadow_table: Option<String>,
     /// The queue `retry`, which wakes it and takes single records of a batch (`RETRY_QUEUE_URL`).
     pub retry_queue_url: String,
     /// The queue `dead-letter` (`DEAD_LETTER_QUEUE_URL`).
@@ -24,6 +26,7 @@ impl Config {
     pub fn read(env: &mut Env) -> Option<Self> {
         let common = Common::read(env);
         let views_table = env.required("VIEWS_TABLE");
+        let shadow_table = env.optional("SHADOW_TABLE");
         let retry_queue_url = env.required("RETRY_QUEUE_URL");
         let dead_letter_queue_url = env.required("DEAD_LETTER_QUEUE_URL");
         let max_attempts = env.parsed("RETRY_MAX_ATTEMPTS", 16);
@@ -33,6 +36,7 @@ impl Config {
         Some(Self {
             common: common?,
             views_table: views_table?,
+            shadow_table: shadow_table?,
             retry_queue_url: retry_queue_url?,
             dead_letter_queue_url: dead_letter_queue_url?,
             max_attempts: max_attempts?,

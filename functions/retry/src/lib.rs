@@ -10,6 +10,10 @@
 //! message twice, is harmless.
 //!
 //! Shadows are never applied again: they are dropped.
+//!
+//! A third kind of message is an erasure that `query` has begun. It is carried out again here, in
+//! the shadow table too: the rest of what was too much for one request, and what a concurrent
+//! `process` may have written meanwhile.
 
 mod config;
 mod message;
@@ -31,15 +35,21 @@ use lambda::batch::{Batch, BatchAnswer, answer};
 use lambda::metrics::Metrics;
 use lambda::runtime::ServeBatch;
 use playback::outcome::{Cause, Outcome};
-use std::ops::Range;
+use std::time::Duration;
 use store::ViewTable;
+use tokio::time::Instant;
 use work::Work;
+
+/// How long the messages of one batch may erase. What is left continues when the message is delivered again.
+const ERASE_FOR: Duration = Duration::from_secs(10);
 
 /// Serves messages of the queue `retry`. Its answer names those that failed.
 #[derive(Debug)]
 pub struct Retry<T, R, D, O, P> {
     /// The views.
     pub table: T,
+    /// The shadow views, if there is a table for them: only erased from.
+    pub shadow: Option<T>,
     /// The queue `retry`, for single records of a batch.
     pub retry: R,
     /// The queue `dead-letter`.
@@ -90,7 +100,34 @@ where
         }
         let outcomes = carry_out(&self.retry, &self.dead_letters, &units, decisions).await?;
         count(metrics, Books::Live, &units, &outcomes)?;
-        Ok(self.finish(works, &outcomes).await)
+        let deadline = Instant::now() + ERASE_FOR;
+        let mut finished = Vec::with_capacity(works.len());
+        for (work, range) in works {
+            let is_done = outcomes[range].iter().all(Outcome::is_durable) && self.erase(&work, deadline).await;
+            finished.push((work, is_done));
+        }
+        Ok(self.finish(finished).await)
+    }
+}
+
+impl<T: ViewTable, R, D, O, P> Retry<T, R, D, O, P> {
+    /// Carries out a message's erasure, if it has one. Returns whether nothing is left to do.
+    async fn erase(&self, work: &Work, deadline: Instant) -> bool {
+        let Some(erase) = &work.erase else { return true };
+        for table in std::iter::once(&self.table).chain(&self.shadow) {
+            match table.erase(erase, deadline).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    tracing::info!("an erasure is not finished: it continues later");
+                    return false;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "an erasure could not go on: it continues later");
+                    return false;
+                }
+            }
+        }
+        true
     }
 }
 
@@ -114,12 +151,12 @@ impl<T, R, D, O: Objects, P: Pauses> Retry<T, R, D, O, P> {
         units.iter().zip(applied).flat_map(one).collect()
     }
 
-    /// Forgets the messages whose units are all safe elsewhere, and delays the redelivery of the
+    /// Forgets the messages that are done, and delays the redelivery of the
     /// others.
-    async fn finish(&self, works: Vec<(Work, Range<usize>)>, outcomes: &[Outcome]) -> BatchAnswer {
+    async fn finish(&self, works: Vec<(Work, bool)>) -> BatchAnswer {
         let (mut failed, mut pauses) = (Vec::new(), Vec::new());
-        for (work, range) in works {
-            if outcomes[range].iter().all(Outcome::is_durable) {
+        for (work, is_done) in works {
+            if is_done {
                 self.delete(&work.objects).await;
                 continue;
             }

@@ -1,5 +1,8 @@
 //! Wiring only: configuration, clients, and the loop that Lambda drives.
 
+// The future of a batch that also erases is deeply nested.
+#![recursion_limit = "256"]
+
 use lambda::config::Env;
 use lambda::metrics::Emitter;
 use lambda::warm_up::{BOUND, warm_up};
@@ -13,8 +16,10 @@ async fn main() -> anyhow::Result<()> {
     lambda::logs::init(config.common.log_level);
     let sdk = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
     let sqs = aws_sdk_sqs::Client::new(&sdk);
+    let views = |table: &str| Views::new(&sdk, table, config.common.home.clone());
     let retry = Retry {
-        table: Views::new(&sdk, &config.views_table, config.common.home),
+        table: views(&config.views_table),
+        shadow: config.shadow_table.as_deref().map(views),
         retry: Queue::new(sqs.clone(), &config.retry_queue_url),
         dead_letters: Queue::new(sqs.clone(), &config.dead_letter_queue_url),
         objects: aws_sdk_s3::Client::new(&sdk),

@@ -7,6 +7,7 @@
 use apply::Letter;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
+use store::{Erase, EraseMessage};
 
 /// A message of the queue `retry`.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub(crate) enum Message {
     /// Objects that were created in the failure bucket. There are none in S3's test message, and
     /// when objects were deleted.
     Objects(Vec<Object>),
+    /// An erasure to carry out again; `query` has begun it.
+    Erase(Erase),
 }
 
 /// An object in a bucket.
@@ -64,6 +67,9 @@ impl Message {
     /// # Errors
     /// What is wrong with it, if it has no known form.
     pub(crate) fn read(body: &[u8]) -> Result<Self, String> {
+        if let Ok(EraseMessage { erase }) = serde_json::from_slice(body) {
+            return Ok(Self::Erase(erase));
+        }
         let no_letter = match serde_json::from_slice::<Letter>(body) {
             Ok(letter) => return Ok(Self::Letter(Box::new(letter))),
             Err(error) => error,
@@ -120,6 +126,13 @@ mod tests {
     }
 
     #[test]
+    fn erasures_are_read() {
+        let erase = Erase { profile_id: "p".into(), at: 7, title_id: None, session_id: None };
+        let body = serde_json::to_value(EraseMessage { erase: erase.clone() }).unwrap();
+        assert_eq!(read(body), Ok(Message::Erase(erase)));
+    }
+
+    #[test]
     fn other_messages_say_what_is_wrong() {
         for body in [
             json!({}),
@@ -127,6 +140,7 @@ mod tests {
             json!({"Records": [{"eventSource": "aws:sqs", "body": "x"}]}),
             json!({"Event": "s3:Else"}),
             json!({"Records": [change("ObjectCreated:Put", "%FF")]}),
+            json!({"erase": {"at": 7}}),
             json!(7),
         ] {
             assert!(read(body.clone()).is_err_and(|why| !why.is_empty()), "{body}");

@@ -10,6 +10,7 @@ use lambda::batch::{BadRecord, Batch, Delivery, Record, Source};
 use playback::outcome::{Cause, Reason};
 use serde::Deserialize;
 use std::borrow::Cow;
+use store::Erase;
 
 /// One message.
 #[derive(Debug)]
@@ -23,6 +24,8 @@ pub(crate) struct Work {
     pub(crate) splits: bool,
     /// Objects to delete once all units are safe.
     pub(crate) objects: Vec<Object>,
+    /// What to erase.
+    pub(crate) erase: Option<Erase>,
     /// How often its units were tried, this time included.
     pub(crate) attempts: u32,
 }
@@ -45,13 +48,14 @@ struct Reader<'a, O> {
 pub(crate) async fn read<O: Objects>(bucket: &O, record: Record) -> (Work, Units) {
     let Record { source, delivery, value, .. } = record;
     let receives = delivery.as_ref().map_or(1, |delivery| delivery.receives.max(1));
-    let work = Work { message: source, delivery, splits: false, objects: Vec::new(), attempts: receives };
+    let work = Work { message: source, delivery, splits: false, objects: Vec::new(), erase: None, attempts: receives };
     let history = History { attempts: receives - 1, ..History::default() };
     let body = value.as_ref().map_or_else(|bad: &BadRecord| Bytes::copy_from_slice(bad.original()), Bytes::clone);
     let mut reader = Reader { bucket, work, units: Vec::new(), body, history };
     match Message::read(&reader.body) {
         Ok(Message::Letter(letter)) => reader.letter(*letter).await,
         Ok(Message::Objects(objects)) => reader.objects(objects).await,
+        Ok(Message::Erase(erase)) => reader.work.erase = Some(erase),
         Err(detail) => reader.unreadable(detail),
     }
     let Reader { work, mut units, history, .. } = reader;
@@ -84,9 +88,16 @@ impl<O: Objects> Reader<'_, O> {
         }
         // A letter from a queue may hold a whole message: a dead-lettered one of `retry` that is
         // redriven ...
-        if let Ok(Message::Objects(objects)) = Message::read(&bytes) {
-            self.body = bytes;
-            return self.objects(objects).await;
+        match Message::read(&bytes) {
+            Ok(Message::Objects(objects)) => {
+                self.body = bytes;
+                return self.objects(objects).await;
+            }
+            Ok(Message::Erase(erase)) => {
+                self.work.erase = Some(erase);
+                return;
+            }
+            _ => {}
         }
         // ... or one of `inbound`, which holds several envelopes.
         let units = unpack_message(&letter.source, bytes);

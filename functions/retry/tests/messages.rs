@@ -28,7 +28,7 @@ fn session(number: u128) -> SessionId {
 }
 
 fn key(number: u128) -> ViewKey {
-    ViewKey { profile_id: "p1".to_owned(), session_id: session(number) }
+    ViewKey { profile_id: "p1".to_owned(), session_id: session(number), title_id: "t1".to_owned() }
 }
 
 fn envelope(number: u128, seqs: &[u16]) -> Vec<u8> {
@@ -36,19 +36,26 @@ fn envelope(number: u128, seqs: &[u16]) -> Vec<u8> {
 }
 
 fn envelope_of(number: u128, seqs: &[u16], shadow: bool) -> Vec<u8> {
-    let device = Arc::new(Device { id: "d1".to_owned(), kind: "tv".to_owned() });
+    let device = Arc::new(Device { id: Some("d1".to_owned()), kind: Some("tv".to_owned()) });
     let event = |&seq: &u16| Event {
         seq,
         kind: Kind::Progressed,
         position_ms: u64::from(seq) * 10,
         played_ms: 0,
-        title_duration_ms: 1_000_000,
-        occurred_at: 1,
+        title_duration_ms: Some(1_000_000),
+        credits_ms: None,
+        occurred_at: Some(1),
         device: Arc::clone(&device),
         country: None,
     };
     let events = seqs.iter().map(event).collect();
-    let stamp = Stamp { received_at: NOW - 60_000, ingest_region: "us-east-1".to_owned(), trace_id: None, shadow };
+    let stamp = Stamp {
+        received_at: NOW - 60_000,
+        sent_at: None,
+        ingest_region: "us-east-1".to_owned(),
+        trace_id: None,
+        shadow,
+    };
     let (profile_id, title_id) = ("p1".to_owned(), "t1".to_owned());
     Envelope { session_id: session(number), profile_id, title_id, stamp, events }.encode()
 }
@@ -118,6 +125,7 @@ impl Bed {
     fn new() -> Self {
         let retry = Retry {
             table: MemoryTable::new(0),
+            shadow: None,
             retry: Letters::default(),
             dead_letters: Letters::default(),
             objects: MemoryBucket::default(),

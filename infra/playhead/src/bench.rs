@@ -16,7 +16,7 @@ use lambda::batch::Batch;
 use lambda::metrics::{Emitter, Metric};
 use lambda::runtime::ServeBatch;
 use local::LocalDynamoDb;
-use playback::edge::{SessionWindow, parse_request, validate};
+use playback::edge::{BodyText, SessionWindow, parse_request, validate};
 use playback::envelope::{Envelope, Stamp, group};
 use process::Process;
 use serde::Serialize;
@@ -224,13 +224,14 @@ fn envelopes(body: &[u8]) -> Result<Vec<Envelope>> {
     let window = SessionWindow { max_age_ms: u64::MAX, max_ahead_ms: u64::MAX / 2 };
     let stamp = Stamp {
         received_at: DEFAULT_START_AT.unsigned_abs(),
+        sent_at: None,
         ingest_region: "us-east-1".to_owned(),
         trace_id: None,
         shadow: false,
     };
     let mut events = Vec::new();
-    for raw in parse_request(body)? {
-        events.push(validate(raw, stamp.received_at, window)?);
+    for raw in parse_request(&BodyText::new(body))?.events {
+        events.push(validate(raw, stamp.received_at, window)?.event);
     }
     Ok(group(events, &stamp))
 }

@@ -187,13 +187,14 @@ impl<W: Write> Encoder<'_, W> {
         };
         let mut events = Vec::with_capacity(request.events.len());
         for raw in &request.events {
-            match edge::validate(raw, received_at, SessionWindow::default()) {
-                Ok(event) => events.push(event),
+            match edge::validate((&**raw).into(), received_at, SessionWindow::default()) {
+                Ok(valid) => events.push(valid.event),
                 Err(rejection) => *self.encoded.rejected.entry(rejection.code.as_str()).or_default() += 1,
             }
         }
         self.encoded.events += events.len();
-        let stamp = Stamp { received_at, ingest_region: self.args.region.clone(), trace_id: None, shadow: false };
+        let ingest_region = self.args.region.clone();
+        let stamp = Stamp { received_at, sent_at: None, ingest_region, trace_id: None, shadow: false };
         for envelope in envelope::group(events, &stamp) {
             self.append(envelope.session_id.to_string(), envelope.encode(), received_at)?;
         }

@@ -33,9 +33,11 @@ pub enum Metric {
     EventsAccepted,
     /// Events that validation rejected, by `Code`.
     EventsRejected(&'static str),
+    /// Accepted events of which an odd value was adjusted.
+    EventsAdjusted,
     /// Events folded into a view for the first time.
     EventsApplied,
-    /// Events that their view had already seen.
+    /// Events that changed nothing: their view had seen them, or the member has erased it.
     EventsDuplicate,
     /// Events of records that went to the dead-letter queue, by `Reason`.
     EventsDead(&'static str),
@@ -134,6 +136,7 @@ impl Metric {
         match self {
             Self::EventsAccepted => "EventsAccepted",
             Self::EventsRejected(_) => "EventsRejected",
+            Self::EventsAdjusted => "EventsAdjusted",
             Self::EventsApplied => "EventsApplied",
             Self::EventsDuplicate => "EventsDuplicate",
             Self::EventsDead(_) => "EventsDead",

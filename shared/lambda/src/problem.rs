@@ -137,6 +137,11 @@ pub fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
     respond(status, "application/json", value)
 }
 
+/// An answer without a body: what was asked for will be done (`202`).
+pub fn accepted() -> Response<Body> {
+    bare(StatusCode::ACCEPTED, Body::Empty)
+}
+
 /// An answer without a body (`204`).
 pub fn no_content() -> Response<Body> {
     bare(StatusCode::NO_CONTENT, Body::Empty)

@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::error::{DisplayErrorContext, ProvideErrorMetadata};
@@ -22,6 +23,9 @@ pub const MAX_BATCH_MESSAGES: usize = 10;
 /// `SendMessageBatch`; 256 KiB before August 2025). The queue's `MaximumMessageSize` may be lower;
 /// then SQS fails the entries that exceed it.
 pub const MAX_BYTES: usize = 1024 * 1024;
+
+/// The longest delay of a message, seconds (API reference of `SendMessage`).
+const MAX_DELAY_S: i32 = 900;
 
 /// Concurrent batches of one `send_all`.
 const CONCURRENCY: usize = 8;
@@ -119,6 +123,23 @@ impl Queue {
             .collect()
             .await;
         in_order(&self.url, bodies, settled)
+    }
+
+    /// Sends one body that becomes visible after `delay`, at most 15 minutes.
+    ///
+    /// # Errors
+    /// [`SendError::Call`].
+    pub async fn send_after(&self, body: String, delay: Duration) -> Result<(), SendError> {
+        let seconds = i32::try_from(delay.as_secs()).unwrap_or(i32::MAX).min(MAX_DELAY_S);
+        let call = self.client.send_message().queue_url(&self.url).message_body(body).delay_seconds(seconds);
+        match call.send().await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(SendError::Call {
+                queue: self.url.clone(),
+                code: error.code().unwrap_or("None").to_owned(),
+                message: DisplayErrorContext(&error).to_string(),
+            }),
+        }
     }
 
     async fn send_batch(&self, batch: &[usize], bodies: &[String]) -> EntryResults {

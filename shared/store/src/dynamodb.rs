@@ -1,20 +1,30 @@
-//! The table `views` in DynamoDB. Items are keyed by profile and session.
+//! The table `views` in DynamoDB. Items are keyed by profile (`pk`) and sort key.
 //!
 //! | `sk` | item |
 //! |---|---|
-//! | `<ULID>#<home>` | the session's view: `version`, `title_id` (for the index), `view` (packed) |
-//! | `<ULID>#<home>#<writer>` | a part of the session that another region folded: the same attributes |
+//! | `<ULID>#<home>#~<title>` | the view of a title in a session: `version`, `title_id` (for the index), `view` (packed) |
+//! | `<ULID>#<home>#<writer>#~<title>` | a part of it that another region folded: the same attributes |
+//! | `<ULID>#<home>`, `<ULID>#<home>#<writer>` | as the first release wrote them; only read |
 //! | `<ULID>#~hidden` | the member hid this session: `hidden`, `changed_at` |
+//! | `<ULID>#~forgotten`, `<ULID>#~forgotten#<title>` | the member forgot this session, or a title of it: `forgotten_at` |
 //! | `~erased` | the member erased everything up to `erased_at` |
+//! | `~forgotten#<title>` | the member forgot the title up to `forgotten_at` |
+//! | `~watched#<title>` | the member marked the title: `watched`, `changed_at` |
+//!
+//! A view has one writing region. All others are registers, for which the later time wins.
 
 mod browse;
+mod erase;
 mod error;
 mod item;
 mod member;
+mod page;
+mod registers;
 mod views;
 
 pub use browse::{Place, PlacedView, ViewsPage};
-pub use member::{HistoryPage, MAX_PAGE, PageToken, Request};
+pub use member::MAX_TITLES;
+pub use page::{HistoryPage, MAX_PAGE, PageToken, Request};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
@@ -61,6 +71,6 @@ impl Views {
     /// # Errors
     /// When the table cannot be read.
     pub async fn warm_up(&self) -> Result<(), crate::StoreError> {
-        self.erased_at("~warm-up").await.map(|_| ())
+        self.marks("~warm-up").await.map(|_| ())
     }
 }

@@ -5,10 +5,14 @@
 //! not changed since. It takes no lock, keeps no record of work in progress, and needs no second
 //! table.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 pub mod dynamodb;
+mod erase;
 mod settle;
 mod table;
 pub mod testing;
 
+pub use erase::{Erase, EraseMessage};
 pub use settle::{Settled, Usage, settle};
-pub use table::{Fault, StoreError, Stored, ViewTable, WriteError};
+pub use table::{Erasure, Fault, StoreError, Stored, ViewTable, WriteError};

@@ -2,19 +2,23 @@
 //!
 //! ```text
 //!   read all views of the batch ──▶ merge ──▶ unchanged? ──▶ done, no write
-//!                                    ▲   └──▶ write if version is as read ──▶ done
-//!                                    │                  │ lost the race
-//!                                    └── what is there ◀┘ (came with the failure)
+//!        │ not stored              ▲   └──▶ write if version is as read ──▶ done
+//!        ▼                         │                  │ lost the race
+//!      erased? ──▶ done, no write  └── what is there ◀┘ (came with the failure)
 //! ```
 //!
 //! A crash at any point is harmless: only the views remember what was applied, and merging a delta
 //! twice changes nothing.
 
-use crate::table::{Fault, StoreError, Stored, ViewTable, WriteError};
+use crate::table::{Erasure, Fault, StoreError, Stored, ViewTable, WriteError};
 use futures::stream::{self, StreamExt};
+use playback::contract::MAX_RANGES;
 use playback::fold::{Delta, ViewKey};
 use playback::outcome::Counts;
-use playback::view::Holes;
+use playback::session::SessionId;
+use playback::view::{Holes, Sequence, View};
+use std::collections::HashMap;
+use tokio::time::Instant;
 
 /// Concurrent writes: enough to hide the store's latency, and below the connections one environment
 /// keeps.
@@ -37,7 +41,7 @@ pub struct Settled {
 /// How much settling used the store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Views read.
+    /// Views read, and sessions read to count their holes.
     pub reads: u64,
     /// Conditional writes sent, including those that lost a race.
     pub writes: u64,
@@ -50,74 +54,199 @@ pub struct Usage {
     pub holes: Holes,
 }
 
+impl std::ops::AddAssign for Usage {
+    fn add_assign(&mut self, other: Self) {
+        self.reads += other.reads;
+        self.writes += other.writes;
+        self.lost_races += other.lost_races;
+        self.throttles += other.throttles;
+        self.holes += other.holes;
+    }
+}
+
 /// Brings every delta into the table. One result per delta: a failure does not stop the others.
 pub async fn settle<T: ViewTable>(table: &T, deltas: Vec<Delta>) -> (Vec<Settled>, Usage) {
     let keys: Vec<ViewKey> = deltas.iter().map(|delta| delta.key.clone()).collect();
-    let bases = table.read(&keys).await;
+    let bases = read_bases(table, &keys).await;
     debug_assert_eq!(bases.len(), deltas.len());
     let mut usage = Usage { reads: keys.len() as u64, ..Usage::default() };
-    let mut writes = stream::iter(deltas.into_iter().zip(bases))
-        .map(|(delta, base)| async move {
-            let mut own = Usage::default();
-            let result = match base {
-                Ok(base) => write_until_stored(table, &delta, base, &mut own).await,
-                Err(error) => Err(error),
-            };
-            if matches!(&result, Err(StoreError { fault: Fault::Throttled(_), .. })) {
-                own.throttles = 1;
+    let mut writes = stream::iter(by_session(deltas.into_iter().zip(bases)))
+        .map(|titles| async move {
+            let mut settled = Vec::with_capacity(titles.len());
+            for (delta, base) in titles {
+                settled.push(settle_one(table, delta, base).await);
             }
-            (Settled { delta, result }, own)
+            settled
         })
         .buffer_unordered(CONCURRENT_WRITES);
     let mut settled = Vec::with_capacity(keys.len());
-    while let Some((one, own)) = writes.next().await {
-        settled.push(one);
-        usage.writes += own.writes;
-        usage.lost_races += own.lost_races;
-        usage.throttles += own.throttles;
-        usage.holes += own.holes;
+    while let Some(of_session) = writes.next().await {
+        for (one, own) in of_session {
+            settled.push(one);
+            usage += own;
+        }
     }
     drop(writes);
     (settled, usage)
 }
 
+type Based = (Delta, Result<Base, StoreError>);
+
+/// Groups deltas by session, its titles in the order in which they were watched. They are written
+/// one after the other, so that each finds the earlier ones when it counts the session's holes.
+fn by_session(deltas: impl IntoIterator<Item = Based>) -> Vec<Vec<Based>> {
+    let mut sessions: Vec<Vec<Based>> = Vec::new();
+    let mut index: HashMap<(String, SessionId), usize> = HashMap::new();
+    for (delta, base) in deltas {
+        let session = (delta.key.profile_id.clone(), delta.key.session_id.clone());
+        match index.get(&session).and_then(|&at| sessions.get_mut(at)) {
+            Some(titles) => titles.push((delta, base)),
+            None => {
+                index.insert(session, sessions.len());
+                sessions.push(vec![(delta, base)]);
+            }
+        }
+    }
+    sessions.iter_mut().for_each(|titles| titles.sort_by_key(|(delta, _)| delta.view.first.seq));
+    sessions
+}
+
+async fn settle_one<T: ViewTable>(table: &T, delta: Delta, base: Result<Base, StoreError>) -> (Settled, Usage) {
+    let mut own = Usage::default();
+    let result = match base {
+        Ok(base) => write_until_stored(table, &delta, base, &mut own).await,
+        Err(error) => Err(error),
+    };
+    if matches!(&result, Err(StoreError { fault: Fault::Throttled(_), .. })) {
+        own.throttles = 1;
+    }
+    (Settled { delta, result }, own)
+}
+
+/// What a delta is merged into.
+enum Base {
+    Stored(Stored),
+    /// There is no view, maybe because the member has erased it.
+    Nothing(Erasure),
+}
+
+impl Base {
+    fn view(&self) -> Option<&View> {
+        match self {
+            Base::Stored(stored) => Some(&stored.view),
+            Base::Nothing(_) => None,
+        }
+    }
+
+    fn version(&self) -> Option<u64> {
+        match self {
+            Base::Stored(stored) => Some(stored.version),
+            Base::Nothing(_) => None,
+        }
+    }
+}
+
+/// Reads what is stored, and for what is not, whether it was erased.
+async fn read_bases<T: ViewTable>(table: &T, keys: &[ViewKey]) -> Vec<Result<Base, StoreError>> {
+    let stored = table.read(keys).await;
+    let absent = keys.iter().zip(&stored).filter(|(_, stored)| matches!(stored, Ok(None)));
+    let absent: Vec<ViewKey> = absent.map(|(key, _)| key.clone()).collect();
+    let mut erasures = if absent.is_empty() { Vec::new() } else { table.erasures(&absent).await }.into_iter();
+    let mut base = |stored: Result<Option<Stored>, StoreError>| match stored? {
+        Some(stored) => Ok(Base::Stored(stored)),
+        None => erasures.next().unwrap_or_else(|| Err(unanswered("erasures"))).map(Base::Nothing),
+    };
+    stored.into_iter().map(&mut base).collect()
+}
+
+fn unanswered(operation: &'static str) -> StoreError {
+    let fault = Fault::Unavailable("the store's answer lacks an entry".to_owned());
+    StoreError { operation, subject: "a batch".to_owned(), fault }
+}
+
 async fn write_until_stored<T: ViewTable>(
     table: &T,
     delta: &Delta,
-    mut base: Option<Stored>,
+    mut base: Base,
     usage: &mut Usage,
 ) -> Result<Vec<(usize, Counts)>, StoreError> {
     for _ in 0..MAX_LOST_RACES {
-        let stored = base.as_ref().map(|stored| &stored.view);
-        let merged = match stored {
-            None => delta.view.clone(),
-            Some(view) => {
-                let mut merged = view.clone();
-                merged.merge(&delta.view);
-                merged
+        if let Base::Nothing(erasure) = &base
+            && erasure.covers(&delta.key, &delta.view)
+        {
+            if let Some(erase) = erasure.of_session_ahead(&delta.key, &delta.view) {
+                // The mark is what matters. Nothing is stored that a deadline could leave over.
+                table.erase(&erase, Instant::now()).await?;
             }
-        };
+            return Ok(delta.discard());
+        }
+        let stored = base.view();
+        let merged = merge(delta, stored)?;
         if stored == Some(&merged) {
             return Ok(delta.attribute(stored));
         }
         usage.writes += 1;
-        match table.write(&delta.key, &merged, base.as_ref().map(|stored| stored.version)).await {
+        match table.write(&delta.key, &merged, base.version()).await {
             Ok(()) => {
-                if table.is_home_of(&delta.key) {
-                    usage.holes += merged.holes_since(stored);
-                }
+                let holes = holes(table, &delta.key, stored, &merged, usage).await;
+                usage.holes += holes;
                 return Ok(delta.attribute(stored));
             }
             Err(WriteError::Lost(current)) => {
                 usage.lost_races += 1;
-                base = current.map(|stored| *stored);
+                base = match current {
+                    Some(stored) => Base::Stored(*stored),
+                    None => {
+                        let erasure = table.erasures(std::slice::from_ref(&delta.key)).await.pop();
+                        Base::Nothing(erasure.unwrap_or_else(|| Err(unanswered("erasures")))?)
+                    }
+                };
             }
             Err(WriteError::Failed(error)) => return Err(error),
         }
     }
-    Err(StoreError {
-        operation: "settle",
-        subject: format!("{} of {}", delta.key.session_id, delta.key.profile_id),
-        fault: Fault::LostRaces(MAX_LOST_RACES),
-    })
+    Err(error(delta, Fault::LostRaces(MAX_LOST_RACES)))
+}
+
+fn merge(delta: &Delta, stored: Option<&View>) -> Result<View, StoreError> {
+    let mut merged = delta.view.clone();
+    if let Some(stored) = stored {
+        merged.merge(stored);
+    }
+    let ranges = merged.ranges();
+    if ranges > MAX_RANGES && stored.is_none_or(|stored| ranges > stored.ranges()) {
+        return Err(error(delta, Fault::TooLarge(ranges)));
+    }
+    Ok(merged)
+}
+
+fn error(delta: &Delta, fault: Fault) -> StoreError {
+    let ViewKey { profile_id, session_id, title_id } = &delta.key;
+    StoreError { operation: "settle", subject: format!("{session_id} of {profile_id} ({title_id})"), fault }
+}
+
+/// The holes that a write opened and closed. They are counted over the whole session, so its other
+/// titles are read where they matter: when this view's latest event is or was `stopped`.
+async fn holes<T: ViewTable>(
+    table: &T,
+    key: &ViewKey,
+    before: Option<&View>,
+    after: &View,
+    usage: &mut Usage,
+) -> Holes {
+    let (own_before, own) = (Sequence::of(before), Sequence::of([after]));
+    if !table.is_home_of(key) || !(own_before.has_ended() || own.has_ended()) {
+        return Holes::default();
+    }
+    usage.reads += 1;
+    match table.session(key).await {
+        Ok(views) => {
+            let others = Sequence::of(views.iter().filter(|view| view.title_id != key.title_id));
+            own.with(&others).holes_since(&own_before.with(&others))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "the holes of a session could not be counted");
+            Holes::default()
+        }
+    }
 }

@@ -1,9 +1,13 @@
 //! The port: what settling needs of a store.
 
+use crate::erase::Erase;
+use playback::contract::MAX_RANGES;
 use playback::fold::ViewKey;
+use playback::history::is_erased;
 use playback::outcome::{Cause, Reason};
 use playback::view::{UnreadableView, View};
 use std::future::Future;
+use tokio::time::Instant;
 
 /// A stored view.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +32,17 @@ pub trait ViewTable: Send + Sync {
         expected: Option<u64>,
     ) -> impl Future<Output = Result<(), WriteError>> + Send;
 
+    /// What the member erased that may cover these views, one result per key, in order. Asked before
+    /// a view is written for the first time, so that late events do not bring it back.
+    fn erasures(&self, keys: &[ViewKey]) -> impl Future<Output = Vec<Result<Erasure, StoreError>>> + Send;
+
+    /// Marks what a member erased, and deletes it until `deadline`. Returns whether everything is
+    /// deleted; call again to continue.
+    fn erase(&self, erase: &Erase, deadline: Instant) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// The views of the session that `key` names, of all its titles and writers.
+    fn session(&self, key: &ViewKey) -> impl Future<Output = Result<Vec<View>, StoreError>> + Send;
+
     /// Whether this region is the session's home. Elsewhere only a part is folded while the home
     /// drains: what is missing there is most likely at home, and not a hole.
     fn is_home_of(&self, _key: &ViewKey) -> bool {
@@ -44,8 +59,47 @@ impl<T: ViewTable> ViewTable for &T {
         (**self).write(key, view, expected).await
     }
 
+    async fn erasures(&self, keys: &[ViewKey]) -> Vec<Result<Erasure, StoreError>> {
+        (**self).erasures(keys).await
+    }
+
+    async fn erase(&self, erase: &Erase, deadline: Instant) -> Result<bool, StoreError> {
+        (**self).erase(erase, deadline).await
+    }
+
+    async fn session(&self, key: &ViewKey) -> Result<Vec<View>, StoreError> {
+        (**self).session(key).await
+    }
+
     fn is_home_of(&self, key: &ViewKey) -> bool {
         (**self).is_home_of(key)
+    }
+}
+
+/// What a member erased, as far as it concerns one view.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Erasure {
+    /// Everything up to this time, Unix milliseconds.
+    pub everything: Option<u64>,
+    /// Everything of the title up to this time, Unix milliseconds.
+    pub title: Option<u64>,
+    /// The session, or the title in this session, whenever it was watched.
+    pub whole: bool,
+}
+
+impl Erasure {
+    /// Whether a view that would be stored under `key` is erased.
+    pub fn covers(&self, key: &ViewKey, view: &View) -> bool {
+        self.whole || is_erased(&key.session_id, view, self.everything.max(self.title))
+    }
+
+    /// The command that keeps a covered session erased, if no time does: its id is ahead of time,
+    /// and this is the first that is known of it.
+    pub fn of_session_ahead(&self, key: &ViewKey, view: &View) -> Option<Erase> {
+        let at = self.everything.filter(|at| key.session_id.started_at() > *at)?;
+        let is_known = self.whole || !is_erased(&key.session_id, view, Some(at));
+        let (profile_id, session_id) = (key.profile_id.clone(), Some(key.session_id.clone()));
+        (!is_known).then_some(Erase { profile_id, at, title_id: None, session_id })
     }
 }
 
@@ -87,6 +141,10 @@ pub enum Fault {
     /// The stored view cannot be read.
     #[error(transparent)]
     Unreadable(#[from] UnreadableView),
+    /// The view would have more ranges than [`MAX_RANGES`]. It is never made smaller by closing
+    /// gaps: in `seen` that would drop events, in `played` it would make their order matter.
+    #[error("the view would have {0} ranges; at most {MAX_RANGES} are allowed")]
+    TooLarge(usize),
 }
 
 impl Fault {
@@ -98,6 +156,7 @@ impl Fault {
             Fault::LostRaces(_) => Ok(Cause::LostRaces),
             Fault::Unreadable(UnreadableView::Newer(_)) => Ok(Cause::NewerView),
             Fault::Unreadable(UnreadableView::Corrupt(_)) => Err(Reason::CorruptView),
+            Fault::TooLarge(_) => Err(Reason::ViewTooLarge),
         }
     }
 }

@@ -2,11 +2,14 @@
 //! fails on request. It yields to other tasks between any two effects, so writers really
 //! interleave.
 
-use crate::table::{StoreError, Stored, ViewTable, WriteError};
+use crate::erase::Erase;
+use crate::table::{Erasure, StoreError, Stored, ViewTable, WriteError};
 use playback::fold::ViewKey;
+use playback::session::SessionId;
 use playback::view::View;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::time::Instant;
 
 /// An effect on the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +39,10 @@ struct State {
     items: BTreeMap<ViewKey, (Vec<u8>, u64)>,
     effects: Vec<Effect>,
     fail_writes: Option<FailWrites>,
+    /// Up to when each profile's history is erased.
+    erased: BTreeMap<String, u64>,
+    /// Sessions that were forgotten.
+    forgotten: BTreeSet<(String, SessionId)>,
     /// A linear congruential generator that decides how often a call yields.
     turns: u64,
 }
@@ -115,6 +122,38 @@ impl ViewTable for MemoryTable {
         };
         self.yield_randomly().await;
         results
+    }
+
+    async fn erasures(&self, keys: &[ViewKey]) -> Vec<Result<Erasure, StoreError>> {
+        self.yield_randomly().await;
+        let state = self.lock();
+        let of = |key: &ViewKey| Erasure {
+            everything: state.erased.get(&key.profile_id).copied(),
+            title: None,
+            whole: state.forgotten.contains(&(key.profile_id.clone(), key.session_id.clone())),
+        };
+        keys.iter().map(|key| Ok(of(key))).collect()
+    }
+
+    /// Knows erasures of everything and of a session.
+    async fn erase(&self, erase: &Erase, _: Instant) -> Result<bool, StoreError> {
+        self.yield_randomly().await;
+        let mut state = self.lock();
+        match &erase.session_id {
+            Some(session_id) => drop(state.forgotten.insert((erase.profile_id.clone(), session_id.clone()))),
+            None => drop(state.erased.insert(erase.profile_id.clone(), erase.at)),
+        }
+        let is_erased = |key: &ViewKey| {
+            key.profile_id == erase.profile_id && erase.session_id.as_ref().is_none_or(|of| *of == key.session_id)
+        };
+        state.items.retain(|key, _| !is_erased(key));
+        Ok(true)
+    }
+
+    async fn session(&self, key: &ViewKey) -> Result<Vec<View>, StoreError> {
+        self.yield_randomly().await;
+        let of_session = |of: &ViewKey| (&of.profile_id, &of.session_id) == (&key.profile_id, &key.session_id);
+        Ok(self.views().into_iter().filter(|(key, _)| of_session(key)).map(|(_, view)| view).collect())
     }
 
     async fn write(&self, key: &ViewKey, view: &View, expected: Option<u64>) -> Result<(), WriteError> {

@@ -225,7 +225,7 @@ async fn mixed_request_is_split_and_needs_both_sides() {
     let (accepts, asked) = legacy(200, "{}").await;
     let ingest = ingest(RecordingLog::new(), Some(accepts), rollout);
     let sent = send_to(&ingest, on_path(service().body(Body::from(body.clone())).unwrap())).await;
-    assert_eq!((sent.status, &sent.body), (202, &json!({"accepted": 4, "rejected": []})));
+    assert_eq!((sent.status, &sent.body), (202, &json!({"accepted": 4, "rejected": [], "adjusted": []})));
     let passed: Value = serde_json::from_slice(&asked.lock().unwrap()[0].1).unwrap();
     assert_eq!(passed, json!({"events": [of("old", 1, 0), of("both", 3, 0)]}));
     let live: Vec<bool> = shadows(ingest.local.primary()).into_iter().filter(|shadow| !shadow).collect();

@@ -81,6 +81,7 @@ fn decode(record: &[u8]) -> Value {
         "profile_id": envelope.profile_id,
         "title_id": envelope.title_id,
         "received_at": envelope.received_at,
+        "sent_at": envelope.sent_at,
         "ingest_region": envelope.ingest_region,
         "trace_id": trace_id,
         "events": envelope.events.iter().map(event).collect::<Vec<_>>(),
@@ -102,6 +103,10 @@ fn event(event: &proto::Event) -> Value {
         ("device_id", event.device_id.clone().map(Value::from)),
         ("device_kind", event.device_kind.clone().map(Value::from)),
         ("country", event.country.clone().map(Value::from)),
+        ("credits_ms", event.credits_ms.map(Value::from)),
+        ("stated_duration_ms", event.stated_duration_ms.map(Value::from)),
+        ("exact_position_ms", event.exact_position_ms.map(Value::from)),
+        ("exact_device_id", event.exact_device_id.clone().map(Value::from)),
     ];
     for (name, value) in changed {
         if let Some(value) = value {

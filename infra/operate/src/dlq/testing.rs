@@ -32,6 +32,7 @@ pub(super) fn envelope() -> Vec<u8> {
         device_id: Some("d1".into()),
         device_kind: Some("tv".into()),
         country: Some("US".into()),
+        ..proto::Event::default()
     };
     proto::Envelope {
         schema_version: 1,
@@ -44,6 +45,7 @@ pub(super) fn envelope() -> Vec<u8> {
         events: vec![event],
         hops: Vec::new(),
         shadow: false,
+        sent_at: 0,
     }
     .encode_to_vec()
 }

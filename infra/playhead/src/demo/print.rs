@@ -55,8 +55,8 @@ pub(super) fn print(result: &DemoResult, endpoints: &Endpoints) {
             session.title_id,
             clock(session.position_ms),
             clock(session.played_ms),
-            clock(session.title_duration_ms),
-            session.device.kind,
+            session.title_duration_ms.map_or_else(|| "live".to_owned(), clock),
+            session.device.kind.as_deref().unwrap_or("unknown"),
             if session.completed { ", completed" } else { "" }
         );
     }

@@ -77,8 +77,8 @@ fn envelopes_hold_exactly_the_valid_events() {
     for post in &plan.posts {
         for planned in post.events.iter().filter(|planned| planned.rejected_as.is_none()) {
             let raw = serde_json::value::to_raw_value(&planned.event).unwrap();
-            let event = edge::validate(&raw, post.at_ms as u64, SessionWindow::default()).unwrap();
-            sent.push(format!("{} {event:?}", post.at_ms));
+            let valid = edge::validate((&*raw).into(), post.at_ms as u64, SessionWindow::default()).unwrap();
+            sent.push(format!("{} {:?}", post.at_ms, valid.event));
         }
     }
     sent.sort();

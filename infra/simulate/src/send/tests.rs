@@ -42,9 +42,10 @@ async fn events(State(endpoint): State<Arc<Endpoint>>, headers: HeaderMap, body:
     let Some(profiles) = profiles(&headers) else { return StatusCode::UNAUTHORIZED.into_response() };
     let mut accepted = 0;
     let mut rejected = Vec::new();
-    for (index, raw) in edge::parse_request(&plain).unwrap().into_iter().enumerate() {
+    let body = edge::BodyText::new(&plain);
+    for (index, raw) in edge::parse_request(&body).unwrap().events.into_iter().enumerate() {
         match edge::validate(raw, DEFAULT_START_AT as u64, SessionWindow::default()) {
-            Ok(event) if profiles.contains(&event.profile_id) => accepted += 1,
+            Ok(valid) if profiles.contains(&valid.event.profile_id) => accepted += 1,
             Ok(_) => return StatusCode::FORBIDDEN.into_response(),
             Err(rejection) => {
                 rejected.push(serde_json::json!({"index": index, "code": rejection.code, "message": rejection.message}))

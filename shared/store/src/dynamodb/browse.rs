@@ -7,6 +7,7 @@ use super::Views;
 use super::error::classify;
 use super::item::{self, AFTER_SESSIONS, Item};
 use crate::table::StoreError;
+use playback::fold::ViewKey;
 use playback::history::Row;
 use playback::session::SessionId;
 use playback::view::View;
@@ -16,7 +17,7 @@ use playback::view::View;
 pub struct Place {
     /// The profile: `pk`.
     pub profile_id: String,
-    /// `<ULID>#<home>` for what the home region folded, `<ULID>#<home>#<writer>` for a part.
+    /// See [`super`].
     pub sk: String,
 }
 
@@ -44,13 +45,14 @@ pub struct ViewsPage {
 
 impl Place {
     /// The place of the view that a session's home region folds.
-    pub fn of(profile_id: &str, session_id: &SessionId) -> Self {
-        Self { profile_id: profile_id.to_owned(), sk: item::view_sk(session_id, &session_id.home) }
+    pub fn of(key: &ViewKey) -> Self {
+        Self { profile_id: key.profile_id.clone(), sk: item::view_sk(key, &key.session_id.home) }
     }
 
     /// Whether it holds a part that another region folded while the home was draining.
     pub fn is_part(&self) -> bool {
-        self.sk.matches('#').count() > 1
+        // After the ULID and the home: nothing, the writer, the title, or both.
+        self.sk.split('#').nth(2).is_some_and(|after_home| !after_home.starts_with('~'))
     }
 }
 
@@ -75,6 +77,16 @@ impl Views {
     /// # Errors
     /// When the table cannot be read.
     pub async fn between(&self, profile_id: &str, first: &str, last: &str) -> Result<ViewsPage, StoreError> {
+        self.views_between(profile_id, first, last, false).await
+    }
+
+    pub(super) async fn views_between(
+        &self,
+        profile_id: &str,
+        first: &str,
+        last: &str,
+        consistent: bool,
+    ) -> Result<ViewsPage, StoreError> {
         let mut pages = self
             .client
             .query()
@@ -83,6 +95,7 @@ impl Views {
             .expression_attribute_values(":profile", item::text(profile_id))
             .expression_attribute_values(":first", item::text(first))
             .expression_attribute_values(":last", item::text(last))
+            .consistent_read(consistent)
             .into_paginator()
             .items()
             .send();
@@ -91,6 +104,38 @@ impl Views {
             items.push(item.map_err(|error| classify("Query", format!("{} ({profile_id})", self.table), error))?);
         }
         Ok(self.placed(items))
+    }
+
+    /// The sort keys of a profile from `first` to `last`, both included, as last written; only those
+    /// of a title's views if one is given. The index is not asked: it may lag behind.
+    pub(super) async fn keys_between(
+        &self,
+        profile_id: &str,
+        first: &str,
+        last: &str,
+        title_id: Option<&str>,
+    ) -> Result<Vec<String>, StoreError> {
+        let mut pages = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .key_condition_expression("pk = :profile AND sk BETWEEN :first AND :last")
+            .expression_attribute_values(":profile", item::text(profile_id))
+            .expression_attribute_values(":first", item::text(first))
+            .expression_attribute_values(":last", item::text(last))
+            .projection_expression("sk, title_id")
+            .consistent_read(true)
+            .into_paginator()
+            .items()
+            .send();
+        let mut keys = Vec::new();
+        while let Some(item) = pages.next().await {
+            let item = item.map_err(|error| classify("Query", self.of_profile(profile_id), error))?;
+            if title_id.is_none() || item::get_text(&item, "title_id") == title_id {
+                keys.extend(item::get_text(&item, "sk").map(str::to_owned));
+            }
+        }
+        Ok(keys)
     }
 
     fn placed(&self, items: Vec<Item>) -> ViewsPage {
@@ -102,9 +147,9 @@ impl Views {
                 continue;
             }
             match item::row(&item) {
-                Ok((_, Row::Hidden(_))) => {}
+                Ok((_, Row::Hidden(_) | Row::Forgotten(_))) => {}
                 Ok((ulid, Row::Part { home, view })) => {
-                    page.views.push(PlacedView { place, session_id: SessionId { ulid, home }, view });
+                    page.views.push(PlacedView { place, session_id: SessionId { ulid, home }, view: *view });
                 }
                 Err(fault) => {
                     tracing::error!(table = self.table, sk = place.sk, %fault, "skipped an unreadable view");

@@ -3,7 +3,8 @@
 use super::Views;
 use super::error::classify;
 use super::item::{self, Item};
-use crate::table::{Fault, StoreError, Stored, ViewTable, WriteError};
+use crate::erase::Erase;
+use crate::table::{Erasure, Fault, StoreError, Stored, ViewTable, WriteError};
 use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
 use aws_sdk_dynamodb::primitives::Blob;
@@ -13,6 +14,7 @@ use playback::fold::ViewKey;
 use playback::view::View;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Maximum number of keys in one BatchGetItem. Source: DynamoDB API reference, BatchGetItem.
 const BATCH_GET_KEYS: usize = 100;
@@ -39,7 +41,7 @@ impl ViewTable for Views {
             .expression_attribute_names("#view", "view")
             .expression_attribute_values(":version", item::number(expected.unwrap_or(0) + 1))
             .expression_attribute_values(":view", AttributeValue::B(Blob::new(view.pack())))
-            .expression_attribute_values(":title_id", item::text(&view.first.title_id))
+            .expression_attribute_values(":title_id", item::text(&view.title_id))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
         let update = match expected {
             None => update.condition_expression("attribute_not_exists(pk)"),
@@ -51,6 +53,24 @@ impl ViewTable for Views {
             Ok(_) => Ok(()),
             Err(error) => Err(self.write_error(key, error)),
         }
+    }
+
+    async fn erasures(&self, keys: &[ViewKey]) -> Vec<Result<Erasure, StoreError>> {
+        // Each view needs up to four marks, and views of one profile share some.
+        let batches: Vec<_> = keys.chunks(BATCH_GET_KEYS / 4).map(|batch| self.erasures_of(batch)).collect();
+        stream::iter(batches).buffered(CONCURRENT_READS).flat_map(stream::iter).collect().await
+    }
+
+    async fn erase(&self, erase: &Erase, deadline: Instant) -> Result<bool, StoreError> {
+        self.mark_erased(erase).await?;
+        self.delete_erased(erase, deadline).await
+    }
+
+    async fn session(&self, key: &ViewKey) -> Result<Vec<View>, StoreError> {
+        let ulid = key.session_id.ulid;
+        let page = self.views_between(&key.profile_id, &format!("{ulid}#"), &format!("{ulid}#~"), true).await?;
+        let of_home = page.views.into_iter().filter(|placed| placed.session_id == key.session_id);
+        Ok(of_home.map(|placed| placed.view).collect())
     }
 
     fn is_home_of(&self, key: &ViewKey) -> bool {
@@ -71,12 +91,13 @@ impl Views {
     }
 
     async fn read_batch(&self, keys: &[ViewKey]) -> Vec<Result<Option<Stored>, StoreError>> {
-        let found = match self.get_all(keys.iter().map(|key| item::view_key(key, &self.writer)).collect()).await {
+        let found = match self.get_all(keys.iter().map(|key| item::view_key(key, &self.writer)).collect(), false).await
+        {
             Ok(found) => found,
             Err(error) => return keys.iter().map(|_| Err(error.clone())).collect(),
         };
         let one = |key: &ViewKey| {
-            let place = (key.profile_id.clone(), item::view_sk(&key.session_id, &self.writer));
+            let place = (key.profile_id.clone(), item::view_sk(key, &self.writer));
             if found.unprocessed.contains(&place) {
                 let fault = Fault::Throttled(format!("left unprocessed {UNPROCESSED_ROUNDS} times"));
                 return Err(self.error("BatchGetItem", key, fault));
@@ -87,16 +108,44 @@ impl Views {
         keys.iter().map(one).collect()
     }
 
+    async fn erasures_of(&self, keys: &[ViewKey]) -> Vec<Result<Erasure, StoreError>> {
+        let places = keys.iter().flat_map(marks_of);
+        let places: HashSet<(String, String)> = places.collect();
+        let wanted = places.into_iter().map(|(profile_id, sk)| item::primary_key(&profile_id, sk)).collect();
+        // If a mark of this moment is missed, the repeated deletion removes what is written now: see
+        // `Erase::REPEAT_AFTER`. A single key is one whose item has just disappeared.
+        let found = match self.get_all(wanted, keys.len() == 1).await {
+            Ok(found) => found,
+            Err(error) => return keys.iter().map(|_| Err(error.clone())).collect(),
+        };
+        let one = |key: &ViewKey| {
+            let places = marks_of(key);
+            if places.iter().any(|place| found.unprocessed.contains(place)) {
+                let fault = Fault::Throttled(format!("left unprocessed {UNPROCESSED_ROUNDS} times"));
+                return Err(self.error("BatchGetItem", key, fault));
+            }
+            let [everything, title, session, title_of_session] = places.map(|place| found.items.get(&place));
+            let time = |item: Option<&Item>, name| item.and_then(|item| item::get_number(item, name));
+            Ok(Erasure {
+                everything: time(everything, "erased_at"),
+                title: time(title, "forgotten_at"),
+                whole: session.is_some() || title_of_session.is_some(),
+            })
+        };
+        keys.iter().map(one).collect()
+    }
+
     /// Reads up to [`BATCH_GET_KEYS`] items by their primary keys, and retries what DynamoDB left
     /// unprocessed.
-    async fn get_all(&self, keys: Vec<Item>) -> Result<Found, StoreError> {
+    async fn get_all(&self, keys: Vec<Item>, consistent: bool) -> Result<Found, StoreError> {
         let mut found = Found::default();
         let mut wanted = keys;
         for round in 0..UNPROCESSED_ROUNDS {
             if round > 0 {
                 tokio::time::sleep(UNPROCESSED_PAUSE * 2u32.pow(round - 1)).await;
             }
-            let asked = KeysAndAttributes::builder().set_keys(Some(std::mem::take(&mut wanted))).build();
+            let asked = KeysAndAttributes::builder().set_keys(Some(std::mem::take(&mut wanted)));
+            let asked = asked.consistent_read(consistent).build();
             let asked = asked.map_err(|error| StoreError {
                 operation: "BatchGetItem",
                 subject: self.table.clone(),
@@ -119,9 +168,9 @@ impl Views {
         Ok(found)
     }
 
-    /// Reads any number of items by their primary keys; fails if any of them is unavailable.
+    /// Reads any number of items by their primary keys, as last written; fails if any of them is unavailable.
     pub(super) async fn get_items(&self, keys: Vec<Item>) -> Result<Vec<Item>, StoreError> {
-        let batches: Vec<_> = keys.chunks(BATCH_GET_KEYS).map(|batch| self.get_all(batch.to_vec())).collect();
+        let batches: Vec<_> = keys.chunks(BATCH_GET_KEYS).map(|batch| self.get_all(batch.to_vec(), true)).collect();
         let mut batches = stream::iter(batches).buffered(CONCURRENT_READS);
         let mut items = Vec::with_capacity(keys.len());
         while let Some(found) = batches.next().await {
@@ -136,12 +185,25 @@ impl Views {
     }
 
     fn subject(&self, key: &ViewKey) -> String {
-        format!("{} ({}, {})", self.table, key.profile_id, item::view_sk(&key.session_id, &self.writer))
+        format!("{} ({}, {})", self.table, key.profile_id, item::view_sk(key, &self.writer))
     }
 
     fn error(&self, operation: &'static str, key: &ViewKey, fault: Fault) -> StoreError {
         StoreError { operation, subject: self.subject(key), fault }
     }
+}
+
+/// Where the marks are that may erase a view: everything, the title, the session, the title in the
+/// session.
+fn marks_of(key: &ViewKey) -> [(String, String); 4] {
+    let ulid = key.session_id.ulid;
+    [
+        item::ERASED.to_owned(),
+        item::forgotten_title_sk(&key.title_id),
+        item::forgotten_session_sk(ulid, None),
+        item::forgotten_session_sk(ulid, Some(&key.title_id)),
+    ]
+    .map(|sk| (key.profile_id.clone(), sk))
 }
 
 /// The items that BatchGetItem found, and the keys it left unprocessed, by (`pk`, `sk`).
