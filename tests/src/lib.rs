@@ -33,7 +33,7 @@ pub async fn within<T>(patience: Duration, what: &str, mut look: impl AsyncFnMut
     }
 }
 
-/// Whether to run tests that need Java 17 and Maven: the variable `switch` is `1`.
+/// Whether to run tests of `product` that are only run on request: the variable `switch` is `1`.
 ///
 /// # Panics
 /// If the variable has another value. A misspelled switch must not look like a test that passed.
@@ -44,7 +44,7 @@ pub fn opted_in(switch: &str, product: &str) -> bool {
         Ok(value) if value == "1" => true,
         Err(VarError::NotPresent) => {
             // Written directly, because the test harness captures what passing tests print.
-            let hint = format!("to run it on {product}, install Java 17 and Maven, and set {switch}=1");
+            let hint = format!("to run it on {product}, set {switch}=1");
             let _ = writeln!(std::io::stderr(), "\n*** SKIPPED: {hint}. ***\n");
             false
         }

@@ -6,19 +6,31 @@ use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::QueueAttributeName;
 use operate::Endpoints;
 
+/// Messages that a queue has delivered or may deliver: all but those that were sent with a delay.
+const DUE: [QueueAttributeName; 2] =
+    [QueueAttributeName::ApproximateNumberOfMessages, QueueAttributeName::ApproximateNumberOfMessagesNotVisible];
+
 /// Messages on a queue, including those that a consumer holds.
 ///
 /// # Errors
 /// If the queue does not answer.
 pub async fn queued(endpoints: &Endpoints, queue: &str) -> Result<u64> {
+    let delayed = QueueAttributeName::ApproximateNumberOfMessagesDelayed;
+    count(endpoints, queue, DUE.into_iter().chain([delayed]).collect()).await
+}
+
+/// The same without those that were sent with a delay that has not passed.
+///
+/// # Errors
+/// If the queue does not answer.
+pub async fn due(endpoints: &Endpoints, queue: &str) -> Result<u64> {
+    count(endpoints, queue, DUE.to_vec()).await
+}
+
+async fn count(endpoints: &Endpoints, queue: &str, names: Vec<QueueAttributeName>) -> Result<u64> {
     let client = Client::new(&endpoints.sdk_config());
-    let names = [
-        QueueAttributeName::ApproximateNumberOfMessages,
-        QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
-        QueueAttributeName::ApproximateNumberOfMessagesDelayed,
-    ];
     let request = client.get_queue_attributes().queue_url(queue);
-    let answer = request.set_attribute_names(Some(names.to_vec())).send().await?;
+    let answer = request.set_attribute_names(Some(names.clone())).send().await?;
     let attributes = answer.attributes.context("a queue without attributes")?;
     names.iter().map(|name| Ok(attributes.get(name).context("an attribute is missing")?.parse::<u64>()?)).sum()
 }

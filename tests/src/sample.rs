@@ -25,9 +25,10 @@ pub fn event(seq: u16, occurred_at: u64) -> Event {
         kind: Kind::Progressed,
         position_ms: 1_000,
         played_ms: 1_000,
-        title_duration_ms: TITLE_DURATION_MS,
-        occurred_at,
-        device: Arc::new(Device { id: "d1".to_owned(), kind: "tv".to_owned() }),
+        title_duration_ms: Some(TITLE_DURATION_MS),
+        credits_ms: None,
+        occurred_at: Some(occurred_at),
+        device: Arc::new(Device { id: Some("d1".to_owned()), kind: Some("tv".to_owned()) }),
         country: None,
     }
 }
@@ -53,7 +54,7 @@ pub fn envelope(
 /// What `ingest` in us-east-1 stamps on envelopes.
 #[must_use]
 pub fn stamp(received_at: u64) -> Stamp {
-    Stamp { received_at, ingest_region: "us-east-1".to_owned(), trace_id: None, shadow: false }
+    Stamp { received_at, sent_at: None, ingest_region: "us-east-1".to_owned(), trace_id: None, shadow: false }
 }
 
 /// Gives the profiles of a plan new names, so that no other plan shares them.

@@ -51,7 +51,7 @@ fn envelope(number: u128, seqs: &[u16]) -> Envelope {
     let event = |&seq: &u16| Event {
         position_ms: u64::from(seq) * 10,
         played_ms: 5.min(u64::from(seq) * 10),
-        title_duration_ms: 1_000_000,
+        title_duration_ms: Some(1_000_000),
         ..sample::event(seq, 1)
     };
     sample::envelope(session(number), "p1", "t1", NOW, seqs.iter().map(event).collect())
@@ -157,6 +157,7 @@ impl World {
         let (retry_fails, dead_fails, bucket_fails) = (fails(faults.retry), fails(faults.dead), fails(faults.bucket));
         let retry = Retry {
             table,
+            shadow: None,
             retry: Letters::refusing(move |_| retry_fails()),
             dead_letters: Letters::refusing(move |_| dead_fails()),
             objects: MemoryBucket::failing(move |_| bucket_fails()),
@@ -325,7 +326,7 @@ impl World {
 }
 
 fn key(number: u128) -> ViewKey {
-    ViewKey { profile_id: "p1".to_owned(), session_id: session(number) }
+    ViewKey { profile_id: "p1".to_owned(), session_id: session(number), title_id: "t1".to_owned() }
 }
 
 fn decoded(letter: &Letter) -> Vec<u8> {

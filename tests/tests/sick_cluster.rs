@@ -62,7 +62,7 @@ async fn acknowledged_again(log: &KafkaLog) -> Result<()> {
 /// leads it.
 #[tokio::test]
 async fn appends_are_acknowledged_with_one_of_five_brokers_paused() -> Result<()> {
-    if !opted_in(OPT_IN, "Apache Kafka") {
+    if !opted_in(OPT_IN, "Apache Kafka (it needs Java 17 and Maven)") {
         return Ok(());
     }
     let _machine = MACHINE.lock().await;
@@ -86,7 +86,7 @@ async fn appends_are_acknowledged_with_one_of_five_brokers_paused() -> Result<()
 /// acknowledge.
 #[tokio::test]
 async fn one_of_three_brokers_acknowledges_nothing_alone() -> Result<()> {
-    if !opted_in(OPT_IN, "Apache Kafka") {
+    if !opted_in(OPT_IN, "Apache Kafka (it needs Java 17 and Maven)") {
         return Ok(());
     }
     let _machine = MACHINE.lock().await;

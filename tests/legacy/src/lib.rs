@@ -28,7 +28,7 @@ use axum::{Json, Router};
 use flate2::read::GzDecoder;
 use lambda::clock::now_ms;
 use playback::contract::MAX_DECOMPRESSED_BYTES;
-use playback::edge::{SessionWindow, parse_request, validate};
+use playback::edge::{BodyText, SessionWindow, parse_request, validate};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -194,19 +194,22 @@ async fn remember(State(service): State<Service>, request: Request, next: Next) 
 async fn take(State(service): State<Service>, headers: HeaderMap, body: Bytes) -> Result<Response, Failed> {
     let bad_request = |error: String| Failed(StatusCode::BAD_REQUEST, error);
     let body = decompressed(&headers, &body).map_err(|error| bad_request(error.to_string()))?;
-    let raw = parse_request(&body).map_err(|error| bad_request(error.to_string()))?;
-    let (now, all) = (now_ms(), raw.len());
+    let body = BodyText::new(&body);
+    let request = parse_request(&body).map_err(|error| bad_request(error.to_string()))?;
+    let (now, all) = (now_ms(), request.events.len());
     let mut requests: Vec<Arrived> = Vec::new();
-    for event in raw.into_iter().filter_map(|raw| validate(raw, now, SessionWindow::default()).ok()) {
+    let valid = request.events.into_iter().filter_map(|raw| validate(raw, now, SessionWindow::default()).ok());
+    for event in valid.map(|valid| valid.event) {
         let session = event.session_id.to_string();
-        let kept = (event.event.seq, Kept::of(&event.event, &event.title_id));
+        let (began, sent) = (event.session_id.started_at(), request.sent_at);
+        let kept = (event.event.seq, Kept::of(&event.event, &event.title_id, began, sent, now));
         match requests.iter_mut().find(|one| one.session == session && one.profile == event.profile_id) {
             Some(one) => one.events.push(kept),
             None => requests.push(Arrived { profile: event.profile_id, session, events: vec![kept] }),
         }
     }
     for arrived in &requests {
-        let again = service.table.keep(arrived, now).await?;
+        let again = service.table.keep(arrived).await?;
         if service.behaviour().bugs.contains(&Bug::DroppedDuplicates) {
             service.table.remove(&arrived.profile, &arrived.session, &again).await?;
         }

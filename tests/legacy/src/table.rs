@@ -54,16 +54,16 @@ impl Table {
         Ok(Self { client, name: name.to_owned() })
     }
 
-    /// Stores events received at `now`, Unix milliseconds. Returns those that were stored already.
-    pub(crate) async fn keep(&self, arrived: &Arrived, now: u64) -> Result<BTreeSet<u16>> {
+    /// Stores events. Returns those that were stored already.
+    pub(crate) async fn keep(&self, arrived: &Arrived) -> Result<BTreeSet<u16>> {
         let mut again = BTreeSet::new();
         for chunk in arrived.events.chunks(EVENTS_IN_AN_UPDATE) {
-            again.extend(self.update(arrived, chunk, now).await?);
+            again.extend(self.update(arrived, chunk).await?);
         }
         Ok(again)
     }
 
-    async fn update(&self, arrived: &Arrived, events: &[(u16, Kept)], now: u64) -> Result<BTreeSet<u16>> {
+    async fn update(&self, arrived: &Arrived, events: &[(u16, Kept)]) -> Result<BTreeSet<u16>> {
         let mut again = BTreeSet::new();
         let mut distinct = BTreeMap::new();
         for (seq, kept) in events {
@@ -71,14 +71,13 @@ impl Table {
                 again.insert(*seq);
             }
         }
-        let mut set = "SET first_ms = if_not_exists(first_ms, :now), last_ms = :now, arrived_last = :last".to_owned();
+        let mut set = "SET arrived_last = :last".to_owned();
         let last = events.last().map(|(seq, _)| *seq).unwrap_or_default();
         let mut update = self
             .client
             .update_item()
             .table_name(&self.name)
             .set_key(Some(key(&arrived.profile, &arrived.session)))
-            .expression_attribute_values(":now", AttributeValue::N(now.to_string()))
             .expression_attribute_values(":last", AttributeValue::N(last.to_string()))
             .return_values(ReturnValue::UpdatedOld);
         for (seq, kept) in distinct {
@@ -139,8 +138,6 @@ fn viewing(item: &Item) -> Result<Viewing> {
     let mut viewing = Viewing::default();
     for (name, value) in item {
         match (name.as_str(), value) {
-            ("first_ms", AttributeValue::N(ms)) => viewing.first_ms = ms.parse()?,
-            ("last_ms", AttributeValue::N(ms)) => viewing.last_ms = ms.parse()?,
             ("arrived_last", AttributeValue::N(seq)) => viewing.arrived_last = seq.parse()?,
             (name, AttributeValue::S(kept)) => {
                 if let Some(seq) = seq_of(name) {

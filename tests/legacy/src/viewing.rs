@@ -13,16 +13,25 @@ use std::collections::BTreeMap;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Kept {
     title: String,
-    title_ms: u64,
+    title_ms: Option<u64>,
     position_ms: u64,
     played_ms: u64,
-    device: String,
-    device_type: String,
+    device: Option<String>,
+    device_type: Option<String>,
     country: Option<String>,
+    /// When it happened, Unix milliseconds: the device's clock, as far as it can be believed.
+    happened_ms: u64,
+    /// When it arrived, Unix milliseconds.
+    arrived_ms: u64,
 }
 
 impl Kept {
-    pub(crate) fn of(event: &Event, title: &str) -> Self {
+    /// An event of a session that began at `began_ms`. The device sent it at `sent_ms`, by its own
+    /// clock.
+    pub(crate) fn of(event: &Event, title: &str, began_ms: u64, sent_ms: Option<u64>, arrived_ms: u64) -> Self {
+        let device_now = sent_ms.unwrap_or(arrived_ms) as i64;
+        let ago = event.occurred_at.map_or(0, |at| device_now - at as i64);
+        let happened_ms = (arrived_ms as i64 - ago).max(began_ms as i64).min(arrived_ms as i64) as u64;
         Self {
             title: title.to_owned(),
             title_ms: event.title_duration_ms,
@@ -31,6 +40,8 @@ impl Kept {
             device: event.device.id.clone(),
             device_type: event.device.kind.clone(),
             country: event.country.map(|country| country.to_string()),
+            happened_ms,
+            arrived_ms,
         }
     }
 }
@@ -42,10 +53,6 @@ pub(crate) struct Viewing {
     pub(crate) events: BTreeMap<u16, Kept>,
     /// The sequence number of the event that arrived last.
     pub(crate) arrived_last: u16,
-    /// When the first request about it arrived, Unix milliseconds.
-    pub(crate) first_ms: u64,
-    /// When the last request arrived, Unix milliseconds.
-    pub(crate) last_ms: u64,
 }
 
 /// A session as `GET /v1/profiles/{p}/sessions/{s}` returns it.
@@ -63,7 +70,7 @@ pub(crate) struct Answer {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct Movie {
     id: String,
-    seconds: f64,
+    seconds: Option<f64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -76,16 +83,16 @@ struct Progress {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct Reports {
     count: usize,
-    /// Unix time, seconds.
+    /// When the first one happened: Unix time, seconds.
     first: f64,
-    /// Unix time, seconds.
+    /// When the last one arrived: Unix time, seconds.
     last: f64,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 struct Device {
-    serial: String,
-    r#type: String,
+    serial: Option<String>,
+    r#type: Option<String>,
 }
 
 impl Viewing {
@@ -97,16 +104,22 @@ impl Viewing {
             Some(arrived) if bugs.contains(&Bug::LastArrivalWins) => arrived,
             _ => greatest,
         };
-        let position_ms = if bugs.contains(&Bug::LostSeek) { self.added_up(first) } else { last.position_ms };
+        let title_ms = self.events.values().rev().find_map(|kept| kept.title_ms);
+        let reached = if bugs.contains(&Bug::LostSeek) { self.added_up(first) } else { last.position_ms };
+        let in_title = |position: u64| title_ms.map_or(position, |end| position.min(end));
         Some(Answer {
             viewing: session.to_owned(),
-            movie: Movie { id: first.title.clone(), seconds: seconds(first.title_ms) },
+            movie: Movie { id: first.title.clone(), seconds: title_ms.map(seconds) },
             progress: Progress {
-                resume_at_seconds: seconds(position_ms),
+                resume_at_seconds: seconds(in_title(reached)),
                 watched_seconds: seconds(self.watched_ms()),
-                finished: position_ms * 100 >= first.title_ms * 95,
+                finished: title_ms.is_some_and(|end| reached.max(self.watched_to()) * 100 >= end * 95),
             },
-            reports: Reports { count: self.events.len(), first: seconds(self.first_ms), last: seconds(self.last_ms) },
+            reports: Reports {
+                count: self.events.len(),
+                first: seconds(first.happened_ms),
+                last: seconds(greatest.arrived_ms),
+            },
             device: Device { serial: last.device.clone(), r#type: last.device_type.clone() },
             country: first.country.clone(),
         })
@@ -115,7 +128,12 @@ impl Viewing {
     /// The position of a player that started at the same place and never jumped.
     fn added_up(&self, first: &Kept) -> u64 {
         let played: u64 = self.events.values().skip(1).map(|kept| kept.played_ms).sum();
-        (first.position_ms + played).min(first.title_ms)
+        first.position_ms + played
+    }
+
+    /// The furthest position up to which something was watched, milliseconds.
+    fn watched_to(&self) -> u64 {
+        self.events.values().filter(|kept| kept.played_ms > 0).map(|kept| kept.position_ms).max().unwrap_or(0)
     }
 
     /// How much of the title was watched, milliseconds. Replayed intervals count once.
@@ -140,26 +158,27 @@ fn seconds(ms: u64) -> f64 {
 mod tests {
     use super::*;
     use playback::contract::{Device as PlayersDevice, Kind};
-    use playback::view::View;
+    use playback::history::Rules;
+    use playback::view::{Receipt, View};
     use proptest::prelude::*;
     use std::sync::Arc;
 
     const TITLE_MS: u64 = 100_000;
+    const BEGAN: u64 = 1_790_000_000_000;
 
     fn event(seq: u16, kind: Kind, position_ms: u64, played_ms: u64) -> Event {
-        let device = Arc::new(PlayersDevice { id: format!("d{}", seq % 2), kind: "tv".to_owned() });
+        let device = Arc::new(PlayersDevice { id: Some(format!("d{}", seq % 2)), kind: Some("tv".to_owned()) });
         let country = "US".parse().ok();
-        Event { seq, kind, position_ms, played_ms, title_duration_ms: TITLE_MS, occurred_at: 0, device, country }
+        let (title_duration_ms, occurred_at) = (Some(TITLE_MS), Some(BEGAN + u64::from(seq) * 5));
+        Event { seq, kind, position_ms, played_ms, title_duration_ms, credits_ms: None, occurred_at, device, country }
     }
 
     /// The state after requests of one event each.
     fn kept(arrivals: &[(Event, u64)]) -> Viewing {
-        let mut viewing = Viewing { first_ms: u64::MAX, ..Viewing::default() };
+        let mut viewing = Viewing::default();
         for (event, at) in arrivals {
-            viewing.events.entry(event.seq).or_insert(Kept::of(event, "t1"));
+            viewing.events.entry(event.seq).or_insert(Kept::of(event, "t1", BEGAN, None, *at));
             viewing.arrived_last = event.seq;
-            viewing.first_ms = viewing.first_ms.min(*at);
-            viewing.last_ms = viewing.last_ms.max(*at);
         }
         viewing
     }
@@ -177,7 +196,7 @@ mod tests {
             let at = |(arrival, index): (usize, prop::sample::Index)| {
                 let seq = index.index(session.len());
                 let (position, played, kind) = session[seq];
-                (event(seq as u16, Kind::ALL[kind], position, played.min(position)), 1_790_000_000_123 + arrival as u64)
+                (event(seq as u16, Kind::ALL[kind], position, played.min(position)), BEGAN + 23 + arrival as u64)
             };
             order.into_iter().enumerate().map(at).collect()
         })
@@ -188,7 +207,8 @@ mod tests {
         fn without_bugs_it_agrees_with_playhead(arrivals in arrivals()) {
             let mut view: Option<View> = None;
             for (event, at) in &arrivals {
-                let one = View::of(event, "t1", *at);
+                let receipt = Receipt { received_at: *at, sent_at: None, session_started_at: BEGAN };
+                let one = View::of(event, "t1", receipt);
                 match &mut view {
                     Some(view) => view.merge(&one),
                     None => view = Some(one),
@@ -197,14 +217,14 @@ mod tests {
             let view = view.unwrap();
             let answer = answer(&arrivals, &[]);
             let ms = |seconds: f64| (seconds * 1000.0).round() as u64;
-            prop_assert_eq!(ms(answer.progress.resume_at_seconds), view.latest.position_ms);
+            prop_assert_eq!(ms(answer.progress.resume_at_seconds), view.position_ms());
             prop_assert_eq!(ms(answer.progress.watched_seconds), view.played_ms());
-            prop_assert_eq!(answer.progress.finished, view.completed());
+            prop_assert_eq!(answer.progress.finished, Rules::default().is_finished(&view));
             prop_assert_eq!(answer.reports.count as u64, view.events());
-            prop_assert_eq!(ms(answer.reports.first), view.started_at);
-            prop_assert_eq!(ms(answer.reports.last), view.last_received_at);
-            prop_assert_eq!(answer.movie.id, view.first.title_id);
-            prop_assert_eq!(ms(answer.movie.seconds), view.first.title_duration_ms);
+            prop_assert_eq!(ms(answer.reports.first), view.first.watched_at);
+            prop_assert_eq!(ms(answer.reports.last), view.latest.received_at);
+            prop_assert_eq!(answer.movie.id, view.title_id.clone());
+            prop_assert_eq!(answer.movie.seconds.map(ms), view.title_duration_ms());
             prop_assert_eq!(answer.device.serial, view.latest.device.id.clone());
             prop_assert_eq!(answer.country, view.first.country.map(|country| country.to_string()));
         }

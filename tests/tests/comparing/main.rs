@@ -19,7 +19,8 @@ use tokio::time::{Duration, Instant};
 
 /// Writes a view, replacing the stored one if there is one.
 async fn put(table: &Views, view: &PlacedView) -> Result<()> {
-    let key = ViewKey { profile_id: view.place.profile_id.clone(), session_id: view.session_id.clone() };
+    let (profile_id, title_id) = (view.place.profile_id.clone(), view.view.title_id.clone());
+    let key = ViewKey { profile_id, session_id: view.session_id.clone(), title_id };
     let stored = table.read(std::slice::from_ref(&key)).await.remove(0)?;
     table.write(&key, &view.view, stored.map(|stored| stored.version)).await?;
     Ok(())
@@ -44,12 +45,12 @@ fn shadow_of_the_same_log_matches_and_is_compared_once() {
         assert_eq!(stage.kept().await?.len(), 1, "a run that compared nothing leaves no report");
 
         let mut late = views.into_iter().find(|view| view.view.first.seq == 0).context("no view")?;
-        late.view.last_received_at = lambda::clock::now_ms() + 70_000;
+        late.view.latest.received_at = lambda::clock::now_ms() + 70_000;
         put(&stage.shadow, &late).await?;
         put(&stage.live, &late).await?;
-        let (report, _) = stage.run_at(late.view.last_received_at, Instant::now() + PATIENCE).await;
+        let (report, _) = stage.run_at(late.view.latest.received_at, Instant::now() + PATIENCE).await;
         assert_eq!(report?, Report::default(), "it has not settled yet");
-        let settled_at = late.view.last_received_at + SETTLED_AFTER.as_millis() as u64;
+        let settled_at = late.view.latest.received_at + SETTLED_AFTER.as_millis() as u64;
         let (report, counted) = stage.run_at(settled_at, Instant::now() + PATIENCE).await;
         assert_eq!((report?.compared, counted["MatchedSessions"]), (1, 1), "a late event makes it due again");
         Ok(())
@@ -92,7 +93,8 @@ fn differences_are_named_by_field_and_no_member_is() {
         assert_eq!(serde_json::from_str::<Report>(&kept[0])?, report);
         assert_eq!(report.examples.len(), 3);
         for view in &views {
-            let ids = [&view.place.profile_id, &view.view.latest.device.id, &view.session_id.to_string()];
+            let device = view.view.latest.device.id.clone().unwrap_or_else(|| view.place.profile_id.clone());
+            let ids = [&view.place.profile_id, &device, &view.session_id.to_string()];
             assert!(ids.iter().all(|id| !kept[0].contains(id.as_str())), "{}", kept[0]);
         }
         Ok(())

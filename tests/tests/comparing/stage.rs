@@ -12,7 +12,7 @@ use lambda::clock::now_ms;
 use lambda::metrics::{Emitter, Metric, Metrics};
 use legacy::Legacy;
 use local::LocalDynamoDb;
-use playback::edge::{SessionWindow, parse_request, validate};
+use playback::edge::{BodyText, SessionWindow, parse_request, validate};
 use playback::envelope::{Envelope, group};
 use playback::fold::fold;
 use playback::session::Home;
@@ -155,8 +155,10 @@ pub(crate) fn plan(sessions: usize) -> Result<Plan> {
 
 /// The envelopes of a POST, as `ingest` makes them.
 fn envelopes(body: &[u8], now: u64) -> Result<Vec<Envelope>> {
-    let good = parse_request(body)?.into_iter().filter_map(|raw| validate(raw, now, SessionWindow::default()).ok());
-    Ok(group(good.collect(), &stamp(now)))
+    let body = BodyText::new(body);
+    let valid =
+        parse_request(&body)?.events.into_iter().filter_map(|raw| validate(raw, now, SessionWindow::default()).ok());
+    Ok(group(valid.map(|valid| valid.event).collect(), &stamp(now)))
 }
 
 /// Folds all POSTs of a plan into each of the tables. If there is a legacy system, it answers them

@@ -13,7 +13,7 @@ use reqwest::header::{
 use serde_json::{Value, json};
 
 use super::cloud::run;
-use super::member::{Answer, Member, Viewing};
+use super::member::{Answer, Member, Viewing, accepted};
 
 /// As the cloud's parameter has them.
 pub(crate) const ALLOWED: &str = "https://play.example,https://tv.example:8443";
@@ -84,7 +84,10 @@ fn allowed_origins_can_read_every_answer_errors_included() -> Result<()> {
             (400, Box::new(|| member.request(Method::GET, "/v1/profiles/browser/history?limit=0"))),
             (401, Box::new(|| cloud.http.post(format!("{}/v1/events", cloud.endpoints.api)).json(&good))),
             (403, Box::new(|| events(&stranger, &good))),
-            (404, Box::new(|| member.request(Method::GET, "/v1/profiles/browser/titles/unknown/bookmark"))),
+            (200, Box::new(|| member.request(Method::GET, "/v1/profiles/browser/titles/unknown/bookmark"))),
+            (200, Box::new(|| member.request(Method::GET, "/v1/profiles/browser/titles?ids=t1,t2"))),
+            (204, Box::new(|| member.request(Method::PUT, "/v1/profiles/browser/titles/t1/watched"))),
+            (403, Box::new(|| stranger.request(Method::DELETE, "/v1/profiles/browser/titles/t1"))),
             (413, Box::new(|| events(&member, &json!({ "events": vec![0; 501] })))),
             (415, Box::new(|| member.request(Method::POST, "/v1/events").header(CONTENT_TYPE, "text/xml").body("x"))),
         ];
@@ -117,7 +120,7 @@ fn closing_page_sends_its_last_events_without_a_header() -> Result<()> {
         };
         let body = json!({ "token": member.token, "events": viewing.events(3) });
         let answer = Answer::of(beacon(body)).await?;
-        assert_eq!(answer.expect(202)?, json!({"accepted": 3, "rejected": []}));
+        assert_eq!(answer.expect(202)?, accepted(3));
         member.history_with(&[(&viewing, 3)]).await?;
         Answer::of(beacon(json!({ "events": viewing.events(4) }))).await?.assert_problem(401, "no_token");
         Ok(())
@@ -129,14 +132,20 @@ fn closing_page_sends_its_last_events_without_a_header() -> Result<()> {
 fn ids_encoded_twice_pass_the_gateway() -> Result<()> {
     run(async |cloud| {
         let member = Member::new(cloud, "urn:profile:7");
-        let viewing = Viewing::begin(&member, "urn:title:1");
-        member.post(&viewing.events(2)).await?;
-        member.history_with(&[(&viewing, 2)]).await?;
-        for colon in [":", "%3A", "%253A"] {
-            let path = format!("/v1/profiles/urn{colon}profile{colon}7/titles/urn{colon}title{colon}1/bookmark");
+        let (urn, crid) = (Viewing::begin(&member, "urn:title:1"), Viewing::begin(&member, "crid://a.example/b+c="));
+        member.post(&[urn.events(2), crid.events(2)].concat()).await?;
+        member.history_with(&[(&urn, 2), (&crid, 2)]).await?;
+        let resumed = async |profile: &str, title: &str| {
+            let path = format!("/v1/profiles/{profile}/titles/{title}/bookmark");
             let bookmark = Answer::of(member.request(Method::GET, &path)).await?.expect(200)?;
-            assert_eq!(bookmark["session_id"], json!(viewing.id()), "{path}");
+            anyhow::Ok(bookmark["resume"]["session_id"].clone())
+        };
+        for colon in [":", "%3A", "%253A"] {
+            let [profile, title] = ["urn:profile:7", "urn:title:1"].map(|id| id.replace(':', colon));
+            assert_eq!(resumed(&profile, &title).await?, json!(urn.id()), "{profile} {title}");
         }
+        let title = "crid%253A%252F%252Fa.example%252Fb%252Bc%253D";
+        assert_eq!(resumed("urn%253Aprofile%253A7", title).await?, json!(crid.id()));
         Ok(())
     })
 }

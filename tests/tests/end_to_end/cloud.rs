@@ -18,6 +18,11 @@ use playhead_tests::within;
 use tokio::runtime::Runtime;
 use tokio::sync::{Mutex, RwLock};
 
+use super::member::Viewing;
+
+/// An item of the table of views.
+pub(crate) type Item = HashMap<String, AttributeValue>;
+
 /// Name of the run's folder under `target/playhead`.
 const RUN: &str = "end-to-end";
 /// How long anything may take: far more than it takes on an idle machine.
@@ -124,32 +129,34 @@ impl Cloud {
         take_dead_letters(&self.endpoints, &mut *self.dead.lock().await).await
     }
 
-    /// The stored item of a session in the table of views.
-    pub(crate) async fn stored(
-        &self,
-        profile_id: &str,
-        session: &SessionId,
-    ) -> Result<Option<HashMap<String, AttributeValue>>> {
-        self.stored_in(&self.endpoints.views_table, profile_id, session).await
+    /// The stored item of a viewing in the table of views.
+    pub(crate) async fn stored(&self, viewing: &Viewing) -> Result<Option<Item>> {
+        self.stored_in(&self.endpoints.views_table, viewing).await
     }
 
     /// The same in another table.
-    pub(crate) async fn stored_in(
-        &self,
-        table: &str,
-        profile_id: &str,
-        session: &SessionId,
-    ) -> Result<Option<HashMap<String, AttributeValue>>> {
+    pub(crate) async fn stored_in(&self, table: &str, viewing: &Viewing) -> Result<Option<Item>> {
+        let Viewing { session: SessionId { ulid, home }, profile_id, title_id } = viewing;
         let answer = self
             .dynamodb
             .get_item()
             .table_name(table)
-            .key("pk", AttributeValue::S(profile_id.to_owned()))
-            .key("sk", AttributeValue::S(format!("{}#{}", session.ulid, session.home)))
+            .key("pk", AttributeValue::S(profile_id.clone()))
+            .key("sk", AttributeValue::S(format!("{ulid}#{home}#~{title_id}")))
             .consistent_read(true)
             .send()
             .await?;
         Ok(answer.item)
+    }
+
+    /// Everything that the table of views has of a profile, by sort key.
+    pub(crate) async fn items(&self, profile_id: &str) -> Result<BTreeMap<String, Item>> {
+        let query = self.dynamodb.query().table_name(&self.endpoints.views_table).consistent_read(true);
+        let query = query.key_condition_expression("pk = :profile");
+        let query = query.expression_attribute_values(":profile", AttributeValue::S(profile_id.to_owned()));
+        let items = query.into_paginator().items().send().collect::<Result<Vec<Item>, _>>().await?;
+        let by_sort_key = |item: Item| Some((item.get("sk")?.as_s().ok()?.clone(), item));
+        Ok(items.into_iter().filter_map(by_sort_key).collect())
     }
 }
 

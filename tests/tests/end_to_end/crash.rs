@@ -133,7 +133,7 @@ fn uncommitted_records_of_a_dead_poller_are_redelivered() -> Result<()> {
             let poller = poller.await??;
             member.post(&events_of(&viewings, 2)).await?;
             for viewing in &viewings {
-                eventually("a write", async || cloud.stored("uncommitted", &viewing.session).await).await?;
+                eventually("a write", async || cloud.stored(viewing).await).await?;
             }
             Ok::<_, anyhow::Error>(poller.stats())
         };

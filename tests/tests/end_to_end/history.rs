@@ -1,13 +1,15 @@
-//! What a member does and sees: hide, unhide, erase, bookmarks, continue watching, pages.
+//! What a member does and sees: hide, unhide, erase, titles, continue watching, pages.
 
 use std::time::Duration;
 
 use anyhow::Result;
 use reqwest::Method;
 use serde_json::{Value, json};
+use store::{Erase, EraseMessage};
 
 use super::cloud::{eventually, now_ms, run};
-use super::member::{Member, TITLE_DURATION_MS, Viewing, ids, with_events};
+use super::member::{Member, TITLE_DURATION_MS, Viewing, ids, never_watched, with_events};
+use super::simulated::drain;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -56,28 +58,48 @@ fn an_erased_history_stays_empty_and_a_new_one_begins() -> Result<()> {
         member.call(Method::DELETE, "history").await?.expect(204)?;
         assert_eq!(member.pages(10, true).await?, [Vec::<Value>::new()]);
         assert_eq!(member.continue_watching().await?, Vec::<Value>::new());
-        member.call(Method::GET, "titles/t1/bookmark").await?.assert_problem(404, "not_found");
-        assert!(cloud.stored("erases", &old.session).await?.is_none(), "the item is still there");
+        assert_eq!(member.title("t1").await?, never_watched("t1"));
+        let marks: Vec<String> = cloud.items("erases").await?.into_keys().collect();
+        assert_eq!(marks, ["~erased"], "only the mark is left");
 
-        // Late events of sessions that began before are stored, because `process` knows no erasure,
-        // but never shown.
+        // Late events of sessions that began before are not even stored.
         let new = Viewing::begin_at(&member, "t1", now_ms() + 1); // in a later millisecond than the erasure
         member.post(&[old.events(6), offline.events(2), new.events(2)].concat()).await?;
+        drain(cloud, "erases-last").await?;
         for late in [&old, &offline] {
-            eventually("late events in the table", async || cloud.stored("erases", &late.session).await).await?;
+            assert!(cloud.stored(late).await?.is_none(), "{} is stored", late.title_id);
         }
         assert_eq!(ids(&member.history_with(&[(&new, 2)]).await?), [new.id()]);
         assert_eq!(ids(&member.pages(10, true).await?.concat()), [new.id()]);
         assert_eq!(member.continue_watching().await?, [new.id()]);
         let bookmark = member.call(Method::GET, "titles/t1/bookmark").await?.expect(200)?;
-        assert_eq!(bookmark["session_id"], new.id());
-        member.call(Method::GET, "titles/t2/bookmark").await?.assert_problem(404, "not_found");
+        assert_eq!(bookmark["resume"]["session_id"], new.id());
+        assert_eq!(member.title("t2").await?, never_watched("t2"));
+        Ok(())
+    })
+}
+
+/// An item that a `process` wrote which had not seen the mark yet.
+#[test]
+fn erasure_on_the_queue_deletes_what_was_left() -> Result<()> {
+    run(async |cloud| {
+        let member = Member::new(cloud, "erased-later");
+        let (old, new) = (Viewing::began(&member, "t1", HOUR), Viewing::begin_at(&member, "t1", now_ms() + 60_000));
+        member.post(&[old.events(2), new.events(2)].concat()).await?;
+        member.history_with(&[(&old, 2), (&new, 2)]).await?;
+        let at = old.session.started_at() + 1;
+        let erase = Erase { profile_id: member.profile_id.clone(), at, title_id: None, session_id: None };
+        let body = serde_json::to_string(&EraseMessage { erase })?;
+        cloud.sqs.send_message().queue_url(&cloud.endpoints.retry_queue_url).message_body(body).send().await?;
+        let deleted = async || Ok(cloud.stored(&old).await?.is_none().then_some(()));
+        eventually("the deletion of the item", deleted).await?;
+        assert_eq!(ids(&member.history().await?), [new.id()]);
         Ok(())
     })
 }
 
 #[test]
-fn bookmark_follows_the_session_updated_last() -> Result<()> {
+fn bookmark_follows_the_session_watched_last() -> Result<()> {
     run(async |cloud| {
         let member = Member::new(cloud, "bookmarks");
         let (first, second) = (Viewing::began(&member, "t1", HOUR), Viewing::begin(&member, "t1"));
@@ -87,21 +109,25 @@ fn bookmark_follows_the_session_updated_last() -> Result<()> {
         member.post(&first.events(5)).await?;
         member.history_with(&[(&first, 5)]).await?;
         let mut found = bookmark().await?;
-        assert!(found["last_received_at"].take().is_u64());
-        let expected = json!({"title_id": "t1", "session_id": first.id(), "position_ms": 4_000,
-            "title_duration_ms": TITLE_DURATION_MS, "completed": false, "last_received_at": null});
-        assert_eq!(found, expected);
+        assert!(found["resume"]["watched_at"].take().is_u64());
+        let resume = json!({"session_id": first.id(), "position_ms": 4_000, "title_duration_ms": TITLE_DURATION_MS,
+            "watched_at": null});
+        assert_eq!(found, json!({"title_id": "t1", "resume": resume, "watched": false, "watched_at": null}));
 
-        member.post(&[second.events(3), other_title.events(9)].concat()).await?;
-        member.history_with(&[(&second, 3), (&other_title, 9)]).await?;
-        let found = bookmark().await?;
-        assert_eq!((&found["session_id"], &found["position_ms"]), (&json!(second.id()), &json!(2_000)));
+        member.post(&[second.events(7), other_title.events(9)].concat()).await?;
+        member.history_with(&[(&second, 7), (&other_title, 9)]).await?;
+        let resumed = |found: &Value| (found["resume"]["session_id"].clone(), found["resume"]["position_ms"].clone());
+        assert_eq!(resumed(&bookmark().await?), (json!(second.id()), json!(6_000)));
 
-        // On the first device again.
-        member.post(&[first.event(5, 99_000, 1_000)]).await?;
+        // On the first device again, and then to the end.
+        member.post(&[first.event(5, 9_000, 5_000)]).await?;
         member.history_with(&[(&first, 6)]).await?;
-        let found = bookmark().await?;
-        assert_eq!((&found["session_id"], &found["completed"]), (&json!(first.id()), &json!(true)));
+        assert_eq!(resumed(&bookmark().await?), (json!(first.id()), json!(9_000)));
+        let end = first.event(6, 99_000, 1_000);
+        member.post(std::slice::from_ref(&end)).await?;
+        member.history_with(&[(&first, 7)]).await?;
+        let finished = json!({"title_id": "t1", "resume": null, "watched": true, "watched_at": end["occurred_at"]});
+        assert_eq!((bookmark().await?, member.title("t1").await?), (finished.clone(), finished));
         Ok(())
     })
 }
@@ -114,8 +140,10 @@ fn continue_watching_has_the_newest_session_per_title() -> Result<()> {
         let (twice_old, twice) = (began("twice", 5), began("twice", 1));
         let (finished_old, finished) = (began("finished", 6), began("finished", 2));
         let once = began("once", 3);
-        let mut events = [&twice_old, &twice, &finished_old, &finished, &once].map(|one| one.events(2)).concat();
-        events.push(finished.event(2, 95_000, 94_000));
+        let mut events = [&twice_old, &twice, &finished_old, &finished, &once].map(|one| one.events_then(2)).concat();
+        let mut end = finished.event(2, 95_000, 94_000);
+        end["occurred_at"] = json!(finished.session.started_at() + 95_000);
+        events.push(end);
         member.post(&events).await?;
         let two = [&twice_old, &twice, &finished_old, &once].map(|one| (one, 2));
         member.history_with(&[two.as_slice(), &[(&finished, 3)]].concat()).await?;

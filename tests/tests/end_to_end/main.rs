@@ -11,6 +11,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod browsers;
+mod cases;
 mod cloud;
 mod crash;
 mod dead_letters;

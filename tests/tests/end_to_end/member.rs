@@ -54,6 +54,11 @@ impl Answer {
     }
 }
 
+/// The body of a `202` that took everything unchanged.
+pub(crate) fn accepted(events: usize) -> Value {
+    json!({"accepted": events, "rejected": [], "adjusted": []})
+}
+
 /// The same body, padded to exactly so many bytes: JSON ignores blanks.
 pub(crate) fn padded(mut body: String, bytes: usize) -> String {
     body.extend(std::iter::repeat_n(' ', bytes - body.len()));
@@ -102,7 +107,7 @@ impl Member {
     /// Sends events, all of which must be accepted.
     pub(crate) async fn post(&self, events: &[Value]) -> Result<()> {
         let body = self.send(events).await?.expect(202)?;
-        ensure!(body == json!({"accepted": events.len(), "rejected": []}), "of {} events: {body}", events.len());
+        ensure!(body == accepted(events.len()), "of {} events: {body}", events.len());
         Ok(())
     }
 
@@ -149,6 +154,17 @@ impl Member {
         self.history_once("the events that were sent", done).await
     }
 
+    /// What is known of titles.
+    pub(crate) async fn titles(&self, ids: &[&str]) -> Result<Vec<Value>> {
+        let body = self.call(Method::GET, &format!("titles?ids={}", ids.join(","))).await?.expect(200)?;
+        Ok(body["titles"].as_array().context("no titles")?.clone())
+    }
+
+    /// What is known of a title.
+    pub(crate) async fn title(&self, id: &str) -> Result<Value> {
+        self.call(Method::GET, &format!("titles/{id}")).await?.expect(200)
+    }
+
     /// Session ids of continue watching.
     pub(crate) async fn continue_watching(&self) -> Result<Vec<Value>> {
         let body = self.call(Method::GET, "continue-watching").await?.expect(200)?;
@@ -191,6 +207,16 @@ impl Viewing {
             "title_duration_ms": TITLE_DURATION_MS, "occurred_at": now_ms(), "device": {"id": "d1", "kind": "tv"}, "country": "US"})
     }
 
+    /// The first `count` events, 1,000 ms apart, reported long after: they happened when the session
+    /// began.
+    pub(crate) fn events_then(&self, count: u64) -> Vec<Value> {
+        let mut events = self.events(count);
+        for (seq, event) in (0..).zip(&mut events) {
+            event["occurred_at"] = json!(self.session.started_at() + seq * 1000);
+        }
+        events
+    }
+
     /// The first `count` events, 1,000 ms apart.
     pub(crate) fn events(&self, count: u64) -> Vec<Value> {
         (0..count).map(|seq| self.event(seq, seq * 1000, if seq == 0 { 0 } else { 1000 })).collect()
@@ -210,6 +236,11 @@ pub(crate) fn events_of(viewings: &[Viewing], count: u64) -> Vec<Value> {
 /// Each session with `count` events, for [`Member::history_with`].
 pub(crate) fn with_events(viewings: &[Viewing], count: u64) -> Vec<(&Viewing, u64)> {
     viewings.iter().map(|viewing| (viewing, count)).collect()
+}
+
+/// What is known of a title that was never watched.
+pub(crate) fn never_watched(title_id: &str) -> Value {
+    json!({"title_id": title_id, "resume": null, "watched": false, "watched_at": null})
 }
 
 /// Session ids, in order.

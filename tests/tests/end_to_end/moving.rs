@@ -1,7 +1,6 @@
 //! Moving from another system: which profile is on which path, that shadows are separate, and that
 //! live traffic does not notice them. And trying a candidate beside the live code.
 
-use std::collections::HashMap;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, ensure};
@@ -19,7 +18,7 @@ use playhead_tests::queues::queued;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use super::cloud::{Cloud, eventually, run_moving, run_without_msk};
+use super::cloud::{Cloud, Item, eventually, run_moving, run_without_msk};
 use super::member::{Member, Viewing};
 use super::routing::command;
 
@@ -41,12 +40,12 @@ fn shadow_table(cloud: &Cloud) -> Result<&str> {
     cloud.endpoints.shadow_table.as_deref().context("there is no shadow table")
 }
 
-async fn in_shadow(cloud: &Cloud, viewing: &Viewing) -> Result<Option<HashMap<String, AttributeValue>>> {
-    cloud.stored_in(shadow_table(cloud)?, &viewing.profile_id, &viewing.session).await
+async fn in_shadow(cloud: &Cloud, viewing: &Viewing) -> Result<Option<Item>> {
+    cloud.stored_in(shadow_table(cloud)?, viewing).await
 }
 
 async fn in_views(cloud: &Cloud, viewing: &Viewing) -> Result<bool> {
-    Ok(cloud.stored(&viewing.profile_id, &viewing.session).await?.is_some())
+    Ok(cloud.stored(viewing).await?.is_some())
 }
 
 /// Waits until a session is in the shadow table.

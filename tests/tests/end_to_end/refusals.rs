@@ -9,18 +9,25 @@ use reqwest::{Method, StatusCode};
 use serde_json::json;
 
 use super::cloud::{Cloud, run};
-use super::member::{Answer, Member, Viewing, in_seconds, padded, sign};
+use super::member::{Answer, Member, Viewing, in_seconds, never_watched, padded, sign};
 
 /// Every call of the API, as (method, path below `/v1`).
 fn calls(profile_id: &str, viewing: &Viewing) -> Vec<(Method, String)> {
     let history = format!("/v1/profiles/{profile_id}/history");
     let hidden = format!("{history}/{}/hidden", viewing.id());
+    let title = format!("/v1/profiles/{profile_id}/titles/{}", viewing.title_id);
     vec![
         (Method::POST, "/v1/events".to_owned()),
         (Method::POST, "/v1/sessions".to_owned()),
         (Method::GET, history.clone()),
         (Method::GET, format!("/v1/profiles/{profile_id}/continue-watching")),
-        (Method::GET, format!("/v1/profiles/{profile_id}/titles/{}/bookmark", viewing.title_id)),
+        (Method::GET, format!("/v1/profiles/{profile_id}/titles?ids={}", viewing.title_id)),
+        (Method::GET, title.clone()),
+        (Method::GET, format!("{title}/bookmark")),
+        (Method::PUT, format!("{title}/watched")),
+        (Method::DELETE, format!("{title}/watched")),
+        (Method::DELETE, title),
+        (Method::DELETE, format!("{history}/{}", viewing.id())),
         (Method::PUT, hidden.clone()),
         (Method::DELETE, hidden),
         (Method::DELETE, history),
@@ -139,11 +146,17 @@ fn unknown_requests_are_refused() -> Result<()> {
             ("history?page_token=nonsense", "page_token_malformed"),
             ("history?include_hidden=perhaps", "include_hidden_malformed"),
             ("titles/~/bookmark", "id_malformed"),
+            ("titles/a%2523b", "id_malformed"),
+            ("titles", "ids_malformed"),
+            ("titles?ids=t1,,t2", "ids_malformed"),
         ] {
             member.call(Method::GET, path).await?.assert_problem(400, code);
         }
-        member.call(Method::PUT, "history/no-session/hidden").await?.assert_problem(400, "session_id_malformed");
-        member.call(Method::GET, "titles/unknown/bookmark").await?.assert_problem(404, "not_found");
+        for (method, path) in [(Method::PUT, "history/no-session/hidden"), (Method::DELETE, "history/no-session")] {
+            member.call(method, path).await?.assert_problem(400, "session_id_malformed");
+        }
+        let unknown = member.call(Method::GET, "titles/unknown/bookmark").await?.expect(200)?;
+        assert_eq!(unknown, never_watched("unknown"));
         // The gateway has no such routes, and answers by itself without invoking a function.
         for (method, path) in [
             (Method::GET, "/"),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use store::Erase;
 
 /// The folders of `events/`.
 pub(crate) const TRIGGERS: [&str; 6] = ["api", "forward", "kinesis", "msk", "retry", "sqs"];
@@ -76,6 +77,12 @@ pub(crate) struct Given {
     /// Up to when each profile's history was erased, Unix milliseconds.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) erased_at: BTreeMap<String, u64>,
+    /// Titles and sessions that the member forgot.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) forgotten: Vec<Erase>,
+    /// Titles that the member marked as watched or not watched.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) marked: Vec<Marked>,
     /// Sessions whose view the store refuses to write.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) refused: Vec<Place>,
@@ -102,6 +109,8 @@ impl Default for Given {
             corrupt: Vec::new(),
             hidden: Vec::new(),
             erased_at: BTreeMap::new(),
+            forgotten: Vec::new(),
+            marked: Vec::new(),
             refused: Vec::new(),
             objects: BTreeMap::new(),
             routing: None,
@@ -137,6 +146,22 @@ pub(crate) struct Place {
     pub(crate) profile_id: String,
     /// Of which session.
     pub(crate) session_id: String,
+    /// Of which title.
+    pub(crate) title_id: String,
+}
+
+/// What a member said about having watched a title.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Marked {
+    /// Who.
+    pub(crate) profile_id: String,
+    /// Which title.
+    pub(crate) title_id: String,
+    /// Watched, or not watched.
+    pub(crate) watched: bool,
+    /// When they said so, Unix milliseconds.
+    pub(crate) at: u64,
 }
 
 /// A request that ingest accepted.
@@ -145,6 +170,9 @@ pub(crate) struct Place {
 pub(crate) struct Request {
     /// When, Unix milliseconds.
     pub(crate) received_at: u64,
+    /// The device's clock when it sent the request, Unix milliseconds, if stated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sent_at: Option<u64>,
     /// Events of the edge contract.
     pub(crate) events: Vec<Value>,
 }

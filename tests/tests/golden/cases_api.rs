@@ -1,9 +1,9 @@
 //! Requests to `ingest`: POST /v1/events and POST /v1/sessions.
 
-use crate::case::{Case, Expected, Function, Given, Part};
+use crate::case::{Case, Expected, Function, Given, NOW, Part};
 use crate::player::{BEGAN, EXAMPLE, PROFILE, Session};
 use crate::shape::{ApiRequest, SECRET, bearer, expires, service_token, token_for};
-use playback::contract::{MAX_DECOMPRESSED_BYTES, MAX_EVENTS};
+use playback::contract::{MAX_DECOMPRESSED_BYTES, MAX_EVENTS, MAX_POSITION_MS};
 use playhead_tests::sample;
 use serde_json::{Value, json};
 
@@ -11,7 +11,8 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// All of them.
 pub(crate) fn cases() -> Vec<Case> {
-    [accepted(), partly_accepted(), bodies(), senders(), beacons(), limits(), sessions(), elsewhere()].concat()
+    [accepted(), adjusted(), partly_accepted(), bodies(), senders(), beacons(), limits(), sessions(), elsewhere()]
+        .concat()
 }
 
 fn case(name: &str, about: &str, request: ApiRequest) -> Case {
@@ -43,7 +44,17 @@ fn accepted() -> Vec<Case> {
     let mut ahead = example.event(0, "started", 0, 0);
     ahead["bitrate"] = json!({"kbps": 4000});
     let sparse = json!({"session_id": EXAMPLE, "profile_id": PROFILE, "title_id": "t000002", "seq": 0, "kind": "started",
-        "position_ms": 0, "title_duration_ms": 2_700_000, "occurred_at": BEGAN, "device": {"id": "d00000308", "kind": "tablet"}});
+        "position_ms": 0});
+    let mut nulls = sparse.clone();
+    for field in ["played_ms", "title_duration_ms", "credits_ms", "occurred_at", "device", "country"] {
+        nulls[field] = Value::Null;
+    }
+    let next = example.clone().of_title("t000003");
+    let next = vec![next.event(2, "started", 0, 0), next.event(3, "progressed", 10_000, 10_000)];
+    let mut fast = example.watched(0, 1);
+    for event in &mut fast {
+        event["occurred_at"] = json!(event["occurred_at"].as_u64().unwrap() + 15 * 60_000);
+    }
     let traced = post_events(example.watched(0, 1))
         .header("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
     vec![
@@ -66,7 +77,26 @@ fn accepted() -> Vec<Case> {
             ]),
         ),
         case("unknown-fields", "A newer player sends an unknown field: it is ignored.", post_events([ahead])),
-        case("optional-fields-absent", "Without `played_ms` and `country`: 0 and unknown.", post_events([sparse])),
+        case(
+            "optional-fields-absent",
+            "Only what identifies and places an event: `played_ms` is 0, the rest is unknown, and nothing is adjusted.",
+            post_events([sparse]),
+        ),
+        case(
+            "optional-fields-null",
+            "The optional fields are null, as in the JSON of a live stream, whose duration is Infinity: as if they were absent.",
+            post_events([nulls]),
+        ),
+        case(
+            "two-titles",
+            "A session that goes on with another title: a record on the log for each title, under the same key.",
+            post_events([example.watched(0, 1), next].concat()),
+        ),
+        case(
+            "sent-at",
+            "The device's clock when it sent the request goes into the envelope. It is 15 minutes fast, like the events' clock.",
+            post().json(&json!({"sent_at": NOW + 15 * 60_000, "events": fast})),
+        ),
         case("no-events", "An empty list is a valid request; nothing is appended.", post_events([])),
         case("traced", "The trace id of the header `traceparent` goes into the envelope.", traced),
         case_of(
@@ -79,6 +109,49 @@ fn accepted() -> Vec<Case> {
             "The log does not acknowledge: 503 and Retry-After. Nothing is accepted, and the device keeps its events.",
             post_events(example.watched(0, 1)),
         )),
+    ]
+}
+
+/// Odd values that only decorate an event, or that have one meaning all the same.
+fn adjusted() -> Vec<Case> {
+    let example = Session::example();
+    let odd = |seq: u64, fields: Value| {
+        let mut event = example.event(seq, "progressed", seq * 10_000, 10_000);
+        for (field, value) in fields.as_object().unwrap() {
+            event[field] = value.clone();
+        }
+        event
+    };
+    vec![
+        case(
+            "adjusted",
+            "Odd values: each event is kept, and the answer names what was clamped, rounded, normalised or dropped.",
+            post_events([
+                odd(1, json!({"title_duration_ms": 9_999})),
+                odd(2, json!({"played_ms": 20_001})),
+                odd(3, json!({"position_ms": 30_000.5, "played_ms": 9_999.9})),
+                odd(4, json!({"device": {"id": "d00000308", "kind": "Android TV"}, "country": "us"})),
+                odd(5, json!({"device": {"id": "#", "kind": 7}, "country": "USA"})),
+                odd(6, json!({"device": "tablet", "occurred_at": "2026-09-21T14:13:30Z"})),
+                odd(7, json!({"title_duration_ms": 0, "credits_ms": -1, "played_ms": -1})),
+            ]),
+        ),
+        case(
+            "numbers-in-another-spelling",
+            "`10000.0` and `1e4` are the number 10000: nothing is adjusted.",
+            post().text(
+                "application/json",
+                request([example.event(1, "progressed", 10_000, 10_000)])
+                    .to_string()
+                    .replacen(":10000,", ":10000.0,", 1)
+                    .replacen(":10000,", ":1e4,", 1),
+            ),
+        ),
+        case(
+            "sent-at-not-understood",
+            "A clock that cannot be read is dropped; the answer says so without an index, since it concerns the request.",
+            post().json(&json!({"sent_at": "now", "events": example.watched(0, 0)})),
+        ),
     ]
 }
 
@@ -110,8 +183,12 @@ fn partly_accepted() -> Vec<Case> {
         event[field] = value;
         event
     };
-    let mut without_device = example.event(7, "progressed", 70_000, 0);
-    without_device.as_object_mut().unwrap().remove("device");
+    let mut without_seq = example.event(7, "progressed", 70_000, 0);
+    without_seq.as_object_mut().unwrap().remove("seq");
+    let not_utf8 = with_byte_ff(request([0, 1, 2].map(|seq| match seq {
+        1 => altered(1, "app", json!("?")),
+        seq => example.event(seq, "progressed", (seq + 1) * 10_000, 10_000),
+    })));
     let old = Session::new(BEGAN - 31 * DAY_MS, 1);
     let offline = Session::new(BEGAN - 29 * DAY_MS, 2);
     let ahead = Session::new(BEGAN + 11 * 60_000, 3);
@@ -123,29 +200,32 @@ fn partly_accepted() -> Vec<Case> {
             "A bad event rejects only itself: the ones before and after it are accepted, and the answer names its index.",
             post_events([
                 example.event(0, "started", 0, 0),
-                altered(1, "position_ms", json!(2_700_001)),
+                altered(1, "position_ms", json!(-1)),
                 example.event(2, "progressed", 20_000, 10_000),
             ]),
+        ),
+        case(
+            "not-utf8-among-good",
+            "One event has a byte that is not UTF-8, in a field that is ignored: only this event is rejected.",
+            post().header("content-encoding", "gzip").binary(EVENTS_TYPE, &gzip(&not_utf8)),
         ),
         case(
             "every-rule-broken-once",
             "Each event breaks one rule, except the last, which is valid.",
             post_events([
                 json!("no object"),
-                without_device,
+                without_seq,
                 altered(1, "seq", json!("1")),
+                altered(1, "seq", json!(1.5)),
+                altered(1, "title_id", json!(2)),
                 altered(1, "session_id", json!("01M3250V3TW3KG5DD5CEVSMJCC")),
                 altered(1, "profile_id", json!("p 54")),
                 altered(1, "title_id", json!("")),
                 altered(1, "seq", json!(65_536)),
                 altered(1, "seq", json!(-1)),
                 altered(1, "kind", json!("rewound")),
-                altered(1, "title_duration_ms", json!(0)),
-                altered(1, "position_ms", json!(2_700_001)),
-                altered(1, "played_ms", json!(10_001)),
-                altered(1, "occurred_at", json!(-1)),
-                altered(1, "device", json!({"id": "d#1", "kind": "tv"})),
-                altered(1, "country", json!("us")),
+                altered(1, "position_ms", json!(-1)),
+                altered(1, "position_ms", json!(MAX_POSITION_MS + 1)),
                 example.event(2, "progressed", 20_000, 10_000),
             ]),
         ),
@@ -162,6 +242,14 @@ fn partly_accepted() -> Vec<Case> {
             post_events([example.watched(0, 0), foreign.watched(0, 0), example.watched(1, 1)].concat()),
         ),
     ]
+}
+
+/// The bytes of a body, with the byte 0xFF in place of the only `?`.
+fn with_byte_ff(body: Value) -> Vec<u8> {
+    let mut bytes = body.to_string().into_bytes();
+    let place = bytes.iter().position(|byte| *byte == b'?').unwrap();
+    bytes[place] = 0xFF;
+    bytes
 }
 
 /// The media type of a compressed body, which API Gateway treats as binary. It treats

@@ -9,6 +9,8 @@ use base64::prelude::BASE64_STANDARD;
 use playback::envelope::{SCHEMA_VERSION, join_delimited};
 use serde_json::{Value, json};
 
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+
 /// All of them.
 pub(crate) fn cases() -> Vec<Case> {
     [msk_applied(), msk_poison(), msk_failed(), sqs(), kinesis()].concat()
@@ -40,6 +42,14 @@ fn msk_applied() -> Vec<Case> {
     let before = Given { played: vec![received(NOW - 5_000, first.watched(0, 2))], ..nothing() };
     let mut with_header = kafka(1, 41, &second, second.watched(1, 1));
     with_header["headers"] = json!([{"headerKey": b"headerValue"}]);
+    let again = before.clone();
+    let next = first.clone().of_title("t000003");
+    let after = Session::new(BEGAN + 200, 4);
+    let mut live =
+        vec![first.event(0, "started", 1_789_999_990_000, 0), first.event(1, "stopped", 1_790_000_000_000, 10_000)];
+    for event in &mut live {
+        event["title_duration_ms"] = Value::Null;
+    }
     let seek = [first.event(3, "seeked", 5_000, 0), first.event(4, "progressed", 25_000, 20_000)];
     vec![
         case(
@@ -106,6 +116,44 @@ fn msk_applied() -> Vec<Case> {
                 kafka(0, 16, &first, first.clone().of_profile("p00000055").watched(0, 0)),
             ]),
         ),
+        case(
+            "msk",
+            "two-titles-of-a-session",
+            "A session goes on with another title: a view for each title. The session has ended and its numbers are complete over both titles, so no hole is opened.",
+            nothing(),
+            msk([
+                kafka(0, 15, &first, first.watched(0, 2)),
+                kafka(0, 16, &first, vec![next.event(3, "started", 0, 0), next.event(4, "stopped", 9_000, 9_000)]),
+            ]),
+        ),
+        case(
+            "msk",
+            "received-again-later",
+            "The same events in a request a day later, as a device sends them whose answer was lost: the first receipt counts, and nothing is written.",
+            Given { now: NOW + DAY_MS, ..again },
+            msk([kafka_record(0, 15, &first.id, &record_at(NOW + DAY_MS, first.watched(0, 2)))]),
+        ),
+        case(
+            "msk",
+            "of-an-erased-session",
+            "A late event of a session that began before the member erased the history, and one of a session after that: only the second is stored.",
+            Given { erased_at: [(first.profile.clone(), BEGAN + 100)].into(), ..nothing() },
+            msk([kafka(0, 15, &first, first.watched(3, 3)), kafka(0, 16, &after, after.watched(0, 0))]),
+        ),
+        case(
+            "msk",
+            "position-past-the-end",
+            "A position past the title's stated end is kept, and means the end: the title is finished.",
+            nothing(),
+            msk([kafka(0, 15, &first, vec![first.event(0, "stopped", 2_700_009, 10_000)])]),
+        ),
+        case(
+            "msk",
+            "live",
+            "A live stream: positions without a duration, and never finished.",
+            nothing(),
+            msk([kafka(0, 15, &first, live)]),
+        ),
         case("msk", "no-records", "A batch without records: nothing to do.", nothing(), msk([])),
     ]
 }
@@ -114,7 +162,7 @@ fn msk_poison() -> Vec<Case> {
     let (first, second, _) = sessions();
     let good = |offset, seq| kafka(0, offset, &first, first.watched(seq, seq));
     let version = altered_record(second.watched(0, 2), |envelope| envelope.schema_version = SCHEMA_VERSION + 1);
-    let beyond = altered_record(second.watched(0, 2), |envelope| envelope.events[1].position_ms = 2_700_001);
+    let beyond = altered_record(second.watched(0, 2), |envelope| envelope.events[1].seq = 65_536);
     let (mut null, mut absent) = (kafka_record(0, 16, &second.id, b""), kafka_record(0, 17, &second.id, b""));
     null["value"] = Value::Null;
     absent.as_object_mut().unwrap().remove("value");
@@ -154,7 +202,7 @@ fn msk_poison() -> Vec<Case> {
         case(
             "msk",
             "invalid-envelope",
-            "An envelope with a position beyond the title's end, as another producer might write: dead as a whole.",
+            "An envelope with a sequence number beyond 65,535, as another producer might write: dead as a whole.",
             nothing(),
             msk([good(15, 0), kafka_record(0, 16, &second.id, &beyond)]),
         ),

@@ -12,6 +12,7 @@ use base64::prelude::BASE64_STANDARD;
 use lambda::batch::Source;
 use playback::envelope::join_delimited;
 use serde_json::{Value, json};
+use store::{Erase, EraseMessage};
 
 /// Where Lambda puts a discarded batch of the topic.
 const OBJECT: &str =
@@ -19,7 +20,7 @@ const OBJECT: &str =
 
 /// All of them.
 pub(crate) fn cases() -> Vec<Case> {
-    [letters(), batches(), others()].concat()
+    [letters(), batches(), erasures(), others()].concat()
 }
 
 fn case(name: &str, about: &str, given: Given, messages: impl IntoIterator<Item = Value>) -> Case {
@@ -193,6 +194,38 @@ fn batches() -> Vec<Case> {
             "The object has an unknown format: the notification is dead-lettered, and the object stays.",
             with(&json!({"hello": "world"}), Given::default()),
             notice(1),
+        ),
+    ]
+}
+
+/// A member's erasure, which `query` hands over.
+fn erasures() -> Vec<Case> {
+    let (first, second) = sessions();
+    let other = Session::new(BEGAN, 3).of_profile("p00000055");
+    let played = [first.watched(0, 1), second.watched(0, 1), other.watched(0, 1)].map(|of| received(NOW - 2_000, of));
+    let given = || Given { played: played.to_vec(), ..Given::default() };
+    let erase = Erase { profile_id: first.profile.clone(), at: NOW - 1_000, title_id: None, session_id: None };
+    let body = json!(EraseMessage { erase: erase.clone() });
+    let late = letter(15, &first, &record(first.watched(2, 2)));
+    let erased = || Given { erased_at: [(erase.profile_id.clone(), erase.at)].into(), ..Given::default() };
+    vec![
+        case(
+            "erase",
+            "A member erased everything, and the items that were left are deleted; another profile's stay.",
+            given(),
+            [retry_message(1, 1, &body)],
+        ),
+        case(
+            "erase-without-a-profile",
+            "An erasure that does not say whose history: dead, and nothing is erased.",
+            given(),
+            [retry_message(1, 1, &json!({"erase": {"at": NOW}}))],
+        ),
+        case(
+            "letter-of-an-erased-session",
+            "A letter of a session that the member has erased meanwhile: done, and nothing is written.",
+            erased(),
+            [message(1, 2, &late)],
         ),
     ]
 }

@@ -2,7 +2,7 @@
 //! the case's rows, and records writes without doing them. Other tests cover how the store behaves
 //! on a real table; the cases assert which calls a request makes.
 
-use crate::case::{Given, Part, Place};
+use crate::case::{Given, Marked, Part, Place};
 use crate::player::envelopes;
 use aws_config::SdkConfig;
 use axum::extract::State;
@@ -18,6 +18,7 @@ use playback::view::View;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use store::Erase;
 
 /// The table's name in every request.
 pub(crate) const TABLE: &str = "playhead-golden-views";
@@ -35,6 +36,7 @@ pub(crate) fn views(given: &Given) -> BTreeMap<ViewKey, View> {
 pub(crate) struct Table {
     rows: Vec<Value>,
     away: bool,
+    queue_is_away: bool,
     calls: Mutex<BTreeMap<String, u64>>,
     writes: Mutex<Vec<Value>>,
 }
@@ -43,8 +45,8 @@ impl Table {
     /// Serves the rows of `given` until the runtime ends. The configuration points the SDK here.
     pub(crate) async fn serve(given: &Given) -> (Arc<Self>, SdkConfig) {
         let rows = rows(given);
-        let away = given.away.contains(&Part::Store);
-        let table = Arc::new(Self { rows, away, calls: Mutex::default(), writes: Mutex::default() });
+        let [away, queue_is_away] = [Part::Store, Part::RetryQueue].map(|part| given.away.contains(&part));
+        let table = Arc::new(Self { rows, away, queue_is_away, calls: Mutex::default(), writes: Mutex::default() });
         let router = Router::new().route("/", post(answer)).with_state(Arc::clone(&table));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -71,8 +73,10 @@ impl Table {
                 json!({"Responses": {TABLE: found}, "UnprocessedKeys": {}})
             }
             "Query" => self.query(request),
-            "UpdateItem" => json!({}),
+            "UpdateItem" | "DeleteItem" => json!({}),
             "BatchWriteItem" => json!({"UnprocessedItems": {}}),
+            // Of SQS.
+            "SendMessage" => json!({"MessageId": "m"}),
             other => panic!("query does not need {other}"),
         }
     }
@@ -85,6 +89,12 @@ impl Table {
             let keys: Vec<_> =
                 keys.map(|row| json!({"pk": row["pk"], "sk": row["sk"], "title_id": row["title_id"]})).collect();
             return json!({"Items": keys});
+        }
+        if request["KeyConditionExpression"] == "pk = :profile AND sk BETWEEN :first AND :last" {
+            let bound = |name: &str| values[name]["S"].as_str().unwrap();
+            let range = bound(":first")..=bound(":last");
+            let found = of_profile.filter(|row| range.contains(&row["sk"]["S"].as_str().unwrap()));
+            return json!({"Items": found.collect::<Vec<_>>()});
         }
         assert_eq!(request["KeyConditionExpression"], "pk = :profile AND sk < :before");
         assert_eq!(request["ScanIndexForward"], false);
@@ -103,14 +113,14 @@ impl Table {
 }
 
 async fn answer(State(table): State<Arc<Table>>, headers: HeaderMap, body: String) -> (StatusCode, Json<Value>) {
-    if table.away {
+    let target = headers["x-amz-target"].to_str().unwrap();
+    let (_, operation) = target.split_once('.').unwrap();
+    if table.away || (table.queue_is_away && operation == "SendMessage") {
         // Not what an unreachable DynamoDB says, but an error that the SDK does not retry.
         let error =
             json!({"__type": "com.amazonaws.dynamodb.v20120810#ResourceNotFoundException", "message": "unreachable"});
         return (StatusCode::BAD_REQUEST, Json(error));
     }
-    let target = headers["x-amz-target"].to_str().unwrap();
-    let operation = target.strip_prefix("DynamoDB_20120810.").unwrap();
     let request: Value = serde_json::from_str(&body).unwrap();
     let answer = table.perform(operation, &request);
     *table.calls.lock().unwrap().entry(operation.to_owned()).or_default() += 1;
@@ -130,10 +140,17 @@ fn readable_write(operation: &str, request: &Value) -> Option<Value> {
             let condition = fill(request, "ConditionExpression");
             Some(json!({"update": request["Key"], "set": set, "if": condition}))
         }
+        "DeleteItem" => Some(json!({"delete": [request["Key"]], "if": fill(request, "ConditionExpression")})),
         "BatchWriteItem" => {
             let deleted = request["RequestItems"][TABLE].as_array().unwrap().iter();
-            let keys: Vec<_> = deleted.map(|one| &one["DeleteRequest"]["Key"]).collect();
+            let mut keys: Vec<_> = deleted.map(|one| &one["DeleteRequest"]["Key"]).collect();
+            // They are deleted at once, in no order.
+            keys.sort_by_key(|key| std::cmp::Reverse(key["sk"]["S"].as_str()));
             Some(json!({"delete": keys}))
+        }
+        "SendMessage" => {
+            let body: Value = serde_json::from_str(request["MessageBody"].as_str().unwrap()).unwrap();
+            Some(json!({"send": body, "after_s": request["DelaySeconds"]}))
         }
         _ => None,
     }
@@ -159,16 +176,16 @@ fn fill(request: &Value, expression: &str) -> String {
 
 /// The items of DESIGN's table `views`.
 fn rows(given: &Given) -> Vec<Value> {
-    let views = views(given).into_iter().map(|(ViewKey { profile_id, session_id }, view)| {
+    let views = views(given).into_iter().map(|(ViewKey { profile_id, session_id, title_id }, view)| {
         json!({
             "pk": {"S": profile_id},
-            "sk": {"S": format!("{}#{}", session_id.ulid, session_id.home)},
+            "sk": {"S": format!("{}#{}#~{title_id}", session_id.ulid, session_id.home)},
             "version": {"N": "1"},
-            "title_id": {"S": view.first.title_id},
+            "title_id": {"S": title_id},
             "view": {"B": BASE64_STANDARD.encode(view.pack())},
         })
     });
-    let hidden = given.hidden.iter().map(|Place { profile_id, session_id }| {
+    let hidden = given.hidden.iter().map(|Place { profile_id, session_id, .. }| {
         let session_id: SessionId = session_id.parse().unwrap();
         json!({
             "pk": {"S": profile_id},
@@ -180,5 +197,20 @@ fn rows(given: &Given) -> Vec<Value> {
     let erased = given.erased_at.iter().map(|(profile_id, erased_at)| {
         json!({"pk": {"S": profile_id}, "sk": {"S": "~erased"}, "erased_at": {"N": erased_at.to_string()}})
     });
-    views.chain(hidden).chain(erased).collect()
+    let forgotten = given.forgotten.iter().map(|Erase { profile_id, at, title_id, session_id }| {
+        let sk = match (session_id, title_id) {
+            (Some(session_id), _) => format!("{}#~forgotten", session_id.ulid),
+            (None, title_id) => format!("~forgotten#{}", title_id.as_ref().unwrap()),
+        };
+        json!({"pk": {"S": profile_id}, "sk": {"S": sk}, "forgotten_at": {"N": at.to_string()}})
+    });
+    let marked = given.marked.iter().map(|Marked { profile_id, title_id, watched, at }| {
+        json!({
+            "pk": {"S": profile_id},
+            "sk": {"S": format!("~watched#{title_id}")},
+            "watched": {"BOOL": watched},
+            "changed_at": {"N": at.to_string()},
+        })
+    });
+    views.chain(hidden).chain(erased).chain(forgotten).chain(marked).collect()
 }

@@ -21,7 +21,10 @@ mod run;
 mod shape;
 
 use case::{Case, TRIGGERS, read_all};
+use playback::contract::MAX_EVENTS;
+use player::{Session, record};
 use serde_json::{Value, json};
+use shape::{kafka_record, msk};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::Once;
@@ -131,4 +134,23 @@ fn body_of_256_kib_is_accepted_and_one_byte_more_is_not() {
     let refused = padded(256 * 1024 + 1);
     assert_eq!((&refused["response"]["statusCode"], &refused["appended"]), (&json!(413), &json!([])));
     assert_eq!(refused["response"]["body"]["code"], "body_too_large");
+}
+
+/// The batch is too large for a file: so many numbers with a hole after each.
+#[test]
+fn view_of_2000_ranges_is_kept_and_one_more_is_dead() {
+    let cases = on_disk();
+    let session = Session::example();
+    let apply = |numbers: u64| {
+        let events: Vec<Value> = (0..numbers).map(|number| session.event(2 * number, "seeked", 0, 0)).collect();
+        let records = events.chunks(MAX_EVENTS).zip(15..);
+        let records = records.map(|(events, offset)| kafka_record(0, offset, &session.id, &record(events.to_vec())));
+        runtime().block_on(run::run_bytes(&cases["msk/one-record"], msk(records).to_string().as_bytes())).unwrap()
+    };
+    let kept = apply(2_000);
+    assert_eq!((&kept["views"][0]["events"], &kept["dead_letters"]), (&json!(2_000), &json!([])));
+    let refused = apply(2_001);
+    let dead = refused["dead_letters"].as_array().unwrap();
+    assert!(dead.len() == 5 && dead.iter().all(|letter| letter["reason"] == "view_too_large"), "{dead:?}");
+    assert_eq!((&refused["views"], &refused["retry"]), (&json!([]), &json!([])));
 }

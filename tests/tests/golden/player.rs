@@ -3,7 +3,7 @@
 
 use crate::case::{NOW, Place, Request};
 use playback::edge::{SessionWindow, validate};
-use playback::envelope::{Envelope, group};
+use playback::envelope::{Envelope, Stamp, group};
 use playback::proto;
 use playback::session::SessionId;
 use playhead_tests::sample::stamp;
@@ -100,13 +100,18 @@ impl Session {
 
     /// Where its view is.
     pub(crate) fn place(&self) -> Place {
-        Place { profile_id: self.profile.clone(), session_id: self.id.clone() }
+        Place { profile_id: self.profile.clone(), session_id: self.id.clone(), title_id: self.title.clone() }
     }
 }
 
 /// A request that ingest accepted at `received_at`.
 pub(crate) fn received(received_at: u64, events: Vec<Value>) -> Request {
-    Request { received_at, events }
+    Request { received_at, sent_at: None, events }
+}
+
+/// The same, from a device that stated its clock.
+pub(crate) fn sent(sent_at: u64, request: Request) -> Request {
+    Request { sent_at: Some(sent_at), ..request }
 }
 
 /// The envelopes that ingest makes from a request, by the same validation and grouping.
@@ -115,9 +120,11 @@ pub(crate) fn envelopes(request: &Request) -> Vec<Envelope> {
     let window = SessionWindow { max_age_ms: u64::MAX, max_ahead_ms: u64::MAX };
     let valid = |event: &Value| {
         let raw = serde_json::value::to_raw_value(event).unwrap();
-        validate(&raw, request.received_at, window).unwrap_or_else(|rejection| panic!("{rejection}: {event}"))
+        let valid = validate((&*raw).into(), request.received_at, window);
+        valid.unwrap_or_else(|rejection| panic!("{rejection}: {event}")).event
     };
-    group(request.events.iter().map(valid).collect(), &stamp(request.received_at))
+    let stamp = Stamp { sent_at: request.sent_at, ..stamp(request.received_at) };
+    group(request.events.iter().map(valid).collect(), &stamp)
 }
 
 /// The record that ingest appends for these events of one session, received at [`NOW`].

@@ -3,8 +3,9 @@
 use playback::contract::Event;
 use playback::envelope::Envelope;
 use playback::fold::ViewKey;
+use playback::history::Rules;
 use playback::ranges::RangeSet;
-use playback::view::View;
+use playback::view::{Sequence, Statement, View};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ pub(crate) fn envelope(envelope: &Envelope) -> Value {
         "profile_id": envelope.profile_id,
         "title_id": envelope.title_id,
         "received_at": envelope.stamp.received_at,
+        "sent_at": envelope.stamp.sent_at,
         "ingest_region": envelope.stamp.ingest_region,
         "trace_id": trace_id,
         "events": envelope.events.iter().map(event).collect::<Vec<_>>(),
@@ -29,6 +31,7 @@ fn event(event: &Event) -> Value {
         "position_ms": event.position_ms,
         "played_ms": event.played_ms,
         "title_duration_ms": event.title_duration_ms,
+        "credits_ms": event.credits_ms,
         "occurred_at": event.occurred_at,
         "device": {"id": event.device.id, "kind": event.device.kind},
         "country": event.country.map(|country| country.to_string()),
@@ -41,29 +44,35 @@ pub(crate) fn view(key: &ViewKey, view: &View) -> Value {
     json!({
         "profile_id": key.profile_id,
         "session_id": key.session_id.to_string(),
+        "title_id": key.title_id,
         "seen": ranges(&view.seen),
         "played": ranges(&view.played),
         "first": {
             "seq": view.first.seq,
             "received_at": view.first.received_at,
-            "title_id": view.first.title_id,
-            "title_duration_ms": view.first.title_duration_ms,
+            "watched_at": view.first.watched_at,
+            "position_ms": view.first.position_ms,
             "country": view.first.country.map(|country| country.to_string()),
         },
         "latest": {
             "seq": view.latest.seq,
             "received_at": view.latest.received_at,
+            "watched_at": view.latest.watched_at,
             "position_ms": view.latest.position_ms,
             "kind": view.latest.kind.as_str(),
             "device": {"id": view.latest.device.id, "kind": view.latest.device.kind},
         },
-        "started_at": view.started_at,
-        "last_received_at": view.last_received_at,
+        "duration": view.duration.map(statement),
+        "credits": view.credits.map(statement),
         "events": view.events(),
-        "missing": view.missing(),
+        "missing": Sequence::of([view]).missing(),
         "played_ms": view.played_ms(),
-        "completed": view.completed(),
+        "completed": Rules::default().is_finished(view),
     })
+}
+
+fn statement(statement: Statement) -> Value {
+    json!({"seq": statement.seq, "received_at": statement.received_at, "ms": statement.ms})
 }
 
 fn ranges(set: &RangeSet) -> Vec<String> {

@@ -4,7 +4,7 @@
 use crate::case::{Case, Function, Given, Part, Place, event_bytes};
 use crate::dynamodb::{TABLE, Table, views};
 use crate::{readable, shape};
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use apply::testing::Letters;
 use apply::{DeadLetter, Letter};
 use base64::Engine as _;
@@ -23,6 +23,7 @@ use lambda_http::{Adapter, Body, Context, LambdaEvent, Request, Response, Servic
 use playback::edge::SessionWindow;
 use playback::envelope::{Envelope, Head, split_delimited};
 use playback::fold::ViewKey;
+use playback::history::Rules;
 use playback::routing::Regions;
 use playback::session::SessionId;
 use process::Process;
@@ -33,9 +34,10 @@ use serde_json::{Map, Value, json};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use store::testing::MemoryTable;
-use store::{Fault, StoreError};
+use store::{Erase, Fault, StoreError, ViewTable as _};
 use stream::testing::RecordingLog;
 use stream::{AppendError, Attempt, Failover, Policy};
+use tokio::time::Instant;
 
 /// What the function does and answers, in the form of `expect`.
 pub(crate) async fn run(case: &Case) -> Result<Value> {
@@ -92,8 +94,13 @@ async fn run_ingest(given: &Given, event: &[u8]) -> Result<Value> {
 
 async fn run_query(given: &Given, event: &[u8]) -> Result<Value> {
     let (table, sdk) = Table::serve(given).await;
-    let query =
-        Query { views: store::dynamodb::Views::new(&sdk, TABLE, "use1".parse()?), authenticator: authenticator()? };
+    let query = Query {
+        views: store::dynamodb::Views::new(&sdk, TABLE, "use1".parse()?),
+        retry: queue::Queue::new(aws_sdk_sqs::Client::new(&sdk), "http://queue/retry"),
+        authenticator: authenticator()?,
+        rules: Rules::default(),
+        window: SessionWindow::default(),
+    };
     let (query, now) = (Arc::new(query), given.now);
     let (response, counts) = serve("query", event, now, move |request, metrics| {
         let query = Arc::clone(&query);
@@ -154,7 +161,7 @@ async fn run_process(given: &Given, event: &[u8]) -> Result<Value> {
         Err(error) => return Ok(json!({"function_error": error.to_string()})),
     };
     let process = Process {
-        table: table(given),
+        table: table(given).await?,
         shadow: None,
         retry: Letters::<Letter>::new(given.away.contains(&Part::RetryQueue)),
         dead_letters: Letters::<DeadLetter>::new(given.away.contains(&Part::DeadLetterQueue)),
@@ -175,7 +182,8 @@ async fn run_process(given: &Given, event: &[u8]) -> Result<Value> {
 async fn run_retry(given: &Given, event: &[u8]) -> Result<Value> {
     let bucket_is_away = given.away.contains(&Part::FailureBucket);
     let retry = Retry {
-        table: table(given),
+        table: table(given).await?,
+        shadow: None,
         retry: Letters::new(given.away.contains(&Part::RetryQueue)),
         dead_letters: Letters::new(given.away.contains(&Part::DeadLetterQueue)),
         objects: MemoryBucket::failing(move |_| bucket_is_away),
@@ -244,8 +252,13 @@ fn message(body: &str) -> Result<Value> {
 }
 
 /// The table that a case asks for.
-fn table(given: &Given) -> MemoryTable {
+async fn table(given: &Given) -> Result<MemoryTable> {
+    ensure!(given.forgotten.is_empty() && given.marked.is_empty(), "the table in memory knows no such marks");
     let table = MemoryTable::new(7);
+    for (profile_id, at) in &given.erased_at {
+        let erase = Erase { profile_id: profile_id.clone(), at: *at, title_id: None, session_id: None };
+        table.erase(&erase, Instant::now()).await?;
+    }
     for (key, view) in views(given) {
         table.put_raw(key, view.pack());
     }
@@ -257,11 +270,12 @@ fn table(given: &Given) -> MemoryTable {
         let fault = Fault::Unavailable("the case says so".to_owned());
         refused.contains(key).then(|| StoreError { operation: "write", subject: key.session_id.to_string(), fault })
     }));
-    table
+    Ok(table)
 }
 
 fn key_of(place: &Place) -> ViewKey {
-    ViewKey { profile_id: place.profile_id.clone(), session_id: place.session_id.parse().unwrap() }
+    let Place { profile_id, session_id, title_id } = place.clone();
+    ViewKey { profile_id, session_id: session_id.parse().unwrap(), title_id }
 }
 
 fn authenticator() -> Result<Authenticator> {

@@ -6,18 +6,23 @@ use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{AttributeValue, DeleteRequest, PutRequest, WriteRequest};
 use local::LocalDynamoDb;
 use operate::workspace_root;
-use playback::contract::Event;
+use playback::contract::{Event, Kind};
 use playback::envelope::Envelope;
 use playback::fold::{ViewKey, fold};
-use playback::history::Entry;
+use playback::history::{Entry, Rules, TitleState};
+use playback::outcome::Counts;
+use playback::proto;
 use playback::session::SessionId;
 use playback::view::View;
 use playhead_tests::sample;
 pub(crate) use playhead_tests::sample::TITLE_DURATION_MS as TITLE_MS;
+use prost::Message as _;
 use serde_json::{Map, Value};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
 use store::dynamodb::{HistoryPage, PageToken, Request, Views};
-use store::settle;
+use store::{Erase, ViewTable as _, settle};
+use tokio::time::Instant;
 
 /// When session 0 of every profile began, Unix milliseconds; session `n` began `n` seconds later.
 pub(crate) const BEGAN: u64 = 1_790_000_000_000;
@@ -96,6 +101,9 @@ pub(crate) struct Watched {
     pub(crate) title: &'static str,
     pub(crate) seq: u16,
     pub(crate) position_ms: u64,
+    /// What it played up to the position, if there is as much before it.
+    pub(crate) played_ms: u64,
+    pub(crate) kind: Kind,
     /// Seconds after [`BEGAN`].
     pub(crate) received: u64,
 }
@@ -103,7 +111,7 @@ pub(crate) struct Watched {
 impl Watched {
     /// The first event of a session, received as it began.
     pub(crate) fn new(session: u64, title: &'static str) -> Self {
-        Self { session, title, seq: 0, position_ms: 10, received: session }
+        Self { session, title, seq: 0, position_ms: 10, played_ms: 10, kind: Kind::Progressed, received: session }
     }
 
     pub(crate) fn seq(self, seq: u16) -> Self {
@@ -114,6 +122,14 @@ impl Watched {
         Self { position_ms, ..self }
     }
 
+    pub(crate) fn playing(self, played_ms: u64) -> Self {
+        Self { played_ms, ..self }
+    }
+
+    pub(crate) fn stopped(self) -> Self {
+        Self { kind: Kind::Stopped, ..self }
+    }
+
     pub(crate) fn received(self, received: u64) -> Self {
         Self { received, ..self }
     }
@@ -122,7 +138,8 @@ impl Watched {
         let received_at = BEGAN + self.received * 1000;
         let event = Event {
             position_ms: self.position_ms,
-            played_ms: self.position_ms.min(10),
+            played_ms: self.position_ms.min(self.played_ms),
+            kind: self.kind,
             country: "US".parse().ok(),
             ..sample::event(self.seq, received_at)
         };
@@ -140,31 +157,50 @@ impl Case {
         Self { profile: profile.into(), ..self.clone() }
     }
 
+    /// The key of the view of `t1` in a session.
     pub(crate) fn key(&self, number: u64) -> ViewKey {
-        ViewKey { profile_id: self.profile.clone(), session_id: session(number) }
+        self.key_of(number, "t1")
+    }
+
+    pub(crate) fn key_of(&self, number: u64, title: &str) -> ViewKey {
+        ViewKey { profile_id: self.profile.clone(), session_id: session(number), title_id: title.to_owned() }
     }
 
     /// Events arrive in one batch, as in `process`.
     pub(crate) async fn watch(&self, events: &[Watched]) {
-        let envelopes = events.iter().map(|event| event.envelope(&self.profile)).enumerate();
-        let (settled, _) = settle(&self.views, fold(envelopes)).await;
-        for one in settled {
-            one.result.unwrap();
-        }
+        self.settle(events).await;
     }
 
-    /// The item of a session's view as the home region writes it, or with a `writer` the part that
-    /// another region wrote.
+    /// As [`Case::watch`]; returns how many events were applied and how many changed nothing.
+    pub(crate) async fn settle(&self, events: &[Watched]) -> Counts {
+        let envelopes = events.iter().map(|event| event.envelope(&self.profile)).enumerate();
+        let (settled, _) = settle(&self.views, fold(envelopes)).await;
+        let mut total = Counts::default();
+        for (_, counts) in settled.into_iter().flat_map(|one| one.result.unwrap()) {
+            total += counts;
+        }
+        total
+    }
+
+    /// The item of a view as the home region writes it, or with a `writer` the part that another
+    /// region wrote.
     pub(crate) fn view_item(&self, number: u64, writer: Option<&str>, view: &View) -> Item {
-        let session = session(number);
-        let sk = match writer {
-            None => format!("{}#{}", session.ulid, session.home),
-            Some(writer) => format!("{}#{}#{writer}", session.ulid, session.home),
-        };
-        let mut item = self.keys(&sk);
+        let title = &view.title_id;
+        self.item_of(&first_release_sk(number, writer, &format!("#~{title}")), view, view.pack())
+    }
+
+    /// The item of a session as the first release wrote it.
+    pub(crate) fn first_release_item(&self, number: u64, writer: Option<&str>, view: &View) -> Item {
+        let mut packed = proto::View::decode(view.pack().as_slice()).unwrap();
+        packed.second = None;
+        self.item_of(&first_release_sk(number, writer, ""), view, packed.encode_to_vec())
+    }
+
+    fn item_of(&self, sk: &str, view: &View, packed: Vec<u8>) -> Item {
+        let mut item = self.keys(sk);
         item.insert("version".to_owned(), AttributeValue::N("1".to_owned()));
-        item.insert("title_id".to_owned(), AttributeValue::S(view.first.title_id.clone()));
-        item.insert("view".to_owned(), AttributeValue::B(Blob::new(view.pack())));
+        item.insert("title_id".to_owned(), AttributeValue::S(view.title_id.clone()));
+        item.insert("view".to_owned(), AttributeValue::B(Blob::new(packed)));
         item
     }
 
@@ -188,10 +224,9 @@ impl Case {
         self.write_all(items.into_iter().map(|item| put(item).build()).collect()).await;
     }
 
-    /// Deletes an item without the adapter.
+    /// Deletes the view of `t1` in a session without the adapter.
     pub(crate) async fn delete(&self, number: u64) {
-        let session = session(number);
-        let key = self.keys(&format!("{}#{}", session.ulid, session.home));
+        let key = self.keys(&first_release_sk(number, None, "#~t1"));
         let delete = DeleteRequest::builder().set_key(Some(key)).build().unwrap();
         self.write_all(vec![WriteRequest::builder().delete_request(delete).build()]).await;
     }
@@ -223,7 +258,9 @@ impl Case {
 
     pub(crate) async fn page(&self, limit: usize, after: Option<PageToken>, include_hidden: bool) -> HistoryPage {
         let page = self.views.history(&self.profile, Request { limit, after, include_hidden }).await.unwrap();
-        assert!(page.entries.len() <= limit, "{} entries in a page of {limit}", page.entries.len());
+        let sessions: BTreeSet<_> = page.entries.iter().map(|entry| entry.session_id.ulid).collect();
+        let length = page.entries.len();
+        assert!(length <= limit || sessions.len() == 1, "{length} entries of {sessions:?} in a page of {limit}");
         page
     }
 
@@ -243,10 +280,66 @@ impl Case {
         }
     }
 
+    /// What is known of a title.
+    pub(crate) async fn title(&self, title: &str) -> TitleState {
+        let mut states = self.titles(&[title]).await;
+        assert_eq!(states.len(), 1);
+        states.remove(title).unwrap()
+    }
+
+    /// What is known of titles that are asked for at once.
+    pub(crate) async fn titles(&self, titles: &[&str]) -> HashMap<String, TitleState> {
+        let ids: Vec<String> = titles.iter().map(|&title| title.to_owned()).collect();
+        self.views.titles(&self.profile, &ids, &Rules::default()).await.unwrap()
+    }
+
+    /// Where to go on with a title.
+    pub(crate) async fn resume(&self, title: &str) -> Option<Entry> {
+        self.title(title).await.resume
+    }
+
+    pub(crate) async fn continued(&self, limit: usize) -> Vec<Entry> {
+        self.views.continue_watching(&self.profile, limit, &Rules::default()).await.unwrap()
+    }
+
+    /// An erasure of this profile's whole history up to `at` seconds after [`BEGAN`].
+    pub(crate) fn everything(&self, seconds: u64) -> Erase {
+        Erase { profile_id: self.profile.clone(), at: BEGAN + seconds * 1000, title_id: None, session_id: None }
+    }
+
+    /// As [`Case::everything`], of one title.
+    pub(crate) fn title_up_to(&self, title: &str, seconds: u64) -> Erase {
+        Erase { title_id: Some(title.to_owned()), ..self.everything(seconds) }
+    }
+
+    /// An erasure of one session.
+    pub(crate) fn session_erased(&self, number: u64) -> Erase {
+        Erase { session_id: Some(session(number)), ..self.everything(0) }
+    }
+
+    /// Carries out an erasure with enough time.
+    pub(crate) async fn erase(&self, erase: &Erase) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        assert!(self.views.erase(erase, deadline).await.unwrap(), "not all was deleted");
+    }
+
+    /// Writes an erasure's mark without time to delete anything. Returns whether nothing had to be
+    /// deleted.
+    pub(crate) async fn mark(&self, erase: &Erase) -> bool {
+        self.views.erase(erase, Instant::now()).await.unwrap()
+    }
+
     /// The numbers of the sessions in the history that a member sees.
     pub(crate) async fn visible(&self) -> Vec<u64> {
         numbers(&self.page(100, None, false).await.entries)
     }
+}
+
+/// The sort key of a session's item in the first release; `after` follows.
+fn first_release_sk(number: u64, writer: Option<&str>, after: &str) -> String {
+    let session = session(number);
+    let writer = writer.map_or_else(String::new, |writer| format!("#{writer}"));
+    format!("{}#{}{writer}{after}", session.ulid, session.home)
 }
 
 /// The numbers of entries' sessions.

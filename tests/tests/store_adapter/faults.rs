@@ -8,11 +8,12 @@ use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use playback::fold::{ViewKey, fold};
-use playback::outcome::Counts;
+use playback::history::Rules;
+use playback::outcome::{Cause, Counts};
 use serde_json::{Value, json};
 use std::time::Duration;
 use store::dynamodb::Request;
-use store::{Fault, StoreError, ViewTable as _, WriteError, settle};
+use store::{Erase, Erasure, Fault, StoreError, ViewTable as _, WriteError, settle};
 use tokio::time::Instant;
 
 /// How often the adapter sends one call before it gives up, and how often it asks for unprocessed
@@ -21,12 +22,12 @@ const ATTEMPTS: usize = 3;
 const ROUNDS: usize = 5;
 
 fn key(number: u64) -> ViewKey {
-    ViewKey { profile_id: "p1".to_owned(), session_id: session(number) }
+    ViewKey { profile_id: "p1".to_owned(), session_id: session(number), title_id: "t1".to_owned() }
 }
 
 fn key_json(number: u64) -> Value {
     let session = session(number);
-    json!({ "pk": { "S": "p1" }, "sk": { "S": format!("{}#{}", session.ulid, session.home) } })
+    json!({ "pk": { "S": "p1" }, "sk": { "S": format!("{}#{}#~t1", session.ulid, session.home) } })
 }
 
 fn item_json(number: u64) -> Value {
@@ -160,10 +161,11 @@ fn members_calls_say_that_they_were_throttled() {
         let later = Instant::now() + Duration::from_secs(60);
         let errors = [
             ("history", views.history("p1", request).await.err()),
-            ("continue watching", views.continue_watching("p1", 10).await.err()),
-            ("bookmark", views.bookmark("p1", "t1").await.err()),
+            ("continue watching", views.continue_watching("p1", 10, &Rules::default()).await.err()),
+            ("titles", views.titles("p1", &["t1".to_owned()], &Rules::default()).await.err()),
             ("hide", views.set_hidden("p1", &session(1), true, BEGAN).await.err()),
-            ("erase", views.erase("p1", BEGAN, later).await.err()),
+            ("watched", views.set_watched("p1", "t1", true, BEGAN).await.err()),
+            ("erase", views.erase(&everything(), later).await.err()),
             ("warm up", views.warm_up().await.err()),
         ];
         for (call, error) in errors {
@@ -215,9 +217,103 @@ fn write_with_a_lost_answer_is_settled_once() {
     });
 }
 
+/// An erasure of all that [`item_json`] makes.
+fn everything() -> Erase {
+    Erase { profile_id: "p1".to_owned(), at: BEGAN + 60_000, title_id: None, session_id: None }
+}
+
 /// The deletions that a BatchWriteItem asks for.
 fn deletions(call: &Value) -> Vec<Value> {
     call["RequestItems"][TABLE].as_array().unwrap().clone()
+}
+
+/// Answers a batch of view keys with nothing, and a batch of marks with `marks`.
+async fn nothing_stored(marks: impl Fn(&[Value]) -> Answer + Send + Sync + 'static) -> Fake {
+    Fake::start(move |call, _| match call.operation.as_str() {
+        "BatchGetItem" => asked_marks(&call.body).map_or_else(|| found(&[], &[]), |keys| marks(&keys)),
+        _ => ok(json!({})),
+    })
+    .await
+}
+
+/// The keys that a BatchGetItem asks for, if they are the marks of erasures.
+fn asked_marks(call: &Value) -> Option<Vec<Value>> {
+    let is_mark = |key: &Value| key["sk"]["S"].as_str().is_some_and(|sk| sk == "~erased" || sk.contains("~forgotten"));
+    let keys = asked(call);
+    keys.iter().all(is_mark).then_some(keys)
+}
+
+/// Whatever happens to the question what was erased, nothing is written as if nothing were.
+#[test]
+fn marks_that_cannot_be_read_are_never_taken_for_absent() {
+    let envelope = || Watched::new(1, "t1").envelope("p1");
+    let ulid = session(1).ulid;
+    let marks = [
+        "~erased".to_owned(),
+        "~forgotten#t1".to_owned(),
+        format!("{ulid}#~forgotten"),
+        format!("{ulid}#~forgotten#t1"),
+    ];
+    RUNTIME.block_on(async {
+        for mark in marks {
+            let key = json!({ "pk": { "S": "p1" }, "sk": { "S": mark } });
+            let left = key.clone();
+            let fake = nothing_stored(move |keys| {
+                assert!(keys.contains(&left), "{keys:?}");
+                found(&[], std::slice::from_ref(&left))
+            })
+            .await;
+            let (settled, usage) = settle(&fake.views, fold([(0, envelope())])).await;
+            let error = settled[0].result.as_ref().unwrap_err();
+            assert_eq!(error.fault.class(), Ok(Cause::StoreThrottled), "{key}: {error}");
+            assert_eq!((usage.writes, usage.throttles), (0, 1));
+            assert_eq!(fake.calls("UpdateItem").len(), 0, "{key}");
+            assert_eq!(fake.calls("BatchGetItem").len(), 1 + ROUNDS, "{key}");
+        }
+        let failures = [
+            (StatusCode::BAD_REQUEST, "ProvisionedThroughputExceededException", Cause::StoreThrottled),
+            (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", Cause::StoreUnavailable),
+            (StatusCode::BAD_REQUEST, "AccessDeniedException", Cause::StoreUnavailable),
+        ];
+        for (status, code, cause) in failures {
+            let fake = nothing_stored(move |_| error(status, code)).await;
+            let (settled, _) = settle(&fake.views, fold([(0, envelope())])).await;
+            let error = settled[0].result.as_ref().unwrap_err();
+            assert_eq!(error.fault.class(), Ok(cause), "{code}: {error}");
+            assert_eq!(fake.calls("UpdateItem").len(), 0, "{code}");
+        }
+        // Left over for one view only: the others are answered.
+        let of_two = json!({ "pk": { "S": "p1" }, "sk": { "S": format!("{}#~forgotten", session(2).ulid) } });
+        let fake = nothing_stored(move |_| found(&[], std::slice::from_ref(&of_two))).await;
+        let answers = fake.views.erasures(&[key(1), key(2), key(3)]).await;
+        assert!(answers[1].as_ref().is_err_and(is_throttled), "{answers:?}");
+        assert_eq!((&answers[0], &answers[2]), (&Ok(Erasure::default()), &Ok(Erasure::default())));
+    });
+}
+
+/// The member sets a register again between the erasure's read and its deletion.
+#[test]
+fn register_that_was_set_again_is_not_deleted() {
+    RUNTIME.block_on(async {
+        let register = json!({
+            "pk": { "S": "p1" }, "sk": { "S": "~watched#t1" },
+            "watched": { "BOOL": true }, "changed_at": { "N": BEGAN.to_string() },
+        });
+        let fake = Fake::start(move |call, _| match call.operation.as_str() {
+            "UpdateItem" => ok(json!({})),
+            "Query" => ok(json!({ "Items": [register], "Count": 1 })),
+            "DeleteItem" => error(StatusCode::BAD_REQUEST, "ConditionalCheckFailedException"),
+            other => panic!("{other} is unconditional"),
+        })
+        .await;
+        let later = Instant::now() + Duration::from_secs(60);
+        assert!(fake.views.erase(&everything(), later).await.unwrap());
+        let [delete] = &fake.calls("DeleteItem")[..] else { panic!("one deletion") };
+        assert_eq!(delete["Key"]["sk"]["S"], "~watched#t1");
+        assert_eq!(delete["ConditionExpression"], "#clock <= :at");
+        assert_eq!(delete["ExpressionAttributeNames"]["#clock"], "changed_at");
+        assert_eq!(delete["ExpressionAttributeValues"][":at"]["N"], (BEGAN + 60_000).to_string());
+    });
 }
 
 /// A profile of 30 sessions whose deletions are answered by `delete`.
@@ -240,7 +336,7 @@ fn only_unprocessed_deletions_are_repeated() {
         })
         .await;
         let later = Instant::now() + Duration::from_secs(60);
-        assert!(fake.views.erase("p1", BEGAN + 60_000, later).await.unwrap());
+        assert!(fake.views.erase(&everything(), later).await.unwrap());
         let calls: Vec<_> = fake.calls("BatchWriteItem").iter().map(deletions).collect();
         assert_eq!(calls.iter().map(Vec::len).collect::<Vec<_>>(), [25, 5, 5]);
         assert_eq!(calls[1], calls[0][20..]);
@@ -254,7 +350,7 @@ fn deletions_never_processed_end_at_the_deadline() {
     RUNTIME.block_on(async {
         let fake = erasing(|wanted, _| ok(json!({ "UnprocessedItems": { TABLE: wanted } }))).await;
         let soon = Instant::now() + Duration::from_millis(400);
-        assert!(!fake.views.erase("p1", BEGAN + 60_000, soon).await.unwrap());
+        assert!(!fake.views.erase(&everything(), soon).await.unwrap());
         assert!(fake.calls("BatchWriteItem").len() > 1, "it was not repeated");
         assert_eq!(fake.calls("UpdateItem").len(), 1, "the mark");
     });

@@ -4,13 +4,13 @@ use crate::case::{BEGAN, Case, TITLE_MS, Watched, numbers};
 use crate::reading::largest_view;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
-use playback::history::Entry;
+use playback::history::{Entry, Rules};
 
 pub(crate) async fn a_profile_without_a_history_has_one_empty_page(case: Case) {
     let page = case.page(10, None, true).await;
     assert!(page.entries.is_empty() && page.next.is_none());
-    assert!(case.views.continue_watching(&case.profile, 10).await.unwrap().is_empty());
-    assert_eq!(case.views.bookmark(&case.profile, "t1").await.unwrap(), None);
+    assert!(case.continued(10).await.is_empty());
+    assert_eq!(case.resume("t1").await, None);
 }
 
 pub(crate) async fn sessions_come_newest_first_with_every_field(case: Case) {
@@ -18,12 +18,13 @@ pub(crate) async fn sessions_come_newest_first_with_every_field(case: Case) {
     case.watch(&[Watched::new(1, "t1"), Watched::new(3, "t3"), Watched::new(2, "t2"), finished]).await;
     let (entries, _) = case.history(10, false).await;
     assert_eq!(numbers(&entries), [3, 2, 1]);
-    let Entry { session_id, view, hidden } = &entries[1];
+    let Entry { session_id, view, hidden, missing } = &entries[1];
     assert_eq!((session_id, *hidden), (&case.key(2).session_id, false));
-    assert_eq!((view.started_at, view.last_received_at), (BEGAN + 2000, BEGAN + 9000));
-    assert_eq!((view.events(), view.missing(), view.played_ms()), (2, 3, 20));
-    assert_eq!((view.first.title_id.as_str(), view.completed()), ("t2", true));
-    assert_eq!(view.latest.device.kind, "tv");
+    assert_eq!((view.first.watched_at, view.first.received_at), (BEGAN + 2000, BEGAN + 2000));
+    assert_eq!((view.latest.watched_at, view.latest.received_at), (BEGAN + 9000, BEGAN + 9000));
+    assert_eq!((view.events(), *missing, view.played_ms()), (2, 3, 20));
+    assert_eq!((view.title_id.as_str(), Rules::default().is_finished(view)), ("t2", true));
+    assert_eq!(view.latest.device.kind.as_deref(), Some("tv"));
 }
 
 /// Sessions with parts from several regions, some without a part from the home region.
@@ -75,9 +76,9 @@ pub(crate) async fn an_unreadable_item_hides_no_other(case: Case) {
     for limit in 1..4 {
         assert_eq!(numbers(&case.history(limit, false).await.0), [3, 1], "in pages of {limit}");
     }
-    let continued = case.views.continue_watching(&case.profile, 10).await.unwrap();
+    let continued = case.continued(10).await;
     assert_eq!(numbers(&continued), [3]);
-    let bookmark = case.views.bookmark(&case.profile, "t1").await.unwrap().unwrap();
+    let bookmark = case.resume("t1").await.unwrap();
     assert_eq!(numbers(&[bookmark]), [3]);
 }
 
@@ -89,8 +90,8 @@ pub(crate) async fn another_profile_never_appears(case: Case) {
         other.watch(&[Watched::new(1, "t1"), Watched::new(2, "t1"), Watched::new(3, "t1")]).await;
     }
     let sees = async |case: &Case| {
-        let bookmark = case.views.bookmark(&case.profile, "t1").await.unwrap();
-        let continued = case.views.continue_watching(&case.profile, 10).await.unwrap();
+        let bookmark = case.resume("t1").await;
+        let continued = case.continued(10).await;
         (numbers(&case.history(1, false).await.0), numbers(&continued), numbers(bookmark.as_slice()))
     };
     assert_eq!(sees(&case).await, (vec![2], vec![2], vec![2]));
@@ -100,8 +101,7 @@ pub(crate) async fn another_profile_never_appears(case: Case) {
     assert_eq!(numbers(&case.page(10, token, false).await.entries), [2]);
     // What one member does leaves the others unchanged.
     case.views.set_hidden(&case.profile, &case.key(2).session_id, true, BEGAN).await.unwrap();
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
-    assert!(case.views.erase(&case.profile, BEGAN + 60_000, deadline).await.unwrap());
+    case.erase(&case.everything(60)).await;
     assert_eq!(sees(&case).await, (vec![], vec![], vec![]));
     for other in &others {
         assert_eq!(sees(other).await, (vec![3, 2, 1], vec![3], vec![3]));

@@ -13,10 +13,12 @@ mod continuing;
 mod erasing;
 mod fake;
 mod faults;
+mod forgetting;
 mod hiding;
 mod history;
 mod paging;
 mod reading;
+mod titles;
 mod writing;
 
 use case::{Case, Table};
@@ -43,7 +45,7 @@ static EMULATOR: Started = LazyLock::new(|| RUNTIME.block_on(start(LocalDynamoDb
 static DYNAMODB_LOCAL: Started =
     LazyLock::new(|| RUNTIME.block_on(start(LocalDynamoDb::dynamodb_local("store-tests-dynamodb-local"))));
 
-static OPTED_IN: LazyLock<bool> = LazyLock::new(|| opted_in(OPT_IN, "DynamoDB Local"));
+static OPTED_IN: LazyLock<bool> = LazyLock::new(|| opted_in(OPT_IN, "DynamoDB Local (it needs Java 17 and Maven)"));
 
 async fn start(server: impl Future<Output = anyhow::Result<LocalDynamoDb>>) -> Result<Backend, String> {
     let begun = async {
@@ -84,8 +86,9 @@ cases! {
         a_lost_race_returns_what_is_stored_and_changes_nothing
         lost_race_against_a_deleted_item_makes_no_item
         concurrent_writers_count_each_event_once
+        view_of_too_many_ranges_is_refused_and_stays_as_it_was
         unknown_attributes_survive_an_update
-        corrected_title_moves_in_the_index;
+        each_title_of_a_session_is_found_by_the_index;
     reading:
         reading_no_keys_makes_no_call
         over_a_hundred_keys_come_in_order_with_absent_ones
@@ -113,11 +116,27 @@ cases! {
         a_bookmark_joins_the_parts_of_a_session_and_needs_only_one;
     erasing:
         nothing_is_visible_or_stored_after_erasing
-        late_events_of_an_erased_session_stay_invisible
+        late_events_of_an_erased_session_are_not_written
         without_time_to_delete_the_mark_is_enough
         a_session_minted_ahead_of_time_is_erased_too
         more_than_one_batch_is_deleted
         older_erasure_reverts_nothing;
+    forgetting:
+        forgotten_title_is_gone_and_its_siblings_stay
+        forgotten_session_is_gone_and_others_stay
+        erasing_everything_takes_registers_along
+        interrupted_erasures_are_finished_by_calling_again
+        an_erasure_amid_writes_leaves_nothing
+        erasures_of_many_views_come_in_order;
+    titles:
+        two_titles_of_a_session_are_two_items
+        session_with_more_titles_than_the_limit_is_a_page
+        items_of_the_first_release_join_new_ones
+        titles_agree_however_many_are_asked_for
+        titles_agree_in_a_profile_of_over_500_entries
+        often_watched_title_stays_watched_however_asked
+        later_mark_of_watched_wins_in_any_order
+        odd_identifiers_work_everywhere;
     browsing:
         a_walk_in_pages_of_any_size_meets_every_view_once
         range_of_sort_keys_has_views_and_nothing_else

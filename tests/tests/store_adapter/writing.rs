@@ -1,7 +1,8 @@
 //! Conditional writes: on absence, on the version, and what a lost race returns.
 
-use crate::case::{Case, Watched, numbers, session};
+use crate::case::{Case, Watched, session};
 use aws_sdk_dynamodb::types::AttributeValue;
+use playback::contract::MAX_RANGES;
 use playback::fold::fold;
 use playback::outcome::Counts;
 use std::collections::BTreeSet;
@@ -102,6 +103,25 @@ pub(crate) async fn concurrent_writers_count_each_event_once(case: Case) {
     assert!(found.version <= u64::from(EVENTS), "more writes than batches");
 }
 
+pub(crate) async fn view_of_too_many_ranges_is_refused_and_stays_as_it_was(case: Case) {
+    const MOST: u16 = MAX_RANGES as u16;
+    // Every second sequence number.
+    let events: Vec<Watched> = (0..MOST).map(|at| Watched::new(1, "t1").seq(at * 2)).collect();
+    case.watch(&events).await;
+    let before = stored(&case, 1).await;
+    assert_eq!(before.as_ref().map(|stored| stored.view.ranges()), Some(MAX_RANGES));
+    let more = [Watched::new(1, "t1").seq(MOST * 2), Watched::new(1, "t2").seq(MOST * 2 + 1)];
+    let (settled, _) =
+        settle(&case.views, fold(more.map(|one| one.envelope(&case.profile)).into_iter().enumerate())).await;
+    let refused = |one: &store::Settled| one.result.as_ref().err().map(|error| error.fault.clone());
+    let mut faults: Vec<_> = settled.iter().map(|one| (one.delta.key.title_id.as_str(), refused(one))).collect();
+    faults.sort_by_key(|(title, _)| *title);
+    assert_eq!(faults, [("t1", Some(Fault::TooLarge(MAX_RANGES + 1))), ("t2", None)]);
+    assert_eq!(stored(&case, 1).await, before);
+    // What closes a gap is welcome.
+    assert_eq!(case.settle(&[Watched::new(1, "t1").seq(1)]).await, Counts { applied: 1, duplicate: 0 });
+}
+
 pub(crate) async fn unknown_attributes_survive_an_update(case: Case) {
     let event = Watched::new(1, "t1");
     let mut item = case.view_item(1, None, &event.view());
@@ -115,12 +135,13 @@ pub(crate) async fn unknown_attributes_survive_an_update(case: Case) {
     assert_eq!(now.keys().filter(|name| !known.contains(*name)).count(), 1);
 }
 
-/// The event with the lowest sequence number decides the title, and it may arrive late.
-pub(crate) async fn corrected_title_moves_in_the_index(case: Case) {
-    case.watch(&[Watched::new(1, "wrong").seq(5)]).await;
-    case.watch(&[Watched::new(1, "right").seq(2)]).await;
-    let found = case.views.bookmark(&case.profile, "right").await.unwrap().unwrap();
-    assert_eq!(found.session_id, session(1));
-    assert_eq!(case.views.bookmark(&case.profile, "wrong").await.unwrap(), None);
-    assert_eq!(numbers(&[found]), [1]);
+/// A session may change its title. The index finds each.
+pub(crate) async fn each_title_of_a_session_is_found_by_the_index(case: Case) {
+    case.watch(&[Watched::new(1, "later").seq(5)]).await;
+    case.watch(&[Watched::new(1, "earlier").seq(2)]).await;
+    for title in ["later", "earlier"] {
+        let found = case.resume(title).await.unwrap();
+        assert_eq!((found.session_id, found.view.title_id.as_str()), (session(1), title));
+    }
+    assert_eq!(case.resume("late").await, None);
 }

@@ -209,6 +209,12 @@ fn every_route_of_the_contract_leads_to_its_function() {
         ("PUT /v1/profiles/{profile_id}/history/{session_id}/hidden", "QueryFunction"),
         ("DELETE /v1/profiles/{profile_id}/history/{session_id}/hidden", "QueryFunction"),
         ("DELETE /v1/profiles/{profile_id}/history", "QueryFunction"),
+        ("DELETE /v1/profiles/{profile_id}/history/{session_id}", "QueryFunction"),
+        ("GET /v1/profiles/{profile_id}/titles", "QueryFunction"),
+        ("GET /v1/profiles/{profile_id}/titles/{title_id}", "QueryFunction"),
+        ("DELETE /v1/profiles/{profile_id}/titles/{title_id}", "QueryFunction"),
+        ("PUT /v1/profiles/{profile_id}/titles/{title_id}/watched", "QueryFunction"),
+        ("DELETE /v1/profiles/{profile_id}/titles/{title_id}/watched", "QueryFunction"),
     ];
     assert_eq!(routes, expected.map(|(key, function)| (key.to_owned(), function.to_owned())).into());
     let of = |function: &'static str| move |key: &'static str| (key.to_owned(), function.to_owned());

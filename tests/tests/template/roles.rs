@@ -50,7 +50,7 @@ fn no_role_allows_more_than_its_function_needs() {
 }
 
 #[test]
-fn only_ingest_writes_to_topics_and_only_query_deletes_views() {
+fn only_query_and_retry_delete_views_and_only_ingest_writes() {
     let template = template();
     let may = |action: &str| -> BTreeSet<String> {
         let mut roles = of_type(&template, "AWS::IAM::Role");
@@ -68,19 +68,20 @@ fn only_ingest_writes_to_topics_and_only_query_deletes_views() {
     check("kafka-cluster:ReadData", &["ForwardRole", "ProcessCandidateRole", "ProcessRole"]);
     check("kinesis:PutRecords", &["IngestRole"]);
     check("kinesis:GetRecords", &["ForwardRole", "ProcessCandidateRole", "ProcessRole"]);
-    check("sqs:SendMessage", &["ForwardRole", "ProcessRole", "RetryRole"]);
+    check("sqs:SendMessage", &["ForwardRole", "ProcessRole", "QueryRole", "RetryRole"]);
     check("sqs:GetQueueUrl", &["ForwardRole"]);
     check("sqs:ChangeMessageVisibility", &["RetryRole"]);
     check("s3:PutObject", &["CompareRole", "ForwardRole", "ProcessRole"]);
     check("s3:GetObject", &["RetryRole"]);
     check("s3:DeleteObject", &["RetryRole"]);
     check("dynamodb:UpdateItem", &["ProcessCandidateRole", "ProcessRole", "QueryRole", "RetryRole"]);
-    check("dynamodb:Query", &["CompareRole", "QueryRole"]);
+    check("dynamodb:Query", &["CompareRole", "ProcessCandidateRole", "ProcessRole", "QueryRole", "RetryRole"]);
     check("dynamodb:Scan", &["CompareRole"]);
-    check("dynamodb:BatchWriteItem", &["QueryRole"]);
+    check("dynamodb:BatchWriteItem", &["QueryRole", "RetryRole"]);
+    check("dynamodb:GetItem", &["CompareRole"]);
     // Views are written conditionally, with UpdateItem. PutItem is for the checkpoint of compare.
     check("dynamodb:PutItem", &["CompareRole"]);
-    check("dynamodb:DeleteItem", &[]);
+    check("dynamodb:DeleteItem", &["QueryRole", "RetryRole"]);
     // Only the operator writes the routing document.
     check("ssm:GetParameter", &["CompareRole", "ForwardRole", "IngestRole"]);
     check("ssm:PutParameter", &[]);
