@@ -1,4 +1,5 @@
-// Builds the published form: one minified ES module and its types. Fails if the module is too large.
+// Builds the published form: one minified ES module and its types. Fails if the module is too
+// large.
 import { execFileSync } from "node:child_process";
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";

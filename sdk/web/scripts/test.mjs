@@ -1,4 +1,5 @@
-// Runs one of the suites, `unit` or `browser`: bundles its TypeScript, then hands it to Node's test runner.
+// Runs one of the suites, `unit` or `browser`: bundles its TypeScript, then hands it to Node's test
+// runner.
 import { spawnSync } from "node:child_process";
 import { readdirSync, rmSync } from "node:fs";
 import { fileURLToPath } from "node:url";

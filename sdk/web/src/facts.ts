@@ -1,4 +1,7 @@
-/** What the player knows about itself: the device's id, and the home of new sessions. Both outlive the page. */
+/**
+ * What the player knows about itself: the device's id, and the home of new sessions. Both outlive
+ * the page.
+ */
 
 import type { Report } from "./report.js";
 import type { Store } from "./store.js";
@@ -14,7 +17,10 @@ export interface Facts {
   readonly device: { id: string; kind: string };
   /** Resolves when what earlier pages knew is known. Never rejects. */
   readonly ready: Promise<void>;
-  /** Has the server mint a session id, and remembers its home. A status of 201 means that `body.session_id` is one. */
+  /**
+   * Has the server mint a session id, and remembers its home. A status of 201 means that
+   * `body.session_id` is one.
+   */
   mint(profile: string): Promise<Answer>;
 }
 

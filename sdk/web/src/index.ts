@@ -26,8 +26,8 @@ export type {
 } from "./types.js";
 
 /**
- * Makes a player's connection to Playhead. Make it once per page, before the first `attach`: it also sends what earlier
- * pages could not send.
+ * Makes a player's connection to Playhead. Make it once per page, before the first `attach`: it
+ * also sends what earlier pages could not send.
  */
 export function createPlayhead(options: PlayheadOptions): Playhead {
   const report = createReport(options.onError);

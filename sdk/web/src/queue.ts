@@ -1,8 +1,10 @@
 /**
- * The events that have no `202` yet: keeps them, sends them in batches, and decides what an answer means for them.
+ * The events that have no `202` yet: keeps them, sends them in batches, and decides what an answer
+ * means for them.
  *
- * An event leaves the queue only when it was accepted, finally rejected, or given up with a report. All tabs share the
- * store. A Web Lock lets one of them send at a time; where there are no locks the server drops what it gets twice.
+ * An event leaves the queue only when it was accepted, finally rejected, or given up with a report.
+ * All tabs share the store. A Web Lock lets one of them send at a time; where there are no locks
+ * the server drops what it gets twice.
  */
 
 import type { Report } from "./report.js";
@@ -32,7 +34,10 @@ export interface Queue {
   push(event: PlaybackEvent, urgent: boolean): void;
   /** Tries to send everything that is due. Never rejects. */
   flush(): Promise<void>;
-  /** Sends what this page recorded and may have no other chance to send: the page may close in this turn. */
+  /**
+   * Sends what this page recorded and may have no other chance to send: the page may close in this
+   * turn.
+   */
   farewell(): void;
   /** The network is back: forget how long to wait, except where the server said it. */
   wake(): void;
@@ -70,7 +75,10 @@ export function createQueue(
   let batchSize = MAX_EVENTS;
   let failures = 0;
   let refusals = 0;
-  /** Nothing is sent before this time; and whether the server asked for it. Times are `performance.now()`. */
+  /**
+   * Nothing is sent before this time; and whether the server asked for it. Times are
+   * `performance.now()`.
+   */
   let quietUntil = 0;
   let told = false;
   let timer: ReturnType<typeof setTimeout> | undefined;
@@ -222,11 +230,7 @@ export function createQueue(
   /** Completes ids that were minted before a home was known. Undefined while it still is not. */
   const complete = (events: PlaybackEvent[]): PlaybackEvent[] =>
     events.flatMap((event) =>
-      event.session_id[0] !== "-"
-        ? event
-        : facts.home
-          ? { ...event, session_id: facts.home + event.session_id }
-          : [],
+      event.session_id[0] !== "-" ? event : facts.home ? { ...event, session_id: facts.home + event.session_id } : [],
     );
 
   const sendProfile = async (profile: string, events: PlaybackEvent[]): Promise<void> => {
@@ -243,7 +247,8 @@ export function createQueue(
       const batch = take(rest, batchSize, MAX_BYTES - FRAME_BYTES);
       if (!batch.length) break;
       const text = bodyOf(batch);
-      // With `keepalive` the request survives the page. After a failure without, in case its limit was the reason.
+      // With `keepalive` the request survives the page. After a failure without, in case its limit
+      // was the reason.
       const keepalive = !failures && byteLength(text) < transport.room();
       const keys = batch.map(keyOf);
       if (keepalive) keys.forEach((key) => leaving.add(key));
@@ -269,6 +274,7 @@ export function createQueue(
       if (navigator.locks) await navigator.locks.request(name, { signal: patience.signal }, enter);
     } catch (cause) {
       if (entered) throw cause;
+      // No lock: then without. At worst two tabs send the same events.
     } finally {
       clearTimeout(patienceTimer);
     }

@@ -4,7 +4,10 @@ import type { PlayheadError } from "./types.js";
 
 export type Report = (code: PlayheadError["code"], message: string, cause?: unknown, status?: number) => void;
 
-/** Makes the reporter. An error that the page's own callback throws goes to the console, nowhere else. */
+/**
+ * Makes the reporter. An error that the page's own callback throws goes to the console, nowhere
+ * else.
+ */
 export function createReport(onError: ((error: PlayheadError) => void) | undefined): Report {
   return (code, message, cause, status) => {
     const error = Object.assign(new Error(message), { code, cause }, status ? { status } : {});

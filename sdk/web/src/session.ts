@@ -1,25 +1,32 @@
 /**
  * Watches a media element and turns what it does into events.
  *
- * `played_ms` comes from positions, not from clocks: while the element plays, `observe` follows `currentTime`. So speed,
- * stalls and buffering need no care. A position that cannot have been reached by playing breaks the run: what was played
- * up to the break is recorded as an event of its own, since an event can only describe what lies right before it.
+ * `played_ms` comes from positions, not from clocks: while the element plays, `observe` follows
+ * `currentTime`. So speed, stalls and buffering need no care. A position that cannot have been
+ * reached by playing breaks the run: what was played up to the break is recorded as an event of its
+ * own, since an event can only describe what lies right before it.
  */
 
 import { type Facts, PATIENCE_MS } from "./facts.js";
 import type { Queue } from "./queue.js";
 import type { Report } from "./report.js";
-import type { Transport } from "./transport.js";
+import { segment, type Transport } from "./transport.js";
 import type { AttachOptions, PlaybackEvent, PlayheadOptions, Session, TitleOptions } from "./types.js";
 import { ulid } from "./ulid.js";
 
 const MAX_SEQ = 65_535;
-/** A member who drags the handle makes dozens of seeks a second. They are one event, once it is quiet for this long. */
+/**
+ * A member who drags the handle makes dozens of seeks a second. They are one event, once it is
+ * quiet for this long.
+ */
 const SEEK_QUIET_MS = 500;
 /** How far a position may be from where playing leads without counting as a jump. */
 const SLACK_MS = 1_000;
 const BACK_SLACK_MS = 250;
-/** Players nudge a new source over a gap at its begin. Such a seek is not the page choosing where to start. */
+/**
+ * Players nudge a new source over a gap at its begin. Such a seek is not the page choosing where to
+ * start.
+ */
 const NUDGE_S = 0.5;
 /** The server's defaults for which position is worth resuming, and when a title is finished. */
 const RESUME_SHARE = 0.03;
@@ -186,7 +193,9 @@ export function watch(media: HTMLMediaElement, attached: AttachOptions, deps: De
     nameItself();
   };
 
-  /** Where to go on, by what this device has not sent yet: it is newer than what the server knows. */
+  /**
+   * Where to go on, by what this device has not sent yet: it is newer than what the server knows.
+   */
   const localPosition = async (before: number, known: string | undefined): Promise<number | undefined> => {
     const unsent = await queue.unsent(profile, current.title, before);
     const newest = unsent.reduce<PlaybackEvent | undefined>(
@@ -204,7 +213,7 @@ export function watch(media: HTMLMediaElement, attached: AttachOptions, deps: De
   const resume = async (): Promise<void> => {
     const wanted = current;
     if (wanted.resume === false || wanted.live || moved) return;
-    const path = `/v1/profiles/${encodeURIComponent(profile)}/titles/${encodeURIComponent(wanted.title)}`;
+    const path = `/v1/profiles/${segment(profile)}/titles/${segment(wanted.title)}`;
     const before = Date.now();
     const { body } = await transport.request(profile, "GET", path, { timeoutMs: PATIENCE_MS });
     const at = (await localPosition(before, body?.resume?.session_id)) ?? body?.resume?.position_ms;
@@ -296,7 +305,8 @@ export function watch(media: HTMLMediaElement, attached: AttachOptions, deps: De
       const { resume: wanted = attached.resume ?? true, ...rest } = changes;
       current = { profile, title, resume: wanted, ...rest };
       durationMs = undefined;
-      // The old source may still be there: the next event of the element says where the new title begins.
+      // The old source may still be there: the next event of the element says where the new title
+      // begins.
       jumpTo(position());
       await guarded(resume);
     },

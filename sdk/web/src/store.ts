@@ -1,7 +1,7 @@
 /**
- * What outlives the page: unsent events, and a few facts (the home, the device's id). It is IndexedDB, one database for
- * each endpoint, shared by all tabs. Where IndexedDB is unavailable every read is empty and nothing is kept; the queue
- * has this page's events in memory anyway.
+ * What outlives the page: unsent events, and a few facts (the home, the device's id). It is
+ * IndexedDB, one database for each endpoint, shared by all tabs. Where IndexedDB is unavailable
+ * every read is empty and nothing is kept; the queue has this page's events in memory anyway.
  */
 
 import type { Report } from "./report.js";
@@ -23,7 +23,10 @@ export interface Store {
   close(): void;
 }
 
-/** An event's identity, without the home, which may not be known yet. Sorts by the session's start, then by `seq`. */
+/**
+ * An event's identity, without the home, which may not be known yet. Sorts by the session's start,
+ * then by `seq`.
+ */
 export function keyOf(event: PlaybackEvent): string {
   return `${event.session_id.replace(/^[^-]*-/, "")}.${String(event.seq).padStart(5, "0")}`;
 }
@@ -50,7 +53,8 @@ export function openStore(name: string, report: Report): Store {
         request.onsuccess = () => {
           clearTimeout(timer);
           const opened = request.result;
-          // Another page deletes the database, or the browser closed it: open it again when it is needed.
+          // Another page deletes the database, or the browser closed it: open it again when it is
+          // needed.
           opened.onversionchange = opened.onclose = () => {
             opened.close();
             database = undefined;

@@ -1,9 +1,15 @@
-/** HTTP with a token and a deadline. It repeats nothing, except once after a `401`. The queue decides what to repeat. */
+/**
+ * HTTP with a token and a deadline. It repeats nothing, except once after a `401`. The queue
+ * decides what to repeat.
+ */
 
 import type { Report } from "./report.js";
 import type { PlaybackEvent, PlayheadOptions } from "./types.js";
 
-/** `fetch(keepalive)` carries at most 64 KiB for all requests of a page together. Leave some to the page. */
+/**
+ * `fetch(keepalive)` carries at most 64 KiB for all requests of a page together. Leave some to the
+ * page.
+ */
 export const KEEPALIVE_BYTES = 60_000;
 
 /** What became known about a request. */
@@ -28,8 +34,9 @@ export interface RequestOptions {
 export interface Transport {
   request(profile: string, method: string, path: string, options?: RequestOptions): Promise<Answer>;
   /**
-   * Sends events from a page that may close in this turn, with the token that is there already. Resolves to the answer,
-   * if the page is still there. `undefined`: it was not sent, or nobody will know the answer.
+   * Sends events from a page that may close in this turn, with the token that is there already.
+   * Resolves to the answer, if the page is still there. `undefined`: it was not sent, or nobody
+   * will know the answer.
    */
   farewell(profile: string, events: PlaybackEvent[]): Promise<Answer | undefined>;
   /** How many more bytes `fetch(keepalive)` can carry now. */
@@ -39,6 +46,14 @@ export interface Transport {
 /** The body of `POST /v1/events`. `token` is for beacons, which have no headers. */
 export function bodyOf(events: PlaybackEvent[], token?: string): string {
   return JSON.stringify({ token, sent_at: Date.now(), events });
+}
+
+/**
+ * An id as a part of a path. It is encoded twice: the gateway decodes the path once before it looks
+ * for the route, so `/` and `?` would be taken for the path's own.
+ */
+export function segment(id: string): string {
+  return encodeURIComponent(encodeURIComponent(id));
 }
 
 export function byteLength(text: string): number {
@@ -109,10 +124,13 @@ export function createTransport(options: PlayheadOptions, report: Report): Trans
     const controller = new AbortController();
     let timer;
     const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => {
-        controller.abort();
-        reject(new Error("timeout"));
-      }, wanted.timeoutMs ?? options.timeoutMs ?? 30_000);
+      timer = setTimeout(
+        () => {
+          controller.abort();
+          reject(new Error("timeout"));
+        },
+        wanted.timeoutMs ?? options.timeoutMs ?? 30_000,
+      );
     });
     const withToken = async (refused?: string): Promise<Answer> => {
       let token;
@@ -148,10 +166,7 @@ export function createTransport(options: PlayheadOptions, report: Report): Trans
       if (typeof Request === "function" && "keepalive" in Request.prototype) {
         return request(profile, "POST", "/v1/events", { body: bodyOf(events), keepalive: true });
       }
-      navigator.sendBeacon?.(
-        `${endpoint}/v1/events`,
-        new Blob([bodyOf(events, token)], { type: "text/plain" }),
-      );
+      navigator.sendBeacon?.(`${endpoint}/v1/events`, new Blob([bodyOf(events, token)], { type: "text/plain" }));
       return undefined;
     },
   };

@@ -1,4 +1,7 @@
-/** ULIDs (https://github.com/ulid/spec): 48 bits of time, then 80 random bits, in Crockford's base 32. */
+/**
+ * ULIDs (https://github.com/ulid/spec): 48 bits of time, then 80 random bits, in Crockford's base
+ * 32.
+ */
 
 const DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 

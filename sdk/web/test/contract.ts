@@ -1,7 +1,7 @@
 /**
- * A model of the API's contract, strict where the real one is tolerant: whatever a careful player would not send is an
- * error here. It keeps events as the real system does (by session and `seq`, played parts as a union), so that the same
- * questions can be put to both.
+ * A model of the API's contract, strict where the real one is tolerant: whatever a careful player
+ * would not send is an error here. It keeps events as the real system does (by session and `seq`,
+ * played parts as a union), so that the same questions can be put to both.
  */
 import { createHmac, randomBytes } from "node:crypto";
 import { ulid } from "../src/ulid.js";
@@ -9,7 +9,7 @@ import { ulid } from "../src/ulid.js";
 export const SECRET = "a development stage's shared secret";
 
 const KINDS = ["started", "progressed", "paused", "resumed", "seeked", "stopped"];
-const ID = /^[!-~]{1,128}$/;
+const ID = /^(?!~)[A-Za-z0-9._~:/@!$&'()*+;=-]{1,128}$/;
 const SESSION = /^[a-z0-9]+-[0-7][0-9A-HJKMNP-TV-Z]{25}$/;
 const FIELDS = [
   "session_id",
@@ -81,6 +81,15 @@ function profilesOf(token: string | undefined): string[] | undefined {
   return claims.exp * 1_000 > Date.now() ? claims.profiles : undefined;
 }
 
+/**
+ * The path as the gateway hands it on: it decodes every escape but `%25` before it looks for the
+ * route.
+ */
+const decodedOnce = (path: string): string => path.replace(/(?:%(?!25)[0-9A-Fa-f]{2})+/g, decodeURIComponent);
+
+/** An id of a path, which a careful player has encoded twice. */
+const idOf = (segment: string): string => decodeURIComponent(decodeURIComponent(segment));
+
 /** Why the event is wrong, or nothing. */
 function faultOf(event: WireEvent): [code: string, message: string] | undefined {
   const integer = (value: unknown, most: number): boolean =>
@@ -123,7 +132,8 @@ export class Contract {
   repeats = 0;
 
   handle(method: string, url: string, headers: Record<string, string | undefined>, body: string): Reply {
-    const { pathname: path, searchParams } = new URL(url, "http://contract");
+    const { pathname, searchParams } = new URL(url, "http://contract");
+    const path = decodedOnce(pathname);
     const authorization = headers["authorization"];
     let token = authorization?.replace(/^Bearer /, "");
     let parsed: { token?: string; sent_at?: number; events?: WireEvent[] } | undefined;
@@ -150,14 +160,14 @@ export class Contract {
 
     const [, profile, rest] = /^\/v1\/profiles\/([^/]+)\/(.+)$/.exec(path) ?? [];
     if (method !== "GET" || !profile || !rest) return { status: 404, body: { message: "Not Found" } };
-    const decoded = decodeURIComponent(profile);
+    const decoded = idOf(profile);
     if (!profiles.includes(decoded)) return problem(403, "forbidden", `profile ${decoded} is not covered`);
     if (rest === "history") {
       if (searchParams.get("limit") !== "100") return problem(400, "limit_out_of_range", "the tests ask for 100");
       return { status: 200, body: { sessions: this.history(decoded), next_page_token: null } };
     }
     const [, title] = /^titles\/([^/]+)$/.exec(rest) ?? [];
-    if (title) return { status: 200, body: this.title(decoded, decodeURIComponent(title)) };
+    if (title) return { status: 200, body: this.title(decoded, idOf(title)) };
     return { status: 404, body: { message: "Not Found" } };
   }
 
@@ -183,7 +193,8 @@ export class Contract {
       this.sessions.set(event.session_id, session);
       const known = session.get(event.seq);
       if (known) {
-        if (JSON.stringify(known) !== JSON.stringify(event)) throw new Error(`two events of ${event.session_id} ${event.seq}`);
+        if (JSON.stringify(known) !== JSON.stringify(event))
+          throw new Error(`two events of ${event.session_id} ${event.seq}`);
         this.repeats++;
       }
       session.set(event.seq, event);
@@ -200,10 +211,15 @@ export class Contract {
       for (const title_id of new Set(mine.map((event) => event.title_id))) {
         const events = mine.filter((event) => event.title_id === title_id);
         const latest = events[events.length - 1]!;
-        const duration = events.map((event) => event.title_duration_ms).filter((ms) => ms !== undefined).pop() ?? null;
-        const played = events.map(
-          ({ position_ms, played_ms = 0 }): [number, number] => [position_ms - played_ms, position_ms],
-        );
+        const duration =
+          events
+            .map((event) => event.title_duration_ms)
+            .filter((ms) => ms !== undefined)
+            .pop() ?? null;
+        const played = events.map(({ position_ms, played_ms = 0 }): [number, number] => [
+          position_ms - played_ms,
+          position_ms,
+        ]);
         rows.push({
           session_id,
           title_id,
@@ -211,7 +227,7 @@ export class Contract {
           played_ms: unionLength(played),
           title_duration_ms: duration,
           completed: duration !== null && latest.position_ms >= duration * 0.95,
-          events: all.length,
+          events: events.length,
           missing: Math.max(...bySeq.keys()) + 1 - bySeq.size,
         });
       }

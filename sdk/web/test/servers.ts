@@ -1,6 +1,6 @@
 /**
- * What the browser tests talk to: the contract's model as a server, and a gate in front of it (or in front of the real
- * API) that can fail on request and remembers every request for events.
+ * What the browser tests talk to: the contract's model as a server, and a gate in front of it (or
+ * in front of the real API) that can fail on request and remembers every request for events.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
@@ -71,7 +71,10 @@ export async function startContractServer(allowedOrigin?: string): Promise<Liste
   return { ...server, contract };
 }
 
-/** What the gate does with a request: let it through, answer itself, never answer, or break the connection. */
+/**
+ * What the gate does with a request: let it through, answer itself, never answer, or break the
+ * connection.
+ */
 export type Fault = "pass" | "hang" | "break" | "lose answer" | Reply;
 
 /** A request for events that came to the gate, and what became known of it. */

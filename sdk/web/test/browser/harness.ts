@@ -1,9 +1,11 @@
 /**
- * A real Chromium with a real media element, an API behind a gate, and questions to the member's API.
+ * A real Chromium with a real media element, an API behind a gate, and questions to the member's
+ * API.
  *
- * By default the API is the contract's model. `PLAYHEAD_ENDPOINT` names another one, for example the local cloud's; then
- * `PLAYHEAD_TOKEN_COMMAND` must print a token for the profile that is given as its last argument. Its stage must allow
- * the origin `PLAYHEAD_ORIGIN` (default http://127.0.0.1:4173), from which the test page is served.
+ * By default the API is the contract's model. `PLAYHEAD_ENDPOINT` names another one, for example
+ * the local cloud's; then `PLAYHEAD_TOKEN_COMMAND` must print a token for the profile that is given
+ * as its last argument. Its stage must allow the origin `PLAYHEAD_ORIGIN` (default
+ * http://127.0.0.1:4173), from which the test page is served.
  */
 import assert from "node:assert/strict";
 import { exec } from "node:child_process";
@@ -19,8 +21,23 @@ const ORIGIN = process.env["PLAYHEAD_ORIGIN"] ?? "http://127.0.0.1:4173";
 /** How long the history may take to show what was accepted. */
 const SETTLE_MS = process.env["PLAYHEAD_ENDPOINT"] ? 30_000 : 1_000;
 
-/** Against the model every refusal and every repeated event is looked at, too. */
-export const real = process.env["PLAYHEAD_ENDPOINT"] !== undefined;
+/**
+ * Takes both logs down, so that the API answers 503, and gives what brings them back. With
+ * `PLAYHEAD_LOGS_DOWN_COMMAND` and `PLAYHEAD_LOGS_UP_COMMAND` they are really down; without, the
+ * gate answers in their place.
+ */
+export async function logsDown(gate: Gate): Promise<() => Promise<void>> {
+  const [down, up] = [process.env["PLAYHEAD_LOGS_DOWN_COMMAND"], process.env["PLAYHEAD_LOGS_UP_COMMAND"]];
+  if (down && up) {
+    await promisify(exec)(down);
+    return async () => void (await promisify(exec)(up));
+  }
+  const refusal = { status: 503, body: { code: "log_unavailable" }, headers: { "retry-after": "2" } };
+  gate.fault = (_, path) => (path === "/v1/events" ? refusal : "pass");
+  return async () => void (gate.fault = () => "pass");
+}
+
+const real = process.env["PLAYHEAD_ENDPOINT"] !== undefined;
 
 async function tokenFor(profile: string): Promise<string> {
   if (!real) return makeToken([profile]);
@@ -30,7 +47,10 @@ async function tokenFor(profile: string): Promise<string> {
   return stdout.trim();
 }
 
-/** A tone of 8 bit at 8 kHz, as a WAV: a media element plays and seeks it exactly, and it needs no file. */
+/**
+ * A tone of 8 bit at 8 kHz, as a WAV: a media element plays and seeks it exactly, and it needs no
+ * file.
+ */
 function tone(seconds: number): Buffer {
   const samples = Buffer.alloc(seconds * 8_000);
   for (let at = 0; at < samples.length; at++) samples[at] = 128 + Math.round(40 * Math.sin(at / 3));
@@ -65,12 +85,11 @@ async function serveSite(): Promise<Listening> {
     if (!type || !content) return response.writeHead(404).end();
     const [, begin, end] = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "") ?? [];
     const headers = { "content-type": type, "accept-ranges": "bytes", "cache-control": "max-age=60" };
-    if (begin === undefined) return response.writeHead(200, { ...headers, "content-length": content.length }).end(content);
+    if (begin === undefined)
+      return response.writeHead(200, { ...headers, "content-length": content.length }).end(content);
     const part = content.subarray(Number(begin), end ? Number(end) + 1 : content.length);
     const range = `bytes ${begin}-${Number(begin) + part.length - 1}/${content.length}`;
-    return response
-      .writeHead(206, { ...headers, "content-range": range, "content-length": part.length })
-      .end(part);
+    return response.writeHead(206, { ...headers, "content-range": range, "content-length": part.length }).end(part);
   });
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
@@ -93,13 +112,16 @@ export interface World {
   /** How often a token was asked for, and whether as expired. */
   tokens: boolean[];
   open(query?: Record<string, string>): Promise<Page>;
-  /** The member's history, once `good` says that it is settled. The last answer is given in any case. */
+  /**
+   * The member's history, once `good` says that it is settled. The last answer is given in any
+   * case.
+   */
   history(good: (sessions: HistorySession[]) => boolean): Promise<HistorySession[]>;
   /** Every event that the player sent, once, in order. */
   sent(): WireEvent[];
   /**
-   * Holds the history of one session of one title against what was played: nothing lost, nothing double, and positions
-   * and played time within the tolerances.
+   * Holds the history of one session of one title against what was played: nothing lost, nothing
+   * double, and positions and played time within the tolerances.
    */
   check(expected: {
     title?: string;
@@ -119,15 +141,19 @@ let api: (Listening & { contract?: { repeats: number } }) | undefined;
 
 export async function begin(): Promise<void> {
   const executablePath =
-    process.env["CHROMIUM"] ?? ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"].find(existsSync);
+    process.env["CHROMIUM"] ??
+    ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"].find(existsSync);
   assert.ok(executablePath, "Chromium is missing: apt-get install chromium, or set CHROMIUM");
   browser = await chromium.launch({
     executablePath,
+    ignoreDefaultArgs: ["--disable-back-forward-cache"],
     args: ["--autoplay-policy=no-user-gesture-required", "--mute-audio", "--no-sandbox"],
   });
   site = await serveSite();
   const endpoint = process.env["PLAYHEAD_ENDPOINT"];
-  api = endpoint ? { url: endpoint.replace(/\/$/, ""), close: async () => undefined } : await startContractServer(ORIGIN);
+  api = endpoint
+    ? { url: endpoint.replace(/\/$/, ""), close: async () => undefined }
+    : await startContractServer(ORIGIN);
 }
 
 export async function end(): Promise<void> {
@@ -183,10 +209,12 @@ export async function world(): Promise<World> {
     },
     async check({ title = "t1", positionMs, playedMs, breaks = 1, speed = 1, durationMs, only = true }) {
       const events = sent();
-      const ofTitle = (session: HistorySession): boolean => session.title_id === title;
+      const ofTitle = ({ title_id }: { title_id: string }): boolean => title_id === title;
       const complete = (session: HistorySession): boolean =>
-        session.events === events.filter(({ session_id }) => session_id === session.session_id).length;
-      const sessions = await history((found) => found.filter(ofTitle).length > 0 && found.filter(ofTitle).every(complete));
+        session.events === events.filter((event) => event.session_id === session.session_id && ofTitle(event)).length;
+      const sessions = await history(
+        (found) => found.filter(ofTitle).length > 0 && found.filter(ofTitle).every(complete),
+      );
       const [session] = sessions.filter(ofTitle);
       assert.ok(session, `${title} is not in the history`);
       if (only) assert.equal(sessions.filter(ofTitle).length, 1);

@@ -1,9 +1,11 @@
-/** A real media element in a real browser: the history is exactly what was played, 0 lost, 0 double. */
+/**
+ * A real media element in a real browser: the history is exactly what was played, 0 lost, 0 double.
+ */
 import assert from "node:assert/strict";
 import { after, afterEach, before, beforeEach, describe, test } from "node:test";
 import type { Page } from "playwright-core";
 import type { Playhead, Session } from "../../src/index.js";
-import { begin, end, real, world, type World } from "./harness.js";
+import { begin, end, logsDown, world, type World } from "./harness.js";
 
 declare global {
   interface Window {
@@ -62,7 +64,11 @@ const until = async (what: string, holds: () => boolean | Promise<boolean>, ms =
   }
 };
 const accepted = (): number => here.gate.seen.filter(({ status }) => status === 202).length;
-const kinds = (): string => here.sent().map(({ kind }) => kind).join(" ");
+const kinds = (): string =>
+  here
+    .sent()
+    .map(({ kind }) => kind)
+    .join(" ");
 /** Unsent events in the browser's database. */
 const kept = (page: Page): Promise<number> =>
   page.evaluate(async () => {
@@ -102,7 +108,10 @@ test("play, pause, seek, play on, stop", async () => {
   await detach(page);
   const session = await here.check({ ...expected, breaks: 3, durationMs: 60_000 });
   assert.equal(session.session_id, here.sent()[0]?.session_id);
-  assert.match(kinds(), /^started (progressed )*paused resumed (progressed )*seeked (progressed )*seeked (progressed )?paused stopped$/);
+  assert.match(
+    kinds(),
+    /^started (progressed )*paused resumed (progressed )*seeked (progressed )*seeked (progressed )?paused stopped$/,
+  );
   noRepeats();
   assert.deepEqual(await page.evaluate(() => window.problems), []);
 });
@@ -274,13 +283,36 @@ describe("closing", () => {
     noRepeats();
   });
 
-  test("a page that comes back from the cache goes on", async () => {
-    const page = await here.open();
+  test("a browser that crashes loses at most what was not recorded yet", async () => {
+    const page = await here.open({ "send-every": "60000" });
+    await attach(page);
+    await play(page);
+    await wait(5_000);
+    const expected = await truth(page);
+    const crashed = page.waitForEvent("crash");
+    void page.goto("chrome://crash").catch(() => undefined);
+    await crashed;
+    const next = await here.open();
+    await until("nothing is left", async () => here.sent().length > 0 && (await kept(next)) === 0);
+    // The page records every 2 s.
+    const [session] = await here.history((sessions) => sessions.length > 0);
+    assert.ok(session && session.missing === 0);
+    assert.ok(session.played_ms > expected.playedMs - 2_600 && session.played_ms <= expected.playedMs + 300);
+  });
+
+  test("navigating away and back through the browser's cache goes on in the same session", async () => {
+    const page = await here.open({ "send-every": "60000" });
     await attach(page);
     await play(page);
     await wait(1_500);
-    await page.evaluate(() => window.dispatchEvent(new PageTransitionEvent("pagehide", { persisted: true })));
-    await page.evaluate(() => window.dispatchEvent(new PageTransitionEvent("pageshow", { persisted: true })));
+    await page.goto(new URL("/elsewhere", page.url()).href);
+    await until("the answer", () => here.gate.seen.at(-1)?.status === 202);
+    assert.match(kinds(), /stopped$/);
+    // Not `goBack`, which waits for a load that does not come.
+    await page.evaluate(() => history.back());
+    await wait(1_000);
+    assert.equal(await page.evaluate(() => "session" in window), true, "the page did not come from the cache");
+    await play(page);
     await wait(1_500);
     await pause(page);
     const expected = await truth(page);
@@ -294,15 +326,15 @@ describe("the server", () => {
   test("is down (503) and comes back: the same events again, after Retry-After", async () => {
     const page = await here.open();
     await attach(page);
-    here.gate.fault = (_, path) =>
-      path === "/v1/events" ? { status: 503, body: { code: "log_unavailable" }, headers: { "retry-after": "2" } } : "pass";
+    const logsUp = await logsDown(here.gate);
     await play(page);
-    await wait(4_500);
-    here.gate.fault = () => "pass";
+    await until("a refusal", () => here.gate.seen.some(({ status }) => status === 503), 30_000);
+    await wait(3_500);
+    await logsUp();
     await wait(1_000);
     await pause(page);
     const expected = await truth(page);
-    await until("an answer", () => accepted() > 0);
+    await until("an answer", () => accepted() > 0, 60_000);
     await detach(page);
     await until("stopped", async () => (await kept(page)) === 0);
     await here.check(expected);
@@ -356,7 +388,6 @@ describe("the server", () => {
     const old = here.gate.seen.at(-1)?.token;
     here.gate.fault = (_, __, seen) =>
       seen?.token === old ? { status: 401, body: { code: "invalid_token" } } : "pass";
-    if (!real) await wait(1_100);
     await wait(2_000);
     await pause(page);
     const expected = await truth(page);
@@ -431,8 +462,7 @@ describe("several players", () => {
     await attach(two, { title: "e2" });
     await play(one);
     await play(two);
-    here.gate.fault = (_, path) =>
-      path === "/v1/events" ? { status: 503, headers: { "retry-after": "1" } } : "pass";
+    here.gate.fault = (_, path) => (path === "/v1/events" ? { status: 503, headers: { "retry-after": "1" } } : "pass");
     await wait(2_500);
     here.gate.fault = () => "pass";
     await wait(2_000);
@@ -505,6 +535,25 @@ test("without IndexedDB it still works, and survives a server that is down", asy
 });
 
 describe("resuming", () => {
+  test("finds a title whose id has characters of a URI", async () => {
+    const title = "crid://a.example/b:c+d=";
+    const first = await here.open();
+    await attach(first, { title });
+    await seek(first, 20);
+    await play(first);
+    await wait(3_000);
+    await pause(first);
+    const expected = await truth(first);
+    await detach(first);
+    await here.check({ title, ...expected });
+    await first.close();
+
+    const second = await here.open();
+    await attach(second, { title, resume: true });
+    const resumed = await truth(second);
+    assert.ok(Math.abs(resumed.positionMs - expected.positionMs) < 300, `resumed at ${resumed.positionMs}`);
+  });
+
   test("goes on where the member stopped, also by what is not sent yet", async () => {
     const first = await here.open();
     await attach(first);

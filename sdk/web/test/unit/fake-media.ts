@@ -20,7 +20,10 @@ export class FakeClock {
   }
 }
 
-/** A media element as far as the library looks at one. It fires what the HTML standard says, in that order. */
+/**
+ * A media element as far as the library looks at one. It fires what the HTML standard says, in that
+ * order.
+ */
 export class FakeMedia extends EventTarget {
   paused = true;
   ended = false;

@@ -6,10 +6,14 @@ import { keyOf, openStore, type Store } from "../../src/store.js";
 import type { Answer, Transport } from "../../src/transport.js";
 import type { PlaybackEvent, PlayheadOptions, Rejection } from "../../src/types.js";
 import { ulid } from "../../src/ulid.js";
+import { Contract, makeToken } from "../contract.js";
 
 const DAY_MS = 24 * 3_600_000;
 const accepted: Answer = { status: 202, body: { accepted: 1, rejected: [], adjusted: [] } };
-const problem = (status: number, code?: string): Answer => ({ status, body: code ? { code, detail: "so" } : undefined });
+const problem = (status: number, code?: string): Answer => ({
+  status,
+  body: code ? { code, detail: "so" } : undefined,
+});
 
 let databases = 0;
 let name: string;
@@ -141,7 +145,10 @@ test("the next page sends what this one could not", async () => {
   answer = () => accepted;
   const second = page();
   await second.queue.flush();
-  assert.deepEqual(numbers(), [[0, 1], [0, 1]]);
+  assert.deepEqual(numbers(), [
+    [0, 1],
+    [0, 1],
+  ]);
   assert.deepEqual(await second.store.events(), []);
 });
 
@@ -184,7 +191,10 @@ test("without IndexedDB events are kept in memory", async () => {
     answer = () => accepted;
     await queue.flush();
     await queue.flush();
-    assert.deepEqual(numbers(), [[0, 1], [0, 1]]);
+    assert.deepEqual(numbers(), [
+      [0, 1],
+      [0, 1],
+    ]);
     assert.deepEqual(problems, ["IndexedDB is unavailable: unsent events are kept in memory only"]);
   } finally {
     Object.defineProperty(globalThis, "indexedDB", { configurable: true, value: real });
@@ -237,7 +247,12 @@ describe("repeating", () => {
   });
 
   test("backs off from 1 s to 5 min, with jitter", () => {
-    for (const [failures, least, most] of [[1, 1_000, 1_500], [4, 4_500, 8_500], [9, 128_000, 256_500], [50, 150_500, 300_500]] as const) {
+    for (const [failures, least, most] of [
+      [1, 1_000, 1_500],
+      [4, 4_500, 8_500],
+      [9, 128_000, 256_500],
+      [50, 150_500, 300_500],
+    ] as const) {
       const waits = Array.from({ length: 200 }, () => backOff(failures));
       assert.ok(Math.min(...waits) >= least && Math.max(...waits) <= most, `${failures}`);
       assert.ok(new Set(waits).size > 100);
@@ -280,7 +295,10 @@ describe("a refused event", () => {
       body: { accepted: 2, rejected: [{ index: 1, code: "kind_unknown", message: "what", retryable: false }] },
     });
     await queue.flush();
-    assert.deepEqual(rejections.map(({ event, code, message }) => [event.seq, code, message]), [[1, "kind_unknown", "what"]]);
+    assert.deepEqual(
+      rejections.map(({ event, code, message }) => [event.seq, code, message]),
+      [[1, "kind_unknown", "what"]],
+    );
     assert.deepEqual(await store.events(), []);
   });
 
@@ -292,7 +310,10 @@ describe("a refused event", () => {
       body: { accepted: 1, rejected: [{ index: 0, code: "too_many_sessions", message: "", retryable: true }] },
     });
     await queue.flush();
-    assert.deepEqual((await store.events()).map(({ seq }) => seq), [0]);
+    assert.deepEqual(
+      (await store.events()).map(({ seq }) => seq),
+      [0],
+    );
     answer = () => accepted;
     push(queue, event(2));
     await queue.flush();
@@ -309,9 +330,19 @@ describe("a refused event", () => {
       answer = (events) => (events.some(({ seq }) => seq === 333) ? problem(status, "malformed_request") : accepted);
       await queue.flush();
       await queue.flush();
-      assert.deepEqual(rejections.map(({ event, code }) => [event.seq, code]), [[333, "malformed_request"]]);
-      const passed = sent.filter(({ events }) => !events.some(({ seq }) => seq === 333)).flatMap(({ events }) => events);
-      assert.deepEqual(passed.map(({ seq }) => seq).sort((a, b) => a - b), range(700).map(({ seq }) => seq).filter((seq) => seq !== 333));
+      assert.deepEqual(
+        rejections.map(({ event, code }) => [event.seq, code]),
+        [[333, "malformed_request"]],
+      );
+      const passed = sent
+        .filter(({ events }) => !events.some(({ seq }) => seq === 333))
+        .flatMap(({ events }) => events);
+      assert.deepEqual(
+        passed.map(({ seq }) => seq).sort((a, b) => a - b),
+        range(700)
+          .map(({ seq }) => seq)
+          .filter((seq) => seq !== 333),
+      );
       assert.ok(sent.length < 40, `${sent.length}`);
       assert.deepEqual(await store.events(), []);
     });
@@ -355,7 +386,10 @@ describe("a profile that the token does not cover", () => {
   for (const [what, reply] of [
     ["403", problem(403, "forbidden")],
     ["401", problem(401, "invalid_token")],
-    ["profile_forbidden", { status: 202, body: { rejected: [{ index: 0, code: "profile_forbidden", retryable: false }] } }],
+    [
+      "profile_forbidden",
+      { status: 202, body: { rejected: [{ index: 0, code: "profile_forbidden", retryable: false }] } },
+    ],
   ] as const) {
     test(`waits after ${what}, and does not hold up other profiles`, async () => {
       const { queue, store } = page();
@@ -365,7 +399,10 @@ describe("a profile that the token does not cover", () => {
       await queue.flush();
       await queue.flush();
       assert.deepEqual(sent.map(({ profile }) => profile).sort(), ["alice", "bob"]);
-      assert.deepEqual((await store.events()).map(({ profile_id }) => profile_id), ["bob"]);
+      assert.deepEqual(
+        (await store.events()).map(({ profile_id }) => profile_id),
+        ["bob"],
+      );
       answer = () => accepted;
       queue.release("bob");
       await queue.flush();
@@ -380,11 +417,17 @@ describe("bounds", () => {
     const { queue } = page();
     push(queue, ...range(1_100));
     await queue.flush();
-    assert.deepEqual(sent.map(({ events }) => events.length), [500, 500, 100]);
+    assert.deepEqual(
+      sent.map(({ events }) => events.length),
+      [500, 500, 100],
+    );
     sent = [];
     push(queue, ...range(400).map((each) => ({ ...each, title_id: "é".repeat(500) })));
     await queue.flush();
-    assert.equal(sent.reduce((sum, { events }) => sum + events.length, 0), 400);
+    assert.equal(
+      sent.reduce((sum, { events }) => sum + events.length, 0),
+      400,
+    );
     assert.ok(sent.length > 1);
   });
 
@@ -395,16 +438,26 @@ describe("bounds", () => {
     for (let seq = 1; seq < 30; seq++) push(queue, event(seq, seq % 5 === 0 ? { kind: "paused" } : {}));
     push(queue, event(30, { kind: "stopped" }));
     await queue.flush();
-    assert.deepEqual((await store.events()).map(({ seq }) => seq), [0, 5, 10, 15, 20, 25, 27, 28, 29, 30]);
+    assert.deepEqual(
+      (await store.events()).map(({ seq }) => seq),
+      [0, 5, 10, 15, 20, 25, 27, 28, 29, 30],
+    );
     assert.deepEqual(new Set(rejections.map(({ code }) => code)), new Set(["storage_full"]));
     assert.equal(rejections.length, 21);
   });
 
   test("events that waited for 29 days are given up", async () => {
     const { queue } = page();
-    push(queue, event(0, { occurred_at: Date.now() - 30 * DAY_MS }), event(1, { occurred_at: Date.now() - 28 * DAY_MS }));
+    push(
+      queue,
+      event(0, { occurred_at: Date.now() - 30 * DAY_MS }),
+      event(1, { occurred_at: Date.now() - 28 * DAY_MS }),
+    );
     await queue.flush();
-    assert.deepEqual(rejections.map(({ event, code }) => [event.seq, code]), [[0, "too_old"]]);
+    assert.deepEqual(
+      rejections.map(({ event, code }) => [event.seq, code]),
+      [[0, "too_old"]],
+    );
     assert.deepEqual(numbers(), [[1]]);
   });
 });
@@ -446,7 +499,10 @@ describe("a page that closes", () => {
     queue.farewell();
     push(queue, event(1));
     queue.farewell();
-    assert.deepEqual(farewells.map((events) => events.map(({ seq }) => seq)), [[0], [1]]);
+    assert.deepEqual(
+      farewells.map((events) => events.map(({ seq }) => seq)),
+      [[0], [1]],
+    );
   });
 
   test("leaves alone a server that asked to wait", async () => {
@@ -461,10 +517,19 @@ describe("a page that closes", () => {
 
 test("unsent events of a title are found, those of other pages too", async () => {
   const [a, b] = [page(), page()];
-  push(a.queue, event(0, { occurred_at: 5 }), event(1, { occurred_at: 9 }), event(2, { title_id: "t2", occurred_at: 5 }));
+  push(
+    a.queue,
+    event(0, { occurred_at: 5 }),
+    event(1, { occurred_at: 9 }),
+    event(2, { title_id: "t2", occurred_at: 5 }),
+  );
   push(a.queue, event(0, { profile_id: "bob", session_id: `use1-${ulid()}`, occurred_at: 5 }));
   await a.store.events();
-  for (const { queue } of [a, b]) assert.deepEqual((await queue.unsent("alice", "t1", 9)).map(({ seq }) => seq), [0]);
+  for (const { queue } of [a, b])
+    assert.deepEqual(
+      (await queue.unsent("alice", "t1", 9)).map(({ seq }) => seq),
+      [0],
+    );
 });
 
 test("an event's key sorts by session and number, with or without the home", () => {
@@ -477,6 +542,79 @@ test("an event's key sorts by session and number, with or without the home", () 
   ].map(keyOf);
   assert.deepEqual([...keys].sort(), keys);
   assert.equal(keyOf(event(1, { session_id: `-${early}` })), keyOf(event(1, { session_id: `use1-${early}` })));
+});
+
+test("random faults in random pages lose nothing and double nothing", async () => {
+  let seed = 11;
+  const random = (below: number): number => {
+    seed = (seed * 48_271) % 2_147_483_647;
+    return seed % below;
+  };
+  const contract = new Contract();
+  const headers = { authorization: `Bearer ${makeToken(["alice", "bob"])}`, "content-type": "application/json" };
+  const reach = (events: PlaybackEvent[]): Answer =>
+    contract.handle("POST", "/v1/events", headers, JSON.stringify({ sent_at: Date.now(), events }));
+  answer = (events) => {
+    switch (random(8)) {
+      case 0:
+        return { status: 0 };
+      case 1:
+        // It arrived, but the answer was lost.
+        reach(events);
+        return { status: 0 };
+      case 2:
+        return { status: 503, retryAfterMs: 1_000 * random(5) };
+      case 3:
+        return problem(401, "invalid_token");
+      case 4:
+        return events.length > 3 ? problem(413, "too_many_events") : reach(events);
+      default:
+        return reach(events);
+    }
+  };
+  const told: PlaybackEvent[] = [];
+  const pages = [page(), page(), page()];
+  const lives = Array.from({ length: 6 }, () => ({ session_id: `use1-${ulid()}`, seq: 0 }));
+  for (let step = 0; step < 400; step++) {
+    const at = random(pages.length);
+    const { queue, store } = pages[at]!;
+    switch (random(6)) {
+      case 0:
+        await queue.flush();
+        break;
+      case 1:
+        queue.farewell();
+        break;
+      case 2:
+        // The page is gone, with all that only it knew, once what it recorded is on disk.
+        await store.events();
+        queue.close();
+        pages[at] = page();
+        break;
+      case 3:
+        ahead += 1_000 * random(30);
+        break;
+      default: {
+        const life = lives[random(lives.length)]!;
+        const profile_id = lives.indexOf(life) % 2 ? "alice" : "bob";
+        const next = event(life.seq++, { session_id: life.session_id, profile_id });
+        told.push(next);
+        queue.push(next, random(2) === 0);
+      }
+    }
+  }
+  answer = reach;
+  ahead += 400_000;
+  await pages[0]!.store.events();
+  for (const { queue } of pages) await queue.flush();
+  const arrived = [...contract.sessions.values()].flatMap((session) => [...session.values()]);
+  const order = (events: { session_id: string; seq: number }[]): string[] =>
+    events.map(({ session_id, seq }) => `${session_id} ${seq}`).sort();
+  assert.ok(told.length > 100);
+  assert.deepEqual(order(arrived), order(told));
+  assert.deepEqual(await pages[0]!.store.events(), []);
+  assert.deepEqual(rejections, []);
+  assert.deepEqual(problems, []);
 });
 
 test("facts are remembered", async () => {

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, test } from "node:test";
-import { bodyOf, createTransport, retryAfterOf, type Transport } from "../../src/transport.js";
+import { bodyOf, createTransport, retryAfterOf, segment, type Transport } from "../../src/transport.js";
 import type { PlaybackEvent, PlayheadError, PlayheadOptions, TokenRequest } from "../../src/types.js";
 import { makeToken } from "../contract.js";
 import { startContractServer, startGate } from "../servers.js";
@@ -35,14 +35,20 @@ function transport(token: PlayheadOptions["token"] = () => makeToken(["alice"]),
 test("a token is asked for once, also by requests at the same time", async () => {
   const { request } = transport();
   const answers = await Promise.all([1, 2, 3].map(() => request("alice", "POST", "/v1/sessions")));
-  assert.deepEqual(answers.map(({ status }) => status), [201, 201, 201]);
+  assert.deepEqual(
+    answers.map(({ status }) => status),
+    [201, 201, 201],
+  );
   assert.deepEqual(asked, [{ profile: "alice", expired: false }]);
 });
 
 test("after a 401 one new token is asked for, once for all", async () => {
   const { request } = transport(({ expired }) => makeToken(["alice"], expired ? 60 : -60));
   const answers = await Promise.all([1, 2, 3].map(() => request("alice", "POST", "/v1/sessions")));
-  assert.deepEqual(answers.map(({ status }) => status), [201, 201, 201]);
+  assert.deepEqual(
+    answers.map(({ status }) => status),
+    [201, 201, 201],
+  );
   assert.deepEqual(asked, [
     { profile: "alice", expired: false },
     { profile: "alice", expired: true },
@@ -79,7 +85,10 @@ test("each profile has its own token", async () => {
   for (const profile of ["alice", "bob", "alice"]) {
     assert.equal((await request(profile, "GET", `/v1/profiles/${profile}/titles/t1`)).status, 200);
   }
-  assert.deepEqual(asked.map(({ profile }) => profile), ["alice", "bob"]);
+  assert.deepEqual(
+    asked.map(({ profile }) => profile),
+    ["alice", "bob"],
+  );
 });
 
 test("no answer, and one that never comes, are a 0", async () => {
@@ -116,4 +125,18 @@ test("a farewell needs a token that is there already", async () => {
 test("only a beacon's body has the token", () => {
   assert.ok(!("token" in JSON.parse(bodyOf([]))));
   assert.equal(JSON.parse(bodyOf([], "secret")).token, "secret");
+});
+
+test("an id in a path reaches the server whole, whatever characters it has", async () => {
+  for (const id of ["crid://a.example/b+c=", "10.5240/7791-8534", "urn:uuid:1", "a@b!$&'()*+;=~._-"]) {
+    const { request } = transport(() => makeToken([id]));
+    const answer = await request(id, "GET", `/v1/profiles/${segment(id)}/titles/${segment(id)}`);
+    assert.deepEqual([answer.status, answer.body.title_id], [200, id]);
+  }
+  assert.equal(segment("t-000_002.a"), "t-000_002.a");
+});
+
+test("an id with a slash that is encoded once finds no route", async () => {
+  const { request } = transport();
+  assert.equal((await request("alice", "GET", "/v1/profiles/alice/titles/a%2Fb")).status, 404);
 });
