@@ -194,15 +194,15 @@ export function watch(media: HTMLMediaElement, attached: AttachOptions, deps: De
   };
 
   /**
-   * Where to go on, by what this device has not sent yet: it is newer than what the server knows.
+   * Where to go on, by what this device has not sent yet, if that is newer than what the server knows.
    */
-  const localPosition = async (before: number, known: string | undefined): Promise<number | undefined> => {
+  const localPosition = async (before: number, known?: string, knownAt = 0): Promise<number | undefined> => {
     const unsent = await queue.unsent(profile, current.title, before);
     const newest = unsent.reduce<PlaybackEvent | undefined>(
       (a, b) => (a && a.occurred_at > b.occurred_at ? a : b),
       undefined,
     );
-    if (!newest) return undefined;
+    if (!newest || newest.occurred_at <= knownAt) return undefined;
     const { session_id, title_duration_ms: duration = Infinity, credits_ms = Infinity, position_ms } = newest;
     if (position_ms >= Math.min(duration * FINISHED_SHARE, credits_ms)) return 0;
     const played = unsent.reduce((sum, event) => sum + (event.session_id === session_id ? event.played_ms : 0), 0);
@@ -216,7 +216,9 @@ export function watch(media: HTMLMediaElement, attached: AttachOptions, deps: De
     const path = `/v1/profiles/${segment(profile)}/titles/${segment(wanted.title)}`;
     const before = Date.now();
     const { body } = await transport.request(profile, "GET", path, { timeoutMs: PATIENCE_MS });
-    const at = (await localPosition(before, body?.resume?.session_id)) ?? body?.resume?.position_ms;
+    const { resume, watched_at = 0 } = body ?? {};
+    const knownAt = Math.max(resume?.watched_at ?? 0, watched_at);
+    const at = (await localPosition(before, resume?.session_id, knownAt)) ?? resume?.position_ms;
     const seek = (): void => {
       media.removeEventListener("loadedmetadata", seek);
       // A start that the page chose before there was metadata has no `seeking` yet.

@@ -518,6 +518,20 @@ describe("resuming", () => {
     assert.equal(media.currentTime, 70);
   });
 
+  test("what is unsent but older does not move a newer place", async () => {
+    const newer = resumeAt(42_500);
+    newer.body.resume.watched_at = 6;
+    answers[path] = newer;
+    unsent = [earlier({ occurred_at: 5 })];
+    await attach({ resume: true }).ready;
+    assert.equal(media.currentTime, 42.5);
+
+    media = new FakeMedia(clock);
+    answers[path] = { status: 200, body: { title_id: "t1", resume: null, watched: true, watched_at: 6 } };
+    await attach({ resume: true }).ready;
+    assert.equal(media.currentTime, 0, "it was finished elsewhere since");
+  });
+
   test("a glance does not displace a resume point, unless its session made it", async () => {
     answers[path] = resumeAt(42_500);
     unsent = [earlier({ position_ms: 1_000, played_ms: 1_000 })];
