@@ -142,7 +142,8 @@ fn permit(identity: &Identity, valid: Valid) -> Result<Valid, Rejection> {
 struct Sessions {
     /// `None`: any number.
     limit: Option<usize>,
-    seen: BTreeSet<SessionId>,
+    /// Each title of a session counts: it is a record and a view of its own.
+    seen: BTreeSet<(SessionId, String)>,
 }
 
 impl Sessions {
@@ -156,12 +157,12 @@ impl Sessions {
 
     /// Rejects an event of one session too many.
     fn admit(&mut self, valid: Valid) -> Result<Valid, Rejection> {
-        let session_id = &valid.event.session_id;
-        let Some(limit) = self.limit.filter(|_| !self.seen.contains(session_id)) else { return Ok(valid) };
+        let viewing = (valid.event.session_id.clone(), valid.event.title_id.clone());
+        let Some(limit) = self.limit.filter(|_| !self.seen.contains(&viewing)) else { return Ok(valid) };
         if self.seen.len() == limit {
             return Err(Rejection::too_many_sessions(limit));
         }
-        self.seen.insert(session_id.clone());
+        self.seen.insert(viewing);
         Ok(valid)
     }
 }

@@ -101,7 +101,7 @@ impl ViewTable for Table {
         }
     }
 
-    async fn session(&self, key: &ViewKey) -> Result<Vec<View>, StoreError> {
+    async fn session(&self, key: &ViewKey) -> Result<Option<Vec<View>>, StoreError> {
         match self {
             Self::Memory(table) => table.session(key).await,
             Self::Silent => std::future::pending().await,

@@ -173,7 +173,7 @@ impl Rejection {
     /// Rejects an event of one session too many for a request.
     pub fn too_many_sessions(limit: usize) -> Self {
         let message = format!(
-            "`session_id`: the events before this one are of {limit} sessions, the most that one request may have; \
+            "`session_id`: the events before this one are of {limit} viewings, the most that one request may have; \
              send this event in another request"
         );
         reject(Code::TooManySessions, message)
@@ -291,18 +291,20 @@ pub fn parse_request<'a>(body: &'a BodyText<'_>) -> Result<Request<'a>, RequestE
     struct Members<'a> {
         #[serde(borrow)]
         events: Vec<&'a RawValue>,
-        #[serde(default)]
-        sent_at: Option<Value>,
+        #[serde(borrow, default)]
+        sent_at: Option<&'a RawValue>,
     }
     let members: Members<'_> = serde_json::from_str(&body.text)?;
     if members.events.len() > MAX_EVENTS {
         return Err(RequestError::TooManyEvents(members.events.len()));
     }
-    let sent_at = members.sent_at.as_ref().and_then(number).and_then(|number| number.within(1..=MAX_INSTANT));
+    let stated = members.sent_at.filter(|raw| raw.get() != "null");
+    let value = stated.and_then(|raw| serde_json::from_str::<Value>(raw.get()).ok());
+    let sent_at = value.as_ref().and_then(number).and_then(|number| number.within(1..=MAX_INSTANT));
     Ok(Request {
         events: members.events.into_iter().map(|json| RawEvent { json, is_utf8: body.was_utf8(json.get()) }).collect(),
         sent_at,
-        sent_at_dropped: members.sent_at.is_some() && sent_at.is_none(),
+        sent_at_dropped: stated.is_some() && sent_at.is_none(),
     })
 }
 
@@ -830,7 +832,7 @@ mod tests {
         assert_eq!(read(r#"{"events":[7],"client":"new"}"#), (1, None, false));
         assert_eq!(read(r#"{"events":[],"sent_at":12.5}"#), (0, Some(12), false));
         assert_eq!(read(r#"{"events":[],"sent_at":null}"#), (0, None, false));
-        for odd in ["0", "-1", r#""now""#, "1e300", "[]"] {
+        for odd in ["0", "-1", r#""now""#, "1e300", "1e400", r#""\ud83d""#, "[]"] {
             assert_eq!(read(&format!(r#"{{"events":[],"sent_at":{odd}}}"#)), (0, None, true), "{odd}");
         }
     }

@@ -31,11 +31,24 @@ impl Rules {
     /// Whether a session finished the title: its position is at the finish, or it played past it
     /// and went back.
     pub fn is_finished(&self, view: &View) -> bool {
-        let by_share = view.title_duration_ms().map(|duration| percent(duration, self.completed_percent));
-        let by_credits = view.credits.map(|credits| credits.ms);
-        let Some(finish) = by_share.into_iter().chain(by_credits).min() else { return false };
         let played_to = view.played.ranges().last().map_or(0, |range| range.end);
-        view.latest.position_ms.max(played_to) >= finish
+        self.is_at_finish(view) || self.finish(view).is_some_and(|finish| played_to >= finish)
+    }
+
+    /// Whether the session's position is at the finish.
+    fn is_at_finish(&self, view: &View) -> bool {
+        self.finish(view).is_some_and(|finish| view.latest.position_ms >= finish)
+    }
+
+    /// Whether the session finished the title, went back, and is well into it once more.
+    fn plays_again(&self, view: &View) -> bool {
+        !self.is_at_finish(view) && view.position_ms() >= self.resume_minimum(view)
+    }
+
+    /// The position from which the title counts as finished, milliseconds, if it has one.
+    fn finish(&self, view: &View) -> Option<u64> {
+        let by_share = view.title_duration_ms().map(|duration| percent(duration, self.completed_percent));
+        by_share.into_iter().chain(view.credits.map(|credits| credits.ms)).min()
     }
 
     /// How long a session of the title must be to displace a resume point, milliseconds.
@@ -216,12 +229,17 @@ pub fn title_state(entries: impl IntoIterator<Item = Entry>, mark: Option<Watche
     }
     for entry in entries {
         let at = entry.view.latest.watched_at;
-        if rules.is_finished(&entry.view) {
+        let is_finished = rules.is_finished(&entry.view);
+        if is_finished {
             state.resume = None;
             if says(false).is_none_or(|unwatched_at| at > unwatched_at) {
                 (state.watched, state.watched_at) = (true, state.watched_at.max(Some(at)));
             }
-        } else if says(true).is_none_or(|watched_at| at > watched_at)
+        }
+        if is_finished && !rules.plays_again(&entry.view) {
+            continue;
+        }
+        if says(true).is_none_or(|watched_at| at > watched_at)
             && state.resume.as_ref().is_none_or(|point| rules.displaces(&entry.view, &point.view))
         {
             state.resume = Some(entry);

@@ -71,6 +71,6 @@ impl Views {
     /// # Errors
     /// When the table cannot be read.
     pub async fn warm_up(&self) -> Result<(), crate::StoreError> {
-        self.marks("~warm-up").await.map(|_| ())
+        self.erased_at("~warm-up").await.map(|_| ())
     }
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 /// A member's command to erase, as of a time. It may be carried out any number of times.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+// A narrower command of newer code must not be taken for a wider one.
+#[serde(deny_unknown_fields)]
 pub struct Erase {
     /// Whose history.
     pub profile_id: String,
@@ -14,7 +16,7 @@ pub struct Erase {
     /// Only this title.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title_id: Option<String>,
-    /// Only this session, all its titles; then `at` does not matter.
+    /// Only this session; then `at` does not matter.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "session_text")]
     pub session_id: Option<SessionId>,
 }

@@ -40,8 +40,9 @@ pub trait ViewTable: Send + Sync {
     /// deleted; call again to continue.
     fn erase(&self, erase: &Erase, deadline: Instant) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
-    /// The views of the session that `key` names, of all its titles and writers.
-    fn session(&self, key: &ViewKey) -> impl Future<Output = Result<Vec<View>, StoreError>> + Send;
+    /// The other views of the session that `key` names: of other titles, writers and releases. `None`
+    /// if there are too many to read at once.
+    fn session(&self, key: &ViewKey) -> impl Future<Output = Result<Option<Vec<View>>, StoreError>> + Send;
 
     /// Whether this region is the session's home. Elsewhere only a part is folded while the home
     /// drains: what is missing there is most likely at home, and not a hole.
@@ -67,7 +68,7 @@ impl<T: ViewTable> ViewTable for &T {
         (**self).erase(erase, deadline).await
     }
 
-    async fn session(&self, key: &ViewKey) -> Result<Vec<View>, StoreError> {
+    async fn session(&self, key: &ViewKey) -> Result<Option<Vec<View>>, StoreError> {
         (**self).session(key).await
     }
 
@@ -96,10 +97,12 @@ impl Erasure {
     /// The command that keeps a covered session erased, if no time does: its id is ahead of time,
     /// and this is the first that is known of it.
     pub fn of_session_ahead(&self, key: &ViewKey, view: &View) -> Option<Erase> {
-        let at = self.everything.filter(|at| key.session_id.started_at() > *at)?;
-        let is_known = self.whole || !is_erased(&key.session_id, view, Some(at));
+        let ahead_of = |at: &u64| key.session_id.started_at() > *at && is_erased(&key.session_id, view, Some(*at));
+        let everything = self.everything.filter(ahead_of).map(|at| (at, None));
+        let title = || self.title.filter(ahead_of).map(|at| (at, Some(key.title_id.clone())));
+        let (at, title_id) = everything.or_else(title).filter(|_| !self.whole)?;
         let (profile_id, session_id) = (key.profile_id.clone(), Some(key.session_id.clone()));
-        (!is_known).then_some(Erase { profile_id, at, title_id: None, session_id })
+        Some(Erase { profile_id, at, title_id, session_id })
     }
 }
 

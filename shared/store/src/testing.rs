@@ -150,10 +150,11 @@ impl ViewTable for MemoryTable {
         Ok(true)
     }
 
-    async fn session(&self, key: &ViewKey) -> Result<Vec<View>, StoreError> {
+    async fn session(&self, key: &ViewKey) -> Result<Option<Vec<View>>, StoreError> {
         self.yield_randomly().await;
-        let of_session = |of: &ViewKey| (&of.profile_id, &of.session_id) == (&key.profile_id, &key.session_id);
-        Ok(self.views().into_iter().filter(|(key, _)| of_session(key)).map(|(_, view)| view).collect())
+        let is_other =
+            |of: &ViewKey| of != key && (&of.profile_id, &of.session_id) == (&key.profile_id, &key.session_id);
+        Ok(Some(self.views().into_iter().filter(|(key, _)| is_other(key)).map(|(_, view)| view).collect()))
     }
 
     async fn write(&self, key: &ViewKey, view: &View, expected: Option<u64>) -> Result<(), WriteError> {

@@ -141,6 +141,9 @@ fn a_session_that_went_back_after_the_end_has_finished() {
     let back = Event { seq: 2, kind: Kind::Seeked, position_ms: 0, played_ms: 0, ..envelope.events[1].clone() };
     envelope.events.push(back);
     assert_eq!(t1(vec![part_of(&envelope)]), (None, true));
+    let again = Event { seq: 3, position_ms: 40 * MINUTE, played_ms: 40 * MINUTE, ..envelope.events[2].clone() };
+    envelope.events.push(again);
+    assert_eq!(t1(vec![part_of(&envelope)]), (Some(40 * MINUTE), true), "it is played again");
 }
 
 #[test]

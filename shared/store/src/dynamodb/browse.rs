@@ -7,10 +7,14 @@ use super::Views;
 use super::error::classify;
 use super::item::{self, AFTER_SESSIONS, Item};
 use crate::table::StoreError;
+use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use playback::fold::ViewKey;
 use playback::history::Row;
 use playback::session::SessionId;
 use playback::view::View;
+
+/// Most sessions have one view. One with more than this is not read as a whole.
+const ONE_PAGE: i32 = 200;
 
 /// The place of a view in the table, or where a walk stopped.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -77,33 +81,35 @@ impl Views {
     /// # Errors
     /// When the table cannot be read.
     pub async fn between(&self, profile_id: &str, first: &str, last: &str) -> Result<ViewsPage, StoreError> {
-        self.views_between(profile_id, first, last, false).await
+        let mut pages = self.query_between(profile_id, first, last).into_paginator().items().send();
+        let mut items = Vec::new();
+        while let Some(item) = pages.next().await {
+            items.push(item.map_err(|error| classify("Query", self.of_profile(profile_id), error))?);
+        }
+        Ok(self.placed(items))
     }
 
-    pub(super) async fn views_between(
+    /// The same, as last written; `None` if they are more than one page.
+    pub(super) async fn one_page_between(
         &self,
         profile_id: &str,
         first: &str,
         last: &str,
-        consistent: bool,
-    ) -> Result<ViewsPage, StoreError> {
-        let mut pages = self
-            .client
+    ) -> Result<Option<ViewsPage>, StoreError> {
+        let query = self.query_between(profile_id, first, last).consistent_read(true).limit(ONE_PAGE);
+        let answer = query.send().await.map_err(|error| classify("Query", self.of_profile(profile_id), error))?;
+        let is_whole = answer.last_evaluated_key.is_none_or(|key| key.is_empty());
+        Ok(is_whole.then(|| self.placed(answer.items.unwrap_or_default())))
+    }
+
+    pub(super) fn query_between(&self, profile_id: &str, first: &str, last: &str) -> QueryFluentBuilder {
+        self.client
             .query()
             .table_name(&self.table)
             .key_condition_expression("pk = :profile AND sk BETWEEN :first AND :last")
             .expression_attribute_values(":profile", item::text(profile_id))
             .expression_attribute_values(":first", item::text(first))
             .expression_attribute_values(":last", item::text(last))
-            .consistent_read(consistent)
-            .into_paginator()
-            .items()
-            .send();
-        let mut items = Vec::new();
-        while let Some(item) = pages.next().await {
-            items.push(item.map_err(|error| classify("Query", format!("{} ({profile_id})", self.table), error))?);
-        }
-        Ok(self.placed(items))
     }
 
     /// The sort keys of a profile from `first` to `last`, both included, as last written; only those
@@ -115,19 +121,8 @@ impl Views {
         last: &str,
         title_id: Option<&str>,
     ) -> Result<Vec<String>, StoreError> {
-        let mut pages = self
-            .client
-            .query()
-            .table_name(&self.table)
-            .key_condition_expression("pk = :profile AND sk BETWEEN :first AND :last")
-            .expression_attribute_values(":profile", item::text(profile_id))
-            .expression_attribute_values(":first", item::text(first))
-            .expression_attribute_values(":last", item::text(last))
-            .projection_expression("sk, title_id")
-            .consistent_read(true)
-            .into_paginator()
-            .items()
-            .send();
+        let query = self.query_between(profile_id, first, last).projection_expression("sk, title_id");
+        let mut pages = query.consistent_read(true).into_paginator().items().send();
         let mut keys = Vec::new();
         while let Some(item) = pages.next().await {
             let item = item.map_err(|error| classify("Query", self.of_profile(profile_id), error))?;

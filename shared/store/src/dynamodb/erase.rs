@@ -33,7 +33,9 @@ impl Views {
     pub async fn mark_erased(&self, erase: &Erase) -> Result<(), StoreError> {
         let Erase { profile_id, at, title_id, session_id } = erase;
         let (sk, clock) = match (session_id, title_id) {
-            (Some(session), _) => (item::forgotten_session_sk(session.ulid, None), "forgotten_at"),
+            (Some(session), title_id) => {
+                (item::forgotten_session_sk(session.ulid, title_id.as_deref()), "forgotten_at")
+            }
             (None, Some(title_id)) => (item::forgotten_title_sk(title_id), "forgotten_at"),
             (None, None) => (ERASED.to_owned(), "erased_at"),
         };
@@ -77,10 +79,14 @@ impl Views {
         self.delete_covered(erase, &items, deadline).await
     }
 
+    /// Deletes all of a session, or one title of it if the erasure names one.
     async fn delete_session(&self, erase: &Erase, session: &SessionId, deadline: Instant) -> Result<bool, StoreError> {
         let (first, last) = (format!("{}#", session.ulid), format!("{}#~", session.ulid));
-        let mut keys = self.keys_between(&erase.profile_id, &first, &last, None).await?;
-        keys.push(item::hidden_sk(session.ulid));
+        let title_id = erase.title_id.as_deref();
+        let mut keys = self.keys_between(&erase.profile_id, &first, &last, title_id).await?;
+        if title_id.is_none() {
+            keys.push(item::hidden_sk(session.ulid));
+        }
         let keys: Vec<Item> = keys.into_iter().map(|sk| item::primary_key(&erase.profile_id, sk)).collect();
         self.delete_keys(&erase.profile_id, &keys, deadline).await
     }
@@ -103,7 +109,8 @@ impl Views {
                     let title_id = erase.title_id.as_deref();
                     let sk = item::forgotten_session_sk(session.ulid, title_id);
                     self.set_register(&erase.profile_id, sk, "forgotten_at", erase.at, None).await?;
-                    if !self.delete_keys(&erase.profile_id, &[key], deadline).await? {
+                    // With what was received after the erasure, and is of that session, too.
+                    if !self.delete_session(erase, &session, deadline).await? {
                         return Ok(false);
                     }
                 }

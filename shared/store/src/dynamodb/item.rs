@@ -18,6 +18,8 @@ pub(super) const AFTER_SESSIONS: &str = "~";
 pub(super) const AFTER_MARKS: &str = "~~";
 /// The sort key of the mark of an erasure.
 pub(super) const ERASED: &str = "~erased";
+/// Sorts after `~erased` and `~forgotten#…`, and before `~watched#…`.
+pub(super) const BEFORE_WATCHED: &str = "~g";
 const HIDDEN: &str = "~hidden";
 const FORGOTTEN: &str = "~forgotten";
 const WATCHED: &str = "~watched";

@@ -71,7 +71,9 @@ impl Views {
             session_id: entry.session_id.clone(),
             title_id: entry.view.title_id.clone(),
         };
-        Ok(Sequence::of(&self.session(&key).await?).missing())
+        let mut sequence = Sequence::of([&entry.view]);
+        self.session(&key).await?.iter().flatten().for_each(|other| sequence.add(other));
+        Ok(sequence.missing())
     }
 
     /// The state of each of these titles, of its newest 500 sessions. Hidden ones count: hiding

@@ -4,7 +4,7 @@
 
 use super::Views;
 use super::error::classify;
-use super::item::{self, AFTER_MARKS, AFTER_SESSIONS, Item};
+use super::item::{self, AFTER_MARKS, AFTER_SESSIONS, BEFORE_WATCHED, Item};
 use crate::table::{Fault, StoreError};
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -76,7 +76,7 @@ impl Views {
     /// # Errors
     /// When the table cannot be read.
     pub async fn history(&self, profile_id: &str, request: Request) -> Result<HistoryPage, StoreError> {
-        let marks = self.marks(profile_id).await?;
+        let marks = self.marks_up_to(profile_id, BEFORE_WATCHED).await?;
         let listed = |entry: &Entry| request.include_hidden || !entry.hidden;
         self.newest(profile_id, &marks, request.limit, request.after, listed).await
     }
@@ -87,24 +87,20 @@ impl Views {
     /// # Errors
     /// When the table cannot be read.
     pub async fn erased_at(&self, profile_id: &str) -> Result<Option<u64>, StoreError> {
-        Ok(self.marks(profile_id).await?.erased_at)
+        Ok(self.marks_up_to(profile_id, item::ERASED).await?.erased_at)
     }
 
     /// What the member said about the profile and its titles. What an erasure covers is left out,
     /// even before it is deleted.
     pub(super) async fn marks(&self, profile_id: &str) -> Result<Marks, StoreError> {
-        let mut pages = self
-            .client
-            .query()
-            .table_name(&self.table)
-            .key_condition_expression("pk = :profile AND sk BETWEEN :first AND :last")
-            .expression_attribute_values(":profile", item::text(profile_id))
-            .expression_attribute_values(":first", item::text(AFTER_SESSIONS))
-            .expression_attribute_values(":last", item::text(AFTER_MARKS))
-            .consistent_read(true)
-            .into_paginator()
-            .items()
-            .send();
+        self.marks_up_to(profile_id, AFTER_MARKS).await
+    }
+
+    /// The marks with sort keys up to `last`. What a member marked as watched comes last, and may be
+    /// much.
+    async fn marks_up_to(&self, profile_id: &str, last: &str) -> Result<Marks, StoreError> {
+        let query = self.query_between(profile_id, AFTER_SESSIONS, last).consistent_read(true);
+        let mut pages = query.into_paginator().items().send();
         let mut marks = Marks::default();
         while let Some(item) = pages.next().await {
             let item = item.map_err(|error| classify("Query", self.of_profile(profile_id), error))?;

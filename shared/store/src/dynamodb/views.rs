@@ -1,8 +1,8 @@
 //! [`ViewTable`] on DynamoDB.
 
-use super::Views;
 use super::error::classify;
 use super::item::{self, Item};
+use super::{PlacedView, Views};
 use crate::erase::Erase;
 use crate::table::{Erasure, Fault, StoreError, Stored, ViewTable, WriteError};
 use aws_sdk_dynamodb::error::SdkError;
@@ -66,11 +66,13 @@ impl ViewTable for Views {
         self.delete_erased(erase, deadline).await
     }
 
-    async fn session(&self, key: &ViewKey) -> Result<Vec<View>, StoreError> {
+    async fn session(&self, key: &ViewKey) -> Result<Option<Vec<View>>, StoreError> {
         let ulid = key.session_id.ulid;
-        let page = self.views_between(&key.profile_id, &format!("{ulid}#"), &format!("{ulid}#~"), true).await?;
-        let of_home = page.views.into_iter().filter(|placed| placed.session_id == key.session_id);
-        Ok(of_home.map(|placed| placed.view).collect())
+        let (first, last) = (format!("{ulid}#"), format!("{ulid}#~"));
+        let Some(page) = self.one_page_between(&key.profile_id, &first, &last).await? else { return Ok(None) };
+        let own = item::view_sk(key, &self.writer);
+        let is_other = |placed: &PlacedView| placed.session_id == key.session_id && placed.place.sk != own;
+        Ok(Some(page.views.into_iter().filter(is_other).map(|placed| placed.view).collect()))
     }
 
     fn is_home_of(&self, key: &ViewKey) -> bool {
