@@ -37,7 +37,7 @@ use lambda::runtime::ServeBatch;
 use playback::outcome::{Cause, Outcome};
 use std::time::Duration;
 use store::ViewTable;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use work::Work;
 
 /// How long the messages of one batch may erase. What is left continues when the message is delivered again.
@@ -115,13 +115,14 @@ impl<T: ViewTable, R, D, O, P> Retry<T, R, D, O, P> {
     async fn erase(&self, work: &Work, deadline: Instant) -> bool {
         let Some(erase) = &work.erase else { return true };
         for table in std::iter::once(&self.table).chain(&self.shadow) {
-            match table.erase(erase, deadline).await {
-                Ok(true) => {}
-                Ok(false) => {
+            // A store that hangs must not take the letters beside it past the function's time-out.
+            match timeout_at(deadline, table.erase(erase, deadline)).await {
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) | Err(_) => {
                     tracing::info!("an erasure is not finished: it continues later");
                     return false;
                 }
-                Err(error) => {
+                Ok(Err(error)) => {
                     tracing::warn!(%error, "an erasure could not go on: it continues later");
                     return false;
                 }

@@ -407,3 +407,21 @@ fn redriven_message_is_read_as_what_it_was() {
     let dead: Vec<_> = dead.iter().map(|dead| BASE64_STANDARD.decode(&dead.letter.value_base64).unwrap()).collect();
     assert_eq!(dead, [b"garbage".to_vec(), b"neither".to_vec()]);
 }
+
+/// Else the function would be cut off, and the letters beside the erasures would wait for the
+/// queue's own time-out.
+#[tokio::test]
+async fn hanging_erasures_hold_up_no_letter() {
+    let bed = Bed::new();
+    bed.retry.table.hang_erasures();
+    let erase = json!({"erase": {"profile_id": "p1", "at": 7}}).to_string();
+    let mut bodies = vec![(1, erase); 9];
+    bodies.push((1, text(&letter(0, &envelope(1, &[0])))));
+    let metrics = Emitter::to("test", "retry", |_| {}).start(NOW);
+    let batch = Batch::parse(messages(&bodies).to_string().as_bytes()).unwrap();
+    let began = tokio::time::Instant::now();
+    let answer = serde_json::to_value(bed.retry.serve(&metrics, batch, NOW).await.unwrap()).unwrap();
+    assert!(began.elapsed() < std::time::Duration::from_secs(15), "{:?}", began.elapsed());
+    assert_eq!(answer["batchItemFailures"].as_array().unwrap().len(), 9);
+    assert_eq!((bed.retry.table.views().len(), bed.retry.pauses.take().len()), (1, 9));
+}

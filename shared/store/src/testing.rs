@@ -41,6 +41,8 @@ struct State {
     fail_writes: Option<FailWrites>,
     /// Up to when each profile's history is erased.
     erased: BTreeMap<String, u64>,
+    /// Whether erasures never end.
+    erasures_hang: bool,
     /// Sessions that were forgotten.
     forgotten: BTreeSet<(String, SessionId)>,
     /// A linear congruential generator that decides how often a call yields.
@@ -66,6 +68,11 @@ impl MemoryTable {
     /// Deletes a view, as an erasure does.
     pub fn delete(&self, key: &ViewKey) {
         self.lock().items.remove(key);
+    }
+
+    /// Makes erasures never end.
+    pub fn hang_erasures(&self) {
+        self.lock().erasures_hang = true;
     }
 
     /// All views that can be read.
@@ -138,6 +145,9 @@ impl ViewTable for MemoryTable {
     /// Knows erasures of everything and of a session.
     async fn erase(&self, erase: &Erase, _: Instant) -> Result<bool, StoreError> {
         self.yield_randomly().await;
+        if self.lock().erasures_hang {
+            std::future::pending::<()>().await;
+        }
         let mut state = self.lock();
         match &erase.session_id {
             Some(session_id) => drop(state.forgotten.insert((erase.profile_id.clone(), session_id.clone()))),
