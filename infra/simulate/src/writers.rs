@@ -17,22 +17,41 @@ pub struct Writers {
 }
 
 impl Writers {
-    /// Counts by item keys: `<ULID>#<home>` if the home region wrote it, `<ULID>#<home>#<writer>`
-    /// if another did.
+    /// Counts by the keys of views: see [`ViewPlace`].
     pub fn of<'a>(keys: impl IntoIterator<Item = &'a (String, String)>) -> Self {
         let keys: BTreeSet<&(String, String)> = keys.into_iter().collect(); // of all regions: a replicated item counts once
         let mut sessions: BTreeMap<(&str, &str, &str), bool> = BTreeMap::new();
         let mut writers = Self::default();
         for (pk, sk) in keys {
-            let mut parts = sk.split('#');
-            let (ulid, home) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-            let writer = parts.next().unwrap_or(home);
+            let Some(ViewPlace { ulid, home, writer }) = ViewPlace::of(sk) else { continue };
             *writers.items.entry(writer.to_owned()).or_default() += 1;
             *sessions.entry((pk, ulid, home)).or_default() |= writer != home;
         }
         writers.elsewhere = sessions.values().filter(|elsewhere| **elsewhere).count();
         writers.at_home = sessions.len() - writers.elsewhere;
         writers
+    }
+}
+
+/// What the sort key of a view says: `<ULID>#<home>#~<title>` if the home region wrote it, with the
+/// writer before the title if another did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ViewPlace<'a> {
+    /// The session's ULID.
+    pub ulid: &'a str,
+    /// The code of its home region.
+    pub home: &'a str,
+    /// The code of the region that wrote it.
+    pub writer: &'a str,
+}
+
+impl<'a> ViewPlace<'a> {
+    /// Reads a sort key; `None` if it is not a view's.
+    pub fn of(sk: &'a str) -> Option<Self> {
+        let (place, _title) = sk.split_once("#~")?;
+        let (ulid, regions) = place.split_once('#')?;
+        let (home, writer) = regions.split_once('#').unwrap_or((regions, regions));
+        Some(Self { ulid, home, writer })
     }
 }
 
@@ -49,7 +68,7 @@ pub async fn view_keys(region: &Endpoints) -> Result<BTreeSet<(String, String)>>
         let item = item.context("scanning the views")?;
         let part = |name: &str| item.get(name).and_then(|value| value.as_s().ok()).cloned();
         if let (Some(pk), Some(sk)) = (part("pk"), part("sk"))
-            && !sk.contains('~')
+            && ViewPlace::of(&sk).is_some()
         {
             keys.insert((pk, sk));
         }
@@ -63,8 +82,10 @@ mod tests {
 
     #[test]
     fn sessions_with_a_part_from_another_region_are_counted() {
-        let keys = ["A#use1", "B#usw2", "C#use1", "C#use1#usw2", "D#use1#usw2"];
-        let keys = keys.map(|sk| ("p".to_owned(), sk.to_owned()));
+        let views = ["A#use1#~t", "B#usw2#~t", "C#use1#~t", "C#use1#usw2#~t", "D#use1#usw2#~t"];
+        let others = ["A#~hidden", "A#~forgotten#t", "~erased", "~watched#t"];
+        let keys = views.into_iter().chain(others);
+        let keys: Vec<_> = keys.map(|sk| ("p".to_owned(), sk.to_owned())).collect();
         let Writers { at_home, elsewhere, items } = Writers::of(&keys);
         assert_eq!((at_home, elsewhere), (2, 2));
         assert_eq!(items, BTreeMap::from([("use1".to_owned(), 2), ("usw2".to_owned(), 3)]));

@@ -11,7 +11,7 @@ use operate::Endpoints;
 use operate::books::{Books, Reader};
 use operate::token;
 use playhead_tests::measure::{expected, lost_and_twice};
-use playhead_tests::queues::{queued, take_dead_letters};
+use playhead_tests::queues::{due, take_dead_letters};
 use playhead_tests::suite::{self, Converging, converge};
 use simulate::expect::{Difference, Expected, SessionView, check};
 use simulate::histories;
@@ -77,7 +77,7 @@ impl Converging for InFlight<'_> {
         };
         wait_for("accepted events in the books", self.books.accepted, self.accepted);
         wait_for("accepted events that have ended", self.books.ended(), self.books.accepted);
-        let queued = queued(self.endpoints, &self.endpoints.retry_queue_url).await?;
+        let queued = due(self.endpoints, &self.endpoints.retry_queue_url).await?;
         if queued > 0 {
             in_flight.push(format!("{queued} messages on the queue retry"));
         }

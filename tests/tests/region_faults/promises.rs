@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use playhead_tests::suite::Promises;
+use simulate::writers::ViewPlace;
 
 use super::members::Said;
 use super::play::{Crowd, Sights, lives};
@@ -53,9 +54,10 @@ pub(crate) fn only_the_home_or_its_successor_writes_a_session(
     let lives = lives(crowds);
     let keys: BTreeSet<&(String, String)> = converged.end.keys.iter().flatten().collect();
     let strangers = keys.into_iter().filter(|(_, sk)| {
-        let mut parts = sk.split('#');
-        let (ulid, home) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-        let Some(writer) = parts.next() else { return false };
+        let Some(ViewPlace { ulid, home, writer }) = ViewPlace::of(sk) else { return false };
+        if writer == home {
+            return false;
+        }
         let began = lives.get(format!("{home}-{ulid}").as_str()).map_or(u64::MAX, |(began, _)| *began);
         !sights.drained.as_ref().is_some_and(|(drained, successor, until)| {
             home == drained.as_str() && writer == successor.as_str() && began <= *until
@@ -98,7 +100,13 @@ pub(crate) fn seen(
     converged: &Converged,
 ) -> Vec<String> {
     let mut promises = Promises::default();
-    let was_written_elsewhere = converged.end.keys.iter().flatten().any(|(_, sk)| sk.matches('#').count() == 2);
+    let was_written_elsewhere = converged
+        .end
+        .keys
+        .iter()
+        .flatten()
+        .filter_map(|(_, sk)| ViewPlace::of(sk))
+        .any(|place| place.writer != place.home);
     let drains = matches!(scenario, Scenario::Drained | Scenario::Worst);
     promises.seen(sights.converged.is_some(), "the regions never converged");
     promises.seen(converged.end.books.forwarded > 0, "nothing was forwarded");

@@ -7,7 +7,7 @@ use anyhow::Result;
 use futures::future::try_join_all;
 use operate::books::Minute;
 use playhead_tests::measure::{expected, lost_and_twice};
-use playhead_tests::queues::queued;
+use playhead_tests::queues::due;
 use playhead_tests::suite::{self, Converging, converge};
 use simulate::expect::{Difference, Expected, SessionView, check};
 use simulate::histories;
@@ -116,7 +116,7 @@ impl Converging for InFlight<'_> {
         for side in Side::BOTH {
             let endpoints = world.endpoints(side)?;
             for (name, url) in [("retry", &endpoints.retry_queue_url), ("inbound", &endpoints.inbound_queue_url)] {
-                match queued(endpoints, url).await? {
+                match due(endpoints, url).await? {
                     0 => {}
                     messages => in_flight.push(format!("{messages} messages on {name} in {}", side.region())),
                 }
