@@ -168,7 +168,7 @@ async fn paced_posts_keep_their_spacing() {
 
 #[tokio::test]
 async fn waiting_post_delays_no_other_in_an_open_loop() {
-    let mut plan = plan(3);
+    let mut plan = plan(4);
     plan.posts.truncate(12);
     let (endpoint, url) = serve(vec![StatusCode::SERVICE_UNAVAILABLE]).await;
     let pace = Pace { concurrency: 1, per_second: Some(100.0), ..Pace::default() };
