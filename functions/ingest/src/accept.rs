@@ -4,7 +4,7 @@
 //! An event is called accepted only once a log has acknowledged it. If one record is not durable,
 //! the whole request is a `503`.
 //!
-//! A member's token has limits that a backend's has not: [`MAX_SESSIONS`] per request, and a budget
+//! A member's token has limits that a backend's has not: [`MAX_VIEWINGS`] per request, and a budget
 //! of events per profile and minute ([`crate::budget`]).
 
 use crate::Ingest;
@@ -15,18 +15,18 @@ use lambda::auth::{Identity, Scope};
 use lambda::metrics::{Metric, Metrics};
 use lambda::problem::Problem;
 use playback::edge::{
-    Adjustment, BodyText, Change, Code, RawEvent, Rejection, RequestError, Valid, parse_request, validate,
+    Adjustment, BodyText, Change, Code, EdgeEvent, RawEvent, Rejection, RequestError, Valid, parse_request, validate,
 };
 use playback::envelope::Stamp;
 use playback::routing::Routes;
 use playback::session::SessionId;
 use serde::Serialize;
-use std::collections::BTreeSet;
 use stream::DurableLog;
 
-/// How many sessions one request of a member may have events of. Each costs a record on the log and
-/// a write of the store. A device has one; one that was offline for days has a few.
-pub(crate) const MAX_SESSIONS: usize = 50;
+/// How many viewings (a session and title) one request of a member may have events of. Each costs a
+/// record on the log and a write of the store. A device has one; one that was offline for days has a
+/// few.
+pub(crate) const MAX_VIEWINGS: usize = 50;
 
 /// The body of a `202`.
 #[derive(Serialize)]
@@ -74,11 +74,13 @@ impl<L: DurableLog + 'static> Ingest<L> {
         metrics: &Metrics,
     ) -> Result<Accepted, Problem> {
         let (mut events, mut rejected) = (Vec::new(), Vec::new());
-        let mut sessions = Sessions::of(identity);
+        let mut adjusted_events = 0;
+        let mut viewings = Viewings::of(identity);
         for (index, raw) in raw_events {
-            match self.check(raw, stamp, identity, &mut sessions) {
+            match self.check(raw, stamp, identity, &mut viewings) {
                 Ok(Valid { event, adjusted: changes }) => {
                     events.push(event);
+                    adjusted_events += u64::from(!changes.is_empty());
                     let one = |adjustment| Adjusted { index: Some(index), adjustment };
                     adjusted.extend(changes.into_iter().map(one));
                 }
@@ -112,25 +114,20 @@ impl<L: DurableLog + 'static> Ingest<L> {
             reservation.spend();
         }
         metrics.add(Metric::EventsAccepted, accepted as u64);
-        metrics.add(Metric::EventsAdjusted, adjusted_events(&adjusted));
+        metrics.add(Metric::EventsAdjusted, adjusted_events);
         Ok(Accepted { accepted, rejected, adjusted })
     }
 
-    /// The event, if it is valid, its profile is the sender's, and its session is not one too many.
+    /// The event, if it is valid, its profile is the sender's, and its viewing is not one too many.
     fn check(
         &self,
         raw: RawEvent<'_>,
         stamp: &Stamp,
         identity: &Identity,
-        sessions: &mut Sessions,
+        viewings: &mut Viewings,
     ) -> Result<Valid, Rejection> {
-        sessions.admit(permit(identity, validate(raw, stamp.received_at, self.window)?)?)
+        viewings.admit(permit(identity, validate(raw, stamp.received_at, self.window)?)?)
     }
-}
-
-/// How many events were adjusted, however much of each.
-fn adjusted_events(adjusted: &[Adjusted]) -> u64 {
-    adjusted.iter().filter_map(|one| one.index).collect::<BTreeSet<_>>().len() as u64
 }
 
 fn permit(identity: &Identity, valid: Valid) -> Result<Valid, Rejection> {
@@ -138,31 +135,34 @@ fn permit(identity: &Identity, valid: Valid) -> Result<Valid, Rejection> {
     if identity.may(profile_id) { Ok(valid) } else { Err(Rejection::profile_forbidden(profile_id)) }
 }
 
-/// The sessions of a request so far.
-struct Sessions {
+/// The viewings of a request so far.
+struct Viewings {
     /// `None`: any number.
     limit: Option<usize>,
-    /// Each title of a session counts: it is a record and a view of its own.
-    seen: BTreeSet<(SessionId, String)>,
+    /// So few that searching them costs less than a copy of each event's ids.
+    seen: Vec<(SessionId, String)>,
 }
 
-impl Sessions {
+impl Viewings {
     fn of(identity: &Identity) -> Self {
         let limit = match identity.scope {
-            Scope::Profiles(_) => Some(MAX_SESSIONS),
+            Scope::Profiles(_) => Some(MAX_VIEWINGS),
             Scope::Service => None,
         };
-        Self { limit, seen: BTreeSet::new() }
+        Self { limit, seen: Vec::new() }
     }
 
-    /// Rejects an event of one session too many.
+    /// Rejects an event of one viewing too many.
     fn admit(&mut self, valid: Valid) -> Result<Valid, Rejection> {
-        let viewing = (valid.event.session_id.clone(), valid.event.title_id.clone());
-        let Some(limit) = self.limit.filter(|_| !self.seen.contains(&viewing)) else { return Ok(valid) };
+        let Some(limit) = self.limit else { return Ok(valid) };
+        let EdgeEvent { session_id, title_id, .. } = &valid.event;
+        if self.seen.iter().rev().any(|(session, title)| session == session_id && title == title_id) {
+            return Ok(valid);
+        }
         if self.seen.len() == limit {
             return Err(Rejection::too_many_sessions(limit));
         }
-        self.seen.insert(viewing);
+        self.seen.push((session_id.clone(), title_id.clone()));
         Ok(valid)
     }
 }

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use aws_sdk_sqs::Client;
-use aws_sdk_sqs::error::{DisplayErrorContext, ProvideErrorMetadata};
+use aws_sdk_sqs::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchOutput;
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
 use futures::stream::{self, StreamExt};
@@ -132,14 +132,7 @@ impl Queue {
     pub async fn send_after(&self, body: String, delay: Duration) -> Result<(), SendError> {
         let seconds = i32::try_from(delay.as_secs()).unwrap_or(i32::MAX).min(MAX_DELAY_S);
         let call = self.client.send_message().queue_url(&self.url).message_body(body).delay_seconds(seconds);
-        match call.send().await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(SendError::Call {
-                queue: self.url.clone(),
-                code: error.code().unwrap_or("None").to_owned(),
-                message: DisplayErrorContext(&error).to_string(),
-            }),
-        }
+        call.send().await.map(|_| ()).map_err(|error| self.call_error(&error))
     }
 
     async fn send_batch(&self, batch: &[usize], bodies: &[String]) -> EntryResults {
@@ -149,22 +142,31 @@ impl Queue {
                 SendMessageBatchRequestEntry::builder().id(index.to_string()).message_body(&bodies[index]).build();
             match entry {
                 Ok(entry) => call = call.entries(entry),
-                Err(error) => return self.failed(batch, "BuildError", &error.to_string()),
+                Err(error) => {
+                    let (queue, code) = (self.url.clone(), "BuildError".to_owned());
+                    return each(batch, &SendError::Call { queue, code, message: error.to_string() });
+                }
             }
         }
         match call.send().await {
             Ok(answer) => settle(&self.url, batch, bodies, &answer),
-            Err(error) => {
-                let code = error.code().unwrap_or("None").to_owned();
-                self.failed(batch, &code, &DisplayErrorContext(error).to_string())
-            }
+            Err(error) => each(batch, &self.call_error(&error)),
         }
     }
 
-    fn failed(&self, batch: &[usize], code: &str, message: &str) -> EntryResults {
-        let error = SendError::Call { queue: self.url.clone(), code: code.to_owned(), message: message.to_owned() };
-        batch.iter().map(|&index| (index, Err(error.clone()))).collect()
+    fn call_error<E, R>(&self, error: &SdkError<E, R>) -> SendError
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+        R: std::fmt::Debug,
+    {
+        let code = error.code().unwrap_or("None").to_owned();
+        SendError::Call { queue: self.url.clone(), code, message: DisplayErrorContext(error).to_string() }
     }
+}
+
+/// The same error for each entry of a batch.
+fn each(batch: &[usize], error: &SendError) -> EntryResults {
+    batch.iter().map(|&index| (index, Err(error.clone()))).collect()
 }
 
 /// Results, each with the index of its body.

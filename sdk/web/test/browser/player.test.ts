@@ -58,6 +58,20 @@ const detach = (page: Page): Promise<void> => page.evaluate(() => window.session
 /** What the element says: where it is, and how much it has played. */
 const truth = (page: Page): Promise<{ positionMs: number; playedMs: number }> =>
   page.evaluate(() => ({ positionMs: window.video.currentTime * 1_000, playedMs: window.playedMs() }));
+/** Plays a title from second 20 on in a page that closes then. Returns where it was. */
+async function watched(ms: number, title = "t1"): Promise<{ positionMs: number; playedMs: number }> {
+  const page = await here.open();
+  await attach(page, { title });
+  await seek(page, 20);
+  await play(page);
+  await wait(ms);
+  await pause(page);
+  const expected = await truth(page);
+  await detach(page);
+  await here.check({ title, ...expected });
+  await page.close();
+  return expected;
+}
 const until = async (what: string, holds: () => boolean | Promise<boolean>, ms = 15_000): Promise<void> => {
   for (const deadline = Date.now() + ms; !(await holds()); await wait(50)) {
     assert.ok(Date.now() < deadline, `in vain waited for: ${what}`);
@@ -537,16 +551,7 @@ test("without IndexedDB it still works, and survives a server that is down", asy
 describe("resuming", () => {
   test("finds a title whose id has characters of a URI", async () => {
     const title = "crid://a.example/b:c+d=";
-    const first = await here.open();
-    await attach(first, { title });
-    await seek(first, 20);
-    await play(first);
-    await wait(3_000);
-    await pause(first);
-    const expected = await truth(first);
-    await detach(first);
-    await here.check({ title, ...expected });
-    await first.close();
+    const expected = await watched(3_000, title);
 
     const second = await here.open();
     await attach(second, { title, resume: true });
@@ -555,16 +560,7 @@ describe("resuming", () => {
   });
 
   test("goes on where the member stopped, also by what is not sent yet", async () => {
-    const first = await here.open();
-    await attach(first);
-    await seek(first, 20);
-    await play(first);
-    await wait(4_000);
-    await pause(first);
-    const expected = await truth(first);
-    await detach(first);
-    await here.check(expected);
-    await first.close();
+    const expected = await watched(4_000);
 
     const second = await here.open();
     await attach(second, { resume: true });
@@ -584,16 +580,7 @@ describe("resuming", () => {
   });
 
   test("leaves alone what the page has set", async () => {
-    const first = await here.open();
-    await attach(first);
-    await seek(first, 20);
-    await play(first);
-    await wait(3_000);
-    await pause(first);
-    const expected = await truth(first);
-    await detach(first);
-    await here.check(expected);
-    await first.close();
+    await watched(3_000);
 
     const second = await here.open();
     await second.evaluate((profile) => {

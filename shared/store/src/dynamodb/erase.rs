@@ -106,11 +106,10 @@ impl Views {
                     if Instant::now() >= deadline {
                         return Ok(false);
                     }
-                    let title_id = erase.title_id.as_deref();
-                    let sk = item::forgotten_session_sk(session.ulid, title_id);
-                    self.set_register(&erase.profile_id, sk, "forgotten_at", erase.at, None).await?;
+                    let of_session = Erase { session_id: Some(session.clone()), ..erase.clone() };
+                    self.mark_erased(&of_session).await?;
                     // With what was received after the erasure, and is of that session, too.
-                    if !self.delete_session(erase, &session, deadline).await? {
+                    if !self.delete_session(&of_session, &session, deadline).await? {
                         return Ok(false);
                     }
                 }

@@ -101,8 +101,7 @@ impl Views {
         let one = |key: &ViewKey| {
             let place = (key.profile_id.clone(), item::view_sk(key, &self.writer));
             if found.unprocessed.contains(&place) {
-                let fault = Fault::Throttled(format!("left unprocessed {UNPROCESSED_ROUNDS} times"));
-                return Err(self.error("BatchGetItem", key, fault));
+                return Err(self.error("BatchGetItem", key, left_unprocessed()));
             }
             let stored = found.items.get(&place).map(item::stored).transpose();
             stored.map_err(|fault| self.error("BatchGetItem", key, fault))
@@ -123,8 +122,7 @@ impl Views {
         let one = |key: &ViewKey| {
             let places = marks_of(key);
             if places.iter().any(|place| found.unprocessed.contains(place)) {
-                let fault = Fault::Throttled(format!("left unprocessed {UNPROCESSED_ROUNDS} times"));
-                return Err(self.error("BatchGetItem", key, fault));
+                return Err(self.error("BatchGetItem", key, left_unprocessed()));
             }
             let [everything, title, session, title_of_session] = places.map(|place| found.items.get(&place));
             let time = |item: Option<&Item>, name| item.and_then(|item| item::get_number(item, name));
@@ -178,7 +176,7 @@ impl Views {
         while let Some(found) = batches.next().await {
             let found = found?;
             if !found.unprocessed.is_empty() {
-                let fault = Fault::Throttled(format!("left unprocessed {UNPROCESSED_ROUNDS} times"));
+                let fault = left_unprocessed();
                 return Err(StoreError { operation: "BatchGetItem", subject: self.table.clone(), fault });
             }
             items.extend(found.items.into_values());
@@ -206,6 +204,11 @@ fn marks_of(key: &ViewKey) -> [(String, String); 4] {
         item::forgotten_session_sk(ulid, Some(&key.title_id)),
     ]
     .map(|sk| (key.profile_id.clone(), sk))
+}
+
+/// DynamoDB left a key unprocessed as often as it was asked for.
+fn left_unprocessed() -> Fault {
+    Fault::Throttled(format!("left unprocessed {UNPROCESSED_ROUNDS} times"))
 }
 
 /// The items that BatchGetItem found, and the keys it left unprocessed, by (`pk`, `sk`).
