@@ -10,12 +10,10 @@ Content-Encoding is passed on as binary, in base64.
 CORS: CloudFormation stores an API's CorsConfiguration with the template's capital letters (AllowOrigins), and the gateway
 looks for allowOrigins. It finds nothing and allows no origin. So the names are converted where they are read.
 
-Logs: ministack waits for a function's output at most 50 ms after its answer, and 5 ms after the first line. Later output
-waits for the next invocation of the same environment, or for ever. On a busy machine that loses the metrics of the last
-invocations, and with them the books. Each of our invocations prints its metrics, so we wait for those.
-
-Log streams: ministack creates one per invocation, where Lambda has one per environment. Tens of thousands of streams make
-every query of the logs slow, so a function gets one stream every ten seconds. Events also get ids, to tell them apart.
+Logs: ministack collects a function's output when an invocation ends, for at most 50 ms. Later output waits for the next
+invocation of the same environment, or for ever, and two invocations that create one log stream at the same time lose one's
+lines. Either loses metrics, and with them the books. So each line goes to the logs when it is printed, as with Lambda, in
+one stream per environment, and no invocation waits for it. Events also get ids, to tell them apart.
 
 Alarms: CloudFormation rejects an alarm on metric math. So we store it unchanged, and it is never evaluated.
 
@@ -32,8 +30,8 @@ writes came last, so they get milliseconds.
 """
 
 import contextvars
-import queue
 import socketserver
+import threading
 import time
 import uuid
 
@@ -69,44 +67,54 @@ apigateway._cors_response_headers = lambda cors, origin: cors_headers(as_in_the_
 apigateway._cors_preflight_response = lambda cors, origin: cors_preflight(as_in_the_api(cors or {}), origin)
 
 
-def drain_to_metrics(worker, **_):
-    lines, metrics, now = [], False, time.monotonic()
-    deadline, quiet_at = now + 2.0, now + 2.0
-    while now < min(deadline, quiet_at):
-        try:
-            lines.append(worker._stderr_queue.get_nowait())
-            metrics = metrics or lines[-1].startswith('{"_aws"')
-            quiet_at = now + 0.005 if metrics else deadline
-        except queue.Empty:
-            time.sleep(0.001)
-        now = time.monotonic()
-    return "\n".join(lines)
+spawn, pump, drain = ProvidedWorker._spawn, ProvidedWorker._pump_output, ProvidedWorker._drain_stderr_bounded
+creating = threading.Lock()
 
 
-ProvidedWorker._drain_stderr_bounded = drain_to_metrics
-
-stream = contextvars.ContextVar("stream", default=None)
-emit_logs, append_events, new_uuid = lambda_svc._emit_lambda_logs, cloudwatch_logs._append_log_events, lambda_svc.new_uuid
-
-
-def emit_logs_to_few_streams(function, *rest, **more):
-    name = (function.get("config") or function).get("FunctionName")
-    stream.set(str(uuid.uuid5(uuid.NAMESPACE_OID, f"{name} {int(time.time() / 10)}")))
-    try:
-        emit_logs(function, *rest, **more)
-    finally:
-        stream.set(None)
+def spawn_with_context(worker, *rest, **more):
+    # It holds the account and the region of the logs, and the thread that reads the output starts without it.
+    worker._context = contextvars.copy_context()
+    spawn(worker, *rest, **more)
 
 
-def append_events_with_ids(to, events):
-    for event in events:
-        event.setdefault("eventId", new_uuid())
-    append_events(to, events)
+def new_stream(config):
+    group = (config.get("LoggingConfig") or {}).get("LogGroup") or f"/aws/lambda/{config['FunctionName']}"
+    with creating:
+        if group not in cloudwatch_logs._log_groups:
+            cloudwatch_logs._create_log_group({"logGroupName": group})
+        name = f"{time.strftime('%Y/%m/%d', time.gmtime())}/[$LATEST]{uuid.uuid4().hex}"
+        cloudwatch_logs._create_log_stream({"logGroupName": group, "logStreamName": name})
+        return cloudwatch_logs._log_groups[group]["streams"][name]
 
 
-lambda_svc._emit_lambda_logs = emit_logs_to_few_streams
-lambda_svc.new_uuid = lambda: stream.get() or new_uuid()
-cloudwatch_logs._append_log_events = append_events_with_ids
+class Shipped:
+    """A function's output, each line of which is in the logs before it is handed on."""
+
+    def __init__(self, output, stream):
+        self.output, self.stream, self.close = output, stream, output.close
+
+    def readline(self):
+        line = self.output.readline()
+        if line:
+            now, message = int(time.time() * 1000), line.decode("utf-8", errors="replace").rstrip("\r\n")
+            event = {"eventId": str(uuid.uuid4()), "timestamp": now, "ingestionTime": now, "message": message}
+            cloudwatch_logs._append_log_events(self.stream, [event])
+        return line
+
+
+def pump_to_logs(worker, output, log_queue):
+    worker._context.run(lambda: pump(worker, Shipped(output, new_stream(worker.config)), log_queue))
+
+
+def drain_without_waiting(worker, first_line_wait=0, **_):
+    # Only a failed start has something to wait for: the reason, which becomes its message.
+    return drain(worker, first_line_wait) if first_line_wait else worker._drain_stderr()
+
+
+ProvidedWorker._spawn = spawn_with_context
+ProvidedWorker._pump_output = pump_to_logs
+ProvidedWorker._drain_stderr_bounded = drain_without_waiting
+lambda_svc._emit_lambda_logs = lambda *_, **__: None
 
 alarm_record = provisioners._cw_metric_alarm_record
 
