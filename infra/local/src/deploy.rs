@@ -14,6 +14,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+const LAUNCHER: &str = include_str!("../assets/deploy.py");
 /// Name of the stack of every local cloud: each has its own emulator.
 pub(super) const STACK: &str = "playhead-local";
 /// Where `sam deploy` puts the functions' packages and the nested template.
@@ -83,7 +84,7 @@ impl DeployRequest<'_> {
         fs::write(&parameters, serde_json::to_vec(&self.parameters)?)?;
         let python = tools.deploy_python();
         let mut command = vec![python.to_string_lossy().into_owned()];
-        let arguments = ["-I", "-m", "samcli", "deploy", "--template-file", "template.yaml", "--stack-name", STACK];
+        let arguments = ["-I", "-c", LAUNCHER, "deploy", "--template-file", "template.yaml", "--stack-name", STACK];
         let options = ["--s3-bucket", ARTIFACTS, "--no-confirm-changeset", "--no-progressbar"];
         let capabilities = ["--capabilities", "CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"];
         command.extend(arguments.iter().chain(&options).chain(&capabilities).map(ToString::to_string));
