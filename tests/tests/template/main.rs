@@ -315,6 +315,20 @@ fn stores_of_records_are_encrypted_and_survive_replacement() {
     }
 }
 
+/// Events that were accepted and not yet applied wait on streams, on queues and in the failure
+/// bucket. A stack that could not even be created leaves none of them behind.
+#[test]
+fn accepted_events_outlive_the_stack() {
+    let template = template();
+    for kind in ["AWS::SQS::Queue", "AWS::S3::Bucket", "AWS::Kinesis::Stream"] {
+        for id in of_type(&template, kind).keys() {
+            let resource = &template["Resources"][id];
+            assert_eq!(resource["DeletionPolicy"], "RetainExceptOnCreate", "{id}");
+            assert_eq!(resource["UpdateReplacePolicy"], "Retain", "{id}");
+        }
+    }
+}
+
 #[test]
 fn every_queue_and_bucket_refuses_plain_http() {
     let template = template();
