@@ -278,9 +278,24 @@ fn inbound_queue_invokes_process_and_redrives_to_dead_letters() {
     assert_eq!(mapping["FunctionResponseTypes"], json!(["ReportBatchItemFailures"]));
     let redrive = &properties(&template, "InboundQueue")["RedrivePolicy"];
     assert_eq!(redrive["deadLetterTargetArn"], arn_of("DeadLetterQueue"));
-    assert!(number(&redrive["maxReceiveCount"]) >= 5, "AWS advises 5, or throttling alone may dead-letter");
-    let fourteen_days = 14 * 24 * 60 * 60;
-    assert_eq!(number(&properties(&template, "DeadLetterQueue")["MessageRetentionPeriod"]), fourteen_days);
+}
+
+/// A message that waits for the store is received once per visibility time-out. If the queue moved
+/// it after too few receives, an outage would end accepted events as dead letters.
+#[test]
+fn queues_outlast_two_days_without_the_store() {
+    const DAY: u64 = 24 * 60 * 60;
+    let template = template();
+    let mut with_redrive = Vec::new();
+    for (id, queue) in of_type(&template, "AWS::SQS::Queue") {
+        assert_eq!(number(&queue["MessageRetentionPeriod"]), 14 * DAY, "{id}: the maximum of SQS");
+        let Some(redrive) = queue.get("RedrivePolicy") else { continue };
+        let receives = number(&redrive["maxReceiveCount"]);
+        assert!(receives <= 1_000, "{id}: the maximum of SQS");
+        assert!(receives * number(&queue["VisibilityTimeout"]) >= 2 * DAY, "{id}");
+        with_redrive.push(id);
+    }
+    assert_eq!(with_redrive, ["InboundQueue", "RetryQueue"]);
 }
 
 // ---------------------------------------------------------------------------------------------- stored data
