@@ -8,6 +8,7 @@
 
 mod alarms;
 mod choice;
+mod concurrency;
 mod logs;
 mod regions;
 mod retry;
