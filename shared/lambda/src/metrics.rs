@@ -22,8 +22,8 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 /// The CloudWatch namespace of every metric.
 pub const NAMESPACE: &str = "Playhead";
 
-/// Everything that the functions count. The unit is always `Count`. Each metric has the dimensions
-/// `Stage` and `Function`. A variant with a value is also published with that as a third dimension
+/// Everything that the functions count, and the one thing that they measure
+/// ([`Metric::is_maximum`]). Each metric has the dimensions `Stage` and `Function`. A variant with a value is also published with that as a third dimension
 /// ([`Metric::dimension`]), and a metric that the books use also with `Stage` alone
 /// ([`Metric::is_of_stage`]): an alarm may name at most 10 metrics and may not search, so it needs
 /// the sum.
@@ -59,6 +59,8 @@ pub enum Metric {
     EventsRetried,
     /// Records that were sent to the queue `retry`, by `Reason` (the cause).
     RecordsRetried(&'static str),
+    /// How long ago the oldest message that a queue delivered was sent to it, in seconds.
+    OldestMessageAge,
     /// Records on the queue `inbound` of the region that folds their session.
     RecordsForwarded,
     /// Calls of `SendMessageBatch` to those queues, failed ones included.
@@ -148,6 +150,7 @@ impl Metric {
             Self::RecordsDead(_) => "RecordsDead",
             Self::EventsRetried => "EventsRetried",
             Self::RecordsRetried(_) => "RecordsRetried",
+            Self::OldestMessageAge => "OldestMessageAge",
             Self::RecordsForwarded => "RecordsForwarded",
             Self::ForwardRequests => "ForwardRequests",
             Self::ForwardBytes => "ForwardBytes",
@@ -185,7 +188,13 @@ impl Metric {
 
     /// The metric's unit in CloudWatch.
     pub fn unit(self) -> &'static str {
-        "Count"
+        if self.is_maximum() { "Seconds" } else { "Count" }
+    }
+
+    /// Whether it is measured, not counted: the greatest value counts ([`Metrics::observe`]), so
+    /// its statistic is `Maximum`. That of a count is `Sum`.
+    pub fn is_maximum(self) -> bool {
+        matches!(self, Self::OldestMessageAge)
     }
 
     /// Whether it is also summed over all functions of the stage: the metrics of the books, and
@@ -261,8 +270,8 @@ const OLDEST_MS: u64 = (14 * 24 - 1) * 3_600_000;
 const NEWEST_MS: u64 = 3_600_000;
 const MINUTE_MS: u64 = 60_000;
 
-/// The counts of one invocation. Its concurrent parts share it by reference; it is written when
-/// dropped.
+/// The counts and measurements of one invocation. Its concurrent parts share it by reference; it is
+/// written when dropped.
 #[must_use = "metrics are written when the recorder is dropped, which should be at the end of the invocation"]
 pub struct Metrics {
     emitter: Emitter,
@@ -287,7 +296,19 @@ impl Metrics {
         self.add_stamped(at_ms - at_ms % MINUTE_MS, metric, n);
     }
 
+    /// Notes a measured value of `metric` now. Of several values in an invocation the greatest is
+    /// written, and zero is not.
+    pub fn observe(&self, metric: Metric, value: u64) {
+        debug_assert!(metric.is_maximum(), "{} is counted, not measured", metric.name());
+        if value > 0 {
+            let mut counts = self.counts();
+            let greatest = counts.entry((self.timestamp_ms, metric)).or_default();
+            *greatest = value.max(*greatest);
+        }
+    }
+
     fn add_stamped(&self, timestamp_ms: u64, metric: Metric, n: u64) {
+        debug_assert!(!metric.is_maximum(), "{} is measured, not counted", metric.name());
         if n > 0 {
             *self.counts().entry((timestamp_ms, metric)).or_default() += n;
         }
@@ -468,9 +489,23 @@ mod tests {
     }
 
     #[test]
+    fn greatest_measured_value_is_written_with_its_unit() {
+        let (emitter, lines) = recording();
+        let metrics = emitter.start(1_790_000_010_122);
+        for age in [0, 7, 1_861, 12] {
+            metrics.observe(Metric::OldestMessageAge, age);
+        }
+        drop(metrics);
+        let golden = r#"{"_aws":{"Timestamp":1790000010122,"CloudWatchMetrics":[{"Namespace":"Playhead","Dimensions":[["Stage","Function"]],"Metrics":[{"Name":"OldestMessageAge","Unit":"Seconds"}]}]},"Stage":"dev","Function":"playhead-process","OldestMessageAge":1861}"#;
+        assert_eq!(*lines.lock().unwrap(), [golden]);
+    }
+
+    #[test]
     fn an_invocation_that_counted_nothing_writes_nothing() {
         let (emitter, lines) = recording();
-        drop(emitter.start(0));
+        let metrics = emitter.start(0);
+        metrics.observe(Metric::OldestMessageAge, 0);
+        drop(metrics);
         assert!(lines.lock().unwrap().is_empty());
     }
 
