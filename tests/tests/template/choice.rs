@@ -118,6 +118,10 @@ impl<'a> Choice<'a> {
 
     /// What a nested stack gets for a parameter.
     fn value(&self, value: &Value) -> String {
+        if let Some([between, parts]) = value["Fn::Join"].as_array().map(Vec::as_slice) {
+            let parts = parts.as_array().unwrap().iter().map(|part| self.value(part));
+            return parts.collect::<Vec<_>>().join(between.as_str().unwrap());
+        }
         let reference = value.get("Ref").or_else(|| value["Fn::GetAtt"].get(0)).or_else(|| value.get("Fn::Sub"));
         let text = reference.unwrap_or(value).as_str().unwrap_or_else(|| panic!("{value} is not a parameter's value"));
         self.parameters.get(text).map_or(text, String::as_str).to_owned()
