@@ -29,6 +29,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 
 use self::claims::Claims;
 pub use self::config::{AuthConfig, KeySource, MIN_SECRET_BYTES};
+pub use self::jwks::FETCH_TIME_OUT;
 use self::jwks::Jwks;
 use crate::problem::Problem;
 

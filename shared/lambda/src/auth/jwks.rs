@@ -7,7 +7,10 @@
 //!   issuer.
 //! - A token without a key id is tried against the keys of its algorithm, at most
 //!   [`MAX_CANDIDATES`]. If none has signed it, that counts as an unknown key id.
-//! - One request fetches at a time. The others use the old key if there is one, and otherwise wait.
+//! - One request fetches at a time. The others use the old key if there is one, and otherwise wait:
+//!   its fetch serves them all, whether it succeeds or fails. The next one may begin only after a
+//!   pause, counted from its end. So while the issuer hangs, a request waits for one time-out at
+//!   most, and most do not wait.
 //! - A key of an unknown type, or one that is not for signatures, is skipped: the others still
 //!   work.
 
@@ -24,12 +27,12 @@ use crate::http_client::client_for;
 
 /// How long fetched keys are used before they are fetched again.
 pub(super) const MAX_AGE: Duration = Duration::from_secs(600);
-/// The least time between two attempts while there are keys.
+/// The least time from the end of one attempt to the next while there are keys.
 pub(super) const PAUSE: Duration = Duration::from_secs(30);
-/// The least time between two attempts while there are none.
+/// The same while there are none.
 pub(super) const PAUSE_WITHOUT_KEYS: Duration = Duration::from_secs(1);
-/// How long one attempt may take.
-const TIME_OUT: Duration = Duration::from_secs(3);
+/// How long one attempt may take, and so how long a request may wait for keys.
+pub const FETCH_TIME_OUT: Duration = Duration::from_secs(3);
 /// How many keys are tried for a token that names none: enough for an issuer in the middle of a
 /// rotation, and too few to make a made-up token expensive.
 pub(super) const MAX_CANDIDATES: usize = 8;
@@ -50,8 +53,11 @@ struct Cache {
     /// The last good set; empty before the first one.
     keys: Arc<[Key]>,
     fetched_at: Option<Instant>,
+    /// When the last attempt ended.
     attempted_at: Option<Instant>,
     last_attempt_failed: bool,
+    /// How many attempts have ended.
+    attempts: u64,
 }
 
 struct Key {
@@ -79,7 +85,8 @@ struct KeySet {
 
 impl Jwks {
     pub(super) fn new(url: Url) -> Result<Self, reqwest::Error> {
-        let client = client_for(&url).timeout(TIME_OUT).build()?;
+        // The next fetch is minutes later, when the issuer has closed a connection of this one.
+        let client = client_for(&url).timeout(FETCH_TIME_OUT).pool_max_idle_per_host(0).build()?;
         Ok(Self { url, client, cache: RwLock::default(), fetching: tokio::sync::Mutex::default() })
     }
 
@@ -104,7 +111,8 @@ impl Jwks {
             (Err(_), None) => self.fetching.lock().await,
         };
         // If another request fetched while this one waited, its attempt counts for both.
-        if self.cache().may_try(now) {
+        let attempted = self.cache();
+        if attempted.attempts == cache.attempts && attempted.may_try(now) {
             self.refresh(now).await;
         }
         drop(fetching);
@@ -123,9 +131,11 @@ impl Jwks {
     }
 
     async fn refresh(&self, now: Instant) {
+        let began = Instant::now();
         let fetched = self.fetch().await;
         let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
-        cache.attempted_at = Some(now);
+        cache.attempted_at = Some(now + began.elapsed());
+        cache.attempts += 1;
         cache.last_attempt_failed = fetched.is_err();
         match fetched {
             Ok(keys) => {

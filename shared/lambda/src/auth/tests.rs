@@ -15,8 +15,11 @@ use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{AlgorithmFamily, EncodingKey, Header, get_current_timestamp};
 use serde_json::{Value, json};
 
-use super::jwks::{MAX_AGE, MAX_BYTES, MAX_CANDIDATES, PAUSE, PAUSE_WITHOUT_KEYS};
+use super::jwks::{FETCH_TIME_OUT, MAX_AGE, MAX_BYTES, MAX_CANDIDATES, PAUSE, PAUSE_WITHOUT_KEYS};
 use super::*;
+
+/// A fetch takes some time, after which a pause begins.
+const AFTER_PAUSE: Duration = PAUSE.saturating_add(Duration::from_secs(1));
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -366,7 +369,7 @@ async fn token_without_key_id_is_tried_against_every_key() {
     }
     assert_eq!(server.requests(), 1, "within the pause nothing is fetched");
     server.publish(&[&stranger]);
-    authenticator.verify_at(Some(&token), start + PAUSE).await.unwrap();
+    authenticator.verify_at(Some(&token), start + AFTER_PAUSE).await.unwrap();
     assert_eq!(server.requests(), 2, "the issuer has rotated its keys");
 }
 
@@ -388,7 +391,7 @@ async fn wrong_signature_under_a_known_key_id_is_final() {
     let (server, authenticator) = Server::start(&[&issuer]).await;
     let other = Issuer::new(Algorithm::ES256, "other");
     let start = Instant::now();
-    for age in [Duration::ZERO, PAUSE] {
+    for age in [Duration::ZERO, AFTER_PAUSE] {
         let token = signed(Algorithm::ES256, Some("known"), &member(), &other.private);
         let refused = authenticator.verify_at(Some(&token), start + age).await;
         assert_eq!(refused, Err(AuthError::Invalid("the token's signature is wrong")));
@@ -424,10 +427,10 @@ async fn rotated_keys_are_found_but_made_up_ids_are_not_fetched() {
         assert_eq!(authenticator.verify_at(Some(&new.token()), start).await, unknown);
     }
     assert_eq!(server.requests(), 1, "within the pause nothing is fetched");
-    authenticator.verify_at(Some(&new.token()), start + PAUSE).await.unwrap();
+    authenticator.verify_at(Some(&new.token()), start + AFTER_PAUSE).await.unwrap();
     assert_eq!(server.requests(), 2);
     server.publish(&[&new]);
-    let withdrawn = authenticator.verify_at(Some(&old.token()), start + PAUSE + MAX_AGE).await;
+    let withdrawn = authenticator.verify_at(Some(&old.token()), start + AFTER_PAUSE + MAX_AGE).await;
     assert_eq!((withdrawn, server.requests()), (unknown, 3));
 }
 
@@ -458,7 +461,7 @@ async fn keys_never_fetched_are_unavailable_and_soon_retried() {
     assert_eq!(authenticator.verify_at(Some(&issuer.token()), start).await, Err(AuthError::Unavailable));
     server.publish(&[&issuer]);
     assert_eq!(authenticator.verify_at(Some(&issuer.token()), start).await, Err(AuthError::Unavailable));
-    authenticator.verify_at(Some(&issuer.token()), start + PAUSE_WITHOUT_KEYS).await.unwrap();
+    authenticator.verify_at(Some(&issuer.token()), start + PAUSE_WITHOUT_KEYS * 2).await.unwrap();
     assert_eq!(server.requests(), 3);
 }
 
@@ -477,4 +480,31 @@ async fn concurrent_requests_fetch_once() {
         request.await.unwrap().unwrap();
     }
     assert_eq!(server.requests(), 1);
+}
+
+/// Requests that come one after another while the issuer hangs, and one soon after it has failed.
+#[tokio::test]
+async fn hanging_issuer_is_asked_once_for_all_waiters() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/jwks", listener.local_addr().unwrap()).parse().unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((connection, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::SeqCst);
+            held.push(connection);
+        }
+    });
+    let authenticator = Authenticator::new(&config(KeySource::Jwks(url))).unwrap();
+    let token = Issuer::new(Algorithm::ES256, "only").token();
+    let (began, now) = (Instant::now(), Instant::now());
+    let request = |after| authenticator.verify_at(Some(&token), now + after);
+    let waiters = (0..20).map(|nth| request(FETCH_TIME_OUT * nth / 20));
+    for refused in futures::future::join_all(waiters).await {
+        assert_eq!(refused, Err(AuthError::Unavailable));
+    }
+    assert!(began.elapsed() < FETCH_TIME_OUT * 3 / 2, "{:?}", began.elapsed());
+    assert_eq!(request(FETCH_TIME_OUT + PAUSE_WITHOUT_KEYS / 2).await, Err(AuthError::Unavailable));
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
 }
