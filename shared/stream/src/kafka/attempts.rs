@@ -111,11 +111,15 @@ impl KafkaLog {
                     Continue(late) => failure = late,
                 }
             }
-            let sent = self.send(record, &tried.partitions)?;
-            let next = self.follow(record, sent, tried, copies);
-            match failure {
-                Some(_) => next.await,
-                None => select_ok([delivery, next]).await.map(|((), _)| ()),
+            match (self.send(record, &tried.partitions), failure) {
+                (Ok(sent), Some(_)) => self.follow(record, sent, tried, copies).await,
+                (Ok(sent), None) => {
+                    let next = self.follow(record, sent, tried, copies);
+                    select_ok([delivery, next]).await.map(|((), _)| ())
+                }
+                (Err(error), Some(_)) => Err(error),
+                // No other attempt can begin, but the silent one may still be acknowledged.
+                (Err(_), None) => delivery.await,
             }
         };
         followed.boxed()

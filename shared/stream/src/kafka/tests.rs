@@ -168,6 +168,19 @@ async fn a_silent_leader_is_bypassed_and_then_avoided() {
     assert_eq!(values, HashSet::from([b"first".to_vec(), b"second".to_vec()]));
 }
 
+/// The first attempt fills the queue, so the second one cannot even be enqueued.
+#[tokio::test]
+async fn a_silent_attempt_is_awaited_when_no_other_can_begin() {
+    let mock = mock(1);
+    let mut config = config_for(&mock);
+    config.second_attempt_after = Duration::from_millis(200);
+    config.queue_kib = 1;
+    let log = connect(&config).await;
+    log.warm_up().await.unwrap();
+    mock.broker_round_trip_time(1, Duration::from_millis(600)).unwrap();
+    assert_eq!(log.append(&[record("abc", vec![0_u8; 700])]).await, [Ok(Ack::ONCE)]);
+}
+
 #[tokio::test]
 async fn a_lost_leader_is_bypassed_within_the_append() {
     let mock = mock(3);
