@@ -4,6 +4,7 @@
 //! It must not fall back to a listener with other security than configured. A wrong port would fail
 //! to connect or, worse, connect without the protection that was asked for.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -11,6 +12,9 @@ use aws_sdk_kafka::error::DisplayErrorContext;
 use aws_sdk_kafka::operation::get_bootstrap_brokers::GetBootstrapBrokersOutput;
 
 use crate::kafka::{KafkaConfig, KafkaSecurity};
+
+/// In how many steps the time of a look-up is measured.
+const STEPS: u32 = 20;
 
 /// Why no brokers were found.
 #[derive(Debug, thiserror::Error)]
@@ -49,16 +53,17 @@ pub enum BootstrapError {
 /// The `bootstrap.servers` of the configured cluster.
 ///
 /// # Errors
-/// See [`BootstrapError`]. The look-up takes at most `config.connect_timeout`.
+/// See [`BootstrapError`]. The look-up takes at most `config.connect_timeout`, not counting time in
+/// which the environment is frozen.
 pub async fn resolve(config: &KafkaConfig, sdk: &SdkConfig) -> Result<String, BootstrapError> {
     if let Some(brokers) = given(config.bootstrap.as_deref()) {
         return Ok(brokers.to_owned());
     }
     let arn = given(config.cluster_arn.as_deref()).ok_or(BootstrapError::NotConfigured)?;
     let call = aws_sdk_kafka::Client::new(sdk).get_bootstrap_brokers().cluster_arn(arn).send();
-    let answer = tokio::time::timeout(config.connect_timeout, call)
+    let answer = within(config.connect_timeout, call)
         .await
-        .map_err(|_| BootstrapError::TimedOut { cluster_arn: arn.to_owned(), after: config.connect_timeout })?
+        .ok_or_else(|| BootstrapError::TimedOut { cluster_arn: arn.to_owned(), after: config.connect_timeout })?
         .map_err(|error| BootstrapError::Call {
             cluster_arn: arn.to_owned(),
             message: DisplayErrorContext(error).to_string(),
@@ -68,6 +73,18 @@ pub async fn resolve(config: &KafkaConfig, sdk: &SdkConfig) -> Result<String, Bo
         security: config.security.clone(),
         offered: offered(&answer),
     })
+}
+
+/// The future's result, unless it takes longer than `limit`. The time is measured in steps, so that
+/// the environment may be frozen meanwhile: that counts as one step, after which the future goes on.
+async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    for _ in 0..STEPS {
+        if let Ok(result) = tokio::time::timeout(limit / STEPS, &mut future).await {
+            return Some(result);
+        }
+    }
+    None
 }
 
 /// The nearest listener with this security: in the VPC, through multi-VPC connectivity, public,
@@ -192,5 +209,18 @@ mod tests {
         config.cluster_arn = Some(" ".to_owned());
         let brokers = resolve(&config, &SdkConfig::builder().build()).await;
         assert!(matches!(brokers, Err(BootstrapError::NotConfigured)));
+    }
+
+    /// A frozen environment looks like a thread that was blocked.
+    #[tokio::test]
+    async fn freeze_does_not_use_up_the_time_of_a_look_up() {
+        let limit = Duration::from_millis(400);
+        let frozen = async {
+            tokio::task::yield_now().await;
+            std::thread::sleep(limit * 2);
+            tokio::time::sleep(limit / 4).await;
+        };
+        assert!(within(limit, frozen).await.is_some());
+        assert!(within(limit, std::future::pending::<()>()).await.is_none());
     }
 }

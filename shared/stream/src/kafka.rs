@@ -65,6 +65,9 @@ pub enum ConnectError {
         /// librdkafka's reason.
         source: KafkaError,
     },
+    /// The runtime ended meanwhile.
+    #[error("connecting was cancelled")]
+    Cancelled,
 }
 
 /// Why the topic could not be reached. The log may recover: appends will tell.
