@@ -104,11 +104,12 @@ impl<L: DurableLog + 'static> Ingest<L> {
 
     async fn take_events(&self, request: &Request, metrics: &Metrics, now: u64) -> Result<Response<Body>, Problem> {
         self.shadows.report(metrics);
-        let routes = self.routing.routes(metrics, Instant::now()).await;
         if let Some(legacy) = &self.legacy {
+            let routes = self.routing.known_routes(metrics, Instant::now()).await.ok_or_else(routing_unavailable)?;
             let post = Post::to_pass_on(request.headers(), request.body())?;
             return self.migrate(legacy, &post, &routes, metrics, now).await;
         }
+        let routes = self.routing.routes(metrics, Instant::now()).await;
         let Post { headers, body } = Post::of(request.headers(), request.body());
         // Unauthenticated callers learn nothing about other errors.
         let identity = self.identify(&headers).await?;
@@ -125,6 +126,15 @@ impl<L: DurableLog + 'static> Ingest<L> {
         let authorization = headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         Ok(self.authenticator.verify(authorization).await?)
     }
+}
+
+/// Without the rollout nobody knows which profiles have moved, and those that have must not reach
+/// the legacy system.
+fn routing_unavailable() -> Problem {
+    // Devices that were turned away together must not come back together: between 2 and 9 seconds.
+    let seconds = rand::random_range(2..10);
+    let detail = "the routing document is unavailable; send the request again, which is harmless";
+    Problem::unavailable("routing_unavailable", detail, seconds)
 }
 
 #[cfg(test)]

@@ -5,6 +5,9 @@
 //!   use the old copy.
 //! - A document that cannot be read or is invalid changes nothing: the last good copy stays in
 //!   force, or the default if there was none. Each such read is counted as one `RoutingErrors`.
+//! - A caller for which the default would be wrong asks for [`Routing::known_routes`]. It gets none
+//!   until a document was read, and waits for a read in progress. That there is no parameter at all
+//!   is known, too: then the default is right.
 //! - Nothing relies on running between two invocations: an environment that was frozen reads before
 //!   it decides.
 
@@ -14,6 +17,7 @@ use std::time::{Duration, Instant};
 use aws_config::SdkConfig;
 use aws_sdk_ssm::config::retry::RetryConfig;
 use aws_sdk_ssm::error::DisplayErrorContext;
+use aws_sdk_ssm::operation::get_parameter::GetParameterError;
 use futures::future::BoxFuture;
 use playback::routing::{Regions, Routes};
 
@@ -22,11 +26,24 @@ use crate::metrics::{Metric, Metrics};
 /// How long a copy is used before it is read again. Parameter Store answers 40 reads a second
 /// unless its higher throughput is switched on, which is enough for 400 environments.
 pub const MAX_AGE: Duration = Duration::from_secs(10);
+/// How soon it is read again while no document is known and a caller needs one.
+const UNKNOWN_PAUSE: Duration = Duration::from_secs(2);
 /// How long one read may take; a request is waiting for it.
-const TIME_OUT: Duration = Duration::from_secs(1);
+pub const READ_TIME_OUT: Duration = Duration::from_secs(1);
+
+/// Why a document's text was not read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unread {
+    /// There is no document.
+    #[error("there is no such parameter")]
+    Absent,
+    /// There may be one.
+    #[error("{0}")]
+    Failed(String),
+}
 
 /// Reads the document's text, or returns why it could not.
-type Read = Box<dyn Fn() -> BoxFuture<'static, Result<String, String>> + Send + Sync>;
+type Read = Box<dyn Fn() -> BoxFuture<'static, Result<String, Unread>> + Send + Sync>;
 
 /// The cached routing document and how to read it; one per process.
 pub struct Routing {
@@ -36,8 +53,11 @@ pub struct Routing {
     reading: tokio::sync::Mutex<()>,
 }
 
+#[derive(Clone)]
 struct Cache {
     routes: Arc<Routes>,
+    /// Whether these are the routes of a document, or it is known that there is none.
+    is_known: bool,
     /// When it was last read, successfully or not.
     asked_at: Option<Instant>,
 }
@@ -51,9 +71,12 @@ impl Routing {
         Self::read_by(regions, move || {
             let parameter = client.get_parameter().name(&name);
             async move {
-                let answer = parameter.send().await.map_err(|error| DisplayErrorContext(error).to_string())?;
+                let answer = parameter.send().await.map_err(|error| match error.as_service_error() {
+                    Some(GetParameterError::ParameterNotFound(_)) => Unread::Absent,
+                    _ => Unread::Failed(DisplayErrorContext(error).to_string()),
+                })?;
                 let value = answer.parameter.and_then(|parameter| parameter.value);
-                value.ok_or_else(|| "the parameter has no value".to_owned())
+                value.ok_or_else(|| Unread::Failed("the parameter has no value".to_owned()))
             }
         })
     }
@@ -61,48 +84,71 @@ impl Routing {
     /// The document whose text `read` returns.
     pub fn read_by<F>(regions: Regions, read: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
-        F: Future<Output = Result<String, String>> + Send + 'static,
+        F: Future<Output = Result<String, Unread>> + Send + 'static,
     {
-        let routes = Arc::new(Routes::undirected(regions));
-        let read: Read = Box::new(move || Box::pin(read()));
-        Self { read, cache: RwLock::new(Cache { routes, asked_at: None }), reading: tokio::sync::Mutex::default() }
+        let cache = Cache { routes: Arc::new(Routes::undirected(regions)), is_known: false, asked_at: None };
+        Self {
+            read: Box::new(move || Box::pin(read())),
+            cache: RwLock::new(cache),
+            reading: tokio::sync::Mutex::default(),
+        }
     }
 
     /// The routes in force at `now`. It never fails: see the module's rules.
     pub async fn routes(&self, metrics: &Metrics, now: Instant) -> Arc<Routes> {
-        if self.is_fresh(now) {
-            return self.copy();
+        if self.cache().is_older_than(MAX_AGE, now)
+            && let Ok(_reading) = self.reading.try_lock()
+        {
+            self.refresh(metrics, now).await;
         }
-        let Ok(_reading) = self.reading.try_lock() else { return self.copy() };
-        let text = match tokio::time::timeout(TIME_OUT, (self.read)()).await {
+        self.cache().routes
+    }
+
+    /// The routes in force at `now`, or `None` while no document was ever read and there may be one.
+    pub async fn known_routes(&self, metrics: &Metrics, now: Instant) -> Option<Arc<Routes>> {
+        if self.cache().is_known {
+            return Some(self.routes(metrics, now).await);
+        }
+        let _reading = self.reading.lock().await;
+        // If another caller read while this one waited, its read counts for both.
+        if self.cache().is_older_than(UNKNOWN_PAUSE, now) {
+            self.refresh(metrics, now).await;
+        }
+        let cache = self.cache();
+        cache.is_known.then_some(cache.routes)
+    }
+
+    async fn refresh(&self, metrics: &Metrics, now: Instant) {
+        let text = match tokio::time::timeout(READ_TIME_OUT, (self.read)()).await {
             Ok(read) => read,
-            Err(_) => Err(format!("no answer within {} s", TIME_OUT.as_secs())),
+            Err(_) => Err(Unread::Failed(format!("no answer within {} s", READ_TIME_OUT.as_secs()))),
         };
-        let before = self.copy();
-        let routes = text.map_err(|why| ("unavailable", why)).and_then(|text| {
+        let before = self.cache();
+        let is_absent = text == Err(Unread::Absent);
+        let routes = text.map_err(|why| ("unavailable", why.to_string())).and_then(|text| {
             let document = text.parse().map_err(|error| ("invalid", format!("{error}")))?;
-            Routes::new(before.regions().clone(), document).map_err(|error| ("invalid", error.to_string()))
+            Routes::new(before.routes.regions().clone(), document).map_err(|error| ("invalid", error.to_string()))
         });
+        let is_known = before.is_known || is_absent || routes.is_ok();
         let routes = routes.map(Arc::new).unwrap_or_else(|(reason, why)| {
             tracing::error!(reason, why, "the routing document cannot be used; the last good copy stays in force");
             metrics.add(Metric::RoutingErrors(reason), 1);
-            Arc::clone(&before)
+            Arc::clone(&before.routes)
         });
-        if routes != before {
+        if routes != before.routes {
             tracing::warn!(?routes, "the routing document has changed");
         }
-        *self.cache.write().unwrap_or_else(PoisonError::into_inner) =
-            Cache { routes: Arc::clone(&routes), asked_at: Some(now) };
-        routes
+        *self.cache.write().unwrap_or_else(PoisonError::into_inner) = Cache { routes, is_known, asked_at: Some(now) };
     }
 
-    fn is_fresh(&self, now: Instant) -> bool {
-        let asked_at = self.cache.read().unwrap_or_else(PoisonError::into_inner).asked_at;
-        asked_at.is_some_and(|asked_at| now.saturating_duration_since(asked_at) < MAX_AGE)
+    fn cache(&self) -> Cache {
+        self.cache.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
 
-    fn copy(&self) -> Arc<Routes> {
-        Arc::clone(&self.cache.read().unwrap_or_else(PoisonError::into_inner).routes)
+impl Cache {
+    fn is_older_than(&self, age: Duration, now: Instant) -> bool {
+        self.asked_at.is_none_or(|asked_at| now.saturating_duration_since(asked_at) >= age)
     }
 }
 
@@ -116,7 +162,8 @@ mod tests {
 
     /// A document that gives each of these answers in turn, and how often it was read.
     fn routing(answers: &[Result<&str, &str>]) -> (Routing, Arc<Mutex<usize>>) {
-        let owned = |answer: &Result<&str, &str>| answer.map(str::to_owned).map_err(str::to_owned);
+        let failed = |why: &str| if why == ABSENT { Unread::Absent } else { Unread::Failed(why.to_owned()) };
+        let owned = |answer: &Result<&str, &str>| answer.map(str::to_owned).map_err(failed);
         let answers: Mutex<VecDeque<_>> = Mutex::new(answers.iter().map(owned).collect());
         let reads = Arc::new(Mutex::new(0));
         let counted = Arc::clone(&reads);
@@ -132,6 +179,8 @@ mod tests {
         Emitter::to("dev", "ingest", |_| ()).start(0)
     }
 
+    /// There is no parameter.
+    const ABSENT: &str = "absent";
     const STANDBY: &str = r#"{"version":1,"log":"standby"}"#;
 
     #[tokio::test]
@@ -181,5 +230,40 @@ mod tests {
         }
         first.await;
         assert_eq!(metrics.count(Metric::RoutingErrors("unavailable")), 1);
+    }
+
+    #[tokio::test]
+    async fn routes_are_unknown_until_a_document_was_read() {
+        let (routing, reads) = routing(&[Err("unreachable"), Ok("{"), Ok(STANDBY), Err("unreachable"), Err(ABSENT)]);
+        let (metrics, began) = (metrics(), Instant::now());
+        let log_after = async |seconds| {
+            let routes = routing.known_routes(&metrics, began + Duration::from_secs(seconds)).await;
+            routes.map(|routes| routes.log())
+        };
+        assert_eq!(log_after(0).await, None);
+        assert_eq!(log_after(1).await, None);
+        assert_eq!(*reads.lock().unwrap(), 1, "not for each request");
+        assert_eq!(log_after(2).await, None, "an invalid document says nothing");
+        for seconds in [4, 14, 24] {
+            assert_eq!(log_after(seconds).await, Some(Override::Standby), "{seconds}");
+        }
+        assert_eq!(*reads.lock().unwrap(), 5);
+    }
+
+    #[tokio::test]
+    async fn absent_document_is_known_to_be_absent() {
+        let (routing, _) = routing(&[Err(ABSENT)]);
+        let (metrics, now) = (metrics(), Instant::now());
+        assert_eq!(routing.known_routes(&metrics, now).await.map(|routes| routes.log()), Some(Override::Auto));
+        assert_eq!(metrics.count(Metric::RoutingErrors("unavailable")), 1);
+    }
+
+    #[tokio::test]
+    async fn one_read_serves_all_who_need_a_document() {
+        let (routing, reads) = routing(&[Ok(STANDBY)]);
+        let (metrics, now) = (metrics(), Instant::now());
+        let all = futures::future::join_all((0..20).map(|_| routing.known_routes(&metrics, now))).await;
+        assert!(all.iter().all(Option::is_some));
+        assert_eq!(*reads.lock().unwrap(), 1);
     }
 }

@@ -6,7 +6,7 @@ use axum::http::Request as HttpRequest;
 use axum::response::IntoResponse;
 use lambda::auth::{AuthConfig, Authenticator};
 use lambda::config::Env;
-use lambda::routing::Routing;
+use lambda::routing::{Routing, Unread};
 use playback::edge::SessionWindow;
 use playback::envelope::Envelope;
 use playback::routing::Regions;
@@ -205,6 +205,28 @@ async fn beacon_of_the_legacy_system_itself_passes_unread() {
     assert_eq!(passed, body.to_string().into_bytes());
     assert!(!headers.contains_key("authorization"));
     assert_eq!(headers["content-type"], "text/plain;charset=UTF-8");
+}
+
+#[tokio::test]
+async fn unknown_routing_passes_nothing_to_legacy() {
+    let body = json!({"events": [event(1, 0)]}).to_string();
+    for (unread, passes) in [(Unread::Failed("unreachable".to_owned()), false), (Unread::Absent, true)] {
+        let (legacy, asked) = legacy(200, "{}").await;
+        let mut ingest = ingest(RecordingLog::new(), Some(legacy), "");
+        ingest.routing = Routing::read_by(Regions::parse("us-east-1", "").unwrap(), move || {
+            let unread = unread.clone();
+            async move { Err(unread) }
+        });
+        let sent = send_to(&ingest, events(body.clone())).await;
+        assert_eq!((sent.status == 200, asked.lock().unwrap().len() == 1), (passes, passes));
+        if !passes {
+            assert_eq!((sent.status, sent.body["code"].as_str()), (503, Some("routing_unavailable")));
+            assert!(sent.headers.contains_key("retry-after"));
+        }
+        // Without a legacy system, the default is right.
+        ingest.legacy = None;
+        assert_eq!(send_to(&ingest, events(body.clone())).await.status, 202);
+    }
 }
 
 #[tokio::test]
