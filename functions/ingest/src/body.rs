@@ -1,10 +1,10 @@
 //! A request's body: its media type, its encoding, its size.
 //!
-//! API Gateway passes a body as text or as base64, depending on its media type. It does not
-//! document what it does with a compressed body of the type `application/json`. So three forms are
-//! recognised: compressed bytes; bytes that were already decompressed, with the header still there;
-//! and compressed bytes that were converted to text, which corrupts them. The last one is an error
-//! that names the fix.
+//! API Gateway passes a body as text or as base64, depending on its media type. An HTTP API does not
+//! decompress. But what stands in front of it may, and a compressed body that was taken for text is
+//! corrupt: whatever was not UTF-8 has become U+FFFD. So three forms are recognised: compressed
+//! bytes; bytes that were already decompressed, with the header still there; and compressed bytes
+//! that were converted to text. The last one is an error that names the fix.
 
 use flate2::read::MultiGzDecoder;
 use http::HeaderMap;
@@ -15,7 +15,7 @@ use std::borrow::Cow;
 use std::io::Read;
 
 /// The first bytes of gzip (RFC 1952, 2.3.1), and what a conversion to UTF-8 makes of them.
-pub(crate) const MAGIC: [u8; 2] = [0x1f, 0x8b];
+const MAGIC: [u8; 2] = [0x1f, 0x8b];
 const CORRUPT_MAGIC: &[u8] = "\u{1f}\u{fffd}".as_bytes();
 
 /// The JSON bytes of a request's body, decompressed if it is gzip. At most
@@ -30,20 +30,36 @@ pub(crate) fn read<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Cow<'a, [u
     if body.len() > MAX_BODY_BYTES {
         return Err(Problem::too_large(MAX_BODY_BYTES));
     }
-    match headers.get(CONTENT_ENCODING).map(|encoding| encoding.as_bytes().to_ascii_lowercase()).as_deref() {
-        None | Some(b"identity" | b"") => Ok(Cow::Borrowed(body)),
-        Some(b"gzip" | b"x-gzip") if body.starts_with(&MAGIC) => decompress(body).map(Cow::Owned),
-        Some(b"gzip" | b"x-gzip") if body.starts_with(CORRUPT_MAGIC) => {
-            let detail = "the compressed body was treated as text in transit and is corrupt; \
-                          send it with Content-Type: application/vnd.playhead.events+json";
-            Err(Problem::bad_request("body_spoilt", detail).field("Content-Type"))
-        }
-        Some(b"gzip" | b"x-gzip") => Ok(Cow::Borrowed(body)),
-        Some(_) => {
+    match encoding(headers).as_slice() {
+        b"" | b"identity" => Ok(Cow::Borrowed(body)),
+        b"gzip" | b"x-gzip" if body.starts_with(&MAGIC) => decompress(body).map(Cow::Owned),
+        b"gzip" | b"x-gzip" => check_intact(headers, body).map(|()| Cow::Borrowed(body)),
+        _ => {
             let detail = "send the body uncompressed, or with Content-Encoding: gzip";
             Err(Problem::unsupported_media_type(detail).field("Content-Encoding"))
         }
     }
+}
+
+/// Refuses a compressed body that was treated as text on the way.
+pub(crate) fn check_intact(headers: &HeaderMap, body: &[u8]) -> Result<(), Problem> {
+    let is_spoilt = match encoding(headers).as_slice() {
+        b"" | b"identity" => false,
+        b"gzip" | b"x-gzip" => body.starts_with(CORRUPT_MAGIC),
+        // Bytes that are compressed are never UTF-8 by chance, save a very few.
+        _ => std::str::from_utf8(body).is_ok_and(|text| text.contains(char::REPLACEMENT_CHARACTER)),
+    };
+    if !is_spoilt {
+        return Ok(());
+    }
+    let detail = "the compressed body was treated as text in transit and is corrupt; \
+                  send it with Content-Type: application/vnd.playhead.events+json";
+    Err(Problem::bad_request("body_spoilt", detail).field("Content-Type"))
+}
+
+/// The value of `Content-Encoding` in lower case; empty without one.
+fn encoding(headers: &HeaderMap) -> Vec<u8> {
+    headers.get(CONTENT_ENCODING).map(|encoding| encoding.as_bytes().to_ascii_lowercase()).unwrap_or_default()
 }
 
 /// `application/json`, or a type with the suffix `+json` (RFC 6839, 3.1).

@@ -2,29 +2,34 @@
 //! gets its answer.
 //!
 //! A request is passed on unchanged, except for the headers that concern a single connection. No
-//! part of it is logged. After several calls without an answer the system is left alone for a
+//! part of it is logged. After several calls without a whole answer the system is left alone for a
 //! while, and devices get their `503` at once instead of waiting. Redirects are not followed: the
 //! device follows them itself.
+//!
+//! A request is sent once. Whatever fails, nobody can tell whether the system has processed it, so
+//! the device decides whether to send it again.
 
-use crate::body::MAGIC;
-use bytes::BytesMut;
+mod answer;
+mod connections;
+#[cfg(test)]
+mod tests;
+
+use crate::beacon::Post;
+use answer::{Broken, pass_back};
+use connections::Connections;
 use http::header::{
     CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
     TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, Response, StatusCode};
-use lambda::http_client::client_for;
+use lambda::clock::now_ms;
 use lambda::problem::Problem;
 use lambda_http::Body;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use url::Url;
 
-/// The largest answer that is passed back, in bytes.
-const MAX_ANSWER_BYTES: usize = 1024 * 1024;
-/// How long connecting may take.
-const CONNECT_TIME_OUT: Duration = Duration::from_secs(1);
-/// After this many requests in a row without an answer, the system is left alone.
+/// After this many requests in a row without a whole answer, the system is left alone.
 const FAILURES: u32 = 5;
 /// How long it is left alone; then one request tries again.
 const REST: Duration = Duration::from_secs(5);
@@ -48,7 +53,7 @@ const CONNECTION_HEADERS: [HeaderName; 9] = [
 /// The legacy system's endpoint for events.
 #[derive(Debug)]
 pub struct Legacy {
-    client: reqwest::Client,
+    connections: Connections,
     endpoint: Url,
     health: Mutex<Health>,
 }
@@ -59,14 +64,35 @@ struct Health {
     resting_until: Option<Instant>,
 }
 
+/// A request for the legacy system.
+#[derive(Default)]
+pub(crate) struct Passed {
+    headers: HeaderMap,
+    query: Option<String>,
+    body: Vec<u8>,
+}
+
+impl Passed {
+    /// The request as it came.
+    pub(crate) fn whole(post: &Post<'_>, query: Option<&str>) -> Self {
+        Self { headers: end_to_end(&post.headers), query: query.map(str::to_owned), body: post.body.to_vec() }
+    }
+
+    /// The request with another body, which is not compressed.
+    pub(crate) fn with_body(mut self, body: Vec<u8>) -> Self {
+        self.headers.remove(CONTENT_ENCODING);
+        Self { body, ..self }
+    }
+}
+
 impl Legacy {
     /// A client for the legacy endpoint, which must answer within `time_out`.
     ///
     /// # Errors
     /// When no HTTP client can be built.
     pub fn new(endpoint: Url, time_out: Duration) -> Result<Self, reqwest::Error> {
-        let client = client_for(&endpoint).timeout(time_out).connect_timeout(CONNECT_TIME_OUT).build()?;
-        Ok(Self { client, endpoint, health: Mutex::default() })
+        let connections = Connections::new(endpoint.clone(), time_out, now_ms())?;
+        Ok(Self { connections, endpoint, health: Mutex::default() })
     }
 
     /// Passes a request on and returns the answer for the device.
@@ -74,28 +100,38 @@ impl Legacy {
     /// # Errors
     /// A `503` when there is no answer or the system is left alone; a `502` when its answer cannot
     /// be passed back.
-    pub async fn ask(&self, headers: &HeaderMap, body: Vec<u8>, now: Instant) -> Result<Response<Body>, Problem> {
+    pub(crate) async fn ask(&self, request: Passed, now: Instant) -> Result<Response<Body>, Problem> {
         if !self.may_ask(now) {
             return Err(unavailable("it did not answer the last requests"));
         }
-        let is_gzip = body.starts_with(&MAGIC);
-        let mut passed = end_to_end(headers);
-        if !is_gzip {
-            // The gateway has decompressed the body.
-            passed.remove(CONTENT_ENCODING);
-        }
-        let asked = self.client.post(self.endpoint.clone()).headers(passed).body(body).send().await;
-        let answer = match asked {
-            Ok(answer) => answer,
+        let began = Instant::now();
+        let Passed { headers, query, body } = request;
+        let call = self.connections.client(now_ms()).post(self.url(query.as_deref())).headers(headers).body(body);
+        let answer = match call.send().await {
+            Ok(answer) => pass_back(answer).await,
             Err(error) => {
-                self.has_failed(now);
-                // The client's error may name the URL, but never a header or the body.
-                tracing::error!(%error, "the legacy system did not answer");
+                // Without the URL, whose query is the device's, the client's error names nothing of
+                // a request.
+                tracing::error!(error = %error.without_url(), "the legacy system did not answer");
+                self.has_failed(now + began.elapsed());
                 return Err(unavailable("it did not answer"));
             }
         };
-        self.has_answered();
-        pass_back(answer).await
+        match answer {
+            Err(Broken::Off) => self.has_failed(now + began.elapsed()),
+            Ok(_) | Err(Broken::TooLarge) => self.has_answered(),
+        }
+        answer.map_err(|broken| Problem::new(StatusCode::BAD_GATEWAY, "legacy_answer_broken", broken.to_string()))
+    }
+
+    /// The endpoint with the query of a request, after its own.
+    fn url(&self, query: Option<&str>) -> Url {
+        let mut url = self.endpoint.clone();
+        if let Some(query) = query.filter(|query| !query.is_empty()) {
+            let own = self.endpoint.query().map(|own| format!("{own}&")).unwrap_or_default();
+            url.set_query(Some(&format!("{own}{query}")));
+        }
+        url
     }
 
     /// Whether to call the system now: always while it answers, and now and then while it does not.
@@ -140,26 +176,4 @@ fn end_to_end(headers: &HeaderMap) -> HeaderMap {
             && !named.iter().any(|connection| connection == name.as_str())
     };
     headers.iter().filter(|(name, _)| is_passed(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
-}
-
-async fn pass_back(mut answer: reqwest::Response) -> Result<Response<Body>, Problem> {
-    let broken = |detail: &str| Problem::new(StatusCode::BAD_GATEWAY, "legacy_answer_broken", detail.to_owned());
-    let (status, headers) = (answer.status(), end_to_end(answer.headers()));
-    let mut body = BytesMut::new();
-    while let Some(chunk) = answer.chunk().await.map_err(|_| broken("the legacy system's answer broke off"))? {
-        if body.len() + chunk.len() > MAX_ANSWER_BYTES {
-            return Err(broken("the legacy system's answer is larger than 1 MiB"));
-        }
-        body.extend_from_slice(&chunk);
-    }
-    let body = match String::from_utf8(body.to_vec()) {
-        Ok(text) if text.is_empty() => Body::Empty,
-        Ok(text) if !headers.contains_key(CONTENT_ENCODING) => Body::Text(text),
-        Ok(text) => Body::Binary(text.into_bytes()),
-        Err(bytes) => Body::Binary(bytes.into_bytes()),
-    };
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    *response.headers_mut() = headers;
-    Ok(response)
 }

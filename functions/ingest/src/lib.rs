@@ -107,7 +107,7 @@ impl<L: DurableLog + 'static> Ingest<L> {
         if let Some(legacy) = &self.legacy {
             let routes = self.routing.known_routes(metrics, Instant::now()).await.ok_or_else(routing_unavailable)?;
             let post = Post::to_pass_on(request.headers(), request.body())?;
-            return self.migrate(legacy, &post, &routes, metrics, now).await;
+            return self.migrate(legacy, &post, request.uri().query(), &routes, metrics, now).await;
         }
         let routes = self.routing.routes(metrics, Instant::now()).await;
         let Post { headers, body } = Post::of(request.headers(), request.body());

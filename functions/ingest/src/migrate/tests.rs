@@ -7,6 +7,8 @@ use axum::response::IntoResponse;
 use lambda::auth::{AuthConfig, Authenticator};
 use lambda::config::Env;
 use lambda::routing::{Routing, Unread};
+use lambda_http::Request;
+use playback::contract::MAX_BODY_BYTES;
 use playback::edge::SessionWindow;
 use playback::envelope::Envelope;
 use playback::routing::Regions;
@@ -18,10 +20,10 @@ use stream::testing::RecordingLog;
 use stream::{AppendError, Attempt, Failover, LogRecord, Policy, RecordResult};
 
 /// The requests that a legacy system received.
-type Asked = Arc<Mutex<Vec<(HeaderMap, Vec<u8>)>>>;
+pub(crate) type Asked = Arc<Mutex<Vec<(HeaderMap, Vec<u8>)>>>;
 
 /// A legacy system that gives this answer to every request.
-async fn legacy(status: u16, body: &'static str) -> (Legacy, Asked) {
+pub(crate) async fn legacy(status: u16, body: &'static str) -> (Legacy, Asked) {
     let asked = Asked::default();
     let answer = move |State(asked): State<Asked>, request: HttpRequest<axum::body::Body>| async move {
         let (parts, asked_with) = request.into_parts();
@@ -41,7 +43,7 @@ fn body_for(status: u16, body: &'static str) -> String {
     if status == 299 { "x".repeat(2 * 1024 * 1024) } else { body.to_owned() }
 }
 
-fn ingest<L: DurableLog + 'static>(log: L, legacy: Option<Legacy>, rollout: &str) -> Ingest<L> {
+pub(crate) fn ingest<L: DurableLog + 'static>(log: L, legacy: Option<Legacy>, rollout: &str) -> Ingest<L> {
     let env = Env::from_pairs([("JWT_SECRET", SECRET), ("SERVICE_SCOPE", "service")]);
     let auth = lambda::config::read(env, AuthConfig::read).unwrap();
     let document = if rollout.is_empty() {
@@ -67,18 +69,18 @@ fn ingest<L: DurableLog + 'static>(log: L, legacy: Option<Legacy>, rollout: &str
 const SHADOW: &str = r#"{"salt":"s","shadow":"100%"}"#;
 const ASYNC: &str = r#"{"salt":"s","async":"100%"}"#;
 
-fn of(profile: &str, session: u8, seq: u64) -> Value {
+pub(crate) fn of(profile: &str, session: u8, seq: u64) -> Value {
     let mut event = event(session, seq);
     event["profile_id"] = json!(profile);
     event
 }
 
-fn service() -> http::request::Builder {
+pub(crate) fn service() -> http::request::Builder {
     let token = token(json!({"scope": "service"}));
     http::Request::post("/v1/events").header("authorization", token)
 }
 
-fn shadows(log: &RecordingLog) -> Vec<bool> {
+pub(crate) fn shadows(log: &RecordingLog) -> Vec<bool> {
     log.appended().iter().map(|record| Envelope::decode(&record.value).unwrap().stamp.shadow).collect()
 }
 
@@ -240,6 +242,69 @@ async fn async_profiles_never_reach_legacy() {
     assert_eq!(shadows(ingest.local.primary()), [false]);
 }
 
+/// Requests whose events cannot be read, or do not say whose they are.
+fn unreadable() -> Vec<(Request, u16)> {
+    let with = |name: &str, value: &str, body: String| {
+        on_path(http::Request::post("/v1/events").header(name, value).body(Body::from(body)).unwrap())
+    };
+    let one = json!({"events": [event(1, 0)]}).to_string();
+    let nobodys = json!({"events": [{"what": "ever"}, 7]}).to_string();
+    vec![
+        (with("content-type", "application/json", json!({"events": vec![event(1, 0); 501]}).to_string()), 413),
+        (with("content-type", "application/json", " ".repeat(MAX_BODY_BYTES + 1)), 413),
+        (with("content-type", "application/x-protobuf", one.clone()), 415),
+        (with("content-encoding", "br", one), 415),
+        (with("content-type", "application/json", "not JSON".to_owned()), 400),
+        (with("content-type", "application/json", r#"{"events":[]}"#.to_owned()), 202),
+        (with("content-type", "application/json", nobodys), 202),
+    ]
+}
+
+/// Who answers when the events cannot be read: the sender's profiles decide.
+#[tokio::test]
+async fn token_decides_where_an_unreadable_request_goes() {
+    let rollout = r#"{"salt":"s","always":{"async":["new","new2"],"shadow":["both"]}}"#;
+    let tokens = [
+        (Some(json!({"profiles": ["new"]})), true),
+        (Some(json!({"profiles": ["new", "new2"]})), true),
+        (Some(json!({"profiles": ["old"]})), false),
+        (Some(json!({"profiles": ["both"]})), false),
+        (Some(json!({"profiles": ["new", "old"]})), false),
+        (Some(json!({"profiles": []})), false),
+        (Some(json!({"scope": "service"})), false),
+        (None, false),
+    ];
+    for (claims, is_ours) in tokens {
+        for (nth, (mut request, status)) in unreadable().into_iter().enumerate() {
+            let (legacy, asked) = legacy(418, "{}").await;
+            let ingest = ingest(RecordingLog::new(), Some(legacy), rollout);
+            if let Some(claims) = &claims {
+                request.headers_mut().insert("authorization", token(claims.clone()).parse().unwrap());
+            }
+            let sent = send_to(&ingest, request).await;
+            let expected = if is_ours { (status, 0) } else { (418, 1) };
+            assert_eq!((sent.status, asked.lock().unwrap().len()), expected, "{claims:?} {nth}: {}", sent.body);
+        }
+    }
+}
+
+/// An event that names no profile goes where the others of its request go.
+#[tokio::test]
+async fn stray_event_stays_with_the_others_of_its_request() {
+    let rollout = r#"{"salt":"s","always":{"async":["new"]}}"#;
+    let sent_with = async |profile: &str| {
+        let (legacy, asked) = legacy(200, "{}").await;
+        let ingest = ingest(RecordingLog::new(), Some(legacy), rollout);
+        let body = json!({"events": [of(profile, 1, 0), {"what": "ever"}]}).to_string();
+        let mut request = events(body);
+        request.headers_mut().insert("authorization", token(json!({"profiles": [profile]})).parse().unwrap());
+        let sent = send_to(&ingest, request).await;
+        (sent.status, sent.body["rejected"].as_array().map(Vec::len), asked.lock().unwrap().len())
+    };
+    assert_eq!(sent_with("new").await, (202, Some(1), 0));
+    assert_eq!(sent_with("old").await, (200, None, 1));
+}
+
 #[tokio::test]
 async fn mixed_request_is_split_and_needs_both_sides() {
     let rollout = r#"{"salt":"s","always":{"async":["new"],"shadow":["both"]}}"#;
@@ -285,9 +350,9 @@ async fn silent_legacy_is_left_alone_then_retried() {
     let url: url::Url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
     drop(listener);
     let legacy = Legacy::new(url, Duration::from_secs(5)).unwrap();
-    let (headers, began) = (HeaderMap::new(), Instant::now());
+    let began = Instant::now();
     let why = async |after: u64| {
-        let problem = legacy.ask(&headers, Vec::new(), began + Duration::from_secs(after)).await.unwrap_err();
+        let problem = legacy.ask(Passed::default(), began + Duration::from_secs(after)).await.unwrap_err();
         assert_eq!(
             (problem.status, problem.code, problem.retry_after_s),
             (StatusCode::SERVICE_UNAVAILABLE, "legacy_unavailable", Some(5))
@@ -295,7 +360,7 @@ async fn silent_legacy_is_left_alone_then_retried() {
         problem.detail.contains("the last requests")
     };
     let mut left_alone = Vec::new();
-    for after in [0, 0, 0, 0, 0, 1, 4, 5, 6, 10] {
+    for after in [0, 0, 0, 0, 0, 1, 4, 6, 7, 12] {
         left_alone.push(why(after).await);
     }
     assert_eq!(left_alone, [false, false, false, false, false, true, true, false, true, false]);
