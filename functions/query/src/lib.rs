@@ -29,9 +29,15 @@ use store::dynamodb::Views;
 use store::{Erase, EraseMessage, StoreError};
 use tokio::time::Instant;
 
-/// How long one request deletes. With the mark before it, the message, and one more call of 5 s, it
-/// fits the function's 20 s. `retry` continues.
-const ERASE_FOR: Duration = Duration::from_secs(4);
+/// How long a call of the member's API may take once its token is checked. The store's own time
+/// limits are for one operation, and a call may need many.
+pub const CALL_FOR: Duration = Duration::from_secs(15);
+/// How long writing the mark of an erasure may take.
+pub const MARK_FOR: Duration = Duration::from_secs(5);
+/// How long handing an erasure to `retry` may take.
+pub const HAND_OVER_FOR: Duration = Duration::from_secs(4);
+/// How long one request deletes. `retry` continues.
+pub const DELETE_FOR: Duration = Duration::from_secs(4);
 /// After how many seconds to retry when the store does not answer.
 const RETRY_AFTER_S: u32 = 2;
 
@@ -159,6 +165,11 @@ impl Query {
             let detail = format!("profile {profile_id} is not among the token's profiles");
             return Err(Problem::forbidden(detail).field("profile_id"));
         }
+        let carried_out = tokio::time::timeout(CALL_FOR, self.carry_out(call, profile_id, now)).await;
+        carried_out.unwrap_or_else(|_| Err(overdue("a call")))
+    }
+
+    async fn carry_out(&self, call: Call, profile_id: &str, now: u64) -> Result<Response<Body>, Problem> {
         match call {
             Call::History(page) => {
                 let page = self.views.history(profile_id, page).await.map_err(unavailable)?;
@@ -221,15 +232,18 @@ impl Query {
 
     /// `204` when the items are gone, `202` when the rest follows by itself.
     async fn erase(&self, erase: Erase) -> Result<Response<Body>, Problem> {
-        self.views.mark_erased(&erase).await.map_err(unavailable)?;
+        let marked = tokio::time::timeout(MARK_FOR, self.views.mark_erased(&erase)).await;
+        marked.map_err(|_| overdue("the mark of an erasure"))?.map_err(unavailable)?;
         if let Err(error) = self.hand_to_retry(&erase).await {
             tracing::error!(error, "an erasure is marked, but could not be handed to retry");
             return Err(Problem::unavailable("store_unavailable", "the erasure is not finished", RETRY_AFTER_S));
         }
-        match self.views.delete_erased(&erase, Instant::now() + ERASE_FOR).await {
-            Ok(true) => Ok(no_content()),
-            Ok(false) => Ok(accepted()),
-            Err(error) => {
+        let deadline = Instant::now() + DELETE_FOR;
+        match tokio::time::timeout_at(deadline, self.views.delete_erased(&erase, deadline)).await {
+            Ok(Ok(true)) => Ok(no_content()),
+            // A call under way at the deadline may be dropped: the message has everything deleted.
+            Ok(Ok(false)) | Err(_) => Ok(accepted()),
+            Ok(Err(error)) => {
                 tracing::warn!(%error, "an erasure is marked; its items are deleted later");
                 Ok(accepted())
             }
@@ -240,5 +254,15 @@ impl Query {
 /// Logs the store's failure; the member only learns when to retry.
 fn unavailable(error: StoreError) -> Problem {
     tracing::error!(%error, "the store did not answer");
+    history_unavailable()
+}
+
+/// The same for a store that is too slow.
+fn overdue(what: &str) -> Problem {
+    tracing::error!(what, "the store did not answer in time");
+    history_unavailable()
+}
+
+fn history_unavailable() -> Problem {
     Problem::unavailable("store_unavailable", "the history is unavailable now", RETRY_AFTER_S)
 }

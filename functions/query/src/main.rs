@@ -5,9 +5,8 @@ use lambda::auth::Authenticator;
 use lambda::config::Env;
 use lambda::metrics::Emitter;
 use lambda::warm_up::{BOUND, warm_up};
-use query::{Config, Query};
+use query::{Config, HAND_OVER_FOR, Query};
 use queue::Queue;
-use std::time::Duration;
 use store::dynamodb::Views;
 
 #[tokio::main]
@@ -16,7 +15,7 @@ async fn main() -> anyhow::Result<()> {
     lambda::logs::init(config.common.log_level);
     let sdk = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
     let views = Views::new(&sdk, &config.views_table, config.common.home);
-    let time_outs = TimeoutConfig::builder().operation_timeout(Duration::from_secs(4)).build();
+    let time_outs = TimeoutConfig::builder().operation_timeout(HAND_OVER_FOR).build();
     let sqs = aws_sdk_sqs::config::Builder::from(&sdk).timeout_config(time_outs).build();
     let sqs = aws_sdk_sqs::Client::from_conf(sqs);
     let authenticator = Authenticator::new(&config.auth)?;

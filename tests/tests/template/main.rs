@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod alarms;
+mod budgets;
 mod choice;
 mod concurrency;
 mod logs;
@@ -18,7 +19,6 @@ mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use choice::Choice;
 use lambda::config::Env;
@@ -230,7 +230,7 @@ fn every_route_of_the_contract_leads_to_its_function() {
 }
 
 #[test]
-fn gateway_outwaits_functions_and_functions_their_calls() {
+fn gateway_outwaits_functions_and_queues_their_readers() {
     let template = template();
     let timeout = |function: &str| number(&properties(&template, &logical_id(function))["Timeout"]);
     for integration in of_type(&template, "AWS::ApiGatewayV2::Integration").into_values() {
@@ -239,15 +239,6 @@ fn gateway_outwaits_functions_and_functions_their_calls() {
         assert!(waits > 1_000 * number(&properties(&template, &function)["Timeout"]), "{function}");
         assert!(waits <= 30_000, "{function}: an HTTP API allows 30 s");
     }
-    let log = KafkaConfig::new("playback-events", KafkaSecurity::Plaintext);
-    // librdkafka may notice an expired record up to a second late.
-    let slowest_append = log.connect_timeout + log.delivery_timeout + Duration::from_secs(1);
-    // A request with profiles on both sides waits for the legacy system, and then for the log.
-    let legacy = Duration::from_millis(number(&template["Parameters"]["LegacyTimeoutMs"]["MaxValue"]));
-    assert!(Duration::from_secs(timeout("ingest")) >= legacy + slowest_append);
-    // An append that carries a probe waits a little longer for it.
-    let with_a_standby = stream::Policy::default().total + stream::Policy::default().grace;
-    assert!(Duration::from_secs(timeout("ingest")) > legacy + with_a_standby + Duration::from_secs(1));
     let inbound = properties(&template, "InboundQueue");
     assert!(number(&inbound["VisibilityTimeout"]) >= 6 * timeout("process"));
     assert!(timeout("process") <= 14 * 60, "the mapping of a topic allows 14 minutes");
