@@ -17,6 +17,7 @@ pub mod ranges;
 pub mod rollout;
 pub mod routing;
 pub mod session;
+mod unknown;
 pub mod view;
 
 #[cfg(test)]

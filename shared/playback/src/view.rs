@@ -12,7 +12,8 @@ use crate::contract::{Country, Device, Event, Kind, MAX_TITLE_DURATION_MS};
 use crate::envelope::{Envelope, NO_DEVICE, country_text, kind_of, parse_country};
 use crate::proto;
 use crate::ranges::RangeSet;
-use prost::Message;
+use crate::unknown::{submessage, unknown_fields};
+use prost::{DecodeError, Message};
 use std::cmp::Reverse;
 use std::sync::Arc;
 
@@ -39,6 +40,41 @@ pub struct View {
     /// When the first of its events was received, Unix milliseconds; for erasures. Join: minimum,
     /// which no repeat can move.
     pub received_from: u64,
+    /// What newer code keeps in the view. Join: the greater, which keeps what is stored, since no
+    /// event brings any.
+    pub newer: Newer,
+}
+
+/// The fields of a packed view that this code does not know, as packed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Newer {
+    /// Of the message itself.
+    view: Vec<u8>,
+    /// Of its message `second`.
+    second: Vec<u8>,
+}
+
+impl Newer {
+    /// The numbers of the fields that this code knows (`proto/playback.proto`).
+    const VIEW: [u32; 17] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, Self::SECOND_NUMBER];
+    const SECOND_NUMBER: u32 = 20;
+    const SECOND: [u32; 5] = [1, 2, 3, 4, 5];
+
+    fn of(packed: &[u8]) -> Result<Self, DecodeError> {
+        Ok(Self {
+            view: unknown_fields(packed, &Self::VIEW)?,
+            second: unknown_fields(&submessage(packed, Self::SECOND_NUMBER)?, &Self::SECOND)?,
+        })
+    }
+
+    /// Adds the fields to a packed view. Protobuf reads a second message `second` as more fields of
+    /// the first.
+    fn add_to(&self, packed: &mut Vec<u8>) {
+        packed.extend_from_slice(&self.view);
+        if !self.second.is_empty() {
+            prost::encoding::bytes::encode(Self::SECOND_NUMBER, &self.second, packed);
+        }
+    }
 }
 
 /// What the event with the lowest `seq` said. The derived order compares `seq`, then the receipt.
@@ -260,6 +296,7 @@ impl View {
             duration: Statement::of(event, received_at, event.title_duration_ms),
             credits: Statement::of(event, received_at, event.credits_ms),
             received_from: received_at,
+            newer: Newer::default(),
         }
     }
 
@@ -318,6 +355,9 @@ impl View {
         self.duration = Statement::join(self.duration, other.duration);
         self.credits = Statement::join(self.credits, other.credits);
         self.received_from = self.received_from.min(other.received_from);
+        if other.newer > self.newer {
+            self.newer.clone_from(&other.newer);
+        }
     }
 
     /// Distinct sequence numbers received.
@@ -356,7 +396,7 @@ impl View {
         };
         let age = |received_at: u64, watched_at: u64| received_at.saturating_sub(watched_at);
         let Device { id, kind } = &*self.latest.device;
-        proto::View {
+        let mut packed = proto::View {
             schema_version: VIEW_SCHEMA_VERSION,
             seen: self.seen.pack(),
             played: self.played.pack(),
@@ -381,7 +421,9 @@ impl View {
                 credits: statement(self.credits),
             }),
         }
-        .encode_to_vec()
+        .encode_to_vec();
+        self.newer.add_to(&mut packed);
+        packed
     }
 
     /// Unpacks a view.
@@ -391,7 +433,8 @@ impl View {
     /// corruption, which will not.
     pub fn unpack(bytes: &[u8]) -> Result<Self, UnreadableView> {
         let corrupt = |what: &str| UnreadableView::Corrupt(what.to_owned());
-        let packed = proto::View::decode(bytes).map_err(|error| UnreadableView::Corrupt(error.to_string()))?;
+        let undecodable = |error: DecodeError| UnreadableView::Corrupt(error.to_string());
+        let packed = proto::View::decode(bytes).map_err(undecodable)?;
         match packed.schema_version {
             0 => return Err(corrupt("schema_version")),
             VIEW_SCHEMA_VERSION => {}
@@ -447,6 +490,7 @@ impl View {
             duration: statement(second.duration, "duration")?,
             credits: statement(second.credits, "credits")?,
             received_from: packed.received_from,
+            newer: Newer::of(bytes).map_err(undecodable)?,
         })
     }
 }

@@ -88,3 +88,45 @@ fn placeholders_of_old_readers_mean_nothing_was_stated() {
     assert_eq!(view.title_duration_ms(), None);
     assert_eq!((view.latest.device.id.as_deref(), view.latest.device.kind.as_deref()), (None, None));
 }
+
+/// A later version of today's format has two more fields. Code of today that writes such a view on,
+/// in the middle of a deployment or after a rollback, must not lose them.
+#[test]
+fn fields_of_newer_code_survive_a_write() {
+    let mut newer = proto::View::decode(&*bytes(VIEW)).unwrap().encode_to_vec();
+    prost::encoding::string::encode(99, &"of the view".to_owned(), &mut newer);
+    let mut second = proto::view::Second { first_position_ms: 7, ..Default::default() }.encode_to_vec();
+    prost::encoding::uint64::encode(98, &4_711, &mut second);
+    prost::encoding::bytes::encode(20, &second, &mut newer);
+    let stored = View::unpack(&newer).unwrap();
+    assert_eq!(View::unpack(&stored.pack()).unwrap(), stored);
+
+    let event = View::of_envelope(&envelope(SECOND)).unwrap();
+    let (mut one, mut other) = (stored.clone(), event.clone());
+    one.merge(&event);
+    other.merge(&stored);
+    assert_eq!(one, other);
+    let written = one.pack();
+    assert_eq!(View::unpack(&written).unwrap(), one);
+    assert_eq!(one.newer, stored.newer);
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct NewerSecond {
+        #[prost(uint64, tag = "3")]
+        first_position_ms: u64,
+        #[prost(uint64, tag = "98")]
+        number: u64,
+    }
+    #[derive(Clone, PartialEq, prost::Message)]
+    struct NewerView {
+        #[prost(message, tag = "20")]
+        second: Option<NewerSecond>,
+        #[prost(string, tag = "99")]
+        text: String,
+    }
+    let read = NewerView::decode(&*written).unwrap();
+    assert_eq!(
+        read,
+        NewerView { second: Some(NewerSecond { first_position_ms: 7, number: 4_711 }), text: "of the view".to_owned() }
+    );
+}
