@@ -4,13 +4,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use apply::testing::Letters;
-use apply::{DeadLetter, Letter};
+use apply::{DeadLetter, Letter, Recent};
 use lambda::batch::Batch;
 use lambda::metrics::{Emitter, Metric};
-use lambda::runtime::ServeBatch;
+use lambda::runtime::{Invocation, ServeBatch};
 use process::Process;
 use simulate::encode::msk_batches;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use store::testing::{Effect, MemoryTable};
 
 const BATCHES: usize = 13;
@@ -23,6 +24,7 @@ async fn each_batch_writes_each_session_at_most_once() {
         shadow: None,
         retry: Letters::<Letter>::default(),
         dead_letters: Letters::<DeadLetter>::default(),
+        recent: Recent::default(),
     };
     let emitter = Emitter::to("test", "process", |_| {});
     let (mut events, mut writes) = (0, 0);
@@ -32,7 +34,7 @@ async fn each_batch_writes_each_session_at_most_once() {
         let batch = Batch::parse(event.as_bytes()).unwrap();
         assert_eq!(batch.records.len(), RECORDS as usize);
         let metrics = emitter.start(0);
-        let answer = process.serve(&metrics, batch, 0).await.unwrap();
+        let answer = process.serve(&metrics, batch, Invocation::new(0, Duration::from_secs(60))).await.unwrap();
         assert_eq!(serde_json::to_string(&answer).unwrap(), r#"{"batchItemFailures":[]}"#);
 
         let mut requests = BTreeMap::new();

@@ -8,12 +8,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use apply::testing::Letters;
-use apply::{DeadLetter, Letter};
+use apply::{DeadLetter, Letter, Recent};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use lambda::batch::Batch;
 use lambda::metrics::{Emitter, Metric, Metrics};
-use lambda::runtime::ServeBatch;
+use lambda::runtime::{Invocation, ServeBatch};
 use playback::contract::Event;
 use playback::envelope::Envelope;
 use playback::fold::{ViewKey, fold};
@@ -30,6 +30,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
+use std::time::Duration;
 use store::testing::MemoryTable;
 use store::{Fault, StoreError};
 
@@ -149,9 +150,10 @@ impl World {
             move || !*healed.lock().unwrap() && dice.percent(share)
         };
         let table = MemoryTable::new(seed);
-        let store_fails = fails(faults.store);
+        let (store_fails, is_away) = (fails(faults.store), fails(50));
         table.fail_writes(Box::new(move |_| {
-            let fault = Fault::Unavailable("the test says so".to_owned());
+            let why = "the test says so".to_owned();
+            let fault = if is_away() { Fault::Unavailable(why) } else { Fault::Refused(why) };
             store_fails().then(|| StoreError { operation: "write", subject: "a view".to_owned(), fault })
         }));
         let (retry_fails, dead_fails, bucket_fails) = (fails(faults.retry), fails(faults.dead), fails(faults.bucket));
@@ -207,8 +209,11 @@ impl World {
         let batch = Batch::parse(event.as_bytes()).unwrap();
         let metrics = self.emitter.start(NOW);
         let Retry { table, retry, dead_letters, .. } = &self.retry;
-        let process = Process { table, shadow: None, retry, dead_letters };
-        let answer = crash_after(self.turns(), process.serve(&metrics, batch, NOW)).await.map(Result::unwrap);
+        let process = Process { table, shadow: None, retry, dead_letters, recent: Recent::default() };
+        let answer =
+            crash_after(self.turns(), process.serve(&metrics, batch, Invocation::new(NOW, Duration::from_secs(60))))
+                .await
+                .map(Result::unwrap);
         let diverted = self.collect();
         let answer = answer.map(|answer| serde_json::to_value(answer).unwrap());
         let failed: Vec<usize> = match &answer {
@@ -255,7 +260,10 @@ impl World {
         let event = json!({"Records": ids.iter().map(record).collect::<Vec<_>>()});
         let batch = Batch::parse(event.to_string().as_bytes()).unwrap();
         let metrics = self.emitter.start(NOW);
-        let answer = crash_after(self.turns(), self.retry.serve(&metrics, batch, NOW)).await.map(Result::unwrap);
+        let answer =
+            crash_after(self.turns(), self.retry.serve(&metrics, batch, Invocation::new(NOW, Duration::from_secs(60))))
+                .await
+                .map(Result::unwrap);
         self.collect();
         if let Some(answer) = answer.map(|answer| serde_json::to_value(answer).unwrap()) {
             balances(&metrics);
@@ -353,7 +361,7 @@ fn expected(trace: &[Given]) -> BTreeMap<ViewKey, View> {
 }
 
 fn run(trace: &[Given], faults: &Faults, max_attempts: u32, seed: u64) -> World {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     runtime.block_on(async {
         let mut world = World::new(trace.to_vec(), faults, max_attempts, seed);
         for _ in 0..60 {

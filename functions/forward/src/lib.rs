@@ -25,17 +25,19 @@ pub use config::Config;
 pub use pack::{MAX_PACKED_BYTES, Message, pack};
 pub use queues::{Inbound, InboundError, RegionQueues};
 
-use apply::{Books, DeadLetter, Diverted, LetterQueue, Slots, Unbalanced, Unit, divert, is_flood};
+use apply::{
+    Books, DeadLetter, Diverted, LetterQueue, Slots, Unbalanced, Unit, divert, is_flood, redelivered_together,
+};
 use bytes::Bytes;
 use lambda::batch::{Batch, BatchAnswer, Record, Source, answer};
 use lambda::metrics::{Metric, Metrics};
 use lambda::routing::Routing;
-use lambda::runtime::ServeBatch;
+use lambda::runtime::{Invocation, ServeBatch};
 use playback::envelope::{Head, Poison, with_hop};
 use playback::outcome::{Cause, Outcome, Reason};
 use playback::routing::{Region, Routes};
 use queue::calls;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 /// How many regions an envelope may have passed through. Normally it is one.
@@ -57,14 +59,19 @@ type Envelopes = Vec<(usize, Vec<u8>)>;
 /// What forwarding needs to know of a record.
 type Readable = Result<Head, Poison>;
 
+/// A record that cannot be read, with its place in the batch.
+type Unreadable<'a> = (usize, &'a Unit, Poison);
+
 impl<Q: Inbound, D: LetterQueue<DeadLetter>> ServeBatch for Forward<Q, D> {
     type Error = Unbalanced;
 
-    async fn serve(&self, metrics: &Metrics, batch: Batch, now: u64) -> Result<BatchAnswer, Unbalanced> {
+    async fn serve(&self, metrics: &Metrics, batch: Batch, invocation: Invocation) -> Result<BatchAnswer, Unbalanced> {
+        let now = invocation.now;
         let routes = self.routing.routes(metrics, Instant::now()).await;
+        let together = redelivered_together(batch.records.iter().map(|record| &record.source));
         let (units, readables): (Vec<(Unit, Books)>, Vec<Readable>) = batch.records.into_iter().map(read).unzip();
         let mut by_region: BTreeMap<&str, (&Region, Envelopes)> = BTreeMap::new();
-        let mut poison = Vec::new();
+        let mut poison: Vec<Unreadable<'_>> = Vec::new();
         for (at, ((unit, _), readable)) in units.iter().zip(readables).enumerate() {
             match readable {
                 Ok(head) => {
@@ -76,11 +83,19 @@ impl<Q: Inbound, D: LetterQueue<DeadLetter>> ServeBatch for Forward<Q, D> {
             }
         }
         let mut outcomes = Slots::new(units.len());
-        let dead = dead_letters(poison, units.len(), now, &mut outcomes);
         let sending = by_region.into_values().map(|(region, envelopes)| self.send(region, envelopes, &units, metrics));
-        let (sent, ()) =
-            tokio::join!(futures::future::join_all(sending), divert(&self.dead_letters, dead, &mut outcomes));
-        sent.into_iter().flatten().for_each(|(at, outcome)| outcomes.fill(at, outcome));
+        let mut redelivered = BTreeSet::new();
+        for (at, outcome) in futures::future::join_all(sending).await.into_iter().flatten() {
+            if !outcome.is_durable() {
+                redelivered.insert(together[at]);
+            }
+            outcomes.fill(at, outcome);
+        }
+        // What is redelivered together with it would be dead-lettered again each time.
+        let (held_back, poison) = poison.into_iter().partition(|(at, ..)| redelivered.contains(&together[*at]));
+        hold_back(held_back, &mut outcomes);
+        let dead = dead_letters(poison, units.len(), now, &mut outcomes);
+        divert(&self.dead_letters, dead, &mut outcomes).await;
         let mut failed: Vec<&Source> = Vec::new();
         for ((unit, books), outcome) in units.iter().zip(outcomes.finish()?) {
             books.count(metrics, unit, &outcome);
@@ -133,25 +148,25 @@ impl<Q: Inbound, D: LetterQueue<DeadLetter>> Forward<Q, D> {
 /// The dead letters of records that cannot be read. If they are most of the batch, the fault may be
 /// ours: they are redelivered.
 fn dead_letters<'a>(
-    poison: Vec<(usize, &'a Unit, Poison)>,
+    poison: Vec<Unreadable<'a>>,
     of: usize,
     now: u64,
     outcomes: &mut Slots<Outcome>,
 ) -> Vec<Diverted<'a, DeadLetter>> {
-    let mut dead = Vec::new();
-    let waits = is_flood(poison.len(), of);
-    if waits {
+    if is_flood(poison.len(), of) {
         tracing::error!(poison = poison.len(), of, "most of a batch cannot be read: it is not diverted");
+        hold_back(poison, outcomes);
+        return Vec::new();
     }
-    for (at, unit, Poison { reason, detail, .. }) in poison {
-        if waits {
-            outcomes.fill(at, Outcome::Redeliver(Cause::HeldBack));
-        } else {
-            let outcome = Outcome::DeadLetter { reason, events: unit.events };
-            dead.push(Diverted { at, unit, letter: unit.dead_letter(reason, detail, now), outcome });
-        }
-    }
-    dead
+    let dead = poison.into_iter().map(|(at, unit, Poison { reason, detail, .. })| {
+        let outcome = Outcome::DeadLetter { reason, events: unit.events };
+        Diverted { at, unit, letter: unit.dead_letter(reason, detail, now), outcome }
+    });
+    dead.collect()
+}
+
+fn hold_back(poison: Vec<Unreadable<'_>>, outcomes: &mut Slots<Outcome>) {
+    poison.iter().for_each(|(at, ..)| outcomes.fill(*at, Outcome::Redeliver(Cause::HeldBack)));
 }
 
 /// A record as a unit, its books, and what forwarding needs to know of it.

@@ -13,7 +13,7 @@ async fn main() -> anyhow::Result<()> {
     lambda::logs::init(config.common.log_level);
     let sdk = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
     let inbound = RegionQueues::new(&sdk, config.inbound_queue_name, &config.regions);
-    let dead_letters = Queue::new(aws_sdk_sqs::Client::new(&sdk), config.dead_letter_queue_url);
+    let dead_letters = Queue::new(queue::client(&sdk), config.dead_letter_queue_url);
     let routing = Routing::of_parameter(&sdk, config.routing_parameter, config.regions);
     let emitter = Emitter::stdout(&config.common.stage, &config.common.function);
     warm_up("inbound queues", BOUND, inbound.warm_up()).await;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use apply::DeadLetter;
 use apply::testing::Letters;
@@ -14,7 +15,7 @@ use forward::testing::MemoryQueues;
 use lambda::batch::{Batch, Record, Source};
 use lambda::metrics::{Emitter, Metric, Metrics};
 use lambda::routing::Routing;
-use lambda::runtime::ServeBatch;
+use lambda::runtime::{Invocation, ServeBatch};
 use playback::contract::{Device, Event, Kind};
 use playback::envelope::{Envelope, Head, Stamp, split_delimited, with_hop};
 use playback::routing::Regions;
@@ -65,6 +66,19 @@ fn batch(values: Vec<Vec<u8>>) -> Batch {
     Batch { records: values.into_iter().enumerate().map(record).collect() }
 }
 
+/// The same, of a shard of a stream.
+fn on_stream(values: Vec<Vec<u8>>) -> Batch {
+    let mut batch = batch(values);
+    for (at, record) in batch.records.iter_mut().enumerate() {
+        record.source = Source::Kinesis {
+            stream: "arn:remote-standby".to_owned(),
+            shard: "shardId-000000000000".to_owned(),
+            sequence_number: at.to_string(),
+        };
+    }
+    batch
+}
+
 fn forward(dead_letters_down: bool) -> Forward<MemoryQueues, Letters<DeadLetter>> {
     let dead_letters = Letters::new(dead_letters_down);
     Forward { inbound: MemoryQueues::default(), dead_letters, routing: routing(ALL_ACTIVE) }
@@ -80,7 +94,7 @@ async fn serve(
     metrics: &Metrics,
     values: Vec<Vec<u8>>,
 ) -> Vec<u64> {
-    let answer = forward.serve(metrics, batch(values), NOW).await.unwrap();
+    let answer = forward.serve(metrics, batch(values), Invocation::new(NOW, Duration::from_secs(60))).await.unwrap();
     let answer = serde_json::to_value(answer).unwrap();
     let failures = answer["batchItemFailures"].as_array().unwrap().clone();
     failures.iter().map(|failure| failure["itemIdentifier"]["offset"].as_u64().unwrap()).collect()
@@ -127,6 +141,23 @@ async fn region_that_is_down_keeps_its_records_and_stops_no_other() {
     forward.inbound.set_down("us-west-2", false);
     assert!(serve(&forward, &metrics(), vec![values[0].clone(), values[2].clone()]).await.is_empty());
     assert_eq!(taken(&forward.inbound, "us-west-2").len(), 2);
+}
+
+/// A shard resumes at its first failed record: poison behind it would be dead-lettered each time.
+#[tokio::test]
+async fn poison_in_a_shard_waits_for_the_region_that_is_down() {
+    let forward = forward(false);
+    forward.inbound.set_down("us-west-2", true);
+    let values = vec![b"garbage".to_vec(), envelope("usw2", 1, 3), b"garbage".to_vec()];
+    let serve = async || {
+        let (metrics, invocation) = (metrics(), Invocation::new(NOW, Duration::from_secs(60)));
+        let answer = forward.serve(&metrics, on_stream(values.clone()), invocation).await.unwrap();
+        let answer = serde_json::to_value(answer).unwrap();
+        (answer["batchItemFailures"].as_array().unwrap().len(), forward.dead_letters.take().len())
+    };
+    assert_eq!(serve().await, (3, 0));
+    forward.inbound.set_down("us-west-2", false);
+    assert_eq!(serve().await, (0, 2));
 }
 
 #[tokio::test]

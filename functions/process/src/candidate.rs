@@ -9,7 +9,7 @@ use crate::shadow::{Shadow, fold_apart};
 use apply::{Fork, Unbalanced, unpack};
 use lambda::batch::{Batch, BatchAnswer, answer};
 use lambda::metrics::Metrics;
-use lambda::runtime::ServeBatch;
+use lambda::runtime::{Invocation, ServeBatch};
 use playback::rollout::{Share, bucket};
 use store::ViewTable;
 
@@ -40,7 +40,7 @@ pub struct Candidate<T> {
 impl<T: ViewTable> ServeBatch for Candidate<T> {
     type Error = Unbalanced;
 
-    async fn serve(&self, metrics: &Metrics, batch: Batch, _: u64) -> Result<BatchAnswer, Unbalanced> {
+    async fn serve(&self, metrics: &Metrics, batch: Batch, _: Invocation) -> Result<BatchAnswer, Unbalanced> {
         let live = Fork::of(unpack(batch)).live.into_iter();
         let live = live.filter_map(|(unit, decoded)| Some((unit, decoded.ok()?)));
         let sampled = live.filter(|(_, envelope)| self.sample.has(&envelope.profile_id)).collect();

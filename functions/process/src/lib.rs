@@ -18,13 +18,18 @@ pub use config::{Config, Mode};
 pub use shadow::Shadow;
 
 use apply::{
-    Books, DeadLetter, Decoded, Fork, Letter, LetterQueue, Unbalanced, Unit, apply, carry_out, count, count_usage,
-    decide, unpack,
+    Books, Chances, DeadLetter, Decoded, Fork, Letter, LetterQueue, Recent, Unbalanced, Unit, apply, carry_out, count,
+    count_usage, decide, redelivered_together, unpack,
 };
 use lambda::batch::{Batch, BatchAnswer, Source, answer};
 use lambda::metrics::Metrics;
-use lambda::runtime::ServeBatch;
+use lambda::runtime::{Invocation, ServeBatch};
+use queue::SEND_FOR;
+use std::time::Duration;
 use store::ViewTable;
+
+/// What an invocation keeps for the two queues, and for its answer.
+const RESERVE: Duration = SEND_FOR.saturating_mul(2).saturating_add(Duration::from_secs(4));
 
 /// Folds batches into the views that members see. Its answer names the records that failed.
 #[derive(Debug)]
@@ -37,15 +42,19 @@ pub struct Process<T, R, D> {
     pub retry: R,
     /// The queue `dead-letter`.
     pub dead_letters: D,
+    /// The last batches of this environment.
+    pub recent: Recent,
 }
 
 impl<T: ViewTable, R: LetterQueue<Letter>, D: LetterQueue<DeadLetter>> ServeBatch for Process<T, R, D> {
     type Error = Unbalanced;
 
-    async fn serve(&self, metrics: &Metrics, batch: Batch, now: u64) -> Result<BatchAnswer, Unbalanced> {
+    async fn serve(&self, metrics: &Metrics, batch: Batch, invocation: Invocation) -> Result<BatchAnswer, Unbalanced> {
         let Fork { live, shadows } = Fork::of(unpack(batch));
-        let (failed, folded) =
-            tokio::join!(self.apply(metrics, live, now), shadow::fold_apart(self.shadow.as_ref(), metrics, shadows));
+        let (failed, folded) = tokio::join!(
+            self.apply(metrics, live, invocation),
+            shadow::fold_apart(self.shadow.as_ref(), metrics, shadows)
+        );
         // A fault in our counting of shadows must not hold up live events.
         if let Err(unbalanced) = folded {
             tracing::error!(%unbalanced, "shadows were lost");
@@ -56,11 +65,20 @@ impl<T: ViewTable, R: LetterQueue<Letter>, D: LetterQueue<DeadLetter>> ServeBatc
 
 impl<T: ViewTable, R: LetterQueue<Letter>, D: LetterQueue<DeadLetter>> Process<T, R, D> {
     /// Applies or diverts units. Returns the sources of those for which neither worked.
-    async fn apply(&self, metrics: &Metrics, units: Vec<(Unit, Decoded)>, now: u64) -> Result<Vec<Source>, Unbalanced> {
+    async fn apply(
+        &self,
+        metrics: &Metrics,
+        units: Vec<(Unit, Decoded)>,
+        invocation: Invocation,
+    ) -> Result<Vec<Source>, Unbalanced> {
+        let now = invocation.now;
         let (units, decoded): (Vec<Unit>, Vec<Decoded>) = units.into_iter().unzip();
-        let (applied, usage) = apply(&self.table, decoded).await?;
+        let (applied, usage) = apply(&self.table, decoded, invocation.leaving(RESERVE)).await?;
         count_usage(metrics, usage);
-        let outcomes = carry_out(&self.retry, &self.dead_letters, &units, decide(&units, applied, false, now)).await?;
+        let flood = self.recent.flood(&applied, now);
+        let decisions = decide(&units, applied, Chances::default(), flood, now);
+        let together = redelivered_together(units.iter().map(|unit| &unit.source));
+        let outcomes = carry_out(&self.retry, &self.dead_letters, &units, &together, decisions).await?;
         count(metrics, Books::Live, &units, &outcomes)?;
         let failed = units.into_iter().zip(&outcomes).filter(|(_, outcome)| !outcome.is_durable());
         let mut failed: Vec<Source> = failed.map(|(unit, _)| unit.source).collect();

@@ -1,6 +1,7 @@
 //! Wiring only: configuration, clients, and the loop that Lambda drives.
 
 use anyhow::Context as _;
+use apply::Recent;
 use lambda::config::Env;
 use lambda::metrics::Emitter;
 use lambda::runtime::run_batches;
@@ -20,10 +21,11 @@ async fn main() -> anyhow::Result<()> {
 
     match config.mode {
         Mode::Live { views_table, dead_letter_queue_url, retry_queue_url } => {
-            let sqs = aws_sdk_sqs::Client::new(&sdk);
+            let sqs = queue::client(&sdk);
             let retry = Queue::new(sqs.clone(), retry_queue_url);
             let dead_letters = Queue::new(sqs, dead_letter_queue_url);
-            let process = Process { table: views(&views_table), shadow, retry, dead_letters };
+            let recent = Recent::default();
+            let process = Process { table: views(&views_table), shadow, retry, dead_letters, recent };
             warm_up("views", BOUND, process.table.warm_up()).await;
             run_batches(emitter, process).await?;
         }

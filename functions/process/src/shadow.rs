@@ -8,12 +8,13 @@ use playback::envelope::Envelope;
 use playback::fold::fold;
 use playback::outcome::{Counts, Outcome};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
-use store::{ViewTable, settle};
+use std::time::Duration;
+use store::{Fault, ViewTable, settle};
+use tokio::time::Instant;
 
 /// How long a batch's shadows may take: the live events beside them wait at most this long.
 const TIME_OUT: Duration = Duration::from_secs(2);
-/// How long the table is left alone after a failure.
+/// How long the table is left alone when it does not answer or throttles.
 const REST: Duration = Duration::from_secs(30);
 
 /// The table of shadow views.
@@ -29,7 +30,8 @@ impl<T: ViewTable> Shadow<T> {
         Self { table, resting_until: Mutex::new(None) }
     }
 
-    /// Folds envelopes, in bounded time. Returns counts for each, or `None` if it was not folded.
+    /// Folds envelopes from `now` on, in bounded time. Returns counts for each, or `None` if it was
+    /// not folded.
     ///
     /// # Errors
     /// [`Unbalanced`].
@@ -38,24 +40,24 @@ impl<T: ViewTable> Shadow<T> {
         if envelopes.is_empty() || self.rests(now) {
             return Ok(none);
         }
-        let settling = settle(&self.table, fold(envelopes.into_iter().enumerate()));
-        let Ok((settled, _)) = tokio::time::timeout(TIME_OUT, settling).await else {
-            tracing::warn!("the shadow table does not answer in time: its events are dropped for a while");
-            self.rest(now);
-            return Ok(none);
-        };
+        let (settled, _) = settle(&self.table, fold(envelopes.into_iter().enumerate()), now + TIME_OUT).await;
         let mut folded = Slots::new(none.len());
+        let (mut failed, mut first_error) = (0, None);
         for one in settled {
             match one.result {
                 Ok(records) => records.into_iter().for_each(|(at, counts)| folded.fill(at, Some(counts))),
                 Err(error) => {
-                    tracing::warn!(%error, "a shadow could not be folded: its events are dropped");
-                    if error.fault.class().is_ok() {
+                    if matches!(error.fault, Fault::Throttled(_) | Fault::Unavailable(_)) {
                         self.rest(now);
                     }
+                    failed += 1;
+                    first_error.get_or_insert(error);
                     one.delta.records().for_each(|at| folded.fill(at, None));
                 }
             }
+        }
+        if let Some(error) = first_error {
+            tracing::warn!(%error, failed, "shadows could not be folded: their events are dropped");
         }
         folded.finish()
     }

@@ -4,24 +4,26 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use apply::testing::Letters;
-use apply::{DeadLetter, Letter, LetterQueue};
+use apply::{DeadLetter, Letter, LetterQueue, Recent};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use lambda::batch::Batch;
 use lambda::metrics::{Emitter, Metric};
-use lambda::runtime::ServeBatch;
+use lambda::runtime::{Invocation, ServeBatch};
 use playback::contract::{Device, Event, Kind};
 use playback::envelope::{Envelope, Stamp, join_delimited};
 use playback::fold::ViewKey;
 use playback::outcome::{Cause, Reason};
 use playback::session::SessionId;
+use playback::view::View;
 use process::Process;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 use store::testing::{Effect, MemoryTable};
-use store::{Fault, StoreError};
+use store::{Erase, Erasure, Fault, StoreError, Stored, ViewTable, WriteError};
 
 fn session(number: u128) -> SessionId {
     SessionId::mint("use1".parse().unwrap(), 1_790_000_000_000, number)
@@ -117,9 +119,10 @@ struct Queues {
 fn run(table: &MemoryTable, queues: &Queues, event: &Value) -> Ran {
     let metrics = Emitter::to("test", "process", |_| {}).start(7);
     let batch = Batch::parse(event.to_string().as_bytes()).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let process = Process { table, shadow: None, retry: &queues.retry, dead_letters: &queues.dead };
-    let answer = runtime.block_on(process.serve(&metrics, batch, 7)).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let process =
+        Process { table, shadow: None, retry: &queues.retry, dead_letters: &queues.dead, recent: Recent::default() };
+    let answer = runtime.block_on(process.serve(&metrics, batch, Invocation::new(7, Duration::from_secs(60)))).unwrap();
     let (reasons, causes) = (Reason::ALL.map(Reason::as_str), Cause::ALL.map(Cause::as_str));
     let plain = [
         Metric::RecordsReceived,
@@ -231,17 +234,17 @@ fn queue_that_answers_nothing_has_taken_nothing() {
     table.fail_writes(Box::new(|of| (*of == key(1)).then(|| unavailable(of))));
     let event = kinesis(&[envelope(1, &[0]), b"garbage".to_vec(), envelope(2, &[0])]).to_string();
     let metrics = Emitter::to("test", "process", |_| {}).start(7);
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let batch = Batch::parse(event.as_bytes()).unwrap();
-    let process = Process { table, shadow: None, retry: Silent, dead_letters: Silent };
-    let answer = runtime.block_on(process.serve(&metrics, batch, 7)).unwrap();
+    let process = Process { table, shadow: None, retry: Silent, dead_letters: Silent, recent: Recent::default() };
+    let answer = runtime.block_on(process.serve(&metrics, batch, Invocation::new(7, Duration::from_secs(60)))).unwrap();
     let answer = serde_json::to_value(answer).unwrap();
     assert_eq!(answer, json!({"batchItemFailures": [{"itemIdentifier": "0"}, {"itemIdentifier": "1"}]}));
 }
 
 /// Runs `total` records: `poison` of them are not envelopes, and `refused` are of a session that
 /// the store refuses.
-fn mixed(total: usize, poison: usize, refused: usize) -> (Ran, Queues) {
+fn mixed(shape: fn(&[Vec<u8>]) -> Value, total: usize, poison: usize, refused: usize) -> (Ran, Queues) {
     let (table, queues) = (MemoryTable::new(0), Queues::default());
     table.fail_writes(Box::new(|of| (*of == key(0)).then(|| unavailable(of))));
     let value = |at: usize| match at {
@@ -249,7 +252,7 @@ fn mixed(total: usize, poison: usize, refused: usize) -> (Ran, Queues) {
         _ if at < poison + refused => envelope(0, &[at as u16]),
         _ => envelope(1, &[at as u16]),
     };
-    let ran = run(&table, &queues, &kinesis(&(0..total).map(value).collect::<Vec<_>>()));
+    let ran = run(&table, &queues, &shape(&(0..total).map(value).collect::<Vec<_>>()));
     (ran, queues)
 }
 
@@ -265,7 +268,7 @@ fn most_of_a_batch_fails_so_nothing_is_diverted() {
         (500, 251, 0, 0, 0),
         (500, 251, 1, 0, 0),
     ] {
-        let (ran, queues) = mixed(total, poison, refused);
+        let (ran, queues) = mixed(msk, total, poison, refused);
         let diverted = (queues.retry.into_taken().len(), queues.dead.into_taken().len());
         let expected = (poison + refused - parked - dead, parked, dead);
         assert_eq!(
@@ -275,6 +278,119 @@ fn most_of_a_batch_fails_so_nothing_is_diverted() {
         );
         assert_eq!(ran.count("RecordsSettled") as usize, total - poison - refused, "the others are applied anyway");
         assert_eq!(ran.count("RecordsFailed") as usize, expected.0);
+    }
+}
+
+#[tokio::test]
+async fn small_batches_of_a_flood_are_not_diverted_either() {
+    let (table, queues) = (MemoryTable::new(0), Queues::default());
+    table.fail_writes(Box::new(|of| Some(unavailable(of))));
+    let environment = || Process {
+        table: &table,
+        shadow: None,
+        retry: &queues.retry,
+        dead_letters: &queues.dead,
+        recent: Recent::default(),
+    };
+    let process = environment();
+    let serve = async |process: &Process<_, _, _>, now: u64| {
+        let batch = Batch::parse(msk(&[envelope(now.into(), &[0])]).to_string().as_bytes()).unwrap();
+        let metrics = Emitter::to("test", "process", |_| {}).start(now);
+        let _ = process.serve(&metrics, batch, Invocation::new(now, Duration::from_secs(60))).await.unwrap();
+        (metrics.count(Metric::RecordsFailed("store_unavailable")), queues.retry.take().len())
+    };
+    for now in 0..10 {
+        assert_eq!(serve(&process, now).await, (0, 1), "a few are not a flood");
+    }
+    assert_eq!(serve(&process, 10).await, (1, 0), "the 11th of 11");
+    assert_eq!(serve(&process, 60_011).await, (0, 1), "a minute later");
+    assert_eq!(serve(&environment(), 11).await, (0, 1), "another environment");
+}
+
+/// Lambda delivers everything from the first failed record of a shard on again, and a message as a
+/// whole. What was diverted before would be diverted again each time.
+#[test]
+fn nothing_is_diverted_that_is_delivered_again_anyway() {
+    let (table, queues) = (MemoryTable::new(0), Queues { retry: Letters::new(true), ..Queues::default() });
+    table.fail_writes(Box::new(|of| (*of == key(1)).then(|| unavailable(of))));
+    let values = [b"garbage".to_vec(), envelope(1, &[0]), envelope(2, &[0]), b"more garbage".to_vec()];
+    let message = BASE64_STANDARD.encode(join_delimited(values.iter().map(Vec::as_slice)));
+    for (event, dead, failed) in [(msk(&values), 2, 1), (kinesis(&values), 0, 3), (sqs(&[message]), 0, 1)] {
+        let ran = run(&table, &queues, &event);
+        assert_eq!((queues.dead.take().len(), ran.failed()), (dead, failed), "{event}");
+        assert_eq!(ran.count("RecordsSettled"), 1);
+    }
+}
+
+/// The queue's own limit would make raw messages of them, which are in no region's books.
+#[test]
+fn arrived_events_leave_their_queue_before_it_gives_up() {
+    let (table, queues) = (MemoryTable::new(0), Queues::default());
+    table.fail_writes(Box::new(|of| Some(unavailable(of))));
+    let values: Vec<_> = (0..12).map(|number| envelope(number, &[0])).collect();
+    let message = BASE64_STANDARD.encode(join_delimited(values.iter().map(Vec::as_slice)));
+    let mut event = sqs(&[message]);
+    for (receives, failed, parked) in [(1, 1, 0), (199, 1, 0), (200, 0, 12)] {
+        event["Records"][0]["attributes"]["ApproximateReceiveCount"] = json!(receives.to_string());
+        let ran = run(&table, &queues, &event);
+        assert_eq!((ran.failed(), queues.retry.take().len()), (failed, parked), "{receives}");
+    }
+}
+
+/// A table whose calls fail after this time, or never end.
+struct Hangs(Option<Duration>);
+
+impl Hangs {
+    async fn call(&self) -> StoreError {
+        match self.0 {
+            Some(time) => tokio::time::sleep(time).await,
+            None => std::future::pending().await,
+        }
+        unavailable(&key(1))
+    }
+}
+
+impl ViewTable for Hangs {
+    async fn read(&self, keys: &[ViewKey]) -> Vec<Result<Option<Stored>, StoreError>> {
+        let error = self.call().await;
+        keys.iter().map(|_| Err(error.clone())).collect()
+    }
+
+    async fn write(&self, _: &ViewKey, _: &View, _: Option<u64>) -> Result<(), WriteError> {
+        Err(self.call().await.into())
+    }
+
+    async fn erasures(&self, keys: &[ViewKey]) -> Vec<Result<Erasure, StoreError>> {
+        let error = self.call().await;
+        keys.iter().map(|_| Err(error.clone())).collect()
+    }
+
+    async fn erase(&self, _: &Erase, _: tokio::time::Instant) -> Result<bool, StoreError> {
+        Err(self.call().await)
+    }
+
+    async fn session(&self, _: &ViewKey) -> Result<Option<Vec<View>>, StoreError> {
+        Err(self.call().await)
+    }
+}
+
+#[tokio::test]
+async fn hanging_store_leaves_time_to_answer() {
+    const VIEWS: usize = 9_000;
+    let values: Vec<_> = (0..VIEWS as u128).map(|number| envelope(number, &[0])).collect();
+    // 20 s of the 21 s are for the queues and the answer.
+    let left = Duration::from_secs(21);
+    for fails_after_ms in [Some(50), None] {
+        let queues = Queues::default();
+        let (retry, dead_letters) = (&queues.retry, &queues.dead);
+        let table = Hangs(fails_after_ms.map(Duration::from_millis));
+        let process = Process { table, shadow: None, retry, dead_letters, recent: Recent::default() };
+        let batch = Batch::parse(msk(&values).to_string().as_bytes()).unwrap();
+        let metrics = Emitter::to("test", "process", |_| {}).start(7);
+        let began = tokio::time::Instant::now();
+        let _ = process.serve(&metrics, batch, Invocation::new(7, left)).await.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        assert_eq!(metrics.count(Metric::RecordsFailed("store_unavailable")), VIEWS as u64);
     }
 }
 
@@ -296,9 +412,10 @@ fn events_are_booked_in_the_minute_of_acceptance() {
         b"garbage".to_vec(),
     ];
     let batch = Batch::parse(msk(&values).to_string().as_bytes()).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let process = Process { table, shadow: None, retry: queues.retry, dead_letters: queues.dead };
-    let done = async { process.serve(&emitter.start(now), batch, now).await };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let process =
+        Process { table, shadow: None, retry: queues.retry, dead_letters: queues.dead, recent: Recent::default() };
+    let done = async { process.serve(&emitter.start(now), batch, Invocation::new(now, Duration::from_secs(60))).await };
     assert_eq!(runtime.block_on(done).unwrap(), lambda::batch::answer([]));
     let documents: Vec<Value> = lines.lock().unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let booked = |name: &str| -> Vec<(u64, u64)> {
@@ -307,8 +424,8 @@ fn events_are_booked_in_the_minute_of_acceptance() {
     };
     assert_eq!(booked("EventsApplied"), [(minute, 3), (minute + 60_000, 1)]);
     assert_eq!(booked("EventsDuplicate"), [(minute, 1)]);
-    assert_eq!(booked("EventsRetried"), [(minute, 1)]);
-    assert_eq!(booked("EventsDead"), [(minute, 3)], "the events in garbage cannot be counted");
+    assert_eq!(booked("EventsRetried"), [(minute, 4)], "of the refused view, and of the newer envelope");
+    assert_eq!(booked("EventsDead"), [], "the events in garbage cannot be counted");
     assert_eq!(booked("RecordsReceived"), [(now, 6)], "our work counts now");
 }
 

@@ -4,11 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use apply::testing::Letters;
-use apply::{DeadLetter, Letter};
+use apply::{DeadLetter, Letter, Recent};
 use bytes::Bytes;
 use lambda::batch::{Batch, Record, Source};
 use lambda::metrics::{Emitter, Metric, Metrics};
-use lambda::runtime::ServeBatch;
+use lambda::runtime::{Invocation, ServeBatch};
 use playback::contract::{Device, Event, Kind};
 use playback::envelope::{Envelope, Stamp};
 use playback::fold::ViewKey;
@@ -19,9 +19,10 @@ use playback::view::View;
 use process::{Candidate, Process, Sample, Shadow};
 use proptest::prelude::*;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use store::testing::MemoryTable;
 use store::{Erase, Erasure, Fault, StoreError, Stored, ViewTable, WriteError};
+use tokio::time::Instant;
 
 const NOW: u64 = 1_790_000_010_200;
 
@@ -113,7 +114,7 @@ type InMemory = Process<Table, Letters<Letter>, Letters<DeadLetter>>;
 
 fn process(shadow: Option<Table>) -> InMemory {
     let (table, shadow) = (Table::Memory(MemoryTable::new(1)), shadow.map(Shadow::new));
-    Process { table, shadow, retry: Letters::default(), dead_letters: Letters::default() }
+    Process { table, shadow, retry: Letters::default(), dead_letters: Letters::default(), recent: Recent::default() }
 }
 
 /// Serves two live records and two shadows. Returns the metrics.
@@ -125,7 +126,7 @@ async fn run(process: &InMemory) -> Metrics {
         envelope("live", 3, 1, false),
         envelope("tried", 2, 2, true),
     ];
-    let answer = process.serve(&metrics, batch(values), NOW).await.unwrap();
+    let answer = process.serve(&metrics, batch(values), Invocation::new(NOW, Duration::from_secs(60))).await.unwrap();
     assert_eq!(serde_json::to_value(answer).unwrap()["batchItemFailures"], serde_json::json!([]));
     assert!(process.retry.take().is_empty() && process.dead_letters.take().is_empty(), "a shadow goes to no queue");
     metrics
@@ -188,7 +189,8 @@ async fn candidate_folds_a_sample_and_always_answers_done() {
         let values = (0..400).map(|n| envelope(&format!("p{n}"), n, 2, n % 4 == 0)).chain([vec![0xff]]).collect();
         let (metrics, sample) = (metrics(), Sample(sample.parse::<Share>().unwrap()));
         let candidate = Candidate { shadow: Shadow::new(MemoryTable::new(1)), sample };
-        let answer = candidate.serve(&metrics, batch(values), NOW).await.unwrap();
+        let answer =
+            candidate.serve(&metrics, batch(values), Invocation::new(NOW, Duration::from_secs(60))).await.unwrap();
         assert_eq!(serde_json::to_value(answer).unwrap()["batchItemFailures"], serde_json::json!([]));
         assert_eq!(metrics.count(Metric::EventsApplied), 0, "a candidate is in no books");
         metrics.count(Metric::ShadowApplied) / 2
@@ -197,7 +199,10 @@ async fn candidate_folds_a_sample_and_always_answers_done() {
     assert!((45..110).contains(&shares("25%").await));
 
     let (metrics, silent) = (metrics(), Candidate { shadow: Shadow::new(Table::Silent), sample: Sample(Share::ALL) });
-    let answer = silent.serve(&metrics, batch(vec![envelope("p", 1, 2, false)]), NOW).await.unwrap();
+    let answer = silent
+        .serve(&metrics, batch(vec![envelope("p", 1, 2, false)]), Invocation::new(NOW, Duration::from_secs(60)))
+        .await
+        .unwrap();
     assert_eq!(serde_json::to_value(answer).unwrap()["batchItemFailures"], serde_json::json!([]));
     assert_eq!(metrics.count(Metric::ShadowDropped), 2);
 }
@@ -239,7 +244,7 @@ proptest! {
             table.fail_writes(Box::new(move |key| if key.session_id == refused { fails(key) } else { None }));
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             let received = values.len() as u64;
-            let answer = runtime.block_on(process.serve(&metrics, batch(values), NOW)).unwrap();
+            let answer = runtime.block_on(process.serve(&metrics, batch(values), Invocation::new(NOW, Duration::from_secs(60)))).unwrap();
             assert!(balances(&metrics) && metrics.count(Metric::RecordsReceived) == received);
             let failed = serde_json::to_value(answer).unwrap()["batchItemFailures"].as_array().unwrap().len();
             let retried = process.retry.take().into_iter().map(|letter| letter.value_base64);

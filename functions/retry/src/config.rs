@@ -16,8 +16,8 @@ pub struct Config {
     pub retry_queue_url: String,
     /// The queue `dead-letter` (`DEAD_LETTER_QUEUE_URL`).
     pub dead_letter_queue_url: String,
-    /// How often a record is tried before it is dead-lettered (`RETRY_MAX_ATTEMPTS`, default 16:
-    /// 1.5 to 2 hours).
+    /// How often a record is tried before it is dead-lettered, if the failure may be its own
+    /// (`RETRY_MAX_ATTEMPTS`, default 16: 46 to 92 minutes).
     pub max_attempts: u32,
 }
 

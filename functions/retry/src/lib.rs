@@ -24,24 +24,33 @@ mod work;
 
 pub use config::Config;
 pub use message::Object;
-pub use objects::{MAX_OBJECT_BYTES, ObjectBody, ObjectError, Objects};
+pub use objects::{MAX_OBJECT_BYTES, ObjectBody, ObjectError, Objects, bucket};
 pub use pause::{Pause, Pauses, QueuePauses};
 
 use apply::{
-    Applied, Books, DeadLetter, Decision, Fork, Letter, LetterQueue, Unapplied, Unbalanced, Unit, apply, carry_out,
-    count, count_usage, decide,
+    Applied, Books, Chances, DeadLetter, Decision, Flood, Fork, Letter, LetterQueue, Unbalanced, Unit, apply,
+    carry_out, count, count_usage, decide,
 };
+use futures::stream::{self, StreamExt};
 use lambda::batch::{Batch, BatchAnswer, answer};
 use lambda::metrics::Metrics;
-use lambda::runtime::ServeBatch;
-use playback::outcome::{Cause, Outcome};
+use lambda::runtime::{Invocation, ServeBatch};
+use playback::outcome::Outcome;
+use queue::SEND_FOR;
 use std::time::Duration;
 use store::ViewTable;
 use tokio::time::{Instant, timeout_at};
 use work::Work;
 
 /// How long the messages of one batch may erase. What is left continues when the message is delivered again.
-const ERASE_FOR: Duration = Duration::from_secs(10);
+const ERASE_FOR: Duration = Duration::from_secs(8);
+/// What an invocation keeps for the pauses, the deletion of objects and its answer.
+const RESERVE: Duration = Duration::from_secs(10);
+/// Messages whose objects are read at the same time; an object takes up to 16 MB.
+const CONCURRENT_READS: usize = 4;
+/// How long a letter may wait for something that is away. A message of SQS lives for 14 days and
+/// 1,000 deliveries, which with pauses of up to 15 minutes are at least 5 days.
+pub const MAX_AGE: Duration = Duration::from_secs(5 * 24 * 3_600);
 
 /// Serves messages of the queue `retry`. Its answer names those that failed.
 #[derive(Debug)]
@@ -58,7 +67,7 @@ pub struct Retry<T, R, D, O, P> {
     pub objects: O,
     /// The pauses of the queue `retry`.
     pub pauses: P,
-    /// How often a record is tried before it is dead-lettered.
+    /// How often a record is tried before it is dead-lettered, if the failure may be its own.
     pub max_attempts: u32,
     /// A random number in `0..1`.
     pub jitter: fn() -> f64,
@@ -74,11 +83,13 @@ where
 {
     type Error = Unbalanced;
 
-    async fn serve(&self, metrics: &Metrics, batch: Batch, now: u64) -> Result<BatchAnswer, Unbalanced> {
+    async fn serve(&self, metrics: &Metrics, batch: Batch, invocation: Invocation) -> Result<BatchAnswer, Unbalanced> {
+        let now = invocation.now;
         let mut works = Vec::with_capacity(batch.records.len());
-        let (mut units, mut decoded) = (Vec::new(), Vec::new());
-        for record in batch.records {
-            let (work, parts) = work::read(&self.objects, record).await;
+        let (mut units, mut decoded, mut together) = (Vec::new(), Vec::new(), Vec::new());
+        let read = stream::iter(batch.records).map(|record| work::read(&self.objects, record));
+        let read: Vec<_> = read.buffered(CONCURRENT_READS).collect().await;
+        for (at, (work, parts)) in read.into_iter().enumerate() {
             let Fork { live, shadows } = Fork::of(parts);
             for (unit, _) in shadows {
                 Books::Shadow.count(metrics, &unit, &Outcome::Drop { events: unit.events });
@@ -87,10 +98,12 @@ where
             for (unit, content) in live {
                 units.push(unit);
                 decoded.push(content);
+                together.push(at);
             }
             works.push((work, begin..units.len()));
         }
-        let (applied, usage) = apply(&self.table, decoded).await?;
+        let (applied, usage) =
+            apply(&self.table, decoded, invocation.leaving(RESERVE + ERASE_FOR + SEND_FOR * 2)).await?;
         count_usage(metrics, usage);
         let mut applied = applied.into_iter();
         let mut decisions = Vec::with_capacity(units.len());
@@ -98,9 +111,9 @@ where
             let applied = applied.by_ref().take(range.len()).collect();
             decisions.extend(self.decide(work, &units[range.clone()], applied, now));
         }
-        let outcomes = carry_out(&self.retry, &self.dead_letters, &units, decisions).await?;
+        let outcomes = carry_out(&self.retry, &self.dead_letters, &units, &together, decisions).await?;
         count(metrics, Books::Live, &units, &outcomes)?;
-        let deadline = Instant::now() + ERASE_FOR;
+        let deadline = invocation.leaving(RESERVE).min(Instant::now() + ERASE_FOR);
         let mut finished = Vec::with_capacity(works.len());
         for (work, range) in works {
             let is_done = outcomes[range].iter().all(Outcome::is_durable) && self.erase(&work, deadline).await;
@@ -134,22 +147,23 @@ impl<T: ViewTable, R, D, O, P> Retry<T, R, D, O, P> {
 
 impl<T, R, D, O: Objects, P: Pauses> Retry<T, R, D, O, P> {
     fn decide(&self, work: &Work, units: &[Unit], applied: Vec<Applied>, now: u64) -> Vec<Decision> {
-        let last = work.attempts >= self.max_attempts;
-        if work.splits || last {
-            let mut decisions = decide(units, applied, last, now);
-            // The message is redelivered as a whole: anything dead-lettered now would be
-            // dead-lettered each time.
-            if decisions.iter().any(|decision| matches!(decision, Decision::Redeliver(_))) {
-                let dead = decisions.iter_mut().filter(|decision| matches!(decision, Decision::DeadLetter(..)));
-                dead.for_each(|decision| *decision = Decision::Redeliver(Cause::HeldBack));
-            }
-            return decisions;
-        }
-        let one = |(unit, applied)| match applied {
-            Err(Unapplied::Transient { cause, .. }) => vec![Decision::Redeliver(cause)],
-            applied_or_poison => decide(std::slice::from_ref(unit), vec![applied_or_poison], last, now),
+        let waited =
+            work.delivery.as_ref().and_then(|delivery| delivery.sent_at).map_or(0, |at| now.saturating_sub(at));
+        let chances = Chances {
+            attempts_used: work.attempts >= self.max_attempts,
+            time_used: u128::from(waited) >= MAX_AGE.as_millis(),
         };
-        units.iter().zip(applied).flat_map(one).collect()
+        let flood = if work.splits { Flood::of(&applied, chances) } else { Flood::NONE };
+        let mut decisions = decide(units, applied, chances, flood, now);
+        if !work.splits {
+            // The message itself waits.
+            for decision in &mut decisions {
+                if let Decision::Retry(cause, _) = decision {
+                    *decision = Decision::Redeliver(*cause);
+                }
+            }
+        }
+        decisions
     }
 
     /// Forgets the messages that are done, and delays the redelivery of the

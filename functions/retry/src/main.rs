@@ -15,14 +15,14 @@ async fn main() -> anyhow::Result<()> {
     let config = lambda::config::read(Env::from_process(), Config::read)?;
     lambda::logs::init(config.common.log_level);
     let sdk = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
-    let sqs = aws_sdk_sqs::Client::new(&sdk);
+    let sqs = queue::client(&sdk);
     let views = |table: &str| Views::new(&sdk, table, config.common.home.clone());
     let retry = Retry {
         table: views(&config.views_table),
         shadow: config.shadow_table.as_deref().map(views),
         retry: Queue::new(sqs.clone(), &config.retry_queue_url),
         dead_letters: Queue::new(sqs.clone(), &config.dead_letter_queue_url),
-        objects: aws_sdk_s3::Client::new(&sdk),
+        objects: retry::bucket(&sdk),
         pauses: QueuePauses::new(sqs, &config.retry_queue_url),
         max_attempts: config.max_attempts,
         jitter: rand::random,

@@ -8,15 +8,16 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use lambda::batch::{Batch, Source};
 use lambda::metrics::{Emitter, Metric};
-use lambda::runtime::ServeBatch;
+use lambda::runtime::{Invocation, ServeBatch};
 use playback::contract::{Device, Event, Kind};
 use playback::envelope::{Envelope, Stamp, join_delimited};
 use playback::fold::ViewKey;
 use playback::session::SessionId;
 use retry::testing::{MemoryBucket, RecordedPauses};
-use retry::{MAX_OBJECT_BYTES, Object, Pause, Retry};
+use retry::{MAX_AGE, MAX_OBJECT_BYTES, Object, Objects as _, Pause, Retry, bucket};
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 use store::testing::{Effect, MemoryTable};
 use store::{Fault, StoreError};
 
@@ -77,11 +78,12 @@ fn letter(offset: i64, value: &[u8]) -> Letter {
     }
 }
 
-/// The SQS event of these messages, each with its receive count.
-fn messages(bodies: &[(u32, String)]) -> Value {
+/// The SQS event of these messages, each with its receive count, sent `age` ago.
+fn messages(bodies: &[(u32, String)], age: Duration) -> Value {
+    let sent_at = NOW - age.as_millis() as u64;
     let record = |(at, (receives, body)): (usize, &(u32, String))| {
         json!({"messageId": format!("m{at}"), "receiptHandle": format!("r{at}"), "body": body,
-            "attributes": {"ApproximateReceiveCount": receives.to_string()}, "messageAttributes": {}, "md5OfBody": "",
+            "attributes": {"ApproximateReceiveCount": receives.to_string(), "SentTimestamp": sent_at.to_string()}, "messageAttributes": {}, "md5OfBody": "",
             "eventSource": "aws:sqs", "eventSourceARN": "arn:retry", "awsRegion": "us-east-1"})
     };
     json!({"Records": bodies.iter().enumerate().map(record).collect::<Vec<_>>()})
@@ -119,6 +121,8 @@ fn failed_batch(values: &[Vec<u8>]) -> Vec<u8> {
 struct Bed {
     retry: Retry<MemoryTable, Letters<Letter>, Letters<DeadLetter>, MemoryBucket, RecordedPauses>,
     counts: Vec<(String, u64)>,
+    /// How long its messages have been waiting.
+    age: Duration,
 }
 
 impl Bed {
@@ -133,14 +137,19 @@ impl Bed {
             max_attempts: MAX_ATTEMPTS,
             jitter: || 0.5,
         };
-        Self { retry, counts: Vec::new() }
+        Self { retry, counts: Vec::new(), age: Duration::ZERO }
     }
 
-    /// The store refuses this session.
+    /// The store is away for this session.
     fn refusing(number: u128) -> Self {
+        Self::failing(number, Fault::Unavailable("the test says so".to_owned()))
+    }
+
+    /// Writes of this session fail.
+    fn failing(number: u128, fault: Fault) -> Self {
         let bed = Self::new();
         bed.retry.table.fail_writes(Box::new(move |of| {
-            let fault = Fault::Unavailable("the test says so".to_owned());
+            let fault = fault.clone();
             (*of == key(number)).then(|| StoreError { operation: "write", subject: "a view".to_owned(), fault })
         }));
         bed
@@ -151,10 +160,11 @@ impl Bed {
         let lines = Arc::new(std::sync::Mutex::new(String::new()));
         let sink = Arc::clone(&lines);
         let emitter = Emitter::to("test", "retry", move |text| sink.lock().unwrap().push_str(text));
-        let batch = Batch::parse(messages(bodies).to_string().as_bytes()).unwrap();
+        let batch = Batch::parse(messages(bodies, self.age).to_string().as_bytes()).unwrap();
         let metrics = emitter.start(NOW);
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let answer = runtime.block_on(self.retry.serve(&metrics, batch, NOW)).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let answer =
+            runtime.block_on(self.retry.serve(&metrics, batch, Invocation::new(NOW, Duration::from_secs(60)))).unwrap();
         let outcomes = ["RecordsSettled", "RecordsRetried", "RecordsDead", "RecordsFailed", "RecordsDropped"];
         let received = metrics.count(Metric::RecordsReceived);
         drop(metrics);
@@ -214,20 +224,47 @@ fn failing_letter_waits_longer_each_time_and_stops_no_other() {
 
 #[test]
 fn last_attempt_dead_letters_with_bytes_and_history() {
-    let mut bed = Bed::refusing(1);
+    let mut bed = Bed::failing(1, Fault::Refused("the test says so".to_owned()));
     let value = envelope(1, &[0, 1]);
     let redrives =
         vec![Redrive { reason: "attempts_exhausted".to_owned(), attempts: 16, events: 2, dead_at: 1, redriven_at: 2 }];
     let one = Letter { redrives, ..letter(7, &value) };
     assert_eq!(bed.serve(&[(14, text(&one))]), ["m0"], "the 15th attempt");
     assert_eq!(bed.serve(&[(15, text(&one))]), [""; 0], "the 16th");
-    let detail = "write on a view: unavailable: the test says so".to_owned();
-    let last_error = Failure { cause: "store_unavailable".to_owned(), detail: detail.clone(), at: NOW };
+    let detail = "write on a view: refused: the test says so".to_owned();
+    let last_error = Failure { cause: "store_refused".to_owned(), detail: detail.clone(), at: NOW };
     let letter = Letter { attempts: 16, last_error: Some(last_error), ..one };
     let dead = DeadLetter { reason: "attempts_exhausted".to_owned(), detail, events: 2, dead_at: NOW, letter };
     assert_eq!(bed.retry.dead_letters.take(), [dead]);
     assert_eq!((bed.count("RecordsDead"), bed.count("EventsDead")), (1, 2));
     assert_eq!(bed.count("EventsRedriven"), 2, "its earlier death is taken back: it is dead once");
+}
+
+#[test]
+fn outage_uses_up_no_attempts() {
+    for cause in [Fault::Unavailable(String::new()), Fault::Throttled(String::new())] {
+        let mut bed = Bed::failing(1, cause);
+        bed.retry.objects.put(object("o"), failed_batch(&[envelope(1, &[1])]));
+        let bodies = [text(&letter(7, &envelope(1, &[0]))), notification("o")].map(|body| (900, body));
+        bed.age = MAX_AGE - Duration::from_secs(1);
+        assert_eq!(bed.serve(&bodies), ["m0"], "the letter waits, and the record of the batch becomes one");
+        assert_eq!((bed.retry.retry.take().len(), bed.retry.dead_letters.take()), (1, vec![]));
+        bed.age = MAX_AGE;
+        assert_eq!(bed.serve(&bodies[..1]), [""; 0]);
+        let dead = bed.retry.dead_letters.take();
+        assert_eq!((dead.len(), dead[0].reason.as_str()), (1, "attempts_exhausted"));
+    }
+}
+
+#[test]
+fn newer_envelope_waits_for_the_deployment() {
+    let mut bed = Bed::new();
+    let newer = [envelope(1, &[0, 1]), vec![0x08, 99]].concat(); // a later field overrides: `schema_version` 99
+    assert_eq!(bed.serve(&[(100, text(&letter(7, &newer)))]), ["m0"]);
+    assert_eq!(bed.count("RecordsFailed"), 1);
+    bed.age = MAX_AGE;
+    assert_eq!(bed.serve(&[(100, text(&letter(7, &newer)))]), [""; 0]);
+    assert_eq!(bed.retry.dead_letters.take()[0].reason, "unknown_schema_version");
 }
 
 #[test]
@@ -307,7 +344,7 @@ fn object_is_deleted_only_after_its_batch_is_applied() {
     bed.retry.retry = Letters::new(true);
     assert_eq!(bed.serve(&[(1, notification("a+b"))]), ["m0"], "no queue took one of its records");
     assert_eq!((bed.seen(2), bed.retry.objects.objects().len()), (2, 1));
-    assert_eq!(bed.retry.dead_letters.take().len(), 1);
+    assert_eq!(bed.retry.dead_letters.take(), [], "it would be dead again each time");
 
     bed.retry.retry = Letters::default();
     assert_eq!(bed.serve(&[(2, notification("a+b"))]), [""; 0]);
@@ -347,7 +384,7 @@ fn mostly_poison_batch_is_dead_on_the_last_attempt() {
     assert_eq!(bed.serve(&[(MAX_ATTEMPTS, notification("o"))]), [""; 0]);
     let dead = bed.retry.dead_letters.take();
     let of = |reason| dead.iter().filter(|dead| dead.reason == reason && dead.letter.attempts == MAX_ATTEMPTS).count();
-    assert_eq!((of("not_an_envelope"), of("attempts_exhausted"), dead.len()), (11, 1, 12));
+    assert_eq!((of("not_an_envelope"), dead.len(), bed.retry.retry.take().len()), (11, 11, 1));
     assert!(bed.retry.objects.objects().is_empty());
 }
 
@@ -371,6 +408,8 @@ fn unavailable_object_is_retried_and_unreadable_one_is_dead() {
     }
     assert_eq!((dead.len(), bed.retry.objects.objects().len()), (4, 5));
 
+    assert_eq!(bed.serve(&[(MAX_ATTEMPTS, notification("unavailable"))]), ["m0"], "the bucket is away");
+    bed.age = MAX_AGE;
     assert_eq!(bed.serve(&[(MAX_ATTEMPTS, notification("unavailable"))]), [""; 0]);
     let dead = bed.retry.dead_letters.take().remove(0);
     assert_eq!((dead.reason.as_str(), dead.letter.attempts), ("attempts_exhausted", MAX_ATTEMPTS));
@@ -418,10 +457,28 @@ async fn hanging_erasures_hold_up_no_letter() {
     let mut bodies = vec![(1, erase); 9];
     bodies.push((1, text(&letter(0, &envelope(1, &[0])))));
     let metrics = Emitter::to("test", "retry", |_| {}).start(NOW);
-    let batch = Batch::parse(messages(&bodies).to_string().as_bytes()).unwrap();
+    let batch = Batch::parse(messages(&bodies, Duration::ZERO).to_string().as_bytes()).unwrap();
     let began = tokio::time::Instant::now();
-    let answer = serde_json::to_value(bed.retry.serve(&metrics, batch, NOW).await.unwrap()).unwrap();
+    let answer = serde_json::to_value(
+        bed.retry.serve(&metrics, batch, Invocation::new(NOW, Duration::from_secs(60))).await.unwrap(),
+    )
+    .unwrap();
     assert!(began.elapsed() < std::time::Duration::from_secs(15), "{:?}", began.elapsed());
     assert_eq!(answer["batchItemFailures"].as_array().unwrap().len(), 9);
     assert_eq!((bed.retry.table.views().len(), bed.retry.pauses.take().len()), (1, 9));
+}
+
+#[tokio::test]
+async fn hanging_bucket_is_given_up_in_time() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let sdk = aws_config::defaults(aws_config::BehaviorVersion::latest())
+        .region("us-east-1")
+        .credentials_provider(aws_sdk_s3::config::Credentials::new("AKID", "secret", None, None, "test"))
+        .endpoint_url(format!("http://{}", listener.local_addr().unwrap()))
+        .load()
+        .await;
+    let began = tokio::time::Instant::now();
+    let read = bucket(&sdk).get(&object("o")).await;
+    assert!(read.is_err(), "{read:?}");
+    assert!(began.elapsed() < Duration::from_secs(12), "{:?}", began.elapsed());
 }

@@ -9,12 +9,12 @@ mod forwarding;
 
 use anyhow::{Context as _, Result, bail};
 use apply::testing::Letters;
-use apply::{DeadLetter, Letter};
+use apply::{DeadLetter, Letter, Recent};
 use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType};
 use cpu_time::ProcessTime;
 use lambda::batch::Batch;
 use lambda::metrics::{Emitter, Metric};
-use lambda::runtime::ServeBatch;
+use lambda::runtime::{Invocation, ServeBatch};
 use local::LocalDynamoDb;
 use playback::edge::{BodyText, SessionWindow, parse_request, validate};
 use playback::envelope::{Envelope, Stamp, group};
@@ -247,13 +247,13 @@ struct Sums {
 async fn process_all<T: ViewTable>(table: &T, events: &[String]) -> Result<Sums> {
     let emitter = Emitter::to("bench", "process", |_| {});
     let (retry, dead_letters) = (Letters::<Letter>::default(), Letters::<DeadLetter>::default());
-    let process = Process { table, shadow: None, retry, dead_letters };
+    let process = Process { table, shadow: None, retry, dead_letters, recent: Recent::default() };
     let mut sums = Sums::default();
     for event in events {
         let metrics = emitter.start(0);
         let batch = Batch::parse(event.as_bytes())?;
         let received = batch.records.len() as u64;
-        let answer = process.serve(&metrics, batch, 0).await?;
+        let answer = process.serve(&metrics, batch, Invocation::new(0, Duration::from_secs(60))).await?;
         serde_json::to_string(&answer)?;
         if metrics.count(Metric::RecordsSettled) != received {
             bail!("only {} of {received} records were settled", metrics.count(Metric::RecordsSettled));

@@ -5,15 +5,121 @@ use crate::letter::{DeadLetter, Letter};
 use crate::letter_queue::LetterQueue;
 use crate::slots::{Slots, Unbalanced};
 use crate::unit::{Unapplied, Unit};
+use lambda::batch::Source;
 use playback::outcome::{Cause, Counts, Outcome, Reason};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::{Mutex, PoisonError};
 
 /// This many failed units are always diverted, however small their batch: a few are not a flood.
 const ALWAYS_DIVERTED: usize = 10;
+/// How long batches are recent, milliseconds.
+const RECENT_MS: u64 = 60_000;
+/// How often a message waits on its queue for a flood to end. Later its units go to `retry`, where
+/// they may wait for days, each as a letter with a history. With the 6 minutes of the queue
+/// `inbound` that is after 20 hours; SQS moves the message to `dead-letter` after 100.
+const MAX_WAITS: u32 = 200;
 
-/// Whether this many failures in a batch are our fault, or that of something we depend on, rather
-/// than the records'. Then nothing is diverted.
+/// Whether so many failures are our fault, or that of something we depend on, rather than the
+/// records'. Then nothing is diverted.
 pub fn is_flood(failed: usize, of: usize) -> bool {
     failed > ALWAYS_DIVERTED && failed * 2 > of
+}
+
+/// How many units failed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Tally {
+    transient: usize,
+    poison: usize,
+    of: usize,
+}
+
+impl Tally {
+    fn of(applied: &[Applied]) -> Self {
+        let mut tally = Self { of: applied.len(), ..Self::default() };
+        for one in applied {
+            match one {
+                Err(Unapplied::Transient { .. }) => tally.transient += 1,
+                Err(Unapplied::Poison { .. }) => tally.poison += 1,
+                Ok(_) => {}
+            }
+        }
+        tally
+    }
+
+    fn flood(self, chances: Chances) -> Flood {
+        // Without a chance left, poison waits no longer. So it keeps nothing else waiting either.
+        let (last, Self { transient, poison, of }) = (chances.any_used(), self);
+        let flood = Flood {
+            transient: is_flood(if last { transient } else { transient + poison }, of),
+            poison: !last && is_flood(poison, of),
+        };
+        if flood != Flood::NONE {
+            tracing::error!(transient, poison, of, "most of what was tried cannot be applied: it is not diverted");
+        }
+        flood
+    }
+}
+
+/// What waits at its source because most of what was tried has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flood {
+    /// Units worth another try.
+    transient: bool,
+    /// Poison. It waits only if it is most of the failures itself: only failed units are
+    /// redelivered, so a little poison would soon be most of what is left.
+    poison: bool,
+}
+
+impl Flood {
+    /// Nothing waits.
+    pub const NONE: Self = Self { transient: false, poison: false };
+
+    /// Judges one batch by itself, with the chances that its units have left.
+    pub fn of(applied: &[Applied], chances: Chances) -> Self {
+        Tally::of(applied).flood(chances)
+    }
+}
+
+/// Judges batches together with those of the last minute in this environment, so that many small
+/// batches are a flood as one large batch is. It forgets everything with its environment; then each
+/// batch is judged by itself.
+#[derive(Debug, Default)]
+pub struct Recent(Mutex<VecDeque<(u64, Tally)>>);
+
+impl Recent {
+    /// Judges a batch at `now`, Unix milliseconds.
+    pub fn flood(&self, applied: &[Applied], now: u64) -> Flood {
+        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.retain(|(at, _)| at.abs_diff(now) < RECENT_MS);
+        recent.push_back((now, Tally::of(applied)));
+        let sum = recent.iter().fold(Tally::default(), |sum, (_, one)| Tally {
+            transient: sum.transient + one.transient,
+            poison: sum.poison + one.poison,
+            of: sum.of + one.of,
+        });
+        drop(recent);
+        sum.flood(Chances::default())
+    }
+}
+
+/// Which chances a unit has left.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Chances {
+    /// It was tried as often as it may be.
+    pub attempts_used: bool,
+    /// It has waited as long as it may.
+    pub time_used: bool,
+}
+
+impl Chances {
+    /// Whether a failure of this cause was the last one. Attempts during an outage do not count.
+    fn are_used(self, cause: Cause) -> bool {
+        self.time_used || (self.attempts_used && !cause.is_outage())
+    }
+
+    fn any_used(self) -> bool {
+        self.time_used || self.attempts_used
+    }
 }
 
 /// What to do with a unit.
@@ -29,39 +135,41 @@ pub enum Decision {
     Redeliver(Cause),
 }
 
-/// Decides about the units of one batch. Poison is dead-lettered. Anything worth another try is
-/// retried, or on the `last` attempt dead-lettered.
+/// Decides about units. Poison is dead-lettered. Anything worth another try is retried, or without
+/// a chance left dead-lettered.
 ///
-/// When most of a batch fails, and more than a few, the fault is the store's or ours. Then units
-/// worth another try are redelivered and lag grows; a whole topic must not end on `retry`. Poison
-/// is redelivered only if it is itself most of the batch: only failed units are redelivered, so a
-/// little poison would soon be most of what is left. On the last attempt poison is dead-lettered in
-/// any case, but the other units still wait while the store fails: an outage never causes a flood
-/// of dead letters, however long it lasts.
-pub fn decide(units: &[Unit], applied: Vec<Applied>, last: bool, now: u64) -> Vec<Decision> {
-    let transient = applied.iter().filter(|applied| matches!(applied, Err(Unapplied::Transient { .. }))).count();
-    let poison = applied.iter().filter(|applied| matches!(applied, Err(Unapplied::Poison { .. }))).count();
-    let transient_waits = is_flood(if last { transient } else { transient + poison }, units.len());
-    let poison_waits = !last && is_flood(poison, units.len());
-    if transient_waits || poison_waits {
-        tracing::error!(transient, poison, of = units.len(), "most of a batch cannot be applied: it is not diverted");
-    }
-    let one = |(unit, applied): (&Unit, Applied)| match applied {
-        Ok(counts) => Decision::Applied(counts),
-        Err(Unapplied::Transient { cause, .. }) if transient_waits => Decision::Redeliver(cause),
-        Err(Unapplied::Poison { .. }) if poison_waits => Decision::Redeliver(Cause::HeldBack),
-        Err(Unapplied::Poison { reason, detail }) => {
-            Decision::DeadLetter(reason, unit.dead_letter(reason, detail, now))
+/// In a flood the fault is the store's or ours. Then units worth another try are redelivered and
+/// lag grows; a whole topic must not end on `retry`. Poison without a chance left is dead-lettered
+/// in any case, but the other units still wait: an outage never causes a flood of dead letters,
+/// however long it lasts.
+pub fn decide(units: &[Unit], applied: Vec<Applied>, chances: Chances, flood: Flood, now: u64) -> Vec<Decision> {
+    let one = |(unit, applied): (&Unit, Applied)| {
+        let waits = unit.receives < MAX_WAITS;
+        match applied {
+            Ok(counts) => Decision::Applied(counts),
+            Err(Unapplied::Transient { cause, .. }) if flood.transient && waits => Decision::Redeliver(cause),
+            Err(Unapplied::Poison { .. }) if flood.poison && waits => Decision::Redeliver(Cause::HeldBack),
+            Err(Unapplied::Poison { reason, detail }) => {
+                Decision::DeadLetter(reason, unit.dead_letter(reason, detail, now))
+            }
+            Err(Unapplied::Transient { cause, detail }) if chances.are_used(cause) => {
+                let reason = match cause {
+                    Cause::NewerEnvelope => Reason::UnknownSchemaVersion,
+                    _ => Reason::AttemptsExhausted,
+                };
+                Decision::DeadLetter(reason, unit.exhausted(reason, cause, detail, now))
+            }
+            Err(Unapplied::Transient { cause, detail }) => {
+                Decision::Retry(cause, unit.retry_letter(cause, detail, now))
+            }
         }
-        Err(Unapplied::Transient { cause, detail }) if last => {
-            Decision::DeadLetter(Reason::AttemptsExhausted, unit.exhausted(cause, detail, now))
-        }
-        Err(Unapplied::Transient { cause, detail }) => Decision::Retry(cause, unit.retry_letter(cause, detail, now)),
     };
     units.iter().zip(applied).map(one).collect()
 }
 
-/// Carries decisions out: one outcome per unit, in order.
+/// Carries decisions out: one outcome per unit, in order. Units with the same number in `together`
+/// are redelivered together. So if one of them is redelivered, none is diverted: it would be
+/// diverted again each time.
 ///
 /// # Errors
 /// [`Unbalanced`] when some unit has no decision.
@@ -69,6 +177,7 @@ pub async fn carry_out<R, D>(
     retry: &R,
     dead_letters: &D,
     units: &[Unit],
+    together: &[usize],
     decisions: Vec<Decision>,
 ) -> Result<Vec<Outcome>, Unbalanced>
 where
@@ -76,6 +185,9 @@ where
     D: LetterQueue<DeadLetter>,
 {
     Unbalanced::check(units.len(), decisions.len())?;
+    Unbalanced::check(units.len(), together.len())?;
+    let redelivered = together.iter().zip(&decisions).filter(|(_, one)| matches!(one, Decision::Redeliver(_)));
+    let mut redelivered: BTreeSet<usize> = redelivered.map(|(group, _)| *group).collect();
     let mut outcomes = Slots::new(units.len());
     let (mut to_retry, mut dead) = (Vec::new(), Vec::new());
     for (at, (unit, decision)) in units.iter().zip(decisions).enumerate() {
@@ -83,6 +195,9 @@ where
         match decision {
             Decision::Applied(counts) => outcomes.fill(at, Outcome::Applied(counts)),
             Decision::Redeliver(cause) => outcomes.fill(at, Outcome::Redeliver(cause)),
+            Decision::Retry(cause, _) if redelivered.contains(&together[at]) => {
+                outcomes.fill(at, Outcome::Redeliver(cause));
+            }
             Decision::Retry(cause, letter) => {
                 to_retry.push(Diverted { at, unit, letter, outcome: Outcome::Retry { cause, events } });
             }
@@ -91,9 +206,24 @@ where
             }
         }
     }
-    divert(retry, to_retry, &mut outcomes).await;
+    redelivered.extend(divert(retry, to_retry, &mut outcomes).await.into_iter().map(|at| together[at]));
+    let (held_back, dead): (Vec<_>, Vec<_>) =
+        dead.into_iter().partition(|letter| redelivered.contains(&together[letter.at]));
+    held_back.iter().for_each(|letter| outcomes.fill(letter.at, Outcome::Redeliver(Cause::HeldBack)));
     divert(dead_letters, dead, &mut outcomes).await;
     outcomes.finish()
+}
+
+/// Which records their source redelivers together, as a number for each: the envelopes of a
+/// message, and all records of a Kinesis shard, which resumes at its first failed record.
+pub fn redelivered_together<'a>(sources: impl IntoIterator<Item = &'a Source>) -> Vec<usize> {
+    let mut known: HashMap<(&str, &str), usize> = HashMap::new();
+    let number = |(at, source): (usize, &'a Source)| match source {
+        Source::Kafka { .. } => at,
+        Source::Sqs { queue, message_id } => *known.entry((queue, message_id)).or_insert(at),
+        Source::Kinesis { stream, shard, .. } => *known.entry((stream, shard)).or_insert(at),
+    };
+    sources.into_iter().enumerate().map(number).collect()
 }
 
 /// A letter to send.
@@ -109,10 +239,16 @@ pub struct Diverted<'a, L> {
     pub outcome: Outcome,
 }
 
-/// Sends letters. A unit whose letter the queue refused, or did not answer for, is redelivered.
-pub async fn divert<L, Q: LetterQueue<L>>(queue: &Q, diverted: Vec<Diverted<'_, L>>, outcomes: &mut Slots<Outcome>) {
+/// Sends letters. A unit whose letter the queue refused, or did not answer for, is redelivered;
+/// returns the slots of these.
+pub async fn divert<L, Q: LetterQueue<L>>(
+    queue: &Q,
+    diverted: Vec<Diverted<'_, L>>,
+    outcomes: &mut Slots<Outcome>,
+) -> Vec<usize> {
+    let mut redelivered = Vec::new();
     if diverted.is_empty() {
-        return;
+        return redelivered;
     }
     let (letters, then): (Vec<L>, Vec<_>) =
         diverted.into_iter().map(|one| (one.letter, (one.at, &one.unit.source, one.outcome))).unzip();
@@ -138,9 +274,11 @@ pub async fn divert<L, Q: LetterQueue<L>>(queue: &Q, diverted: Vec<Diverted<'_, 
                     _ => ("retry", Cause::RetryUnavailable),
                 };
                 tracing::error!(?source, queue, error, "a queue did not take a record: it is redelivered");
+                redelivered.push(at);
                 Outcome::Redeliver(cause)
             }
         };
         outcomes.fill(at, outcome);
     }
+    redelivered
 }

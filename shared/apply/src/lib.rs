@@ -23,7 +23,9 @@ mod unit;
 
 pub use apply::{Applied, apply};
 pub use count::{Books, count, count_usage};
-pub use divert::{Decision, Diverted, carry_out, decide, divert, is_flood};
+pub use divert::{
+    Chances, Decision, Diverted, Flood, Recent, carry_out, decide, divert, is_flood, redelivered_together,
+};
 pub use letter::{DeadLetter, Failure, Letter, Redrive};
 pub use letter_queue::LetterQueue;
 pub use slots::{Slots, Unbalanced};

@@ -23,6 +23,8 @@ pub struct Unit {
     pub received_at: Option<u64>,
     /// Whether it just arrived on the queue `inbound`, sent by another region's `forward`.
     pub arrived: bool,
+    /// How often its message was received, if it waits on a queue together with others.
+    pub receives: u32,
     /// What happened to it before.
     pub history: History,
 }
@@ -65,7 +67,7 @@ pub type Decoded = Result<Envelope, Unapplied>;
 impl Unit {
     /// A unit of these bytes.
     pub fn new(source: Source, key: Option<Bytes>, bytes: Bytes, events: u64, received_at: Option<u64>) -> Self {
-        Self { source, key, bytes, events, received_at, arrived: false, history: History::default() }
+        Self { source, key, bytes, events, received_at, arrived: false, receives: 0, history: History::default() }
     }
 
     /// A unit of these bytes, and what they hold.
@@ -79,7 +81,11 @@ impl Unit {
             Ok(envelope) => (envelope.events.len() as u64, Some(envelope.stamp.received_at)),
             Err(poison) => (poison.events, poison.received_at),
         };
-        let decoded = decoded.map_err(|Poison { reason, detail, .. }| Unapplied::Poison { reason, detail });
+        let decoded = decoded.map_err(|Poison { reason, detail, .. }| match reason {
+            // Code that can read it is on its way: in a deployment, or after a rollback.
+            Reason::UnknownSchemaVersion => Unapplied::Transient { cause: Cause::NewerEnvelope, detail },
+            reason => Unapplied::Poison { reason, detail },
+        });
         (Self::new(source, key, bytes, events, received_at), decoded)
     }
 
@@ -93,10 +99,10 @@ impl Unit {
         self.dead(reason, detail, self.letter(), now)
     }
 
-    /// The dead letter of a unit whose last attempt failed.
-    pub fn exhausted(&self, cause: Cause, detail: String, now: u64) -> DeadLetter {
+    /// The dead letter of a unit without a chance left.
+    pub fn exhausted(&self, reason: Reason, cause: Cause, detail: String, now: u64) -> DeadLetter {
         let letter = self.failed(cause, detail.clone(), now);
-        self.dead(Reason::AttemptsExhausted, detail, letter, now)
+        self.dead(reason, detail, letter, now)
     }
 
     fn dead(&self, reason: Reason, detail: String, letter: Letter, now: u64) -> DeadLetter {
@@ -130,9 +136,13 @@ impl Unit {
 /// Unpacks a batch. A record that cannot be unpacked is a unit too.
 pub fn unpack(batch: Batch) -> Vec<(Unit, Decoded)> {
     let mut units = Vec::with_capacity(batch.records.len());
-    for Record { source, key, value, .. } in batch.records {
+    for Record { source, key, value, delivery } in batch.records {
         match (value, &source) {
-            (Ok(body), Source::Sqs { .. }) => units.extend(unpack_message(&source, body)),
+            (Ok(body), Source::Sqs { .. }) => {
+                let receives = delivery.map_or(0, |delivery| delivery.receives);
+                let parts = unpack_message(&source, body).into_iter();
+                units.extend(parts.map(|(unit, decoded)| (Unit { receives, ..unit }, decoded)));
+            }
             (Ok(bytes), _) => units.push(Unit::decode(source, key, bytes)),
             (Err(bad), _) => {
                 let bytes = Bytes::copy_from_slice(bad.original());

@@ -71,6 +71,8 @@ pub struct Delivery {
     pub receipt_handle: String,
     /// How often SQS has delivered the message, this time included; 1 if it does not say.
     pub receives: u32,
+    /// When the message was sent, Unix milliseconds, if SQS says so.
+    pub sent_at: Option<u64>,
 }
 
 /// Where a record is from. Its JSON form is the `source` of a dead letter.
@@ -262,9 +264,11 @@ fn sqs(index: usize, record: &RawValue) -> Result<Record, BatchError> {
     let named = |part: Option<String>, name| {
         part.filter(|part| !part.is_empty()).ok_or(BatchError::Unnamed { index, part: name })
     };
-    let receives = message.attributes.get("ApproximateReceiveCount").and_then(|count| count.parse().ok()).unwrap_or(1);
+    let attribute = |name| message.attributes.get(name);
+    let receives = attribute("ApproximateReceiveCount").and_then(|count| count.parse().ok()).unwrap_or(1);
+    let sent_at = attribute("SentTimestamp").and_then(|at| at.parse().ok());
     Ok(Record {
-        delivery: message.receipt_handle.map(|receipt_handle| Delivery { receipt_handle, receives }),
+        delivery: message.receipt_handle.map(|receipt_handle| Delivery { receipt_handle, receives, sent_at }),
         source: Source::Sqs {
             queue: named(message.event_source_arn, "eventSourceARN")?,
             message_id: named(message.message_id, "messageId")?,

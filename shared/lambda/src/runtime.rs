@@ -16,31 +16,53 @@ use std::time::{Duration, SystemTime};
 
 use http::Response;
 use lambda_http::{Body, Request};
-use lambda_runtime::{LambdaEvent, service_fn};
+use lambda_runtime::{Context, LambdaEvent, service_fn};
 use serde::Serialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
+use tokio::time::Instant;
 
 use crate::batch::{Batch, BatchAnswer};
 use crate::clock::now_ms;
-use crate::metrics::{Emitter, Metrics};
+use crate::metrics::{Emitter, Metric, Metrics};
 
 /// The Runtime API could not be reached, or not be spoken to: the process ends.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct RuntimeError(#[from] lambda_runtime::Error);
 
+/// When an invocation began, and until when it may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Invocation {
+    /// When it began, Unix milliseconds.
+    pub now: u64,
+    /// When Lambda ends it, if it has not answered.
+    pub deadline: Instant,
+}
+
+impl Invocation {
+    /// An invocation that began at `now` (Unix milliseconds) and may take `time_left` from now on.
+    pub fn new(now: u64, time_left: Duration) -> Self {
+        Self { now, deadline: Instant::now() + time_left }
+    }
+
+    /// When to stop, so that `reserve` is left until the deadline.
+    pub fn leaving(&self, reserve: Duration) -> Instant {
+        self.deadline.checked_sub(reserve).unwrap_or_else(Instant::now)
+    }
+}
+
 /// A function with a Kafka, SQS or Kinesis trigger.
 pub trait ServeBatch: Send + Sync {
     /// Why a whole batch fails.
     type Error: Display + Send;
 
-    /// Serves one batch. `now` is when the invocation began, Unix milliseconds.
+    /// Serves one batch.
     fn serve(
         &self,
         metrics: &Metrics,
         batch: Batch,
-        now: u64,
+        invocation: Invocation,
     ) -> impl Future<Output = Result<BatchAnswer, Self::Error>> + Send;
 }
 
@@ -83,8 +105,10 @@ pub async fn run_batches(emitter: Emitter, function: impl ServeBatch + 'static) 
             let (emitter, function) = &*shared;
             let batch = Batch::parse(event.payload.get().as_bytes()).map_err(|error| error.to_string())?;
             drop(event.payload);
-            let now = now_ms();
-            function.serve(&emitter.start(now), batch, now).await.map_err(|error| error.to_string())
+            let invocation = Invocation::new(now_ms(), time_left(&event.context));
+            let metrics = emitter.start(invocation.now);
+            observe_age(&metrics, &batch, invocation.now);
+            function.serve(&metrics, batch, invocation).await.map_err(|error| error.to_string())
         }
     });
     Ok(lambda_runtime::run_concurrent(handler).await?)
@@ -123,10 +147,23 @@ pub async fn run_schedule(emitter: Emitter, function: impl ServeSchedule + 'stat
         let shared = Arc::clone(&shared);
         async move {
             let (emitter, function) = &*shared;
-            let time_left = event.context.deadline().duration_since(SystemTime::now()).unwrap_or_default();
             let now = now_ms();
-            function.serve(&emitter.start(now), time_left, now).await.map_err(|error| error.to_string())
+            function.serve(&emitter.start(now), time_left(&event.context), now).await.map_err(|error| error.to_string())
         }
     });
     Ok(lambda_runtime::run_concurrent(handler).await?)
+}
+
+/// The age of a batch's oldest message. SQS no longer tells the age of a message that was received
+/// three times.
+fn observe_age(metrics: &Metrics, batch: &Batch, now: u64) {
+    let sent_at = batch.records.iter().filter_map(|record| record.delivery.as_ref()?.sent_at);
+    if let Some(oldest) = sent_at.min() {
+        metrics.observe(Metric::OldestMessageAge, now.saturating_sub(oldest) / 1_000);
+    }
+}
+
+/// How long until Lambda ends the invocation.
+fn time_left(context: &Context) -> Duration {
+    context.deadline().duration_since(SystemTime::now()).unwrap_or_default()
 }

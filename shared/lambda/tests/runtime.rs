@@ -17,7 +17,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::routing::{get, post};
 use lambda::batch::{Batch, BatchAnswer, answer};
 use lambda::metrics::{Emitter, Metric, Metrics};
-use lambda::runtime::{ServeBatch, ServeSchedule};
+use lambda::runtime::{Invocation, ServeBatch, ServeSchedule};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::sync::{Barrier, mpsc};
@@ -69,7 +69,7 @@ struct Obeys {
 impl ServeBatch for Obeys {
     type Error = &'static str;
 
-    async fn serve(&self, metrics: &Metrics, batch: Batch, _: u64) -> Result<BatchAnswer, &'static str> {
+    async fn serve(&self, metrics: &Metrics, batch: Batch, _: Invocation) -> Result<BatchAnswer, &'static str> {
         metrics.add(Metric::RecordsReceived, batch.records.len() as u64);
         let record = &batch.records[0];
         match record.value.as_deref().unwrap() {
@@ -147,8 +147,9 @@ async fn end(State(api): State<Api>, Path((id, end)): Path<(String, String)>, bo
 
 fn sqs(body: &str) -> String {
     let queue = "arn:aws:sqs:us-east-1:000000000000:inbound";
-    json!({"Records": [{"messageId": body, "body": body, "eventSource": "aws:sqs", "eventSourceARN": queue}]})
-        .to_string()
+    json!({"Records": [{"messageId": body, "receiptHandle": "r", "attributes": {"SentTimestamp": "1790000000000"},
+        "body": body, "eventSource": "aws:sqs", "eventSourceARN": queue}]})
+    .to_string()
 }
 
 async fn every_invocation_ends_in_an_answer_or_a_function_error(max_concurrency: Option<&str>) {

@@ -8,7 +8,7 @@ pub enum Reason {
     /// The bytes are not a protobuf `Envelope`, or are missing, or are not base64 where they have
     /// to be.
     NotAnEnvelope,
-    /// The envelope's schema version is newer than this code; it is not guessed.
+    /// The envelope's schema version stayed newer than this code; it is not guessed.
     UnknownSchemaVersion,
     /// The envelope parses, but a field breaks the contract.
     InvalidEnvelope,
@@ -56,10 +56,14 @@ pub enum Cause {
     StoreThrottled,
     /// The store did not answer, or answered with an internal error.
     StoreUnavailable,
+    /// The store refused the item.
+    StoreRefused,
     /// Other writers won each race for the item.
     LostRaces,
     /// Newer code wrote the stored view. This passes when the deployment is complete.
     NewerView,
+    /// Newer code wrote the envelope. This passes when the deployment is complete.
+    NewerEnvelope,
     /// The queue `dead-letter` did not take it.
     DeadLetterUnavailable,
     /// The queue `retry` did not take it.
@@ -74,11 +78,13 @@ pub enum Cause {
 
 impl Cause {
     /// All causes.
-    pub const ALL: [Cause; 9] = [
+    pub const ALL: [Cause; 11] = [
         Cause::StoreThrottled,
         Cause::StoreUnavailable,
+        Cause::StoreRefused,
         Cause::LostRaces,
         Cause::NewerView,
+        Cause::NewerEnvelope,
         Cause::DeadLetterUnavailable,
         Cause::RetryUnavailable,
         Cause::HeldBack,
@@ -91,13 +97,35 @@ impl Cause {
         match self {
             Cause::StoreThrottled => "store_throttled",
             Cause::StoreUnavailable => "store_unavailable",
+            Cause::StoreRefused => "store_refused",
             Cause::LostRaces => "lost_races",
             Cause::NewerView => "newer_view",
+            Cause::NewerEnvelope => "newer_envelope",
             Cause::DeadLetterUnavailable => "dead_letter_unavailable",
             Cause::RetryUnavailable => "retry_unavailable",
             Cause::HeldBack => "held_back",
             Cause::ObjectUnavailable => "object_unavailable",
             Cause::RegionUnavailable => "region_unavailable",
+        }
+    }
+}
+
+impl Cause {
+    /// Whether the record is only unlucky: the failure is that of something it needs, and passes
+    /// when that is repaired. Then its attempts say nothing about the record, and only its age
+    /// bounds them. The other failures may be the record's own.
+    pub const fn is_outage(self) -> bool {
+        match self {
+            Cause::StoreThrottled
+            | Cause::StoreUnavailable
+            | Cause::NewerView
+            | Cause::NewerEnvelope
+            | Cause::DeadLetterUnavailable
+            | Cause::RetryUnavailable
+            | Cause::HeldBack
+            | Cause::ObjectUnavailable
+            | Cause::RegionUnavailable => true,
+            Cause::StoreRefused | Cause::LostRaces => false,
         }
     }
 }

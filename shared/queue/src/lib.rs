@@ -10,11 +10,15 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use aws_config::SdkConfig;
 use aws_sdk_sqs::Client;
+use aws_sdk_sqs::config::retry::RetryConfig;
+use aws_sdk_sqs::config::timeout::TimeoutConfig;
 use aws_sdk_sqs::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
 use aws_sdk_sqs::operation::send_message_batch::SendMessageBatchOutput;
 use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
 use futures::stream::{self, StreamExt};
+use tokio::time::{Instant, timeout_at};
 
 /// Maximum number of messages in one `SendMessageBatch` (SQS developer guide, message quotas).
 pub const MAX_BATCH_MESSAGES: usize = 10;
@@ -29,6 +33,26 @@ const MAX_DELAY_S: i32 = 900;
 
 /// Concurrent batches of one `send_all`.
 const CONCURRENCY: usize = 8;
+
+/// The longest that [`Queue::send_all`] takes, however many bodies there are: when the queue hangs,
+/// the caller must still answer in time.
+pub const SEND_FOR: Duration = Duration::from_secs(8);
+
+/// A client whose calls end in time. Attempts are few and short: what is not sent stays at its
+/// source.
+#[must_use]
+pub fn client(sdk: &SdkConfig) -> Client {
+    let config = aws_sdk_sqs::config::Builder::from(sdk)
+        .retry_config(RetryConfig::standard().with_max_attempts(3))
+        .timeout_config(
+            TimeoutConfig::builder()
+                .connect_timeout(Duration::from_secs(1))
+                .operation_attempt_timeout(Duration::from_secs(3))
+                .operation_timeout(Duration::from_secs(6))
+                .build(),
+        );
+    Client::from_conf(config.build())
+}
 
 /// Why SQS did not accept a message, as far as we know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -66,6 +90,14 @@ pub enum SendError {
     /// SQS answered the batch without naming this entry.
     #[error("message of {bytes} B for {queue} is missing from the answer")]
     Unanswered {
+        /// The queue's URL.
+        queue: String,
+        /// Length of the body.
+        bytes: usize,
+    },
+    /// There was no time left, so it was not sent.
+    #[error("message of {bytes} B for {queue} was not sent: out of time")]
+    NotSent {
         /// The queue's URL.
         queue: String,
         /// Length of the body.
@@ -111,12 +143,12 @@ impl Queue {
         Self { client, url: url.into() }
     }
 
-    /// Sends the bodies and returns one result per body, in their order.
+    /// Sends the bodies and returns one result per body, in their order, within [`SEND_FOR`].
     pub async fn send_all(&self, bodies: Vec<String>) -> Vec<Result<(), SendError>> {
         let plan = plan(&self.url, &bodies);
-        let bodies = &bodies;
+        let (bodies, deadline) = (&bodies, Instant::now() + SEND_FOR);
         let settled: HashMap<usize, Result<(), SendError>> = stream::iter(plan.batches)
-            .map(|batch| async move { self.send_batch(&batch, bodies).await })
+            .map(|batch| async move { self.send_batch(&batch, bodies, deadline).await })
             .buffer_unordered(CONCURRENCY)
             .flat_map(stream::iter)
             .chain(stream::iter(plan.refused))
@@ -135,7 +167,12 @@ impl Queue {
         call.send().await.map(|_| ()).map_err(|error| self.call_error(&error))
     }
 
-    async fn send_batch(&self, batch: &[usize], bodies: &[String]) -> EntryResults {
+    async fn send_batch(&self, batch: &[usize], bodies: &[String], deadline: Instant) -> EntryResults {
+        if Instant::now() >= deadline {
+            let not_sent =
+                |&at: &usize| (at, Err(SendError::NotSent { queue: self.url.clone(), bytes: bodies[at].len() }));
+            return batch.iter().map(not_sent).collect();
+        }
         let mut call = self.client.send_message_batch().queue_url(&self.url);
         for &index in batch {
             let entry =
@@ -148,9 +185,13 @@ impl Queue {
                 }
             }
         }
-        match call.send().await {
-            Ok(answer) => settle(&self.url, batch, bodies, &answer),
-            Err(error) => each(batch, &self.call_error(&error)),
+        match timeout_at(deadline, call.send()).await {
+            Ok(Ok(answer)) => settle(&self.url, batch, bodies, &answer),
+            Ok(Err(error)) => each(batch, &self.call_error(&error)),
+            Err(_) => {
+                let (queue, code) = (self.url.clone(), "TimedOut".to_owned());
+                each(batch, &SendError::Call { queue, code, message: format!("no answer within {SEND_FOR:?}") })
+            }
         }
     }
 

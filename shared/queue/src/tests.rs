@@ -5,7 +5,6 @@ use super::*;
 
 use std::sync::{Arc, Mutex};
 
-use aws_sdk_sqs::config::retry::RetryConfig;
 use aws_sdk_sqs::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_sqs::types::{BatchResultErrorEntry, SendMessageBatchResultEntry};
 use axum::http::{StatusCode, header};
@@ -193,4 +192,24 @@ async fn unreachable_queue_fails_every_message() {
     for result in results {
         assert!(matches!(result, Err(SendError::Call { queue, .. }) if queue == QUEUE));
     }
+}
+
+/// However many messages there are: the function must answer before Lambda ends it.
+#[tokio::test]
+async fn hanging_queue_is_given_up_in_time() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let config = aws_config::defaults(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(Credentials::new("AKID", "secret", None, None, "test"))
+        .endpoint_url(format!("http://{}", listener.local_addr().unwrap()))
+        .load()
+        .await;
+    let queue = Queue::new(client(&config), QUEUE);
+    let began = Instant::now();
+    let results = queue.send_all((0..500).map(|n| n.to_string()).collect()).await;
+    assert!(began.elapsed() < SEND_FOR + Duration::from_secs(2), "{:?}", began.elapsed());
+    assert_eq!(results.len(), 500);
+    let unsent = results.iter().filter(|result| matches!(result, Err(SendError::NotSent { .. }))).count();
+    assert!(results.iter().all(Result::is_err) && unsent >= 300, "{unsent}");
+    assert!(!results[499].as_ref().unwrap_err().may_have_arrived());
 }

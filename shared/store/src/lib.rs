@@ -9,6 +9,7 @@
 
 pub mod dynamodb;
 mod erase;
+mod patience;
 mod settle;
 mod table;
 pub mod testing;

@@ -10,6 +10,7 @@
 //! A crash at any point is harmless: only the views remember what was applied, and merging a delta
 //! twice changes nothing.
 
+use crate::patience::Patience;
 use crate::table::{Erasure, Fault, StoreError, Stored, ViewTable, WriteError};
 use futures::stream::{self, StreamExt};
 use playback::contract::MAX_RANGES;
@@ -19,6 +20,10 @@ use playback::session::SessionId;
 use playback::view::{Holes, Sequence, View};
 use std::collections::HashMap;
 use tokio::time::Instant;
+
+/// Views in one call to read them, and such calls at a time.
+const READ_AT_ONCE: usize = 100;
+const CONCURRENT_READS: usize = 8;
 
 /// Concurrent writes: enough to hide the store's latency, and below the connections one environment
 /// keeps.
@@ -64,17 +69,19 @@ impl std::ops::AddAssign for Usage {
     }
 }
 
-/// Brings every delta into the table. One result per delta: a failure does not stop the others.
-pub async fn settle<T: ViewTable>(table: &T, deltas: Vec<Delta>) -> (Vec<Settled>, Usage) {
+/// Brings every delta into the table. One result per delta: a failure does not stop the others. At
+/// the deadline, and as soon as the store seems to be away, what is left fails as unavailable.
+pub async fn settle<T: ViewTable>(table: &T, deltas: Vec<Delta>, deadline: Instant) -> (Vec<Settled>, Usage) {
     let keys: Vec<ViewKey> = deltas.iter().map(|delta| delta.key.clone()).collect();
-    let bases = read_bases(table, &keys).await;
+    let patience = &Patience::until(deadline);
+    let bases = read_bases(table, &keys, patience).await;
     debug_assert_eq!(bases.len(), deltas.len());
     let mut usage = Usage { reads: keys.len() as u64, ..Usage::default() };
     let mut writes = stream::iter(by_session(deltas.into_iter().zip(bases)))
         .map(|titles| async move {
             let mut settled = Vec::with_capacity(titles.len());
             for (delta, base) in titles {
-                settled.push(settle_one(table, delta, base).await);
+                settled.push(settle_one(table, delta, base, patience).await);
             }
             settled
         })
@@ -111,10 +118,15 @@ fn by_session(deltas: impl IntoIterator<Item = Based>) -> Vec<Vec<Based>> {
     sessions
 }
 
-async fn settle_one<T: ViewTable>(table: &T, delta: Delta, base: Result<Base, StoreError>) -> (Settled, Usage) {
+async fn settle_one<T: ViewTable>(
+    table: &T,
+    delta: Delta,
+    base: Result<Base, StoreError>,
+    patience: &Patience,
+) -> (Settled, Usage) {
     let mut own = Usage::default();
     let result = match base {
-        Ok(base) => write_until_stored(table, &delta, base, &mut own).await,
+        Ok(base) => write_until_stored(table, &delta, base, patience, &mut own).await,
         Err(error) => Err(error),
     };
     if matches!(&result, Err(StoreError { fault: Fault::Throttled(_), .. })) {
@@ -125,7 +137,7 @@ async fn settle_one<T: ViewTable>(table: &T, delta: Delta, base: Result<Base, St
 
 /// What a delta is merged into.
 enum Base {
-    Stored(Stored),
+    Stored(Box<Stored>),
     /// There is no view, maybe because the member has erased it.
     Nothing(Erasure),
 }
@@ -147,27 +159,46 @@ impl Base {
 }
 
 /// Reads what is stored, and for what is not, whether it was erased.
-async fn read_bases<T: ViewTable>(table: &T, keys: &[ViewKey]) -> Vec<Result<Base, StoreError>> {
-    let stored = table.read(keys).await;
+async fn read_bases<T: ViewTable>(table: &T, keys: &[ViewKey], patience: &Patience) -> Vec<Result<Base, StoreError>> {
+    let batches: Vec<_> = keys.chunks(READ_AT_ONCE).map(|keys| read_some(table, keys, patience)).collect();
+    stream::iter(batches).buffered(CONCURRENT_READS).flat_map(stream::iter).collect().await
+}
+
+async fn read_some<T: ViewTable>(table: &T, keys: &[ViewKey], patience: &Patience) -> Vec<Result<Base, StoreError>> {
+    let stored = match patience.call(table.read(keys)).await {
+        Ok(stored) => stored,
+        Err(fault) => return keys.iter().map(|_| Err(of_batch("read", fault.clone()))).collect(),
+    };
     let absent = keys.iter().zip(&stored).filter(|(_, stored)| matches!(stored, Ok(None)));
     let absent: Vec<ViewKey> = absent.map(|(key, _)| key.clone()).collect();
-    let mut erasures = if absent.is_empty() { Vec::new() } else { table.erasures(&absent).await }.into_iter();
+    let erasures = match absent.as_slice() {
+        [] => Vec::new(),
+        absent => patience
+            .call(table.erasures(absent))
+            .await
+            .unwrap_or_else(|fault| absent.iter().map(|_| Err(of_batch("erasures", fault.clone()))).collect()),
+    };
+    let mut erasures = erasures.into_iter();
     let mut base = |stored: Result<Option<Stored>, StoreError>| match stored? {
-        Some(stored) => Ok(Base::Stored(stored)),
+        Some(stored) => Ok(Base::Stored(Box::new(stored))),
         None => erasures.next().unwrap_or_else(|| Err(unanswered("erasures"))).map(Base::Nothing),
     };
     stored.into_iter().map(&mut base).collect()
 }
 
-fn unanswered(operation: &'static str) -> StoreError {
-    let fault = Fault::Unavailable("the store's answer lacks an entry".to_owned());
+fn of_batch(operation: &'static str, fault: Fault) -> StoreError {
     StoreError { operation, subject: "a batch".to_owned(), fault }
+}
+
+fn unanswered(operation: &'static str) -> StoreError {
+    of_batch(operation, Fault::Unavailable("the store's answer lacks an entry".to_owned()))
 }
 
 async fn write_until_stored<T: ViewTable>(
     table: &T,
     delta: &Delta,
     mut base: Base,
+    patience: &Patience,
     usage: &mut Usage,
 ) -> Result<Vec<(usize, Counts)>, StoreError> {
     for _ in 0..MAX_LOST_RACES {
@@ -176,7 +207,8 @@ async fn write_until_stored<T: ViewTable>(
         {
             if let Some(erase) = erasure.of_session_ahead(&delta.key, &delta.view) {
                 // The mark is what matters. Nothing is stored that a deadline could leave over.
-                table.erase(&erase, Instant::now()).await?;
+                let erased = patience.call(table.erase(&erase, Instant::now())).await;
+                erased.map_err(|fault| error(delta, fault))??;
             }
             return Ok(delta.discard());
         }
@@ -185,19 +217,22 @@ async fn write_until_stored<T: ViewTable>(
         if stored == Some(&merged) {
             return Ok(delta.attribute(stored));
         }
+        let write = patience.call(table.write(&delta.key, &merged, base.version())).await;
+        let written = write.map_err(|fault| error(delta, fault))?;
         usage.writes += 1;
-        match table.write(&delta.key, &merged, base.version()).await {
+        match written {
             Ok(()) => {
-                let holes = holes(table, &delta.key, stored, &merged, usage).await;
+                let holes = holes(table, &delta.key, stored, &merged, patience, usage).await;
                 usage.holes += holes;
                 return Ok(delta.attribute(stored));
             }
             Err(WriteError::Lost(current)) => {
                 usage.lost_races += 1;
                 base = match current {
-                    Some(stored) => Base::Stored(*stored),
+                    Some(stored) => Base::Stored(stored),
                     None => {
-                        let erasure = table.erasures(std::slice::from_ref(&delta.key)).await.pop();
+                        let asked = patience.call(table.erasures(std::slice::from_ref(&delta.key))).await;
+                        let erasure = asked.map_err(|fault| error(delta, fault))?.pop();
                         Base::Nothing(erasure.unwrap_or_else(|| Err(unanswered("erasures")))?)
                     }
                 };
@@ -234,6 +269,7 @@ async fn holes<T: ViewTable>(
     key: &ViewKey,
     before: Option<&View>,
     after: &View,
+    patience: &Patience,
     usage: &mut Usage,
 ) -> Holes {
     let (own_before, own) = (Sequence::of(before), Sequence::of([after]));
@@ -242,15 +278,17 @@ async fn holes<T: ViewTable>(
         return Holes::default();
     }
     usage.reads += 1;
-    match table.session(key).await {
-        Ok(Some(others)) => {
+    let uncounted = |error: &dyn std::fmt::Display| {
+        tracing::warn!(%error, "the holes of a session could not be counted");
+        Holes::default()
+    };
+    match patience.call(table.session(key)).await {
+        Ok(Ok(Some(others))) => {
             let others = Sequence::of(&others);
             own.with(&others).holes_since(&own_before.with(&others))
         }
-        Ok(None) => Holes::default(),
-        Err(error) => {
-            tracing::warn!(%error, "the holes of a session could not be counted");
-            Holes::default()
-        }
+        Ok(Ok(None)) => Holes::default(),
+        Ok(Err(error)) => uncounted(&error),
+        Err(fault) => uncounted(&fault),
     }
 }

@@ -138,6 +138,9 @@ pub enum Fault {
     /// No answer, an internal error of the store, or no permission to use it: try later.
     #[error("unavailable: {0}")]
     Unavailable(String),
+    /// The store refuses this item.
+    #[error("refused: {0}")]
+    Refused(String),
     /// Lost the maximum number of races.
     #[error("lost {0} races in a row")]
     LostRaces(u32),
@@ -156,6 +159,7 @@ impl Fault {
         match self {
             Fault::Throttled(_) => Ok(Cause::StoreThrottled),
             Fault::Unavailable(_) => Ok(Cause::StoreUnavailable),
+            Fault::Refused(_) => Ok(Cause::StoreRefused),
             Fault::LostRaces(_) => Ok(Cause::LostRaces),
             Fault::Unreadable(UnreadableView::Newer(_)) => Ok(Cause::NewerView),
             Fault::Unreadable(UnreadableView::Corrupt(_)) => Err(Reason::CorruptView),

@@ -3,13 +3,20 @@
 //! interleave.
 
 use crate::erase::Erase;
+use crate::settle::{Settled, Usage, settle};
 use crate::table::{Erasure, StoreError, Stored, ViewTable, WriteError};
-use playback::fold::ViewKey;
+use playback::fold::{Delta, ViewKey};
 use playback::session::SessionId;
 use playback::view::View;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::time::Instant;
+
+/// [`settle`] with more time than any test takes.
+pub async fn settle_in_time<T: ViewTable>(table: &T, deltas: Vec<Delta>) -> (Vec<Settled>, Usage) {
+    settle(table, deltas, Instant::now() + Duration::from_secs(60)).await
+}
 
 /// An effect on the table.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,8 +13,8 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use store::testing::{Effect, MemoryTable};
-use store::{Erase, Fault, StoreError, settle};
+use store::testing::{Effect, MemoryTable, settle_in_time};
+use store::{Erase, Fault, StoreError};
 
 fn envelope(session: u128, received_at: u64, events: Vec<(u16, u64)>) -> Envelope {
     let device = Arc::new(Device { id: Some("d1".to_owned()), kind: Some("tv".to_owned()) });
@@ -79,7 +79,7 @@ fn plans() -> impl Strategy<Value = (Vec<Envelope>, Vec<Vec<Vec<Envelope>>>)> {
 }
 
 fn block_on<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(future)
 }
 
 proptest! {
@@ -91,7 +91,7 @@ proptest! {
             let run = writers.into_iter().map(|batches| async {
                 let mut total = Counts::default();
                 for batch in batches {
-                    let (settled, usage) = settle(&table, fold(batch.into_iter().enumerate())).await;
+                    let (settled, usage) = settle_in_time(&table, fold(batch.into_iter().enumerate())).await;
                     assert!(usage.reads as usize >= settled.len());
                     for one in settled {
                         for (_, counts) in one.result.unwrap() {
@@ -128,7 +128,7 @@ proptest! {
         block_on(async {
             for batch in writers.into_iter().flatten() {
                 loop {
-                    let (settled, _) = settle(&table, fold(batch.iter().cloned().enumerate())).await;
+                    let (settled, _) = settle_in_time(&table, fold(batch.iter().cloned().enumerate())).await;
                     if settled.iter().all(|one| one.result.is_ok()) {
                         break;
                     }
@@ -145,7 +145,7 @@ fn lost_races_happen_and_need_no_second_read() {
     for seed in 0..50 {
         let table = MemoryTable::new(seed);
         block_on(async {
-            let write = |at: u16| settle(&table, fold([(0, envelope(1, 1, vec![(at, u64::from(at))]))]));
+            let write = |at: u16| settle_in_time(&table, fold([(0, envelope(1, 1, vec![(at, u64::from(at))]))]));
             futures::future::join_all((0..8).map(write)).await;
         });
         let effects = table.take_effects();
@@ -161,7 +161,8 @@ fn lost_races_happen_and_need_no_second_read() {
 fn an_unchanged_view_is_not_written_again() {
     let table = MemoryTable::new(0);
     let batch = || fold([(0, envelope(1, 5, vec![(0, 10), (1, 20)]))]);
-    let (first, again) = block_on(async { (settle(&table, batch()).await, settle(&table, batch()).await) });
+    let (first, again) =
+        block_on(async { (settle_in_time(&table, batch()).await, settle_in_time(&table, batch()).await) });
     assert_eq!((first.1.writes, again.1.writes), (1, 0));
     assert_eq!(again.0[0].result, Ok(vec![(0, Counts { applied: 0, duplicate: 2 })]));
 }
@@ -173,21 +174,21 @@ fn nothing_is_written_of_what_was_erased() {
     let old = envelope(1, 5, vec![(0, 10)]);
     let key = key_of(&old);
     block_on(async {
-        settle(&table, fold([(0, old.clone())])).await;
+        settle_in_time(&table, fold([(0, old.clone())])).await;
         let erase = Erase { profile_id: "p1".to_owned(), at: 9, title_id: None, session_id: None };
         store::ViewTable::erase(&table, &erase, tokio::time::Instant::now()).await.unwrap();
         for late in [old, envelope(1, 8, vec![(1, 20), (2, 30)])] {
             let events = late.events.len() as u64;
-            let (settled, usage) = settle(&table, fold([(0, late)])).await;
+            let (settled, usage) = settle_in_time(&table, fold([(0, late)])).await;
             assert_eq!(settled[0].result, Ok(vec![(0, Counts { applied: 0, duplicate: events })]));
             assert_eq!(usage.writes, 0);
         }
         // The id of this session is ahead of the erasure, and it was found out to be older: it stays
         // erased.
         let next = envelope(1, 10, vec![(3, 40)]);
-        assert_eq!(settle(&table, fold([(0, next)])).await.1.writes, 0);
+        assert_eq!(settle_in_time(&table, fold([(0, next)])).await.1.writes, 0);
         // A session that began after the erasure, by both clocks, is new.
-        assert_eq!(settle(&table, fold([(0, envelope(2, 10, vec![(0, 40)]))])).await.1.writes, 1);
+        assert_eq!(settle_in_time(&table, fold([(0, envelope(2, 10, vec![(0, 40)]))])).await.1.writes, 1);
     });
     assert!(!table.views().contains_key(&key));
 }
@@ -202,7 +203,7 @@ fn holes_are_counted_over_all_titles_of_a_session() {
         envelope
     };
     let holes = |envelope| {
-        let (_, usage) = block_on(settle(&table, fold([(0, envelope)])));
+        let (_, usage) = block_on(settle_in_time(&table, fold([(0, envelope)])));
         (usage.holes.opened, usage.holes.closed)
     };
     assert_eq!(holes(part("e1", Kind::Progressed, &[0, 1, 2])), (0, 0));
@@ -224,7 +225,7 @@ fn titles_of_one_batch_open_no_holes_to_each_other() {
             envelope
         };
         let batch = [part("e2", Kind::Stopped, 3..6), part("e1", Kind::Progressed, 0..3)];
-        let (_, usage) = block_on(settle(&table, fold(batch.into_iter().enumerate())));
+        let (_, usage) = block_on(settle_in_time(&table, fold(batch.into_iter().enumerate())));
         assert_eq!((usage.holes.opened, usage.holes.closed), (0, 0), "seed {seed}");
     }
 }
@@ -236,16 +237,16 @@ fn a_view_with_too_many_ranges_is_refused_and_the_others_go_on() {
     let most = MAX_RANGES as u16;
     block_on(async {
         for at in (0..most).step_by(500) {
-            let (settled, _) = settle(&table, fold([(0, seqs(at, at + 500))])).await;
+            let (settled, _) = settle_in_time(&table, fold([(0, seqs(at, at + 500))])).await;
             assert!(settled[0].result.is_ok(), "{at}");
         }
         let more = [(0, seqs(most, most + 1)), (1, envelope(2, 5, vec![(0, 0)]))];
-        let (settled, _) = settle(&table, fold(more)).await;
+        let (settled, _) = settle_in_time(&table, fold(more)).await;
         let faults: Vec<_> =
             settled.into_iter().filter_map(|one| one.result.err()).map(|error| error.fault.class()).collect();
         assert_eq!(faults, [Err(Reason::ViewTooLarge)]);
         // What closes a gap, or repeats, is welcome.
-        let (settled, _) = settle(&table, fold([(0, envelope(1, 5, vec![(1, 0), (2, 0)]))])).await;
+        let (settled, _) = settle_in_time(&table, fold([(0, envelope(1, 5, vec![(1, 0), (2, 0)]))])).await;
         assert!(settled[0].result.is_ok());
     });
 }
@@ -256,7 +257,7 @@ fn corrupt_view_fails_only_its_own_delta() {
     let corrupt = envelope(1, 1, vec![(0, 1)]);
     table.put_raw(key_of(&corrupt), b"no view".to_vec());
     let good = envelope(2, 1, vec![(0, 1)]);
-    let (settled, _) = block_on(settle(&table, fold([(0, corrupt), (1, good.clone())])));
+    let (settled, _) = block_on(settle_in_time(&table, fold([(0, corrupt), (1, good.clone())])));
     let result_of = |record: usize| {
         settled.iter().find(|one| one.delta.records().any(|of| of == record)).map(|one| one.result.is_ok())
     };
@@ -270,7 +271,7 @@ fn a_view_deleted_during_a_write_starts_anew() {
     let first = envelope(1, 1, vec![(0, 1)]);
     let key = key_of(&first);
     block_on(async {
-        settle(&table, fold([(0, first)])).await;
+        settle_in_time(&table, fold([(0, first)])).await;
         // Deleted between the read and the write of the next batch.
         let base = store::ViewTable::read(&table, std::slice::from_ref(&key)).await;
         table.delete(&key);
@@ -279,7 +280,7 @@ fn a_view_deleted_during_a_write_starts_anew() {
         let version = base[0].as_ref().unwrap().as_ref().map(|stored| stored.version);
         let lost = store::ViewTable::write(&table, &key, &view, version).await;
         assert!(matches!(lost, Err(store::WriteError::Lost(None))), "{lost:?}");
-        let (settled, _) = settle(&table, fold([(0, next)])).await;
+        let (settled, _) = settle_in_time(&table, fold([(0, next)])).await;
         assert!(settled[0].result.is_ok());
     });
     assert_eq!(table.views()[&key].events(), 1);

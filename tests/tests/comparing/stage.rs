@@ -20,7 +20,7 @@ use playhead_tests::sample::stamp;
 use simulate::plan::Plan;
 use simulate::{Faults, Model};
 use store::dynamodb::{PlacedView, Views};
-use store::settle;
+use store::testing::settle_in_time;
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
@@ -178,7 +178,7 @@ pub(crate) async fn send(plan: &Plan, tables: &[&Views], legacy: Option<&Legacy>
     let all: Vec<Envelope> = all.into_iter().flatten().collect();
     for batch in all.chunks(200) {
         for table in tables {
-            let (settled, _) = settle(*table, fold(batch.iter().cloned().enumerate())).await;
+            let (settled, _) = settle_in_time(*table, fold(batch.iter().cloned().enumerate())).await;
             settled.into_iter().try_for_each(|one| one.result.map(drop))?;
         }
     }

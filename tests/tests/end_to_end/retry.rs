@@ -169,7 +169,7 @@ fn letter_is_dead_after_its_attempts_with_its_history() -> Result<()> {
         let at_first = Failure { cause: "store_throttled".to_owned(), detail: "too much".to_owned(), at: parked_at };
 
         let proxy = FaultProxy::start(&endpoints.aws_endpoint, 5).await?;
-        let fault = Fault::Error(500, "InternalServerError");
+        let fault = Fault::Error(400, "ValidationException");
         proxy.set(vec![Rule::always("no write", "UpdateItem", When::Before, fault)]);
         let function = &endpoints.retry_function;
         let variables = [("AWS_ENDPOINT_URL_DYNAMODB", Some(proxy.url.as_str())), ("RETRY_MAX_ATTEMPTS", Some("2"))];
@@ -188,7 +188,7 @@ fn letter_is_dead_after_its_attempts_with_its_history() -> Result<()> {
         assert_eq!(BASE64_STANDARD.decode(&dead.letter.value_base64)?, value);
         assert_eq!(dead.letter.first_error, Some(at_first), "the first error is kept");
         let last = dead.letter.last_error.context("no last error")?;
-        assert_eq!(last.cause, "store_unavailable");
+        assert_eq!(last.cause, "store_refused");
         assert!(parked_at <= last.at && last.at <= dead.dead_at, "{last:?} {}", dead.dead_at);
         assert!(proxy.done().await["no write"] >= 2, "each attempt called the store");
         assert!(cloud.stored(&viewing).await?.is_none(), "it was never applied");

@@ -5,6 +5,7 @@ use crate::case::{Case, Expected, Function, Given, NOW, Part};
 use crate::player::{BEGAN, GARBAGE, Session, received, record};
 use crate::shape::{
     discarded, kafka_record, kinesis_record, list, msk, object_created, retry_message, s3_test, sqs_message,
+    waiting_for,
 };
 use apply::{Failure, Letter, Redrive};
 use base64::Engine;
@@ -17,6 +18,9 @@ use store::{Erase, EraseMessage};
 /// Where Lambda puts a discarded batch of the topic.
 const OBJECT: &str =
     "aws/lambda/0b3c9a52-9a5d-4a4b-8c55-1f0e4f2d6b11/playback-events-0/2026/09/21/2026-09-21T14.13.28-6f1c";
+
+/// How long a letter waits for a store that is away, milliseconds.
+const MAX_AGE_MS: u64 = retry::MAX_AGE.as_secs() * 1_000;
 
 /// All of them.
 pub(crate) fn cases() -> Vec<Case> {
@@ -91,22 +95,28 @@ fn letters() -> Vec<Case> {
             [message(1, 2, &refused), message(2, 1, &good(15, 0))],
         ),
         case(
-            "attempts-exhausted",
-            "The 16th attempt fails: dead, with its bytes, its attempts, its first and its last error.",
+            "outage-uses-up-no-attempts",
+            "After 50 attempts and a second less than five days the store is still away: the letter waits.",
             refuses(),
-            [message(1, 15, &refused)],
+            [waiting_for(MAX_AGE_MS - 1_000, message(1, 50, &refused))],
+        ),
+        case(
+            "attempts-exhausted",
+            "The store has been away for five days: dead, with its bytes, its attempts, its first and its last error.",
+            refuses(),
+            [waiting_for(MAX_AGE_MS, message(1, 600, &refused))],
         ),
         case(
             "attempts-exhausted-again",
-            "A redriven letter gets as many attempts again, and keeps its earlier death in its history.",
+            "A redriven letter gets as much time again, and keeps its earlier death in its history.",
             refuses(),
-            [message(1, 16, &redriven)],
+            [waiting_for(MAX_AGE_MS, message(1, 600, &redriven))],
         ),
         case(
             "dead-letter-queue-away",
             "An exhausted letter that the dead-letter queue does not accept stays, with the longest pause.",
             Given { away: [Part::DeadLetterQueue].into(), ..refuses() },
-            [message(1, 23, &refused)],
+            [waiting_for(MAX_AGE_MS, message(1, 600, &refused))],
         ),
         case(
             "poison-letter",
@@ -172,13 +182,13 @@ fn batches() -> Vec<Case> {
         ),
         case(
             "failed-batch-exhausted",
-            "At the last attempt each record that cannot be applied is dead.",
+            "After five days each record that cannot be applied is dead.",
             with(&few, refuses()),
-            notice(16),
+            notice(600).map(|message| waiting_for(MAX_AGE_MS, message)),
         ),
         case(
             "failed-batch-retry-queue-away",
-            "A record of the batch is on no queue: the message is redelivered and the object stays.",
+            "A record of the batch is on no queue: the message is redelivered and the object stays. Poison is not dead-lettered, since it would be dead again each time.",
             with(&few, Given { away: [Part::RetryQueue].into(), ..refuses() }),
             notice(1),
         ),

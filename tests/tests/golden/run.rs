@@ -6,7 +6,7 @@ use crate::dynamodb::{TABLE, Table, views};
 use crate::{readable, shape};
 use anyhow::{Result, bail, ensure};
 use apply::testing::Letters;
-use apply::{DeadLetter, Letter};
+use apply::{DeadLetter, Letter, Recent};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use forward::Forward;
@@ -17,7 +17,7 @@ use lambda::batch::Batch;
 use lambda::config::Env;
 use lambda::metrics::{Emitter, Metrics};
 use lambda::routing::Routing;
-use lambda::runtime::{ServeBatch, ServeHttp};
+use lambda::runtime::{Invocation, ServeBatch, ServeHttp};
 use lambda_http::request::LambdaRequest;
 use lambda_http::{Adapter, Body, Context, LambdaEvent, Request, Response, Service, service_fn};
 use playback::edge::SessionWindow;
@@ -33,6 +33,7 @@ use retry::{Object, Retry};
 use serde_json::{Map, Value, json};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use store::testing::MemoryTable;
 use store::{Erase, Fault, StoreError, ViewTable as _};
 use stream::testing::RecordingLog;
@@ -165,9 +166,11 @@ async fn run_process(given: &Given, event: &[u8]) -> Result<Value> {
         shadow: None,
         retry: Letters::<Letter>::new(given.away.contains(&Part::RetryQueue)),
         dead_letters: Letters::<DeadLetter>::new(given.away.contains(&Part::DeadLetterQueue)),
+        recent: Recent::default(),
     };
     let (emitter, lines) = recording("process");
-    let answer = process.serve(&emitter.start(given.now), batch, given.now).await;
+    let answer =
+        process.serve(&emitter.start(given.now), batch, Invocation::new(given.now, Duration::from_secs(60))).await;
     let views: Vec<Value> = process.table.views().iter().map(|(key, view)| readable::view(key, view)).collect();
     Ok(json!({
         "answer": serde_json::to_value(answer?)?,
@@ -196,7 +199,9 @@ async fn run_retry(given: &Given, event: &[u8]) -> Result<Value> {
         retry.objects.put(object, content.to_string());
     }
     let (emitter, lines) = recording("retry");
-    let answer = retry.serve(&emitter.start(given.now), Batch::parse(event)?, given.now).await?;
+    let answer = retry
+        .serve(&emitter.start(given.now), Batch::parse(event)?, Invocation::new(given.now, Duration::from_secs(60)))
+        .await?;
     let pauses = retry.pauses.take();
     Ok(json!({
         "answer": serde_json::to_value(answer)?,
@@ -222,7 +227,9 @@ async fn run_forward(given: &Given, event: &[u8]) -> Result<Value> {
     };
     forward.inbound.set_down("us-west-2", given.away.contains(&Part::UsWest2));
     let (emitter, lines) = recording("forward");
-    let answer = forward.serve(&emitter.start(given.now), Batch::parse(event)?, given.now).await?;
+    let answer = forward
+        .serve(&emitter.start(given.now), Batch::parse(event)?, Invocation::new(given.now, Duration::from_secs(60)))
+        .await?;
     let mut sent = Map::new();
     for region in regions.all() {
         let messages = forward.inbound.take(&region.name).into_iter().map(|body| message(&body));

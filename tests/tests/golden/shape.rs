@@ -223,6 +223,12 @@ fn message_of(queue: &str, number: u32, receives: u32, body: &str) -> Value {
     })
 }
 
+/// The message as if it was sent this long before, milliseconds.
+pub(crate) fn waiting_for(ms: u64, mut message: Value) -> Value {
+    message["attributes"]["SentTimestamp"] = json!((NOW - ms).to_string());
+    message
+}
+
 /// The message with an attribute of the type String, and the digest of its attributes (SQS
 /// developer guide, "Calculating the MD5 message digest for message attributes").
 pub(crate) fn with_attribute(mut message: Value, name: &str, value: &str) -> Value {

@@ -21,7 +21,8 @@ use serde_json::{Map, Value};
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 use store::dynamodb::{HistoryPage, PageToken, Request, Views};
-use store::{Erase, ViewTable as _, settle};
+use store::testing::settle_in_time;
+use store::{Erase, ViewTable as _};
 use tokio::time::Instant;
 
 /// When session 0 of every profile began, Unix milliseconds; session `n` began `n` seconds later.
@@ -174,7 +175,7 @@ impl Case {
     /// As [`Case::watch`]; returns how many events were applied and how many changed nothing.
     pub(crate) async fn settle(&self, events: &[Watched]) -> Counts {
         let envelopes = events.iter().map(|event| event.envelope(&self.profile)).enumerate();
-        let (settled, _) = settle(&self.views, fold(envelopes)).await;
+        let (settled, _) = settle_in_time(&self.views, fold(envelopes)).await;
         let mut total = Counts::default();
         for (_, counts) in settled.into_iter().flat_map(|one| one.result.unwrap()) {
             total += counts;

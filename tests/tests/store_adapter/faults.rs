@@ -13,7 +13,8 @@ use playback::outcome::{Cause, Counts};
 use serde_json::{Value, json};
 use std::time::Duration;
 use store::dynamodb::Request;
-use store::{Erase, Erasure, Fault, StoreError, ViewTable as _, WriteError, settle};
+use store::testing::settle_in_time;
+use store::{Erase, Erasure, Fault, StoreError, ViewTable as _, WriteError};
 use tokio::time::Instant;
 
 /// How often the adapter sends one call before it gives up, and how often it asks for unprocessed
@@ -100,6 +101,22 @@ fn keys_never_processed_are_throttled_and_others_read() {
     });
 }
 
+/// One hot key must not fail the others, which the first round has found.
+#[test]
+fn failing_round_fails_only_the_keys_left_over() {
+    RUNTIME.block_on(async {
+        let fake = Fake::start(|_, before| match before {
+            0 => found(&[item_json(1)], &[key_json(2)]),
+            _ => error(StatusCode::BAD_REQUEST, "ProvisionedThroughputExceededException"),
+        })
+        .await;
+        let read = fake.views.read(&[key(1), key(2), key(3)]).await;
+        assert!(matches!(&read[0], Ok(Some(_))), "{read:?}");
+        assert!(read[1].as_ref().is_err_and(is_throttled), "{read:?}");
+        assert_eq!(read[2], Ok(None));
+    });
+}
+
 #[test]
 fn a_failed_chunk_fails_its_own_keys_only() {
     RUNTIME.block_on(async {
@@ -118,10 +135,21 @@ fn a_failed_chunk_fails_its_own_keys_only() {
     });
 }
 
+/// An item that cannot be stored is not the store's outage: it must not wait for its end.
+#[test]
+fn refused_item_is_told_apart_from_an_outage() {
+    RUNTIME.block_on(async {
+        let fake = Fake::start(|_, _| error(StatusCode::BAD_REQUEST, "ValidationException")).await;
+        let written = failed(fake.views.write(&key(1), &Watched::new(1, "t1").view(), None).await);
+        assert_eq!(written.fault.class(), Ok(Cause::StoreRefused), "{written:?}");
+        assert!(!Cause::StoreRefused.is_outage());
+    });
+}
+
 #[test]
 fn throttling_is_told_apart_from_other_failures() {
     let bad = StatusCode::BAD_REQUEST;
-    let cases: [(StatusCode, &'static str, bool, usize); 8] = [
+    let cases: [(StatusCode, &'static str, bool, usize); 7] = [
         (bad, "ProvisionedThroughputExceededException", true, ATTEMPTS),
         (bad, "RequestLimitExceeded", true, ATTEMPTS),
         (bad, "ThrottlingException", true, ATTEMPTS),
@@ -130,7 +158,6 @@ fn throttling_is_told_apart_from_other_failures() {
         // Trying again at once does not help these; a later delivery may.
         (bad, "AccessDeniedException", false, 1),
         (bad, "ResourceNotFoundException", false, 1),
-        (bad, "ValidationException", false, 1),
     ];
     RUNTIME.block_on(async {
         for (status, code, throttled, attempts) in cases {
@@ -209,7 +236,7 @@ fn write_with_a_lost_answer_is_settled_once() {
             }
         })
         .await;
-        let (settled, usage) = settle(&fake.views, fold([(0, Watched::new(1, "t1").envelope("p1"))])).await;
+        let (settled, usage) = settle_in_time(&fake.views, fold([(0, Watched::new(1, "t1").envelope("p1"))])).await;
         // Counted once, as a duplicate, because nothing says whose write it found.
         assert_eq!(settled[0].result, Ok(vec![(0, Counts { applied: 0, duplicate: 1 })]));
         assert_eq!((usage.writes, usage.lost_races), (1, 1));
@@ -263,7 +290,7 @@ fn marks_that_cannot_be_read_are_never_taken_for_absent() {
                 found(&[], std::slice::from_ref(&left))
             })
             .await;
-            let (settled, usage) = settle(&fake.views, fold([(0, envelope())])).await;
+            let (settled, usage) = settle_in_time(&fake.views, fold([(0, envelope())])).await;
             let error = settled[0].result.as_ref().unwrap_err();
             assert_eq!(error.fault.class(), Ok(Cause::StoreThrottled), "{key}: {error}");
             assert_eq!((usage.writes, usage.throttles), (0, 1));
@@ -277,7 +304,7 @@ fn marks_that_cannot_be_read_are_never_taken_for_absent() {
         ];
         for (status, code, cause) in failures {
             let fake = nothing_stored(move |_| error(status, code)).await;
-            let (settled, _) = settle(&fake.views, fold([(0, envelope())])).await;
+            let (settled, _) = settle_in_time(&fake.views, fold([(0, envelope())])).await;
             let error = settled[0].result.as_ref().unwrap_err();
             assert_eq!(error.fault.class(), Ok(cause), "{code}: {error}");
             assert_eq!(fake.calls("UpdateItem").len(), 0, "{code}");

@@ -6,7 +6,8 @@ use playback::fold::{ViewKey, fold};
 use playback::history::TitleState;
 use playback::outcome::Counts;
 use std::time::Duration;
-use store::{Erasure, ViewTable as _, settle};
+use store::testing::settle_in_time;
+use store::{Erasure, ViewTable as _};
 use tokio::time::Instant;
 
 const NOTHING: Counts = Counts { applied: 0, duplicate: 1 };
@@ -156,7 +157,7 @@ pub(crate) async fn an_erasure_amid_writes_leaves_nothing(case: Case) {
                         Watched::new(number, title).seq(round * WRITERS + writer).received(60).at(TITLE_MS)
                     };
                     let envelopes = (0..12).map(|number| event(number).envelope(&case.profile));
-                    let (settled, _) = settle(&case.views, fold(envelopes.enumerate())).await;
+                    let (settled, _) = settle_in_time(&case.views, fold(envelopes.enumerate())).await;
                     for (_, counts) in settled.into_iter().flat_map(|one| one.result.unwrap()) {
                         total += counts;
                     }

@@ -6,7 +6,8 @@ use playback::contract::MAX_RANGES;
 use playback::fold::fold;
 use playback::outcome::Counts;
 use std::collections::BTreeSet;
-use store::{Fault, Stored, ViewTable as _, WriteError, settle};
+use store::testing::settle_in_time;
+use store::{Fault, Stored, ViewTable as _, WriteError};
 
 async fn stored(case: &Case, number: u64) -> Option<Stored> {
     case.views.read(&[case.key(number)]).await.remove(0).unwrap()
@@ -71,7 +72,7 @@ pub(crate) async fn concurrent_writers_count_each_event_once(case: Case) {
                 // implies 32 other writes.
                 for delivery in 1.. {
                     assert!(delivery <= EVENTS, "batch {batch} of writer {writer} never succeeds");
-                    let (mut settled, usage) = settle(&case.views, deltas()).await;
+                    let (mut settled, usage) = settle_in_time(&case.views, deltas()).await;
                     assert_eq!(settled.len(), 1);
                     lost += usage.lost_races;
                     match settled.remove(0).result {
@@ -112,7 +113,7 @@ pub(crate) async fn view_of_too_many_ranges_is_refused_and_stays_as_it_was(case:
     assert_eq!(before.as_ref().map(|stored| stored.view.ranges()), Some(MAX_RANGES));
     let more = [Watched::new(1, "t1").seq(MOST * 2), Watched::new(1, "t2").seq(MOST * 2 + 1)];
     let (settled, _) =
-        settle(&case.views, fold(more.map(|one| one.envelope(&case.profile)).into_iter().enumerate())).await;
+        settle_in_time(&case.views, fold(more.map(|one| one.envelope(&case.profile)).into_iter().enumerate())).await;
     let refused = |one: &store::Settled| one.result.as_ref().err().map(|error| error.fault.clone());
     let mut faults: Vec<_> = settled.iter().map(|one| (one.delta.key.title_id.as_str(), refused(one))).collect();
     faults.sort_by_key(|(title, _)| *title);

@@ -179,7 +179,7 @@ fn is_of_the_letter(error: &SendError) -> bool {
     match error {
         SendError::TooLarge { .. } | SendError::Unsendable { .. } => true,
         SendError::Refused { sender_fault, .. } => *sender_fault,
-        SendError::Unanswered { .. } | SendError::Call { .. } => false,
+        SendError::Unanswered { .. } | SendError::NotSent { .. } | SendError::Call { .. } => false,
     }
 }
 

@@ -12,13 +12,14 @@ use forward::testing::MemoryQueues;
 use lambda::batch::{Batch, Record, Source};
 use lambda::metrics::{Emitter, Metric};
 use lambda::routing::Routing;
-use lambda::runtime::ServeBatch;
+use lambda::runtime::{Invocation, ServeBatch};
 use playback::envelope::Envelope;
 use playback::routing::Regions;
 use serde::Serialize;
 use simulate::plan::{DEFAULT_START_AT, Plan};
 use simulate::{Faults, Model};
 use std::collections::HashSet;
+use std::time::Duration;
 
 /// Sessions per batch.
 const SESSIONS: [usize; 3] = [1, 10, 100];
@@ -65,7 +66,7 @@ pub(super) async fn measure(seed: u64) -> Result<Vec<Cost>> {
         let began = ProcessTime::now();
         for batch in batches {
             let before = metrics.count(Metric::ForwardBytes);
-            let answer = forward.serve(&metrics, batch, 0).await?;
+            let answer = forward.serve(&metrics, batch, Invocation::new(0, Duration::from_secs(60))).await?;
             ensure!(
                 serde_json::to_value(answer)?["batchItemFailures"] == serde_json::json!([]),
                 "a record was not sent"

@@ -8,14 +8,24 @@ use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkErro
 const THROTTLES: [&str; 4] =
     ["ProvisionedThroughputExceededException", "RequestLimitExceeded", "ThrottlingException", "Throttling"];
 
-/// Classifies a failed call.
+/// Error codes that mean that the item itself cannot be stored. Source: as above.
+const REFUSALS: [&str; 2] = ["ValidationException", "ItemCollectionSizeLimitExceededException"];
+
+/// Classifies a failed call. Without permission or without a table the store counts as away: that
+/// is a mistake in the deployment, and no fault of the record.
 pub(super) fn classify<E, R>(operation: &'static str, subject: impl Into<String>, error: SdkError<E, R>) -> StoreError
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
     R: std::fmt::Debug,
 {
-    let throttled = error.code().is_some_and(|code| THROTTLES.contains(&code));
-    let text = DisplayErrorContext(&error).to_string();
-    let fault = if throttled { Fault::Throttled(text) } else { Fault::Unavailable(text) };
+    let is_one_of = |codes: &[&str]| error.code().is_some_and(|code| codes.contains(&code));
+    let text = || DisplayErrorContext(&error).to_string();
+    let fault = if is_one_of(&THROTTLES) {
+        Fault::Throttled(text())
+    } else if is_one_of(&REFUSALS) {
+        Fault::Refused(text())
+    } else {
+        Fault::Unavailable(text())
+    };
     StoreError { operation, subject: subject.into(), fault }
 }

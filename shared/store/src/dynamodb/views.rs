@@ -20,8 +20,9 @@ use tokio::time::Instant;
 const BATCH_GET_KEYS: usize = 100;
 /// Concurrent BatchGetItem calls.
 const CONCURRENT_READS: usize = 8;
-/// How often to request keys that DynamoDB left unprocessed. The pause doubles each time.
+/// How often to request keys that DynamoDB left unprocessed. The longest pause doubles each time.
 const UNPROCESSED_ROUNDS: u32 = 5;
+/// The longest pause before the second round.
 const UNPROCESSED_PAUSE: Duration = Duration::from_millis(25);
 
 impl ViewTable for Views {
@@ -93,15 +94,11 @@ impl Views {
     }
 
     async fn read_batch(&self, keys: &[ViewKey]) -> Vec<Result<Option<Stored>, StoreError>> {
-        let found = match self.get_all(keys.iter().map(|key| item::view_key(key, &self.writer)).collect(), false).await
-        {
-            Ok(found) => found,
-            Err(error) => return keys.iter().map(|_| Err(error.clone())).collect(),
-        };
+        let found = self.get_all(keys.iter().map(|key| item::view_key(key, &self.writer)).collect(), false).await;
         let one = |key: &ViewKey| {
             let place = (key.profile_id.clone(), item::view_sk(key, &self.writer));
-            if found.unprocessed.contains(&place) {
-                return Err(self.error("BatchGetItem", key, left_unprocessed()));
+            if let Some(fault) = found.fault_of(&place) {
+                return Err(self.error("BatchGetItem", key, fault.clone()));
             }
             let stored = found.items.get(&place).map(item::stored).transpose();
             stored.map_err(|fault| self.error("BatchGetItem", key, fault))
@@ -111,18 +108,15 @@ impl Views {
 
     async fn erasures_of(&self, keys: &[ViewKey]) -> Vec<Result<Erasure, StoreError>> {
         let places = keys.iter().flat_map(marks_of);
-        let places: HashSet<(String, String)> = places.collect();
+        let places: HashSet<PrimaryKey> = places.collect();
         let wanted = places.into_iter().map(|(profile_id, sk)| item::primary_key(&profile_id, sk)).collect();
         // If a mark of this moment is missed, the repeated deletion removes what is written now: see
         // `Erase::REPEAT_AFTER`. A single key is one whose item has just disappeared.
-        let found = match self.get_all(wanted, keys.len() == 1).await {
-            Ok(found) => found,
-            Err(error) => return keys.iter().map(|_| Err(error.clone())).collect(),
-        };
+        let found = self.get_all(wanted, keys.len() == 1).await;
         let one = |key: &ViewKey| {
             let places = marks_of(key);
-            if places.iter().any(|place| found.unprocessed.contains(place)) {
-                return Err(self.error("BatchGetItem", key, left_unprocessed()));
+            if let Some(fault) = places.iter().find_map(|place| found.fault_of(place)) {
+                return Err(self.error("BatchGetItem", key, fault.clone()));
             }
             let [everything, title, session, title_of_session] = places.map(|place| found.items.get(&place));
             let time = |item: Option<&Item>, name| item.and_then(|item| item::get_number(item, name));
@@ -135,37 +129,45 @@ impl Views {
         keys.iter().map(one).collect()
     }
 
-    /// Reads up to [`BATCH_GET_KEYS`] items by their primary keys, and retries what DynamoDB left
-    /// unprocessed.
-    async fn get_all(&self, keys: Vec<Item>, consistent: bool) -> Result<Found, StoreError> {
+    /// Reads up to [`BATCH_GET_KEYS`] items by their primary keys, and asks again for what DynamoDB
+    /// left unprocessed. What one round found is kept if a later one fails: a single hot key must
+    /// not fail the others.
+    async fn get_all(&self, keys: Vec<Item>, consistent: bool) -> Found {
         let mut found = Found::default();
         let mut wanted = keys;
         for round in 0..UNPROCESSED_ROUNDS {
             if round > 0 {
-                tokio::time::sleep(UNPROCESSED_PAUSE * 2u32.pow(round - 1)).await;
+                let longest = UNPROCESSED_PAUSE * 2u32.pow(round - 1);
+                tokio::time::sleep(longest.mul_f64(rand::random())).await;
             }
-            let asked = KeysAndAttributes::builder().set_keys(Some(std::mem::take(&mut wanted)));
-            let asked = asked.consistent_read(consistent).build();
-            let asked = asked.map_err(|error| StoreError {
-                operation: "BatchGetItem",
-                subject: self.table.clone(),
-                fault: Fault::Unavailable(error.to_string()),
-            })?;
-            let answer = self.client.batch_get_item().request_items(&self.table, asked).send().await;
-            let answer = answer.map_err(|error| classify("BatchGetItem", &self.table, error))?;
-            for item in answer.responses.unwrap_or_default().remove(&self.table).unwrap_or_default() {
-                if let Some(place) = place(&item) {
-                    found.items.insert(place, item);
+            match self.get_some(&wanted, consistent).await {
+                Ok((items, left)) => {
+                    found.items.extend(items);
+                    wanted = left;
+                }
+                Err(fault) => {
+                    found.fail(&wanted, fault);
+                    return found;
                 }
             }
-            let left = answer.unprocessed_keys.unwrap_or_default().remove(&self.table);
-            wanted = left.map(|left| left.keys).unwrap_or_default();
             if wanted.is_empty() {
-                return Ok(found);
+                return found;
             }
         }
-        found.unprocessed = wanted.iter().filter_map(place).collect();
-        Ok(found)
+        found.fail(&wanted, Fault::Throttled(format!("left unprocessed {UNPROCESSED_ROUNDS} times")));
+        found
+    }
+
+    /// Reads items in one call. Returns those that exist, and the keys left unprocessed.
+    async fn get_some(&self, keys: &[Item], consistent: bool) -> Result<(Vec<(PrimaryKey, Item)>, Vec<Item>), Fault> {
+        let asked = KeysAndAttributes::builder().set_keys(Some(keys.to_vec())).consistent_read(consistent).build();
+        let asked = asked.map_err(|error| Fault::Unavailable(error.to_string()))?;
+        let answer = self.client.batch_get_item().request_items(&self.table, asked).send().await;
+        let answer = answer.map_err(|error| classify("BatchGetItem", &self.table, error).fault)?;
+        let items = answer.responses.unwrap_or_default().remove(&self.table).unwrap_or_default();
+        let left = answer.unprocessed_keys.unwrap_or_default().remove(&self.table);
+        let placed = items.into_iter().filter_map(|item| Some((place(&item)?, item))).collect();
+        Ok((placed, left.map(|left| left.keys).unwrap_or_default()))
     }
 
     /// Reads any number of items by their primary keys, as last written; fails if any of them is unavailable.
@@ -174,9 +176,7 @@ impl Views {
         let mut batches = stream::iter(batches).buffered(CONCURRENT_READS);
         let mut items = Vec::with_capacity(keys.len());
         while let Some(found) = batches.next().await {
-            let found = found?;
-            if !found.unprocessed.is_empty() {
-                let fault = left_unprocessed();
+            if let Some(fault) = found.failed.into_values().next() {
                 return Err(StoreError { operation: "BatchGetItem", subject: self.table.clone(), fault });
             }
             items.extend(found.items.into_values());
@@ -195,7 +195,7 @@ impl Views {
 
 /// Where the marks are that may erase a view: everything, the title, the session, the title in the
 /// session.
-fn marks_of(key: &ViewKey) -> [(String, String); 4] {
+fn marks_of(key: &ViewKey) -> [PrimaryKey; 4] {
     let ulid = key.session_id.ulid;
     [
         item::ERASED.to_owned(),
@@ -206,18 +206,26 @@ fn marks_of(key: &ViewKey) -> [(String, String); 4] {
     .map(|sk| (key.profile_id.clone(), sk))
 }
 
-/// DynamoDB left a key unprocessed as often as it was asked for.
-fn left_unprocessed() -> Fault {
-    Fault::Throttled(format!("left unprocessed {UNPROCESSED_ROUNDS} times"))
-}
+/// (`pk`, `sk`).
+type PrimaryKey = (String, String);
 
-/// The items that BatchGetItem found, and the keys it left unprocessed, by (`pk`, `sk`).
+/// The items that BatchGetItem found, and the keys that it did not answer for.
 #[derive(Default)]
 struct Found {
-    items: HashMap<(String, String), Item>,
-    unprocessed: HashSet<(String, String)>,
+    items: HashMap<PrimaryKey, Item>,
+    failed: HashMap<PrimaryKey, Fault>,
 }
 
-fn place(item: &Item) -> Option<(String, String)> {
+impl Found {
+    fn fail(&mut self, keys: &[Item], fault: Fault) {
+        self.failed.extend(keys.iter().filter_map(place).map(|place| (place, fault.clone())));
+    }
+
+    fn fault_of(&self, place: &PrimaryKey) -> Option<&Fault> {
+        self.failed.get(place)
+    }
+}
+
+fn place(item: &Item) -> Option<PrimaryKey> {
     Some((item::get_text(item, "pk")?.to_owned(), item::get_text(item, "sk")?.to_owned()))
 }
