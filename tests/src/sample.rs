@@ -14,8 +14,8 @@ use simulate::plan::Plan;
 pub const TITLE_DURATION_MS: u64 = 100_000;
 
 /// A later field of a protobuf message overrides an earlier one: appended to an envelope, this says
-/// `schema_version` 99.
-const VERSION_99: [u8; 2] = [0x08, 99];
+/// `title_id` "a,b", which is no id.
+const TITLE_OF_TWO: [u8; 5] = [0x22, 3, b'a', b',', b'b'];
 
 /// An event one second into the title, on a TV.
 #[must_use]
@@ -71,10 +71,10 @@ pub fn rename_profiles(plan: &mut Plan, prefix: &str) {
     }
 }
 
-/// The same record in a schema version that does not exist yet.
+/// The same record with a title that breaks the contract.
 #[must_use]
-pub fn of_a_newer_version(record: &[u8]) -> Vec<u8> {
-    [record, &VERSION_99].concat()
+pub fn invalid(record: &[u8]) -> Vec<u8> {
+    [record, &TITLE_OF_TWO].concat()
 }
 
 /// Compressed bytes, always the same: no name and no time in the header.

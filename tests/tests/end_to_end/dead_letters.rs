@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::cloud::{Cloud, eventually, now_ms, run_alone};
 use super::member::{Member, Viewing};
-use super::poison::{of_a_newer_version, record};
+use super::poison::{invalid, record};
 
 #[derive(Parser)]
 struct Line {
@@ -60,7 +60,7 @@ fn redrive_applies_fixed_records_and_poison_dies_again() -> Result<()> {
         send(cloud, queue, fixed(&record(&fixable, &member, 0), "corrupt_view")?).await?;
         let moved = join_delimited([record(&raw, &member, 0).as_slice(), &record(&raw, &member, 1)]);
         send(cloud, queue, BASE64_STANDARD.encode(moved)).await?;
-        let poison = BASE64_STANDARD.encode(join_delimited([of_a_newer_version(&hopeless, &member).as_slice()]));
+        let poison = BASE64_STANDARD.encode(join_delimited([invalid(&hopeless, &member).as_slice()]));
         send(cloud, &cloud.endpoints.inbound_queue_url, poison).await?;
         send(cloud, queue, "what is this?".to_owned()).await?;
 
@@ -76,10 +76,10 @@ fn redrive_applies_fixed_records_and_poison_dies_again() -> Result<()> {
             let mut rows = listed["letters"].as_array().into_iter().flatten();
             rows.find(|row| row["reason"] == reason).and_then(|row| row["id"].as_str()).map(str::to_owned)
         };
-        let id = of_reason("unknown_schema_version").context("the poison is not listed")?;
+        let id = of_reason("invalid_envelope").context("the poison is not listed")?;
         let shown = dlq(&stack, &format!("show {id} --json")).await?;
         assert_eq!(shown["records"][0]["session_id"], hopeless.id(), "{shown}");
-        assert_eq!(shown["records"][0]["schema_version"], 99, "{shown}");
+        assert_eq!(shown["records"][0]["title_id"], "a,b", "{shown}");
 
         // A dry run changes nothing, nor does a filter that nothing passes.
         let dry = dlq(&stack, "redrive --dry-run --json").await?;
@@ -94,17 +94,17 @@ fn redrive_applies_fixed_records_and_poison_dies_again() -> Result<()> {
         // The poison is back, remembers its earlier death, and is discarded. The unknown message is
         // still there.
         let shown = eventually("the poison's second death", async || {
-            let listed = dlq(&stack, "list --reason unknown_schema_version --json").await?;
+            let listed = dlq(&stack, "list --reason invalid_envelope --json").await?;
             let Some(id) = listed["letters"][0]["id"].as_str() else { return Ok(None) };
             Ok(Some(dlq(&stack, &format!("show {id} --json")).await?))
         })
         .await?;
         let deaths = shown["message"]["redrives"].as_array().context("no history")?;
-        ensure!(deaths.len() == 1 && deaths[0]["reason"] == "unknown_schema_version", "{shown}");
+        ensure!(deaths.len() == 1 && deaths[0]["reason"] == "invalid_envelope", "{shown}");
         let folder = cloud.endpoints.run_dir.join("discarded.jsonl");
         let file = folder.to_str().context("a path that is not text")?;
-        let done = dlq(&stack, &format!("discard --reason unknown_schema_version --yes --json --save {file}")).await?;
-        assert_eq!(done["letters"]["unknown_schema_version"], 1, "{done}");
+        let done = dlq(&stack, &format!("discard --reason invalid_envelope --yes --json --save {file}")).await?;
+        assert_eq!(done["letters"]["invalid_envelope"], 1, "{done}");
         let saved = std::fs::read_to_string(file)?;
         std::fs::remove_file(file)?;
         assert_eq!(saved.lines().count(), 1, "{saved}");

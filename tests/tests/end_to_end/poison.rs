@@ -23,9 +23,9 @@ pub(crate) fn record(viewing: &Viewing, member: &Member, seq: u16) -> Vec<u8> {
     sample::envelope(session, &member.profile_id, &viewing.title_id, now, events).encode()
 }
 
-/// A record of the same session in a schema version that does not exist yet.
-pub(crate) fn of_a_newer_version(viewing: &Viewing, member: &Member) -> Vec<u8> {
-    sample::of_a_newer_version(&record(viewing, member, 1))
+/// A record of the same session that breaks the contract.
+pub(crate) fn invalid(viewing: &Viewing, member: &Member) -> Vec<u8> {
+    sample::invalid(&record(viewing, member, 1))
 }
 
 /// Appends values, in this order, to one partition of the topic. Returns their offsets.
@@ -54,13 +54,13 @@ fn poison_on_the_topic_does_not_stop_its_partition() -> Result<()> {
         let (first, behind) = (Viewing::begin(&member, "t1"), Viewing::begin(&member, "t2"));
         let key = first.id();
         let garbage = b"\xff\xfe this was never an envelope \x00".to_vec();
-        let newer = of_a_newer_version(&first, &member);
-        let invalid = record(&Viewing { title_id: "~".to_owned(), ..Viewing::begin(&member, "") }, &member, 0);
+        let of_two_titles = invalid(&first, &member);
+        let of_no_title = record(&Viewing { title_id: "~".to_owned(), ..Viewing::begin(&member, "") }, &member, 0);
         let values = [
             Some(record(&first, &member, 0)),
             Some(garbage.clone()),
-            Some(newer.clone()),
-            Some(invalid.clone()),
+            Some(of_two_titles.clone()),
+            Some(of_no_title.clone()),
             None,
             Some(record(&first, &member, 1)),
             Some(record(&behind, &member, 0)),
@@ -71,8 +71,8 @@ fn poison_on_the_topic_does_not_stop_its_partition() -> Result<()> {
 
         let poison = [
             (1, "not_an_envelope", garbage),
-            (2, "unknown_schema_version", newer),
-            (3, "invalid_envelope", invalid),
+            (2, "invalid_envelope", of_two_titles),
+            (3, "invalid_envelope", of_no_title),
             (4, "not_an_envelope", Vec::new()),
         ];
         for (at, reason, bytes) in poison {
@@ -97,7 +97,7 @@ fn envelopes_of_another_region_arrive_without_their_poison() -> Result<()> {
     run(async |cloud| {
         let member = Member::new(cloud, "from-afar");
         let (mixed, whole) = (Viewing::begin(&member, "t1"), Viewing::begin(&member, "t2"));
-        let poison = of_a_newer_version(&mixed, &member);
+        let poison = invalid(&mixed, &member);
         let (before, behind) = (record(&mixed, &member, 0), record(&mixed, &member, 1));
         let good = record(&whole, &member, 0);
         let bodies = [
@@ -112,7 +112,7 @@ fn envelopes_of_another_region_arrive_without_their_poison() -> Result<()> {
         }
         member.history_with(&[(&mixed, 2), (&whole, 1)]).await?;
 
-        let expected = [(0, "unknown_schema_version", poison), (1, "not_an_envelope", b"this is not base64".to_vec())];
+        let expected = [(0, "invalid_envelope", poison), (1, "not_an_envelope", b"this is not base64".to_vec())];
         for (at, reason, bytes) in expected {
             let from = &message_ids[at];
             let is_it = |source: &Source| matches!(source, Source::Sqs { message_id, .. } if message_id == from);

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::cloud::{Cloud, eventually, run, run_alone};
 use super::member::{Member, Viewing, with_events};
-use super::poison::{of_a_newer_version, record};
+use super::poison::{invalid, record};
 
 const GARBAGE: &[u8] = b"\xff\xfe this was never an envelope \x00";
 
@@ -49,18 +49,18 @@ fn poison_on_the_stream_does_not_stop_its_shard() -> Result<()> {
     run(async |cloud| {
         let member = Member::new(cloud, "poisoned-shard");
         let (first, behind) = (Viewing::begin(&member, "t1"), Viewing::begin(&member, "t2"));
-        let newer = of_a_newer_version(&first, &member);
+        let bad = invalid(&first, &member);
         let values = [
             record(&first, &member, 0),
             GARBAGE.to_vec(),
-            newer.clone(),
+            bad.clone(),
             record(&first, &member, 1),
             record(&behind, &member, 0),
         ];
         let places = append_to_standby(cloud, &first.id(), &values).await?;
         member.history_with(&[(&first, 2), (&behind, 1)]).await?;
 
-        for (at, reason, bytes) in [(1, "not_an_envelope", GARBAGE), (2, "unknown_schema_version", &newer)] {
+        for (at, reason, bytes) in [(1, "not_an_envelope", GARBAGE), (2, "invalid_envelope", &bad)] {
             let of_it = |source: &Source| {
                 matches!(source, Source::Kinesis { shard, sequence_number, .. }
                     if (shard, sequence_number) == (&places[at].0, &places[at].1))

@@ -144,5 +144,5 @@ fn poison(number: usize) -> Result<Vec<u8>> {
     let event = Event { kind: Kind::Started, position_ms: 0, played_ms: 0, ..sample::event(0, now) };
     let session = SessionId::mint("use1".parse()?, now, number as u128);
     let envelope = sample::envelope(session, "poisoned", "t1", now, vec![event]);
-    Ok(sample::of_a_newer_version(&envelope.encode()))
+    Ok(sample::invalid(&envelope.encode()))
 }
