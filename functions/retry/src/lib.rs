@@ -46,8 +46,9 @@ use work::Work;
 const ERASE_FOR: Duration = Duration::from_secs(8);
 /// What an invocation keeps for the pauses, the deletion of objects and its answer.
 const RESERVE: Duration = Duration::from_secs(10);
-/// Messages whose objects are read at the same time; an object takes up to 16 MB.
-const CONCURRENT_READS: usize = 4;
+/// Messages whose objects are read at the same time; an object takes up to 16 MB. The ten messages of
+/// a batch are read in two rounds, so a bucket that hangs leaves time for the letters beside it.
+const CONCURRENT_READS: usize = 5;
 /// How long a letter may wait for something that is away. A message of SQS lives for 14 days and
 /// 1,000 deliveries, which with pauses of up to 15 minutes are at least 5 days.
 pub const MAX_AGE: Duration = Duration::from_secs(5 * 24 * 3_600);

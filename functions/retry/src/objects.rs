@@ -19,7 +19,7 @@ pub const MAX_OBJECT_BYTES: usize = 16 * 1024 * 1024;
 
 /// How long reading an object may take. What is not read in time is read when its message is
 /// delivered again.
-const READ_FOR: Duration = Duration::from_secs(10);
+const READ_FOR: Duration = Duration::from_secs(6);
 
 /// A client of the bucket, whose calls end in time.
 pub fn bucket(sdk: &SdkConfig) -> Client {
@@ -28,8 +28,8 @@ pub fn bucket(sdk: &SdkConfig) -> Client {
         .timeout_config(
             TimeoutConfig::builder()
                 .connect_timeout(Duration::from_secs(1))
-                .operation_attempt_timeout(Duration::from_secs(4))
-                .operation_timeout(Duration::from_secs(8))
+                .operation_attempt_timeout(Duration::from_secs(3))
+                .operation_timeout(Duration::from_secs(5))
                 .build(),
         );
     Client::from_conf(config.build())
