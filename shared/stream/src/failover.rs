@@ -92,6 +92,8 @@ struct Inner<L> {
     standby: Option<L>,
     policy: Policy,
     watched: Mutex<Watched>,
+    /// A random number in `0..1`.
+    random: fn() -> f64,
 }
 
 /// The circuit, and its changes that no append has reported yet.
@@ -111,8 +113,14 @@ impl<L: DurableLog + 'static> Failover<L> {
     /// Appends go to `primary`, or to `standby` (if any) while the primary is unhealthy.
     #[must_use]
     pub fn new(primary: L, standby: Option<L>, policy: Policy) -> Self {
+        Self::with_random(primary, standby, policy, rand::random)
+    }
+
+    /// As [`Failover::new`], with another source of random numbers in `0..1`, for simulations.
+    #[must_use]
+    pub fn with_random(primary: L, standby: Option<L>, policy: Policy, random: fn() -> f64) -> Self {
         let watched = Watched { circuit: Circuit::new(policy.circuit.clone()), opened: 0, closed: 0 };
-        Self { inner: Arc::new(Inner { primary, standby, policy, watched: Mutex::new(watched) }) }
+        Self { inner: Arc::new(Inner { primary, standby, policy, watched: Mutex::new(watched), random }) }
     }
 
     /// The primary log.
@@ -242,7 +250,7 @@ impl<L: DurableLog> Inner<L> {
     /// Reports to the circuit how the primary answered.
     fn report(&self, ticket: Ticket, fates: &Fates<'_>) {
         let mut watched = self.watched();
-        let (now, spread) = (Instant::now().into_std(), rand::random());
+        let (now, spread) = (Instant::now().into_std(), (self.random)());
         let transition = watched.circuit.report(now, spread, ticket, fates.primary.signal());
         let Some(Transition { from, to, trigger }) = transition else {
             return;

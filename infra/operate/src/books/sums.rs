@@ -225,7 +225,7 @@ impl Books {
     }
 
     /// Adds the metrics among the lines of a log event.
-    pub(crate) fn add_lines(&mut self, lines: &str) {
+    pub fn add_lines(&mut self, lines: &str) {
         for line in lines.lines() {
             // Most lines are not metrics: skip the parser.
             if line.starts_with("{\"_aws\"")
