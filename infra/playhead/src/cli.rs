@@ -1,6 +1,6 @@
 //! Declares and dispatches the commands. Each command has its own file.
 
-use crate::{bench, demo, invoke};
+use crate::{bench, demo, invoke, soak};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use operate::{books, comparison, dlq, rollout, routing, token};
@@ -35,6 +35,7 @@ enum Command {
     Simulate(Box<simulate::Args>),
     Encode(encode::Args),
     Bench(bench::Args),
+    Soak(soak::Args),
     Books(books::Args),
     Dlq(Box<dlq::Args>),
     Routing(Box<routing::Args>),
@@ -50,6 +51,7 @@ impl Cli {
     pub async fn run(self) -> Result<ExitCode> {
         match self.command {
             Command::Bench(args) => return bench::run(args).await,
+            Command::Soak(args) => return soak::run(args).await,
             Command::Books(args) => return books::run(args).await,
             Command::Dlq(args) => return dlq::run(*args).await,
             Command::Demo(args) => return demo::run(*args).await,

@@ -1,0 +1,99 @@
+//! Invocations: an environment serves one event after another, may crash at any effect, and is cut
+//! off when its time is up.
+
+use crate::weather::{Faults, What};
+use lambda::batch::Batch;
+use lambda::metrics::Emitter;
+use lambda::runtime::{Invocation, ServeBatch};
+use operate::books::Books;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// The template's `Timeout` of `process`, `retry` and `forward`.
+const TIME_OUT: Duration = Duration::from_secs(60);
+
+/// What became of the invocations of a region.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ledger {
+    pub(crate) books: Books,
+    pub(crate) invocations: u64,
+    pub(crate) crashes: u64,
+    /// Invocations that Lambda ended.
+    pub(crate) time_outs: u64,
+}
+
+/// An environment of a function.
+pub(crate) struct Environment<F> {
+    name: &'static str,
+    start: Box<dyn Fn() -> F + Send>,
+    function: F,
+    faults: Faults,
+    ledger: Arc<Mutex<Ledger>>,
+}
+
+impl<F: ServeBatch> Environment<F> {
+    pub(crate) fn new(
+        name: &'static str,
+        faults: &Faults,
+        ledger: &Arc<Mutex<Ledger>>,
+        start: impl Fn() -> F + Send + 'static,
+    ) -> Self {
+        let function = start();
+        Self { name, start: Box::new(start), function, faults: faults.clone(), ledger: Arc::clone(ledger) }
+    }
+
+    /// Invokes the function. Returns its answer, or nothing if it failed. A process that ends takes
+    /// its metrics along.
+    pub(crate) async fn invoke(&mut self, event: &str) -> Option<Vec<u8>> {
+        let lines = Arc::new(Mutex::new(String::new()));
+        let sink = Arc::clone(&lines);
+        let emitter = Emitter::to("simulated", self.name, move |text| {
+            sink.lock().unwrap_or_else(PoisonError::into_inner).push_str(text);
+        });
+        let now = self.faults.clock.now();
+        let batch = Batch::parse(event.as_bytes()).ok()?;
+        let crashes = self.faults.is(What::Crashes) && self.faults.dice.permille(300);
+        let polls = if crashes { self.faults.dice.between(1, 80) } else { u64::MAX };
+        let ended = {
+            let metrics = emitter.start(now);
+            let invocation = Invocation::new(now, TIME_OUT);
+            let served = Mortal { polls, future: pin!(self.function.serve(&metrics, batch, invocation)) };
+            timeout(TIME_OUT, served).await
+        };
+        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        ledger.invocations += 1;
+        match ended {
+            Ok(Some(answer)) => {
+                ledger.books.add_lines(&lines.lock().unwrap_or_else(PoisonError::into_inner));
+                return serde_json::to_vec(&answer.ok()?).ok();
+            }
+            Ok(None) => ledger.crashes += 1,
+            Err(_) => ledger.time_outs += 1,
+        }
+        drop(ledger);
+        self.function = (self.start)();
+        None
+    }
+}
+
+/// A future that ends without a result after so many polls.
+struct Mortal<'a, F> {
+    polls: u64,
+    future: Pin<&'a mut F>,
+}
+
+impl<F: Future> Future for Mortal<'_, F> {
+    type Output = Option<F::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.polls == 0 {
+            return Poll::Ready(None);
+        }
+        self.polls -= 1;
+        self.future.as_mut().poll(context).map(Some)
+    }
+}

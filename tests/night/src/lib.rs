@@ -1,0 +1,69 @@
+//! A deterministic simulation: days of outages in seconds.
+//!
+//! `process`, `retry`, `forward`, the failover between the logs and the mappings of the logs run
+//! with their real code. The logs, the queues, the bucket and the table are small models of what
+//! AWS documents, and fail as the [`weather`] says. Everything runs in one thread on tokio's paused
+//! clock, which jumps from timer to timer, and all chance comes from one seed: so a seed replays
+//! exactly. [`play`] lives through a number of hours, lets everything recover, and [`Report`] says
+//! which promises were broken.
+//!
+//! The models are those of TigerBeetle's and FoundationDB's simulators: the whole system in one
+//! process, faults by the calendar, and an oracle that knows what was accepted.
+
+mod bucket;
+mod clock;
+mod devices;
+mod invoke;
+mod judge;
+mod log;
+mod region;
+mod sqs;
+mod table;
+mod weather;
+
+pub use clock::BEGAN;
+pub use judge::Report;
+pub use weather::{Fault, Spell, Weather, What};
+
+use clock::{Clock, Dice};
+use std::time::Duration;
+
+/// How to play.
+#[derive(Debug, Clone)]
+pub struct Game {
+    /// Decides everything that happens.
+    pub seed: u64,
+    /// How long devices send and faults happen, hours.
+    pub hours: u64,
+    /// The faults; chosen by the seed if there are none here.
+    pub weather: Option<Weather>,
+    /// Requests that devices send in an hour and region.
+    pub posts_per_hour: u64,
+}
+
+impl Game {
+    /// A game of some hours with faults by the seed.
+    #[must_use]
+    pub fn new(seed: u64, hours: u64) -> Self {
+        Self { seed, hours, weather: None, posts_per_hour: 12 }
+    }
+}
+
+/// Plays a game.
+///
+/// # Panics
+/// If tokio cannot start a runtime, or a task of the simulation panics.
+#[must_use]
+pub fn play(game: &Game) -> Report {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    #[expect(clippy::expect_used, reason = "a runtime without I/O needs nothing that can fail")]
+    runtime.expect("a runtime").block_on(async {
+        let (clock, dice) = (Clock::start(), Dice::new(game.seed));
+        let until = clock.now() + game.hours * 3_600_000;
+        let weather = game.weather.clone().unwrap_or_else(|| Weather::by_chance(&dice, clock.now(), until));
+        let world = region::World::build(&clock, &dice, &weather);
+        world.live(until, game.posts_per_hour).await;
+        let settled_after = world.settle(Duration::from_secs(8 * 24 * 3_600)).await;
+        judge::judge(game, &weather, &world, settled_after)
+    })
+}

@@ -1,0 +1,52 @@
+//! A slice of the simulation: some nights by chance, and some that once went wrong. `cargo playhead
+//! soak --simulated` plays as many as asked.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use night::{BEGAN, Fault, Game, Report, Spell, Weather, What, play};
+
+const HOUR: u64 = 3_600_000;
+
+#[test]
+fn every_promise_is_kept_through_some_nights() {
+    for seed in 0..4 {
+        let report = play(&Game::new(seed, 24));
+        assert!(report.broken.is_empty(), "{report}");
+    }
+}
+
+#[test]
+fn seed_replays_exactly() {
+    let game = Game::new(7, 12);
+    let (first, again) = (play(&game), play(&game));
+    assert_eq!(first.fingerprint, again.fingerprint);
+    assert_ne!(first.fingerprint, play(&Game::new(8, 12)).fingerprint);
+}
+
+/// A night with one fault, which begins after an hour.
+fn night_with(what: What, fault: Fault, hours: u64) -> Report {
+    let spell = Spell { region: 0, what, fault, from: BEGAN + HOUR, to: BEGAN + (1 + hours) * HOUR };
+    let weather = Some(Weather { spells: vec![spell] });
+    play(&Game { weather, posts_per_hour: 2, ..Game::new(1, hours + 2) })
+}
+
+/// Letters were given up after 16 attempts, which are about an hour, and events of other regions
+/// after half an hour.
+#[test]
+fn store_away_for_two_days_leaves_no_dead() {
+    let report = night_with(What::Table, Fault::Hangs, 48);
+    assert!(report.broken.is_empty(), "{report}");
+    assert!(report.calls_per_event > 1.0, "the store was asked again: {report}");
+}
+
+#[test]
+fn hot_key_for_a_day_leaves_no_dead() {
+    let report = night_with(What::HotKey, Fault::Refuses, 24);
+    assert!(report.broken.is_empty(), "{report}");
+}
+
+#[test]
+fn region_away_for_a_day_loses_nothing() {
+    let report = night_with(What::Link, Fault::Refuses, 24);
+    assert!(report.broken.is_empty(), "{report}");
+}
