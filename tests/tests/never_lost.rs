@@ -381,12 +381,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     /// With attempts left, every event ends in its view as if nothing had failed, and only poison
-    /// is dead.
+    /// is dead. A batch that is mostly poison waits for its last attempt, so there is one: after more
+    /// than the faults can use up.
     #[test]
     fn views_end_right_whatever_fails_or_crashes(
         trace in trace(), faults in faults(), seed in any::<u64>(),
     ) {
-        let world = run(&trace, &faults, u32::MAX, seed);
+        let world = run(&trace, &faults, 200, seed);
         prop_assert_eq!(world.retry.table.views(), expected(&trace));
         let dead: BTreeSet<Vec<u8>> = world.dead.iter().map(|dead| decoded(&dead.letter)).collect();
         let is_garbage = |at: &usize| matches!(trace[*at], Given::Garbage);

@@ -307,6 +307,20 @@ async fn small_batches_of_a_flood_are_not_diverted_either() {
     assert_eq!(serve(&environment(), 11).await, (0, 1), "another environment");
 }
 
+/// Its redeliveries would count again and again, and it would wait for ever.
+#[tokio::test]
+async fn little_poison_never_waits_for_itself() {
+    let (table, queues) = (MemoryTable::new(0), Queues::default());
+    let (retry, dead_letters) = (&queues.retry, &queues.dead);
+    let process = Process { table: &table, shadow: None, retry, dead_letters, recent: Recent::default() };
+    for _ in 0..30 {
+        let batch = Batch::parse(msk(&[b"garbage".to_vec()]).to_string().as_bytes()).unwrap();
+        let metrics = Emitter::to("test", "process", |_| {}).start(7);
+        let _ = process.serve(&metrics, batch, Invocation::new(7, Duration::from_secs(60))).await.unwrap();
+        assert_eq!(queues.dead.take().len(), 1);
+    }
+}
+
 /// Lambda delivers everything from the first failed record of a shard on again, and a message as a
 /// whole. What was diverted before would be diverted again each time.
 #[test]

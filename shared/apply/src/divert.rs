@@ -80,25 +80,38 @@ impl Flood {
     }
 }
 
-/// Judges batches together with those of the last minute in this environment, so that many small
-/// batches are a flood as one large batch is. It forgets everything with its environment; then each
-/// batch is judged by itself.
+/// Judges batches together with those of the last minute in this environment, so that an outage is
+/// a flood in many small batches as it is in a large one. It forgets everything with its
+/// environment; then each batch is judged by itself.
+///
+/// Only failures that pass with an outage count here. What is held back is delivered again, and
+/// counts again each time: a little poison would keep itself waiting.
 #[derive(Debug, Default)]
-pub struct Recent(Mutex<VecDeque<(u64, Tally)>>);
+pub struct Recent(Mutex<VecDeque<Lately>>);
+
+/// When a batch was judged (Unix milliseconds), how many of its units failed because something is
+/// away, and how many it had.
+#[derive(Debug)]
+struct Lately {
+    at: u64,
+    failed: usize,
+    of: usize,
+}
 
 impl Recent {
     /// Judges a batch at `now`, Unix milliseconds.
     pub fn flood(&self, applied: &[Applied], now: u64) -> Flood {
+        let is_outage = |one: &&Applied| matches!(one, Err(Unapplied::Transient { cause, .. }) if cause.is_outage());
+        let batch = Lately { at: now, failed: applied.iter().filter(is_outage).count(), of: applied.len() };
         let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.retain(|(at, _)| at.abs_diff(now) < RECENT_MS);
-        recent.push_back((now, Tally::of(applied)));
-        let sum = recent.iter().fold(Tally::default(), |sum, (_, one)| Tally {
-            transient: sum.transient + one.transient,
-            poison: sum.poison + one.poison,
-            of: sum.of + one.of,
-        });
+        recent.retain(|batch| batch.at.abs_diff(now) < RECENT_MS);
+        recent.push_back(batch);
+        let sum = |of: fn(&Lately) -> usize| recent.iter().map(of).sum();
+        let (transient, of) = (sum(|batch| batch.failed), sum(|batch| batch.of));
         drop(recent);
-        sum.flood(Chances::default())
+        let outage = Tally { transient, poison: 0, of }.flood(Chances::default());
+        let alone = Flood::of(applied, Chances::default());
+        Flood { transient: outage.transient || alone.transient, poison: alone.poison }
     }
 }
 
