@@ -16,7 +16,7 @@ const ALWAYS_DIVERTED: usize = 10;
 const RECENT_MS: u64 = 60_000;
 /// How often a message waits on its queue for a flood to end. Later its units go to `retry`, where
 /// they may wait for days, each as a letter with a history. With the 6 minutes of the queue
-/// `inbound` that is after 20 hours; SQS moves the message to `dead-letter` after 100.
+/// `inbound` that is after 20 hours; after 100 hours SQS would move the message to `dead-letter`.
 const MAX_WAITS: u32 = 200;
 
 /// Whether so many failures are our fault, or that of something we depend on, rather than the
@@ -107,11 +107,14 @@ impl Recent {
         recent.retain(|batch| batch.at.abs_diff(now) < RECENT_MS);
         recent.push_back(batch);
         let sum = |of: fn(&Lately) -> usize| recent.iter().map(of).sum();
-        let (transient, of) = (sum(|batch| batch.failed), sum(|batch| batch.of));
+        let (failed, of) = (sum(|batch| batch.failed), sum(|batch| batch.of));
         drop(recent);
-        let outage = Tally { transient, poison: 0, of }.flood(Chances::default());
         let alone = Flood::of(applied, Chances::default());
-        Flood { transient: outage.transient || alone.transient, poison: alone.poison }
+        if alone.transient || !is_flood(failed, of) {
+            return alone;
+        }
+        tracing::error!(failed, of, "most of the last minute's records cannot be applied: they are not diverted");
+        Flood { transient: true, ..alone }
     }
 }
 

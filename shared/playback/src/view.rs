@@ -12,7 +12,7 @@ use crate::contract::{Country, Device, Event, Kind, MAX_TITLE_DURATION_MS};
 use crate::envelope::{Envelope, NO_DEVICE, country_text, kind_of, parse_country};
 use crate::proto;
 use crate::ranges::RangeSet;
-use crate::unknown::{submessage, unknown_fields};
+use crate::unknown::unknown_fields;
 use prost::{DecodeError, Message};
 use std::cmp::Reverse;
 use std::sync::Arc;
@@ -56,15 +56,14 @@ pub struct Newer {
 
 impl Newer {
     /// The numbers of the fields that this code knows (`proto/playback.proto`).
-    const VIEW: [u32; 17] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, Self::SECOND_NUMBER];
+    const VIEW: [u32; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
     const SECOND_NUMBER: u32 = 20;
     const SECOND: [u32; 5] = [1, 2, 3, 4, 5];
 
     fn of(packed: &[u8]) -> Result<Self, DecodeError> {
-        Ok(Self {
-            view: unknown_fields(packed, &Self::VIEW)?,
-            second: unknown_fields(&submessage(packed, Self::SECOND_NUMBER)?, &Self::SECOND)?,
-        })
+        let (view, second) = unknown_fields(packed, &Self::VIEW, Some(Self::SECOND_NUMBER))?;
+        let (second, _) = unknown_fields(&second, &Self::SECOND, None)?;
+        Ok(Self { view, second })
     }
 
     /// Adds the fields to a packed view. Protobuf reads a second message `second` as more fields of

@@ -24,8 +24,8 @@ impl Patience {
         Self { deadline, silent: AtomicU32::new(0) }
     }
 
-    /// Makes a call for whoever is left. Without patience it is not made, or abandoned, and the
-    /// answer is that of an unavailable store.
+    /// Makes a call, and gives it up at the deadline. Once the deadline has passed, or the store
+    /// counts as away, it is not made.
     ///
     /// # Errors
     /// Why it has no answer.

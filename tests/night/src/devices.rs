@@ -9,7 +9,7 @@ use playback::session::SessionId;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use stream::{Lane, LogRecord};
+use stream::LogRecord;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -85,7 +85,7 @@ impl World {
             kind: Kind::Progressed,
             position_ms: u64::from(seq + 1) * 10_000,
             played_ms: 10_000,
-            title_duration_ms: Some(7_200_000_000 / 1_000),
+            title_duration_ms: Some(7_200_000),
             credits_ms: None,
             occurred_at: None,
             device: Arc::clone(&device),
@@ -108,7 +108,7 @@ impl Post {
             let envelope = self.envelope(&region);
             let is_local = envelope.session_id.home == region.regions.here().home;
             let log = if is_local { &region.events } else { &region.remote };
-            let record = LogRecord { lane: Lane::WHOLE, ..LogRecord::new(self.session.to_string(), envelope.encode()) };
+            let record = LogRecord::new(self.session.to_string(), envelope.encode());
             let appended = log.append(&[record], Override::Auto).await;
             let is_accepted = appended.fates.iter().all(|fate| fate.result.is_ok());
             let events = self.events.len() as u64;

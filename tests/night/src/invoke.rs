@@ -22,6 +22,8 @@ pub(crate) struct Ledger {
     pub(crate) books: Books,
     pub(crate) invocations: u64,
     pub(crate) crashes: u64,
+    /// Invocations that ended in the function's own error, which is a bug.
+    pub(crate) errors: u64,
     /// Invocations that Lambda ended.
     pub(crate) time_outs: u64,
 }
@@ -55,7 +57,7 @@ impl<F: ServeBatch> Environment<F> {
             sink.lock().unwrap_or_else(PoisonError::into_inner).push_str(text);
         });
         let now = self.faults.clock.now();
-        let batch = Batch::parse(event.as_bytes()).ok()?;
+        let batch = Batch::parse(event.as_bytes()).expect("a trigger's event");
         let crashes = self.faults.is(What::Crashes) && self.faults.dice.permille(300);
         let polls = if crashes { self.faults.dice.between(1, 80) } else { u64::MAX };
         let ended = {
@@ -69,7 +71,10 @@ impl<F: ServeBatch> Environment<F> {
         match ended {
             Ok(Some(answer)) => {
                 ledger.books.add_lines(&lines.lock().unwrap_or_else(PoisonError::into_inner));
-                return serde_json::to_vec(&answer.ok()?).ok();
+                match answer {
+                    Ok(answer) => return Some(serde_json::to_vec(&answer).expect("an answer is JSON")),
+                    Err(_) => ledger.errors += 1,
+                }
             }
             Ok(None) => ledger.crashes += 1,
             Err(_) => ledger.time_outs += 1,

@@ -97,6 +97,9 @@ pub(crate) fn judge(game: &Game, weather: &Weather, world: &World, settled: Opti
         books += &ledger.books;
         invocations += ledger.invocations;
         crashes += ledger.crashes;
+        if ledger.errors > 0 {
+            broken.push(format!("{} invocations ended in an error of the function", ledger.errors));
+        }
         if ledger.time_outs > 0 {
             broken.push(format!("{} invocations ran into their time-out", ledger.time_outs));
         }
@@ -143,7 +146,7 @@ pub(crate) fn judge(game: &Game, weather: &Weather, world: &World, settled: Opti
             broken.push(format!("{copies} records of garbage are dead twice"));
         }
     }
-    if crashes == 0 && (books.ended() as i64) < books.accepted as i64 {
+    if crashes == 0 && books.ended() < books.accepted {
         broken.push(format!("the books: {} accepted, {} ended", books.accepted, books.ended()));
     }
     let calls_per_event = calls as f64 / (books.accepted as f64).max(1.0);

@@ -10,6 +10,8 @@
 //! The models are those of TigerBeetle's and FoundationDB's simulators: the whole system in one
 //! process, faults by the calendar, and an oracle that knows what was accepted.
 
+#![expect(clippy::expect_used, reason = "a simulation whose own parts fail must stop")]
+
 mod bucket;
 mod clock;
 mod devices;
@@ -56,7 +58,6 @@ impl Game {
 #[must_use]
 pub fn play(game: &Game) -> Report {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    #[expect(clippy::expect_used, reason = "a runtime without I/O needs nothing that can fail")]
     runtime.expect("a runtime").block_on(async {
         let (clock, dice) = (Clock::start(), Dice::new(game.seed));
         let until = clock.now() + game.hours * 3_600_000;

@@ -102,7 +102,6 @@ impl World {
 impl Region {
     fn new(faults: &Faults) -> Self {
         let here = REGIONS[faults.region];
-        #[expect(clippy::expect_used, reason = "the names are constants")]
         let regions = Regions::parse(here, &REGIONS.join(",")).expect("regions");
         let log = || {
             let standby = Some(Log::new(What::Standby, faults));

@@ -147,7 +147,7 @@ impl Queue {
             let Some(answer) = function.invoke(&json!({ "Records": records }).to_string()).await else {
                 continue;
             };
-            let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
+            let answer: Value = serde_json::from_slice(&answer).expect("an answer is JSON");
             let failed: BTreeSet<&str> = answer["batchItemFailures"]
                 .as_array()
                 .into_iter()
@@ -178,7 +178,7 @@ impl<L: Serialize + Send> LetterQueue<L> for Queue {
     type Error = SendError;
 
     async fn put(&self, letters: Vec<L>) -> Vec<Result<(), SendError>> {
-        let bodies = letters.iter().map(|letter| serde_json::to_string(letter).unwrap_or_default()).collect();
+        let bodies = letters.iter().map(|letter| serde_json::to_string(letter).expect("a letter is JSON")).collect();
         drop(letters);
         self.send_from(&self.faults, bodies).await
     }

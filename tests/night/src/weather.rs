@@ -1,6 +1,7 @@
 //! The faults of a simulation, by the calendar.
 
-use crate::clock::Dice;
+use crate::clock::{Clock, Dice};
+use std::sync::Arc;
 
 /// How something fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,9 +91,9 @@ impl Weather {
 /// The faults of one thing in one region.
 #[derive(Debug, Clone)]
 pub(crate) struct Faults {
-    pub(crate) weather: std::sync::Arc<Weather>,
+    pub(crate) weather: Arc<Weather>,
     pub(crate) region: usize,
-    pub(crate) clock: crate::clock::Clock,
+    pub(crate) clock: Clock,
     pub(crate) dice: Dice,
 }
 
