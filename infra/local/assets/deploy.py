@@ -6,14 +6,15 @@ deployment. The fastest level packs them to nearly the same size.
 
 import zipfile
 
-open_archive = zipfile.ZipFile.__init__
+write = zipfile.ZipFile.writestr
 
 
-def open_archive_fast(archive, *rest, **more):
-    open_archive(archive, *rest, **{**more, "compresslevel": 1})
+def write_fast(archive, *rest, **more):
+    write(archive, *rest, **{**more, "compresslevel": 1})
 
 
-zipfile.ZipFile.__init__ = open_archive_fast
+# The level of the archive would not do: a file that comes with its own ZipInfo ignores it.
+zipfile.ZipFile.writestr = write_fast
 
 from samcli.cli.main import cli  # noqa: E402  (must come after the switch)
 
