@@ -2,20 +2,18 @@
 //!
 //! A member can reach only the profiles of their token; that is checked here, before any call to
 //! the store.
-//!
-//! An erasure is in force once its mark is written. Before anything is deleted, a message to `retry`
-//! makes sure that it is carried out to the end, and once more when no `process` that has not seen
-//! the mark can be running.
 
 mod config;
+mod erase;
 mod route;
 
 pub use config::Config;
+pub use erase::{Erasing, erase};
 
 use http::{Response, StatusCode};
 use lambda::auth::Authenticator;
 use lambda::metrics::{Metric, Metrics};
-use lambda::problem::{Problem, accepted, json, no_content};
+use lambda::problem::{Problem, json, no_content};
 use lambda::runtime::ServeHttp;
 use lambda_http::{Body, Request};
 use playback::edge::{Code, SessionWindow};
@@ -26,7 +24,7 @@ use route::{Call, ROUTES, route};
 use serde::Serialize;
 use std::time::Duration;
 use store::dynamodb::Views;
-use store::{Erase, EraseMessage, StoreError};
+use store::{Erase, StoreError};
 use tokio::time::Instant;
 
 /// How long a call of the member's API may take once its token is checked. The store's own time
@@ -198,7 +196,7 @@ impl Query {
             }
             Call::Erase { title_id, session_id } => {
                 session_id.as_ref().map_or(Ok(()), |session_id| self.check_begun(session_id, now))?;
-                self.erase(Erase { profile_id: profile_id.to_owned(), at: now, title_id, session_id }).await
+                erase(self, &Erase { profile_id: profile_id.to_owned(), at: now, title_id, session_id }).await
             }
         }
     }
@@ -223,31 +221,19 @@ impl Query {
         let detail = "`session_id` says the session begins in the future";
         Err(Problem::bad_request(Code::SessionTooFarAhead.as_str(), detail).field("session_id"))
     }
+}
 
-    async fn hand_to_retry(&self, erase: &Erase) -> Result<(), String> {
-        let message = serde_json::to_string(&EraseMessage { erase: erase.clone() });
-        let message = message.map_err(|error| error.to_string())?;
-        self.retry.send_after(message, Erase::REPEAT_AFTER).await.map_err(|error| error.to_string())
+impl Erasing for Query {
+    async fn mark(&self, erase: &Erase) -> Result<(), StoreError> {
+        self.views.mark_erased(erase).await
     }
 
-    /// `204` when the items are gone, `202` when the rest follows by itself.
-    async fn erase(&self, erase: Erase) -> Result<Response<Body>, Problem> {
-        let marked = tokio::time::timeout(MARK_FOR, self.views.mark_erased(&erase)).await;
-        marked.map_err(|_| overdue("the mark of an erasure"))?.map_err(unavailable)?;
-        if let Err(error) = self.hand_to_retry(&erase).await {
-            tracing::error!(error, "an erasure is marked, but could not be handed to retry");
-            return Err(Problem::unavailable("store_unavailable", "the erasure is not finished", RETRY_AFTER_S));
-        }
-        let deadline = Instant::now() + DELETE_FOR;
-        match tokio::time::timeout_at(deadline, self.views.delete_erased(&erase, deadline)).await {
-            Ok(Ok(true)) => Ok(no_content()),
-            // A call under way at the deadline may be dropped: the message has everything deleted.
-            Ok(Ok(false)) | Err(_) => Ok(accepted()),
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "an erasure is marked; its items are deleted later");
-                Ok(accepted())
-            }
-        }
+    async fn hand_over(&self, message: String, after: Duration) -> Result<(), String> {
+        self.retry.send_after(message, after).await.map_err(|error| error.to_string())
+    }
+
+    async fn delete(&self, erase: &Erase, deadline: Instant) -> Result<bool, StoreError> {
+        self.views.delete_erased(erase, deadline).await
     }
 }
 

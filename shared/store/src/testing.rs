@@ -6,6 +6,7 @@ use crate::erase::Erase;
 use crate::settle::{Settled, Usage, settle};
 use crate::table::{Erasure, StoreError, Stored, ViewTable, WriteError};
 use playback::fold::{Delta, ViewKey};
+use playback::history::is_erased;
 use playback::session::SessionId;
 use playback::view::View;
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,6 +71,13 @@ impl MemoryTable {
     /// Stores bytes as a view, readable or not.
     pub fn put_raw(&self, key: ViewKey, packed: Vec<u8>) {
         self.lock().items.insert(key, (packed, 1));
+    }
+
+    /// Marks a profile's history as erased up to `at`, Unix milliseconds.
+    pub fn mark_erased(&self, profile_id: &str, at: u64) {
+        let mut state = self.lock();
+        let marked = state.erased.entry(profile_id.to_owned()).or_default();
+        *marked = at.max(*marked);
     }
 
     /// Deletes a view, as an erasure does.
@@ -155,15 +163,23 @@ impl ViewTable for MemoryTable {
         if self.lock().erasures_hang {
             std::future::pending::<()>().await;
         }
-        let mut state = self.lock();
-        match &erase.session_id {
-            Some(session_id) => drop(state.forgotten.insert((erase.profile_id.clone(), session_id.clone()))),
-            None => drop(state.erased.insert(erase.profile_id.clone(), erase.at)),
+        if erase.session_id.is_none() {
+            self.mark_erased(&erase.profile_id, erase.at);
         }
-        let is_erased = |key: &ViewKey| {
-            key.profile_id == erase.profile_id && erase.session_id.as_ref().is_none_or(|of| *of == key.session_id)
+        let mut state = self.lock();
+        let State { items, forgotten, .. } = &mut *state;
+        forgotten.extend(erase.session_id.iter().map(|session_id| (erase.profile_id.clone(), session_id.clone())));
+        let is_covered = |key: &ViewKey, packed: &[u8]| match &erase.session_id {
+            Some(session_id) => *session_id == key.session_id,
+            None => View::unpack(packed).is_ok_and(|view| is_erased(&key.session_id, &view, Some(erase.at))),
         };
-        state.items.retain(|key, _| !is_erased(key));
+        items.retain(|key, (packed, _)| {
+            let is_covered = key.profile_id == erase.profile_id && is_covered(key, packed);
+            if is_covered && key.session_id.started_at() > erase.at {
+                forgotten.insert((key.profile_id.clone(), key.session_id.clone()));
+            }
+            !is_covered
+        });
         Ok(true)
     }
 

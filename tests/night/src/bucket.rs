@@ -1,5 +1,6 @@
 //! The failure bucket. It notifies the queue `retry` of each object.
 
+use crate::next::readable;
 use crate::sqs::Queue;
 use crate::weather::{Call, Faults, What};
 use bytes::Bytes;
@@ -39,6 +40,14 @@ impl Bucket {
         call == Call::Answered
     }
 
+    /// What `retry` makes of an object, in the version that it runs.
+    fn as_read(&self, object: Bytes) -> Bytes {
+        if self.faults.weather.has_deployments() && self.faults.runs_next(What::NextRetry) {
+            return readable(&String::from_utf8_lossy(&object)).into();
+        }
+        object
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Bytes>> {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -49,7 +58,10 @@ impl Objects for Bucket {
 
     async fn get(&self, object: &Object) -> Result<ObjectBody, Self::Error> {
         match self.faults.call(What::Bucket, PATIENCE_MS).await {
-            Call::Answered => Ok(self.lock().get(&object.key).cloned().map_or(ObjectBody::Missing, ObjectBody::Bytes)),
+            Call::Answered => {
+                let object = self.lock().get(&object.key).cloned();
+                Ok(object.map_or(ObjectBody::Missing, |object| ObjectBody::Bytes(self.as_read(object))))
+            }
             _ => Err("the bucket is away"),
         }
     }

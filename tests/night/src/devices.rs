@@ -6,6 +6,7 @@ use playback::contract::{Device, Event, Kind};
 use playback::envelope::{Envelope, Stamp};
 use playback::routing::Override;
 use playback::session::SessionId;
+use serde_json::{Value, json};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,19 +20,28 @@ pub(crate) struct Accepted {
     pub(crate) envelopes: Vec<Envelope>,
     /// Records of garbage that a log took.
     pub(crate) poison: u64,
-    /// Requests that were answered with a `503`.
+    /// Others that a log may have taken.
+    pub(crate) maybe_poison: u64,
+    /// Requests that were not accepted as a whole.
     pub(crate) refused: u64,
+    /// Events that were refused for good, as the answer put it.
+    pub(crate) given_up: Vec<String>,
 }
 
-/// How soon a device sends a refused request again.
+const TITLE: &str = "t1";
+/// How soon a device sends a refused request again, at first and in the end.
 const AGAIN: Duration = Duration::from_secs(30);
+const AGAIN_AT_MOST: Duration = Duration::from_secs(600);
 
 struct Session {
     id: SessionId,
     region: usize,
-    profile: u64,
+    profile: String,
     next_seq: u16,
 }
+
+/// How wrong devices' clocks are, milliseconds.
+const CLOCKS: [i64; 6] = [0, 0, 0, 0, -3 * 24 * 3_600_000, 8 * 60_000];
 
 impl World {
     /// Devices send until `until` (Unix milliseconds), and then until everything they have is
@@ -59,7 +69,7 @@ impl World {
                 let events = self.watch(session);
                 let travels = self.dice.permille(200);
                 let region = if travels { (session.region + 1) % self.regions.len() } else { session.region };
-                let post = Post { session: session.id.clone(), profile: session.profile, events };
+                let post = Post { session: session.id.clone(), profile: session.profile.clone(), events };
                 posts.spawn(post.send(self.regions[region].clone(), Arc::clone(&self.accepted)));
             }
             while posts.try_join_next().is_some() {}
@@ -70,8 +80,14 @@ impl World {
     fn begin(&self, number: u64) -> Session {
         let region = usize::try_from(self.dice.between(0, self.regions.len() as u64)).unwrap_or_default();
         let home = self.regions[region].regions.here().home.clone();
-        let id = SessionId::mint(home, self.clock.now(), number.into());
-        Session { id, region, profile: self.dice.between(0, 20), next_seq: 0 }
+        let started_at = self.clock.now().saturating_add_signed(self.dice.pick(&CLOCKS));
+        let id = SessionId::mint(home, started_at, number.into());
+        Session { id, region, profile: self.any_profile(), next_seq: 0 }
+    }
+
+    /// One of the members' profiles.
+    pub(crate) fn any_profile(&self) -> String {
+        format!("p{}", self.dice.between(0, 20))
     }
 
     /// One to five new events, or some that were sent before.
@@ -98,38 +114,47 @@ impl World {
 
 struct Post {
     session: SessionId,
-    profile: u64,
+    profile: String,
     events: Vec<Event>,
 }
 
 impl Post {
+    /// Sends the events until all are accepted.
     async fn send(self, region: Region, accepted: Arc<Mutex<Accepted>>) {
+        let (body, mut again) = (self.body(), AGAIN);
         loop {
-            let envelope = self.envelope(&region);
-            let is_local = envelope.session_id.home == region.regions.here().home;
-            let log = if is_local { &region.events } else { &region.remote };
-            let record = LogRecord::new(self.session.to_string(), envelope.encode());
-            let appended = log.append(&[record], Override::Auto).await;
-            let is_accepted = appended.fates.iter().all(|fate| fate.result.is_ok());
-            let events = self.events.len() as u64;
-            let copies: u64 = appended.fates.iter().map(|fate| u64::from(fate.copies)).sum();
-            {
-                let mut ledger = region.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-                ledger.books.accepted += if is_accepted { events } else { 0 };
-                ledger.books.unclaimed += copies.saturating_sub(is_accepted.into()) * events;
-            }
+            let answer = region.post(&self.profile, &body).await;
             {
                 let mut accepted = accepted.lock().unwrap_or_else(PoisonError::into_inner);
-                if is_accepted {
-                    accepted.envelopes.push(envelope);
+                if let Some((202, answer)) = &answer
+                    && answer["rejected"] == json!([])
+                {
+                    accepted.envelopes.push(self.envelope(&region));
                     return;
                 }
                 accepted.refused += 1;
+                if let Some(lost) = answer.and_then(|(status, answer)| given_up(status, &answer)) {
+                    accepted.given_up.push(lost);
+                    return;
+                }
             }
-            sleep(AGAIN).await;
+            sleep(again).await;
+            again = AGAIN_AT_MOST.min(again * 2);
         }
     }
 
+    fn body(&self) -> Value {
+        let event = |event: &Event| {
+            json!({
+                "session_id": self.session.to_string(), "profile_id": self.profile, "title_id": TITLE, "seq": event.seq,
+                "kind": "progressed", "position_ms": event.position_ms, "played_ms": event.played_ms,
+                "title_duration_ms": event.title_duration_ms, "device": { "kind": event.device.kind },
+            })
+        };
+        json!({ "events": self.events.iter().map(event).collect::<Vec<_>>() })
+    }
+
+    /// What `ingest` is to make of it.
     fn envelope(&self, region: &Region) -> Envelope {
         let stamp = Stamp {
             received_at: region.faults.clock.now(),
@@ -140,18 +165,35 @@ impl Post {
         };
         Envelope {
             session_id: self.session.clone(),
-            profile_id: format!("p{}", self.profile),
-            title_id: "t1".to_owned(),
+            profile_id: self.profile.clone(),
+            title_id: TITLE.to_owned(),
             stamp,
             events: self.events.clone(),
         }
     }
 }
 
+/// What a device that follows the advice of `docs/api.md` gives up: what is refused for good.
+fn given_up(status: u16, answer: &Value) -> Option<String> {
+    match status {
+        202 => {
+            let rejected = answer["rejected"].as_array()?;
+            let for_good = rejected.iter().find(|rejection| rejection["retryable"] != json!(true));
+            for_good.map(Value::to_string)
+        }
+        400..=499 => Some(answer.to_string()),
+        _ => None,
+    }
+}
+
 /// Writes garbage to a log, once.
 async fn spoil(region: Region, garbage: String, accepted: Arc<Mutex<Accepted>>) {
+    let (_, log) = region.logs().nth(garbage.len() % 2).expect("there are two logs");
     let record = LogRecord::new(garbage.clone(), garbage);
-    let appended = region.events.append(&[record], Override::Auto).await;
-    let copies = appended.fates.iter().any(|fate| fate.copies > 0 || fate.result.is_ok());
-    accepted.lock().unwrap_or_else(PoisonError::into_inner).poison += u64::from(copies);
+    let appended = log.append(&[record], Override::Auto).await;
+    let mut accepted = accepted.lock().unwrap_or_else(PoisonError::into_inner);
+    for fate in appended.fates {
+        accepted.poison += u64::from(fate.result.is_ok());
+        accepted.maybe_poison += u64::from(fate.result.is_err() && fate.copies > 0);
+    }
 }

@@ -1,15 +1,14 @@
 //! Invocations: an environment serves one event after another, may crash at any effect, and is cut
 //! off when its time is up.
 
+use crate::next::readable;
 use crate::weather::{Faults, What};
 use lambda::batch::Batch;
 use lambda::metrics::Emitter;
 use lambda::runtime::{Invocation, ServeBatch};
 use operate::books::Books;
-use std::future::Future;
-use std::pin::{Pin, pin};
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -35,6 +34,8 @@ pub(crate) struct Environment<F> {
     function: F,
     faults: Faults,
     ledger: Arc<Mutex<Ledger>>,
+    /// The deployment of its next version, if there is one.
+    next: Option<What>,
 }
 
 impl<F: ServeBatch> Environment<F> {
@@ -45,7 +46,12 @@ impl<F: ServeBatch> Environment<F> {
         start: impl Fn() -> F + Send + 'static,
     ) -> Self {
         let function = start();
-        Self { name, start: Box::new(start), function, faults: faults.clone(), ledger: Arc::clone(ledger) }
+        Self { name, start: Box::new(start), function, faults: faults.clone(), ledger: Arc::clone(ledger), next: None }
+    }
+
+    /// The same, with a next version.
+    pub(crate) fn with_next(self, next: What) -> Self {
+        Self { next: Some(next), ..self }
     }
 
     /// Invokes the function. Returns its answer, or nothing if it failed. A process that ends takes
@@ -56,15 +62,19 @@ impl<F: ServeBatch> Environment<F> {
         let emitter = Emitter::to("simulated", self.name, move |text| {
             sink.lock().unwrap_or_else(PoisonError::into_inner).push_str(text);
         });
-        let now = self.faults.clock.now();
+        let now = self.faults.local_now();
+        let event =
+            if self.faults.weather.has_deployments() && self.next.is_some_and(|next| self.faults.runs_next(next)) {
+                Cow::Owned(readable(event))
+            } else {
+                Cow::Borrowed(event)
+            };
         let batch = Batch::parse(event.as_bytes()).expect("a trigger's event");
-        let crashes = self.faults.is(What::Crashes) && self.faults.dice.permille(300);
-        let polls = if crashes { self.faults.dice.between(1, 80) } else { u64::MAX };
         let ended = {
             let metrics = emitter.start(now);
             let invocation = Invocation::new(now, TIME_OUT);
-            let served = Mortal { polls, future: pin!(self.function.serve(&metrics, batch, invocation)) };
-            timeout(TIME_OUT, served).await
+            let served = self.function.serve(&metrics, batch, invocation);
+            timeout(TIME_OUT, self.faults.until_crash(served)).await
         };
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         ledger.invocations += 1;
@@ -82,23 +92,5 @@ impl<F: ServeBatch> Environment<F> {
         drop(ledger);
         self.function = (self.start)();
         None
-    }
-}
-
-/// A future that ends without a result after so many polls.
-struct Mortal<'a, F> {
-    polls: u64,
-    future: Pin<&'a mut F>,
-}
-
-impl<F: Future> Future for Mortal<'_, F> {
-    type Output = Option<F::Output>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.polls == 0 {
-            return Poll::Ready(None);
-        }
-        self.polls -= 1;
-        self.future.as_mut().poll(context).map(Some)
     }
 }

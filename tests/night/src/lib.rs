@@ -1,7 +1,7 @@
 //! A deterministic simulation: days of outages in seconds.
 //!
-//! `process`, `retry`, `forward`, the failover between the logs and the mappings of the logs run
-//! with their real code. The logs, the queues, the bucket and the table are small models of what
+//! `ingest` with its failover, `process`, `retry`, `forward`, the erasure of `query` and the mappings of
+//! the logs run with their real code. The logs, the queues, the bucket and the table are small models of what
 //! AWS documents, and fail as the [`weather`] says. Everything runs in one thread on tokio's paused
 //! clock, which jumps from timer to timer, and all chance comes from one seed: so a seed replays
 //! exactly. [`play`] lives through a number of hours, lets everything recover, and [`Report`] says
@@ -15,9 +15,12 @@
 mod bucket;
 mod clock;
 mod devices;
+mod front;
 mod invoke;
 mod judge;
 mod log;
+mod member;
+mod next;
 mod region;
 mod sqs;
 mod table;
@@ -63,7 +66,7 @@ pub fn play(game: &Game) -> Report {
         let until = clock.now() + game.hours * 3_600_000;
         let weather = game.weather.clone().unwrap_or_else(|| Weather::by_chance(&dice, clock.now(), until));
         let world = region::World::build(&clock, &dice, &weather);
-        world.live(until, game.posts_per_hour).await;
+        tokio::join!(world.live(until, game.posts_per_hour), world.erase(until));
         let settled_after = world.settle(Duration::from_secs(8 * 24 * 3_600)).await;
         judge::judge(game, &weather, &world, settled_after)
     })

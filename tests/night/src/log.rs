@@ -3,6 +3,7 @@
 use crate::bucket::Bucket;
 use crate::clock::BEGAN;
 use crate::invoke::Environment;
+use crate::next::of_next_version;
 use crate::weather::{Call, Faults, What};
 use ::stream::{Ack, AppendError, Attempt, DurableLog, LogRecord, RecordResult};
 use bytes::Bytes;
@@ -51,7 +52,12 @@ impl Log {
     fn push(&self, record: &LogRecord) {
         let sum = record.key.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
         let at = self.faults.clock.now();
-        let record = Record { key: record.key.clone(), value: record.value.clone(), at };
+        let is_next = self.faults.weather.has_deployments() && self.faults.runs_next(What::NextIngest);
+        let value = match is_next && self.faults.dice.permille(250) {
+            true => of_next_version(&record.value).into(),
+            false => record.value.clone(),
+        };
+        let record = Record { key: record.key.clone(), value, at };
         if let Some(partition) = self.lock().get_mut(usize::try_from(sum % PARTITIONS).unwrap_or_default()) {
             partition.push(record);
         }

@@ -3,21 +3,26 @@
 use crate::bucket::Bucket;
 use crate::clock::{Clock, Dice};
 use crate::devices::Accepted;
+use crate::front::authenticator;
 use crate::invoke::{Environment, Ledger};
 use crate::log::Log;
+use crate::member::Erased;
 use crate::sqs::Queue;
 use crate::table::Table;
 use crate::weather::{Faults, Weather, What};
 use apply::Recent;
 use forward::{Forward, Inbound, InboundError};
+use ingest::{Budgets, Ingest};
 use lambda::routing::Routing;
 use local::poller::{Mapping, MappingSettings};
+use playback::edge::SessionWindow;
 use playback::routing::{Region as Named, Regions};
 use process::Process;
 use retry::Retry;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use store::testing::MemoryTable;
 use stream::{Failover, Policy};
 use tokio::time::sleep;
 
@@ -42,10 +47,7 @@ pub(crate) struct Region {
     pub(crate) dead: Queue,
     pub(crate) inbound: Queue,
     pub(crate) bucket: Bucket,
-    /// Sessions that are folded here.
-    pub(crate) events: Failover<Log>,
-    /// Sessions of other regions.
-    pub(crate) remote: Failover<Log>,
+    pub(crate) ingest: Arc<Ingest<Log>>,
     pub(crate) ledger: Arc<Mutex<Ledger>>,
 }
 
@@ -53,6 +55,7 @@ pub(crate) struct Region {
 pub(crate) struct World {
     pub(crate) regions: Vec<Region>,
     pub(crate) accepted: Arc<Mutex<Accepted>>,
+    pub(crate) erased: Arc<Mutex<Erased>>,
     pub(crate) clock: Clock,
     pub(crate) dice: Dice,
 }
@@ -61,23 +64,24 @@ impl World {
     /// Builds everything and starts the mappings.
     pub(crate) fn build(clock: &Clock, dice: &Dice, weather: &Weather) -> Self {
         let weather = Arc::new(weather.clone());
-        let region =
-            |region| Region::new(&Faults { weather: Arc::clone(&weather), region, clock: *clock, dice: dice.clone() });
+        let replicas = REGIONS.map(|_| Arc::new(MemoryTable::new(0)));
+        let region = |region| {
+            Region::new(&Faults { weather: Arc::clone(&weather), region, clock: *clock, dice: dice.clone() }, &replicas)
+        };
         let regions: Vec<Region> = (0..REGIONS.len()).map(region).collect();
         for region in &regions {
             region.start(regions.iter().map(|region| region.inbound.clone()).collect());
         }
-        Self { regions, accepted: Arc::default(), clock: *clock, dice: dice.clone() }
+        Self { regions, accepted: Arc::default(), erased: Arc::default(), clock: *clock, dice: dice.clone() }
     }
 
     /// Whether anything is on its way.
     fn is_busy(&self) -> bool {
-        let logs = |region: &Region| {
-            let logs = [&region.events, &region.remote].map(|log| (log.primary().clone(), log.standby().cloned()));
-            logs.into_iter().flat_map(|(primary, standby)| std::iter::once(primary).chain(standby))
+        let is_waiting = |log: &Failover<Log>| {
+            std::iter::once(log.primary()).chain(log.standby()).any(|log| log.waiting.load(Relaxed) > 0)
         };
         self.regions.iter().any(|region| {
-            logs(region).any(|log| log.waiting.load(Relaxed) > 0)
+            region.logs().any(|(_, log)| is_waiting(log))
                 || region.retry.counts().0 > 0
                 || region.inbound.counts().0 > 0
         })
@@ -100,7 +104,7 @@ impl World {
 }
 
 impl Region {
-    fn new(faults: &Faults) -> Self {
+    fn new(faults: &Faults, replicas: &[Arc<MemoryTable>]) -> Self {
         let here = REGIONS[faults.region];
         let regions = Regions::parse(here, &REGIONS.join(",")).expect("regions");
         let log = || {
@@ -109,17 +113,30 @@ impl Region {
         };
         let retry = Queue::new("retry", What::Queues, faults);
         Self {
-            regions,
             faults: faults.clone(),
-            table: Table::new(faults),
+            table: Table::new(faults, faults.region, replicas),
             bucket: Bucket::new(faults, &retry),
             retry,
             dead: Queue::new("dead-letter", What::Queues, faults),
             inbound: Queue::new("inbound", What::Link, faults),
-            events: log(),
-            remote: log(),
+            ingest: Arc::new(Ingest {
+                local: log(),
+                remote: Some(log()),
+                routing: routing(regions.clone()),
+                authenticator: authenticator(),
+                window: SessionWindow::default(),
+                budgets: Budgets::new(0),
+                legacy: None,
+                shadows: Arc::default(),
+            }),
             ledger: Arc::default(),
+            regions,
         }
+    }
+
+    /// The logs of sessions that are folded here, and of the others.
+    pub(crate) fn logs(&self) -> impl Iterator<Item = (&'static str, &Failover<Log>)> {
+        std::iter::once(("events", &self.ingest.local)).chain(self.ingest.remote.iter().map(|log| ("remote", log)))
     }
 
     /// Starts the mappings. `inbound` has the queues of all regions.
@@ -128,17 +145,18 @@ impl Region {
         let process = || {
             let here = here.clone();
             Environment::new("process", &self.faults, &self.ledger, move || Process {
-                table: here.table.clone(),
+                table: here.table.of(What::NextProcess),
                 shadow: None,
                 retry: here.retry.clone(),
                 dead_letters: here.dead.clone(),
                 recent: Recent::default(),
             })
+            .with_next(What::NextProcess)
         };
         let retry = {
             let here = here.clone();
             Environment::new("retry", &self.faults, &self.ledger, move || Retry {
-                table: here.table.clone(),
+                table: here.table.of(What::NextRetry),
                 shadow: None,
                 retry: here.retry.clone(),
                 dead_letters: here.dead.clone(),
@@ -147,28 +165,35 @@ impl Region {
                 max_attempts: MAX_ATTEMPTS,
                 jitter: || 0.5,
             })
+            .with_next(What::NextRetry)
         };
         let forward = || {
             let (here, links) = (here.clone(), Links { queues: inbound.clone(), faults: self.faults.clone() });
             Environment::new("forward", &self.faults, &self.ledger, move || Forward {
                 inbound: links.clone(),
                 dead_letters: here.dead.clone(),
-                routing: Routing::read_by(here.regions.clone(), async || Ok(r#"{"version":1}"#.to_owned())),
+                routing: routing(here.regions.clone()),
             })
         };
         let bucket = || self.bucket.clone();
-        tokio::spawn(self.events.primary().clone().map(Mapping::of_topic("events", OF_PROCESS), process(), bucket()));
-        tokio::spawn(self.remote.primary().clone().map(Mapping::of_topic("remote", OF_FORWARD), forward(), bucket()));
-        for (log, name) in [(&self.events, "events"), (&self.remote, "remote")] {
+        for (name, log) in self.logs() {
+            let primary = log.primary().clone();
             let Some(standby) = log.standby().cloned() else { continue };
-            match name {
-                "events" => tokio::spawn(standby.map(Mapping::of_stream(name, OF_PROCESS), process(), bucket())),
-                _ => tokio::spawn(standby.map(Mapping::of_stream(name, OF_FORWARD), forward(), bucket())),
-            };
+            if name == "events" {
+                tokio::spawn(primary.map(Mapping::of_topic(name, OF_PROCESS), process(), bucket()));
+                tokio::spawn(standby.map(Mapping::of_stream(name, OF_PROCESS), process(), bucket()));
+            } else {
+                tokio::spawn(primary.map(Mapping::of_topic(name, OF_FORWARD), forward(), bucket()));
+                tokio::spawn(standby.map(Mapping::of_stream(name, OF_FORWARD), forward(), bucket()));
+            }
         }
         tokio::spawn(self.inbound.clone().map(process()));
         tokio::spawn(self.retry.clone().map(retry));
     }
+}
+
+fn routing(regions: Regions) -> Routing {
+    Routing::read_by(regions, async || Ok(r#"{"version":1}"#.to_owned()))
 }
 
 /// The way to the queues `inbound` of all regions.

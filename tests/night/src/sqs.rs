@@ -23,6 +23,8 @@ const RETENTION_MS: u64 = 14 * 24 * 3_600_000;
 const MAX_RECEIVES: u32 = 1_000;
 /// Messages in a batch.
 const BATCH: usize = 10;
+/// In how many of a thousand cases a message that is done is delivered again, if queues do that.
+const TWICE_PERMILLE: u64 = 200;
 /// How often an empty queue is asked.
 const IDLE: Duration = Duration::from_secs(20);
 
@@ -81,6 +83,18 @@ impl Queue {
         state.last_id += 1;
         let message = Message { id: state.last_id, body, sent_at: now, visible_at: now, receives: 0 };
         state.messages.push(message);
+    }
+
+    /// Sends a message that nobody receives for a while. Returns whether that was answered.
+    pub(crate) async fn send_later(&self, body: String, after: Duration) -> bool {
+        let call = self.faults.call(self.what, PATIENCE_MS).await;
+        if call == Call::Answered || call == Call::Unanswered {
+            self.accept(body);
+            if let Some(message) = self.lock().messages.last_mut() {
+                message.visible_at += u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+            }
+        }
+        call == Call::Answered
     }
 
     /// Sends messages with the faults of `from`.
@@ -154,7 +168,10 @@ impl Queue {
                 .flatten()
                 .filter_map(|failure| failure["itemIdentifier"].as_str())
                 .collect();
-            let done = received.iter().filter(|message| !failed.contains(message.id.to_string().as_str()));
+            let is_done = |message: &&Message| !failed.contains(message.id.to_string().as_str());
+            let twice = self.faults.is(What::Twice);
+            let done =
+                received.iter().filter(is_done).filter(|_| !(twice && self.faults.dice.permille(TWICE_PERMILLE)));
             self.delete(&done.map(|message| message.id).collect());
         }
     }

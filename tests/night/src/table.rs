@@ -2,9 +2,10 @@
 
 use crate::weather::{Call, Faults, What};
 use playback::fold::ViewKey;
-use playback::view::View;
-use std::sync::Arc;
+use playback::view::{Newer, UnreadableView, VIEW_SCHEMA_VERSION, View};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use store::testing::MemoryTable;
 use store::{Erase, Erasure, Fault, StoreError, Stored, ViewTable, WriteError};
 use tokio::time::Instant;
@@ -18,14 +19,98 @@ pub(crate) const HOT: &str = "p0";
 #[derive(Clone)]
 pub(crate) struct Table {
     pub(crate) items: Arc<MemoryTable>,
+    /// What erasures reach: the replicas of all regions.
+    replicas: Vec<Arc<MemoryTable>>,
     pub(crate) faults: Faults,
     /// Calls so far.
     pub(crate) calls: Arc<AtomicU64>,
+    next: Arc<Mutex<Next>>,
+    /// The deployment of the caller's next version, if it has one.
+    caller: Option<What>,
+}
+
+/// What the next version wrote.
+#[derive(Default)]
+struct Next {
+    /// Views with a field that this version does not know.
+    with_field: BTreeSet<ViewKey>,
+    /// Views that this version cannot read.
+    unreadable: BTreeSet<ViewKey>,
 }
 
 impl Table {
-    pub(crate) fn new(faults: &Faults) -> Self {
-        Self { items: Arc::new(MemoryTable::new(0)), faults: faults.clone(), calls: Arc::default() }
+    /// A region's part of the global table.
+    pub(crate) fn new(faults: &Faults, region: usize, replicas: &[Arc<MemoryTable>]) -> Self {
+        let (items, replicas) = (Arc::clone(&replicas[region]), replicas.to_vec());
+        let (calls, next) = (Arc::default(), Arc::default());
+        Self { items, replicas, faults: faults.clone(), calls, next, caller: None }
+    }
+
+    /// The table as a function sees it.
+    pub(crate) fn of(&self, caller: What) -> Self {
+        Self { caller: Some(caller), ..self.clone() }
+    }
+
+    /// The views that have lost the next version's field.
+    pub(crate) fn spoilt(&self) -> Vec<ViewKey> {
+        let views = self.items.views();
+        let is_spoilt = |key: &&ViewKey| views.get(key).is_some_and(|view| view.newer == Newer::default());
+        self.next().with_field.iter().filter(is_spoilt).cloned().collect()
+    }
+
+    /// Marks a profile's history as erased.
+    pub(crate) async fn mark_erased(&self, profile_id: &str, at: u64) -> Result<(), StoreError> {
+        let call = self.call().await;
+        if call == Call::Answered || call == Call::Unanswered {
+            self.replicas.iter().for_each(|items| items.mark_erased(profile_id, at));
+        }
+        fault(call).map_or(Ok(()), |fault| Err(error("mark", fault)))
+    }
+
+    fn next(&self) -> MutexGuard<'_, Next> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn runs_next(&self) -> bool {
+        self.faults.weather.has_deployments() && self.caller.is_some_and(|caller| self.faults.runs_next(caller))
+    }
+
+    fn check_readable(&self, key: &ViewKey) -> Result<(), StoreError> {
+        if self.next().unreadable.contains(key) && !self.runs_next() {
+            return Err(error("read", UnreadableView::Newer(VIEW_SCHEMA_VERSION + 1).into()));
+        }
+        Ok(())
+    }
+
+    async fn put(&self, key: &ViewKey, view: &View, expected: Option<u64>) -> Result<(), WriteError> {
+        let is_next = self.runs_next();
+        let written = if is_next {
+            self.items.write(key, &with_field(view), expected).await
+        } else {
+            self.items.write(key, view, expected).await
+        };
+        match written {
+            Ok(()) => {
+                let is_unreadable = is_next && self.faults.dice.permille(100);
+                let mut next = self.next();
+                if expected.is_none() {
+                    next.with_field.remove(key);
+                    next.unreadable.remove(key);
+                }
+                if is_next {
+                    next.with_field.insert(key.clone());
+                }
+                if is_unreadable {
+                    next.unreadable.insert(key.clone());
+                }
+                Ok(())
+            }
+            Err(WriteError::Lost(Some(stored))) => {
+                self.check_readable(key)?;
+                Err(WriteError::Lost(Some(stored)))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn call(&self) -> Call {
@@ -36,6 +121,15 @@ impl Table {
     fn is_hot(&self, key: &ViewKey) -> bool {
         key.profile_id == HOT && self.faults.is(What::HotKey)
     }
+}
+
+/// A view, with a field that this version does not know.
+fn with_field(view: &View) -> View {
+    const FIELD: [u8; 3] = [0x98, 0x06, 1];
+    if view.newer != Newer::default() {
+        return view.clone();
+    }
+    View::unpack(&[view.pack().as_slice(), &FIELD].concat()).expect("a view with one field more")
 }
 
 fn error(operation: &'static str, fault: Fault) -> StoreError {
@@ -56,9 +150,12 @@ impl ViewTable for Table {
         if let Some(fault) = fault(self.call().await) {
             return keys.iter().map(|_| Err(error("read", fault.clone()))).collect();
         }
-        let throttled = || Err(error("read", Fault::Throttled("a hot key".to_owned())));
-        let read = self.items.read(keys).await;
-        keys.iter().zip(read).map(|(key, read)| if self.is_hot(key) { throttled() } else { read }).collect()
+        let one = |(key, read): (&ViewKey, Result<Option<Stored>, StoreError>)| match read? {
+            _ if self.is_hot(key) => Err(error("read", Fault::Throttled("a hot key".to_owned()))),
+            Some(stored) => self.check_readable(key).map(|()| Some(stored)),
+            None => Ok(None),
+        };
+        keys.iter().zip(self.items.read(keys).await).map(one).collect()
     }
 
     async fn write(&self, key: &ViewKey, view: &View, expected: Option<u64>) -> Result<(), WriteError> {
@@ -67,10 +164,10 @@ impl ViewTable for Table {
             return Err(error("write", Fault::Throttled("a hot key".to_owned())).into());
         }
         match fault(call) {
-            None => self.items.write(key, view, expected).await,
+            None => self.put(key, view, expected).await,
             Some(fault) => {
                 if call == Call::Unanswered {
-                    let _ = self.items.write(key, view, expected).await;
+                    let _ = self.put(key, view, expected).await;
                 }
                 Err(error("write", fault).into())
             }
@@ -86,7 +183,12 @@ impl ViewTable for Table {
 
     async fn erase(&self, erase: &Erase, deadline: Instant) -> Result<bool, StoreError> {
         match fault(self.call().await) {
-            None => self.items.erase(erase, deadline).await,
+            None => {
+                for items in &self.replicas {
+                    items.erase(erase, deadline).await?;
+                }
+                Ok(true)
+            }
             Some(fault) => Err(error("erase", fault)),
         }
     }
