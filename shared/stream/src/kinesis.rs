@@ -2,13 +2,16 @@
 //!
 //! A call can succeed while some of its records fail. So every entry of the answer is checked, and
 //! only failed ones are sent again, for a limited time. Kinesis stores what it acknowledges in
-//! three availability zones. The adapter chooses no shard (the key does), creates no stream and
-//! keeps no record after its answer.
+//! three availability zones. The key chooses the shard, among those of its lane if it has one
+//! ([`shards`]). The adapter creates no stream and keeps no record after its answer.
 //!
 //! The SDK's retries are off: they would repeat whole calls, over connections from the same pool.
 //! In an environment that was frozen, every connection in the pool may be dead without anyone
 //! noticing. So after an attempt without an answer, the next attempt opens a new connection.
 
+mod shards;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
@@ -22,10 +25,10 @@ use aws_sdk_kinesis::types::{PutRecordsRequestEntry, PutRecordsResultEntry};
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use futures::stream::{self, Stream, StreamExt};
-use md5::Digest as _;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::log::{Ack, AppendError, Attempt, DurableLog, Lane, LogRecord, RecordResult};
+use shards::{ShardCache, Shards};
 
 /// Maximum number of records in one `PutRecords` (API reference of `PutRecords`).
 pub const MAX_REQUEST_RECORDS: usize = 500;
@@ -90,6 +93,8 @@ pub struct KinesisLog {
     client: Client,
     /// Opens a new connection for each call.
     fresh: Client,
+    /// Read only for records that have a lane.
+    shards: Arc<ShardCache>,
 }
 
 impl KinesisLog {
@@ -109,13 +114,14 @@ impl KinesisLog {
             .tls_provider(Provider::Rustls(CryptoMode::AwsLc))
             .build_https();
         let fresh = Client::from_conf(settings.clone().http_client(without_pool).build());
-        Self { config, client: Client::from_conf(settings.build()), fresh }
+        Self { config, client: Client::from_conf(settings.build()), fresh, shards: Arc::default() }
     }
 
     /// Another stream of the same account, over the same connections.
     #[must_use]
     pub fn beside(&self, stream: &str) -> Self {
-        Self { config: KinesisConfig { stream: stream.to_owned(), ..self.config.clone() }, ..self.clone() }
+        let config = KinesisConfig { stream: stream.to_owned(), ..self.config.clone() };
+        Self { config, shards: Arc::default(), ..self.clone() }
     }
 
     /// Calls `PutRecords` without a record, to open a connection and load credentials before the
@@ -185,10 +191,14 @@ impl KinesisLog {
         let client = if round.is_connection_sound { &self.client } else { &self.fresh };
         let mut call = client.put_records().stream_name(&self.config.stream);
         let pending = || round.pending.iter().map(|pending| &records[pending.index]);
+        let shards = match pending().any(|record| record.lane != Lane::WHOLE) {
+            true => self.shards.get(client, &self.config.stream).await,
+            false => Shards::default(),
+        };
         for record in pending() {
             let entry = PutRecordsRequestEntry::builder()
                 .partition_key(&record.key)
-                .set_explicit_hash_key(hash_key(record).map(|hash| hash.to_string()));
+                .set_explicit_hash_key(shards.hash_key(record).map(|hash| hash.to_string()));
             match entry.data(Blob::new(record.value.as_ref())).build() {
                 Ok(entry) => call = call.records(entry),
                 Err(error) => {
@@ -244,18 +254,6 @@ struct Pending {
 struct Plan {
     requests: Vec<Vec<usize>>,
     refused: Vec<RecordResult>,
-}
-
-/// The explicit hash key of a record in a lane. Kinesis assigns each shard a range of 128-bit
-/// hashes, by default MD5 of the key; each lane gets its share of them. `None` leaves the hash to
-/// Kinesis.
-fn hash_key(record: &LogRecord) -> Option<u128> {
-    let Lane { index, of } = record.lane;
-    if of < 2 {
-        return None;
-    }
-    let hash = u128::from_be_bytes(md5::Md5::digest(record.key.as_bytes()).into());
-    Some(u128::MAX / u128::from(of) * u128::from(index) + hash / u128::from(of))
 }
 
 /// Splits the records into requests within the API's limits, in order. Each request is as full as

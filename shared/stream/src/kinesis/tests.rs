@@ -325,13 +325,42 @@ fn default_times_leave_room_for_a_second_attempt() {
     assert!(config.budget < crate::failover::Policy::default().patience);
 }
 
-proptest! {
-    #[test]
-    fn each_lane_has_its_share_of_the_hashes(keys in proptest::collection::vec("[a-z0-9]{1,30}", 1..20), lanes in 2..6u16) {
-        for (key, index) in keys.iter().zip((0..lanes).cycle()) {
-            let hash = hash_key(&LogRecord { lane: Lane::new(index, lanes), ..record(key) }).unwrap();
-            prop_assert_eq!(hash / (u128::MAX / u128::from(lanes)), u128::from(index));
-        }
-        prop_assert_eq!(hash_key(&record("k")), None);
+/// Three shards, of which two lanes as mere shares of the hashes would both use the second.
+#[tokio::test]
+async fn each_lane_has_shards_of_its_own() {
+    const BEGINS: [u128; 3] = [0, u128::MAX / 3, u128::MAX / 3 * 2];
+    for is_listed in [true, false] {
+        let hashes: Arc<Mutex<Vec<u128>>> = Arc::default();
+        let seen = Arc::clone(&hashes);
+        let serve = move |headers: axum::http::HeaderMap, body: String| {
+            let request: Value = serde_json::from_str(&body).unwrap();
+            let response = if headers["x-amz-target"].to_str().unwrap().ends_with("ListShards") {
+                let shard = |(at, first): (usize, &u128)| {
+                    let last = BEGINS.get(at + 1).map_or(u128::MAX, |next| next - 1);
+                    json!({"ShardId": "s", "SequenceNumberRange": {"StartingSequenceNumber": "1"},
+                        "HashKeyRange": {"StartingHashKey": first.to_string(), "EndingHashKey": last.to_string()}})
+                };
+                let shards: Vec<Value> = BEGINS.iter().enumerate().map(shard).collect();
+                match is_listed {
+                    true => json!({ "Shards": shards }).to_string().into_response(),
+                    false => refusal(StatusCode::BAD_REQUEST, "AccessDeniedException"),
+                }
+            } else {
+                let of = |entry: &Value| entry["ExplicitHashKey"].as_str().unwrap().parse::<u128>().unwrap();
+                let records = request["Records"].as_array().unwrap();
+                seen.lock().unwrap().extend(records.iter().map(of));
+                entries(&vec![String::new(); records.len()], |_| None)
+            };
+            async move { response }
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let log = log_at(listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(serve)).await });
+        let laned = |key: u16| LogRecord { lane: Lane::new(key % 2, 2), ..record(&key.to_string()) };
+        let records: Vec<LogRecord> = (0..100).map(laned).collect();
+        assert!(log.append(&records).await.iter().all(Result::is_ok));
+        let shard = |hash: &u128| BEGINS.iter().rposition(|first| first <= hash).unwrap();
+        let lane_1: Vec<usize> = hashes.lock().unwrap().iter().skip(1).step_by(2).map(shard).collect();
+        assert_eq!(lane_1.iter().all(|shard| *shard == 1), is_listed, "{lane_1:?}");
     }
 }
