@@ -1,6 +1,6 @@
 //! The table: `store`'s in-memory one, which fails as the weather says.
 
-use crate::weather::{Call, Faults, What};
+use crate::weather::{self, Call, Faults, What};
 use playback::fold::ViewKey;
 use playback::view::{Newer, UnreadableView, VIEW_SCHEMA_VERSION, View};
 use std::collections::BTreeSet;
@@ -119,7 +119,12 @@ impl Table {
     }
 
     fn is_hot(&self, key: &ViewKey) -> bool {
-        key.profile_id == HOT && self.faults.is(What::HotKey)
+        key.profile_id == HOT
+            && match self.faults.fault(What::HotKey) {
+                None => false,
+                Some(weather::Fault::Flickers) => self.faults.dice.permille(500),
+                Some(_) => true,
+            }
     }
 }
 

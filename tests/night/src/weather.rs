@@ -27,7 +27,7 @@ pub enum Fault {
 pub enum What {
     /// The table of a region.
     Table,
-    /// One key of the table.
+    /// One key of the table: always, or half of the time.
     HotKey,
     /// The queues `retry` and `dead-letter`.
     Queues,
@@ -181,7 +181,7 @@ impl Faults {
     /// How a call that gives up after `patience_ms` ends. Takes as long as that.
     pub(crate) async fn call(&self, what: What, patience_ms: u64) -> Call {
         self.dice.delay(20).await;
-        match self.weather.fault(self.region, what, self.clock.now()) {
+        match self.fault(what) {
             None | Some(Fault::Ahead | Fault::Behind | Fault::Deployed) => Call::Answered,
             Some(Fault::Refuses) => {
                 self.dice.delay(300).await;
@@ -199,8 +199,12 @@ impl Faults {
         }
     }
 
+    pub(crate) fn fault(&self, what: What) -> Option<Fault> {
+        self.weather.fault(self.region, what, self.clock.now())
+    }
+
     pub(crate) fn is(&self, what: What) -> bool {
-        self.weather.fault(self.region, what, self.clock.now()).is_some()
+        self.fault(what).is_some()
     }
 
     /// Runs an invocation, unless it crashes on the way.
@@ -218,7 +222,7 @@ impl Faults {
     /// The time as the region's functions see it, Unix milliseconds.
     pub(crate) fn local_now(&self) -> u64 {
         let now = self.clock.now();
-        match self.weather.fault(self.region, What::Clock, now) {
+        match self.fault(What::Clock) {
             Some(Fault::Ahead) => now + CLOCK_ERROR,
             Some(Fault::Behind) => now - CLOCK_ERROR,
             _ => now,
