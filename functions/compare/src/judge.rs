@@ -1,8 +1,9 @@
 //! Decides which sessions are due, what to ask the live system for, and what its answer means.
 //!
 //! Each walk goes through the whole shadow table. A session is due if it settled since the previous
-//! walk began. It settles when no event has arrived for a while. So each session is compared once
-//! each time it settles, and a late event makes it due again. A session that changes during a walk
+//! walk began. It settles when it has not changed for a while: no event arrived, and none was folded.
+//! So each session is compared once each time it settles, and an event that arrives or is folded late
+//! makes it due again. A session that changes during a walk
 //! is due in the next one.
 //!
 //! Sessions missing in the shadow are looked for between its sessions. If a live session began
@@ -23,14 +24,14 @@ pub struct Window {
     pub since: u64,
     /// When this walk began, Unix milliseconds.
     pub until: u64,
-    /// A session settles after this time without events, milliseconds.
+    /// A session settles after this time without a change, milliseconds.
     pub settle_ms: u64,
 }
 
 impl Window {
-    /// Whether a session whose last event arrived at this time is due.
-    fn is_due(&self, last_received_at: u64) -> bool {
-        let settled_at = last_received_at.saturating_add(self.settle_ms);
+    /// Whether a session that last changed at this time is due.
+    fn is_due(&self, changed_at: u64) -> bool {
+        let settled_at = changed_at.saturating_add(self.settle_ms);
         self.since < settled_at && settled_at <= self.until
     }
 
@@ -83,7 +84,7 @@ pub struct Answer {
 pub fn asks(page: &[PlacedView], before: Option<&Place>, window: Window) -> Vec<Ask> {
     let of_profile = |views: &[PlacedView]| {
         let profile_id = &views.first()?.place.profile_id;
-        let is_due = |view: &PlacedView| window.is_due(view.view.latest.received_at);
+        let is_due = |view: &PlacedView| window.is_due(changed_at(view));
         let (first, last) = (views.iter().position(is_due)?, views.iter().rposition(is_due)?);
         let after = match first.checked_sub(1) {
             Some(index) => Some(&views[index].place),
@@ -104,6 +105,12 @@ pub fn asks(page: &[PlacedView], before: Option<&Place>, window: Window) -> Vec<
         })
     };
     page.chunk_by(|a, b| a.place.profile_id == b.place.profile_id).filter_map(of_profile).collect()
+}
+
+/// When a shadow session last changed. After an outage it is folded long after its events were
+/// received.
+fn changed_at(view: &PlacedView) -> u64 {
+    view.view.latest.received_at.max(view.written_at.unwrap_or(0))
 }
 
 impl Ask {
@@ -170,6 +177,16 @@ mod tests {
         let judge = |ask: Ask| ask.judge(live, window, &Tolerances::default());
         let number = |id: &SessionId| (id.started_at() - session_id(0).started_at()) / 1000;
         asks(page, before, window).into_iter().flat_map(judge).map(|(id, verdict)| (number(&id), verdict)).collect()
+    }
+
+    /// After an outage of hours, walks that began since its events arrived have passed it by.
+    #[test]
+    fn session_that_is_folded_late_is_due_then() {
+        let folded = PlacedView { written_at: Some(1_000), ..placed("p1", 1, 100) };
+        let is_due = |since, until| !asks(&[folded.clone()], None, window(since, until)).is_empty();
+        assert!(is_due(500, 1_010));
+        assert!(!is_due(500, 1_009), "more may be folded");
+        assert!(!is_due(1_010, 2_000), "it was due before");
     }
 
     #[test]

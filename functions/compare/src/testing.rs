@@ -32,7 +32,7 @@ pub(crate) fn placed(profile_id: &str, number: u64, received_at: u64) -> PlacedV
     let receipt = Receipt { received_at, sent_at: None, session_started_at: session_id.started_at() };
     let view = View::of(&event, "t1", receipt);
     let key = ViewKey { profile_id: profile_id.to_owned(), session_id, title_id: "t1".to_owned() };
-    PlacedView { place: Place::of(&key), session_id: key.session_id, view }
+    PlacedView { place: Place::of(&key), session_id: key.session_id, view, written_at: None }
 }
 
 fn values() -> impl Strategy<Value = Value> {

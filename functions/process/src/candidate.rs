@@ -22,7 +22,7 @@ const SALT: &str = "candidate";
 pub struct Sample(pub Share);
 
 impl Sample {
-    fn has(self, profile_id: &str) -> bool {
+    pub(crate) fn has(self, profile_id: &str) -> bool {
         bucket(SALT, profile_id) < self.0.buckets()
     }
 }

@@ -27,10 +27,22 @@ pub enum Mode {
         dead_letter_queue_url: String,
         /// The queue `retry` (`RETRY_QUEUE_URL`).
         retry_queue_url: String,
+        /// What a candidate needs of this function, if there is one that has to see what other
+        /// regions send.
+        candidate: Option<ForCandidate>,
     },
     /// It is a candidate: it folds a share of the live profiles into the shadow table
     /// (`CANDIDATE_SAMPLE`, such as `5%`).
     Candidate(Sample),
+}
+
+/// What a candidate needs of the live function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForCandidate {
+    /// Its queue, for copies of what arrives from other regions (`CANDIDATE_QUEUE_URL`).
+    pub queue_url: String,
+    /// The profiles that it folds (`COPIED_SAMPLE`, such as `5%`).
+    pub sample: Sample,
 }
 
 impl Config {
@@ -56,11 +68,26 @@ impl Config {
         let views_table = env.required("VIEWS_TABLE");
         let dead_letter_queue_url = env.required("DEAD_LETTER_QUEUE_URL");
         let retry_queue_url = env.required("RETRY_QUEUE_URL");
+        let candidate = Self::read_for_candidate(env);
         Some(Mode::Live {
             views_table: views_table?,
             dead_letter_queue_url: dead_letter_queue_url?,
             retry_queue_url: retry_queue_url?,
+            candidate: candidate?,
         })
+    }
+
+    fn read_for_candidate(env: &mut Env) -> Option<Option<ForCandidate>> {
+        let queue_url = env.optional::<String>("CANDIDATE_QUEUE_URL");
+        let sample = env.optional::<Share>("COPIED_SAMPLE");
+        match (queue_url?, sample?) {
+            (Some(queue_url), Some(sample)) => Some(Some(ForCandidate { queue_url, sample: Sample(sample) })),
+            (Some(_), None) => {
+                env.problem("COPIED_SAMPLE", "is not set: it says what CANDIDATE_QUEUE_URL gets copies of");
+                None
+            }
+            (None, _) => Some(None),
+        }
     }
 
     /// The variables that the template must set.
@@ -88,6 +115,15 @@ mod tests {
         assert_eq!(read(&[("CANDIDATE_SAMPLE", "5%"), ("SHADOW_TABLE", "s")]), Ok(sample("5%")));
         assert_eq!(read(&[("CANDIDATE_SAMPLE", "5%")]), Err(vec!["SHADOW_TABLE"]));
         assert_eq!(read(&[("CANDIDATE_SAMPLE", "5")]).unwrap_err()[0], "CANDIDATE_SAMPLE");
+        let live = [("VIEWS_TABLE", "v"), ("DEAD_LETTER_QUEUE_URL", "d"), ("RETRY_QUEUE_URL", "r")];
+        let copies = |more: &[(&'static str, &'static str)]| match read(&[&live[..], more].concat()) {
+            Ok(Mode::Live { candidate, .. }) => Ok(candidate.map(|candidate| candidate.queue_url)),
+            other => Err(other),
+        };
+        let queue = ("CANDIDATE_QUEUE_URL", "c");
+        assert_eq!(copies(&[("COPIED_SAMPLE", "5%")]), Ok(None));
+        assert_eq!(copies(&[queue, ("COPIED_SAMPLE", "5%")]), Ok(Some("c".to_owned())));
+        assert_eq!(copies(&[queue]), Err(Err(vec!["COPIED_SAMPLE"])));
         assert_eq!(read(&[]), Err(vec!["VIEWS_TABLE", "DEAD_LETTER_QUEUE_URL", "RETRY_QUEUE_URL"]));
     }
 }

@@ -11,10 +11,12 @@
 
 mod candidate;
 mod config;
+mod copies;
 mod shadow;
 
 pub use candidate::{Candidate, Sample};
-pub use config::{Config, Mode};
+pub use config::{Config, ForCandidate, Mode};
+pub use copies::{SendCopies, WithCopies};
 pub use shadow::Shadow;
 
 use apply::{

@@ -2,11 +2,12 @@
 
 use anyhow::Context as _;
 use apply::Recent;
+use lambda::clock::now_ms;
 use lambda::config::Env;
 use lambda::metrics::Emitter;
 use lambda::runtime::run_batches;
 use lambda::warm_up::{BOUND, warm_up};
-use process::{Candidate, Config, Mode, Process, Shadow};
+use process::{Candidate, Config, Mode, Process, Shadow, WithCopies};
 use queue::Queue;
 use store::dynamodb::Views;
 
@@ -17,17 +18,18 @@ async fn main() -> anyhow::Result<()> {
     let sdk = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
     let views = |table: &str| Views::new(&sdk, table, config.common.home.clone());
     let emitter = Emitter::stdout(&config.common.stage, &config.common.function);
-    let shadow = config.shadow_table.as_deref().map(|table| Shadow::new(views(table)));
+    let shadow = config.shadow_table.as_deref().map(|table| Shadow::new(views(table).with_write_times(now_ms)));
 
     match config.mode {
-        Mode::Live { views_table, dead_letter_queue_url, retry_queue_url } => {
+        Mode::Live { views_table, dead_letter_queue_url, retry_queue_url, candidate } => {
             let sqs = queue::client(&sdk);
             let retry = Queue::new(sqs.clone(), retry_queue_url);
-            let dead_letters = Queue::new(sqs, dead_letter_queue_url);
+            let dead_letters = Queue::new(sqs.clone(), dead_letter_queue_url);
             let recent = Recent::default();
             let process = Process { table: views(&views_table), shadow, retry, dead_letters, recent };
             warm_up("views", BOUND, process.table.warm_up()).await;
-            run_batches(emitter, process).await?;
+            let candidate = candidate.map(|candidate| (Queue::new(sqs, candidate.queue_url), candidate.sample));
+            run_batches(emitter, WithCopies { process, candidate }).await?;
         }
         Mode::Candidate(sample) => {
             let shadow = shadow.context("a candidate has a shadow table")?;

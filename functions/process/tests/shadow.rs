@@ -5,12 +5,14 @@
 
 use apply::testing::Letters;
 use apply::{DeadLetter, Letter, Recent};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use lambda::batch::{Batch, Record, Source};
 use lambda::metrics::{Emitter, Metric, Metrics};
 use lambda::runtime::{Invocation, ServeBatch};
 use playback::contract::{Device, Event, Kind};
-use playback::envelope::{Envelope, Stamp};
+use playback::envelope::{Envelope, Stamp, join_delimited};
 use playback::fold::ViewKey;
 use playback::outcome::{Cause, Reason};
 use playback::rollout::Share;
@@ -255,5 +257,61 @@ proptest! {
         let without = values.iter().filter(|(kind, _)| *kind != "tried").map(|(_, value)| value.clone()).collect();
         let with = values.into_iter().map(|(_, value)| value).collect();
         prop_assert_eq!(serve(with), serve(without));
+    }
+}
+
+/// The candidate's queue: it keeps what it gets, or does not answer.
+#[derive(Default)]
+struct Copies {
+    taken: std::sync::Mutex<Vec<String>>,
+    hangs: bool,
+}
+
+impl process::SendCopies for &Copies {
+    async fn send(&self, bodies: Vec<String>) -> usize {
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
+        self.taken.lock().unwrap().extend(bodies);
+        0
+    }
+}
+
+/// A message of `inbound` with envelopes of these profiles.
+fn message(id: &str, profiles: &[&str]) -> Record {
+    let envelopes: Vec<Vec<u8>> = profiles.iter().map(|profile| envelope(profile, 1, 1, false)).collect();
+    let body = BASE64_STANDARD.encode(join_delimited(envelopes.iter().map(Vec::as_slice)));
+    let source = Source::Sqs { queue: "inbound".to_owned(), message_id: id.to_owned() };
+    Record { source, key: None, value: Ok(body.into()), delivery: None }
+}
+
+#[tokio::test(start_paused = true)]
+async fn candidate_gets_copies_of_what_only_one_reads() {
+    let sample = Sample("50%".parse::<Share>().unwrap());
+    let profiles: Vec<String> = (0..40).map(|number| format!("p{number}")).collect();
+    let names: Vec<&str> = profiles.iter().map(String::as_str).collect();
+    for hangs in [false, true] {
+        let (live, shadow, copies) = (MemoryTable::new(1), MemoryTable::new(2), Copies { hangs, ..Copies::default() });
+        let (retry, dead_letters) = (Letters::<Letter>::default(), Letters::<DeadLetter>::default());
+        let recent = Recent::default();
+        let process = Process { table: &live, shadow: None, retry: &retry, dead_letters: &dead_letters, recent };
+        let process = process::WithCopies { process, candidate: Some((&copies, sample)) };
+        let mut arrived = batch(vec![envelope("of-the-log", 1, 1, false)]);
+        arrived.records.extend([message("1", &names[..20]), message("2", &names[20..])]);
+        let emitter = Emitter::to("test", "process", |_| {});
+        let invocation = Invocation::new(NOW, Duration::from_secs(60));
+        let _ = process.serve(&emitter.start(NOW), arrived, invocation).await.unwrap();
+        assert_eq!(live.views().len(), 41, "nothing waits for the copies");
+
+        // The candidate folds just the copies of its sample.
+        let bodies = copies.taken.into_inner().unwrap();
+        let record = |body: String| Record { value: Ok(body.into()), ..message("copy", &[]) };
+        let copied = Batch { records: bodies.into_iter().map(record).collect() };
+        let candidate = Candidate { shadow: Shadow::new(&shadow), sample };
+        let _ = candidate.serve(&emitter.start(NOW), copied, invocation).await.unwrap();
+        let folded = shadow.views().len();
+        assert_eq!(folded > 5 && folded < 35, !hangs, "{folded}");
+        let of_live = live.views();
+        assert!(shadow.views().iter().all(|(key, view)| of_live[key] == *view));
     }
 }

@@ -39,7 +39,12 @@ pub struct Views {
     table: String,
     /// The region that writes here.
     writer: Home,
+    /// The clock, Unix milliseconds, for a table whose items say when they were written.
+    clock: Option<fn() -> u64>,
 }
+
+/// How long after its last write an item expires that has a time of its own.
+pub const KEPT_FOR: Duration = Duration::from_secs(30 * 24 * 3_600);
 
 impl Views {
     /// The table `table`, written to by the region `writer`. Each region writes its own items and
@@ -62,7 +67,15 @@ impl Views {
                     .build(),
             )
             .build();
-        Self { client: Client::from_conf(config), table: table.into(), writer }
+        Self { client: Client::from_conf(config), table: table.into(), writer, clock: None }
+    }
+
+    /// The same table, whose items say when they were written, by the clock `now` (Unix
+    /// milliseconds), and expire [`KEPT_FOR`] after that. For views that are compared and then
+    /// needed no more.
+    #[must_use]
+    pub fn with_write_times(self, now: fn() -> u64) -> Self {
+        Self { clock: Some(now), ..self }
     }
 
     /// Opens the connection by reading a key that never exists. TLS and credentials are most of a

@@ -42,5 +42,5 @@ fn every_mapping_of_a_queue_limits_its_concurrency() {
             limited.push(id);
         }
     }
-    assert_eq!(limited, ["ProcessInboundMapping", "RetryMapping"]);
+    assert_eq!(limited, ["CandidateInboundMapping", "ProcessInboundMapping", "RetryMapping"]);
 }

@@ -133,7 +133,9 @@ fn a_candidate_gets_its_own_variables_and_touches_nothing_live() {
     for statement in statements(&role["Policies"]) {
         for action in strings(&statement["Action"]) {
             let (service, _) = action.split_once(':').unwrap();
-            assert!(["logs", "dynamodb", "kinesis", "kafka", "kafka-cluster", "ec2"].contains(&service), "{action}");
+            let services = ["logs", "dynamodb", "kinesis", "kafka", "kafka-cluster", "ec2", "sqs"];
+            assert!(services.contains(&service), "{action}");
+            assert!(service != "sqs" || statement["Resource"] == arn_of("CandidateQueue"), "{statement}");
             assert!(service != "dynamodb" || statement["Resource"] == arn_of("ShadowTable"), "{statement}");
         }
     }
@@ -168,6 +170,28 @@ fn a_candidate_reads_what_process_reads_in_its_own_groups() {
                 assert_eq!(joins.count(), 1, "{id}");
             }
         }
+    }
+}
+
+/// A queue has only one reader, so the live function copies what the candidate has to see.
+#[test]
+fn a_candidate_gets_copies_of_what_other_regions_send() {
+    let template = template();
+    let of = |more: &[(&str, &str)]| {
+        let choice = Choice::of(&template, KINESIS.into_iter().chain(TRIED).chain(more.iter().copied()));
+        choice.resources()
+    };
+    let alone = of(&[]);
+    let url = |made: &serde_json::Map<String, Value>| {
+        made["ProcessFunction"]["Properties"]["Environment"]["Variables"]["CANDIDATE_QUEUE_URL"].clone()
+    };
+    assert!(!alone.contains_key("CandidateQueue"));
+    assert_eq!(url(&alone), json!(""));
+    let made = of(&[("Regions", "us-east-1,us-west-2"), ("ViewsTableName", "views")]);
+    assert_eq!(url(&made), json!({ "Fn::GetAtt": ["CandidateQueue", "QueueUrl"] }));
+    assert_eq!(made["CandidateInboundMapping"]["Properties"]["FunctionName"], json!({ "Ref": CANDIDATE }));
+    for role in ["ProcessRole", "ProcessCandidateRole"] {
+        assert!(referred(&made[role]).contains("CandidateQueue"), "{role}");
     }
 }
 

@@ -34,6 +34,9 @@ pub struct PlacedView {
     pub session_id: SessionId,
     /// The folded state.
     pub view: View,
+    /// When it was written, Unix milliseconds, if the table says so
+    /// ([`Views::with_write_times`]).
+    pub written_at: Option<u64>,
 }
 
 /// A page of a walk through the table.
@@ -144,7 +147,8 @@ impl Views {
             match item::row(&item) {
                 Ok((_, Row::Hidden(_) | Row::Forgotten(_))) => {}
                 Ok((ulid, Row::Part { home, view })) => {
-                    page.views.push(PlacedView { place, session_id: SessionId { ulid, home }, view: *view });
+                    let (session_id, written_at) = (SessionId { ulid, home }, item::get_number(&item, "written_at"));
+                    page.views.push(PlacedView { place, session_id, view: *view, written_at });
                 }
                 Err(fault) => {
                     tracing::error!(table = self.table, sk = place.sk, %fault, "skipped an unreadable view");

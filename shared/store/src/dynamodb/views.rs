@@ -2,7 +2,7 @@
 
 use super::error::classify;
 use super::item::{self, Item};
-use super::{PlacedView, Views};
+use super::{KEPT_FOR, PlacedView, Views};
 use crate::erase::Erase;
 use crate::table::{Erasure, Fault, StoreError, Stored, ViewTable, WriteError};
 use aws_sdk_dynamodb::error::SdkError;
@@ -37,13 +37,25 @@ impl ViewTable for Views {
             .update_item()
             .table_name(&self.table)
             .set_key(Some(item::view_key(key, &self.writer)))
-            .update_expression("SET #version = :version, #view = :view, title_id = :title_id")
+            .update_expression(match self.clock {
+                None => "SET #version = :version, #view = :view, title_id = :title_id",
+                Some(_) => {
+                    "SET #version = :version, #view = :view, title_id = :title_id, written_at = :now, expires_at = :then"
+                }
+            })
             .expression_attribute_names("#version", "version")
             .expression_attribute_names("#view", "view")
             .expression_attribute_values(":version", item::number(expected.unwrap_or(0) + 1))
             .expression_attribute_values(":view", AttributeValue::B(Blob::new(view.pack())))
             .expression_attribute_values(":title_id", item::text(&view.title_id))
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let update = match self.clock.map(|now| now()) {
+            None => update,
+            Some(now) => update
+                .expression_attribute_values(":now", item::number(now))
+                // DynamoDB's time to live is in seconds.
+                .expression_attribute_values(":then", item::number(now / 1_000 + KEPT_FOR.as_secs())),
+        };
         let update = match expected {
             None => update.condition_expression("attribute_not_exists(pk)"),
             Some(version) => update

@@ -1,0 +1,81 @@
+//! Copies of what arrives from other regions, for a candidate. On the logs a candidate has a consumer
+//! group of its own, but a queue has only one reader, and without these events its views could not
+//! agree with the live ones.
+//!
+//! A copy is sent beside the live work, in bounded time, and forgotten if that fails: `compare` then
+//! finds a session that differs.
+
+use crate::Sample;
+use apply::{Decoded, Unit, unpack_message};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use lambda::batch::{Batch, BatchAnswer, Source};
+use lambda::metrics::Metrics;
+use lambda::runtime::{Invocation, ServeBatch};
+use playback::envelope::join_delimited;
+use queue::Queue;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long the copies of a batch may take: the live events beside them wait at most this long.
+const TIME_OUT: Duration = Duration::from_secs(2);
+
+/// Where copies go.
+pub trait SendCopies {
+    /// Sends messages. Returns how many could not be sent.
+    fn send(&self, bodies: Vec<String>) -> impl Future<Output = usize> + Send;
+}
+
+impl SendCopies for Queue {
+    async fn send(&self, bodies: Vec<String>) -> usize {
+        self.send_all(bodies).await.iter().filter(|sent| sent.is_err()).count()
+    }
+}
+
+/// `process`, which also copies sampled envelopes of the queue `inbound`.
+#[derive(Debug)]
+pub struct WithCopies<P, Q> {
+    /// The live function.
+    pub process: P,
+    /// The candidate's queue and the profiles that it folds, if there is one.
+    pub candidate: Option<(Q, Sample)>,
+}
+
+impl<P: ServeBatch, Q: SendCopies + Send + Sync> ServeBatch for WithCopies<P, Q> {
+    type Error = P::Error;
+
+    async fn serve(&self, metrics: &Metrics, batch: Batch, invocation: Invocation) -> Result<BatchAnswer, P::Error> {
+        let Some((queue, sample)) = &self.candidate else {
+            return self.process.serve(metrics, batch, invocation).await;
+        };
+        let bodies = sampled(&batch, *sample);
+        tokio::join!(self.process.serve(metrics, batch, invocation), copy(queue, bodies)).0
+    }
+}
+
+async fn copy<Q: SendCopies>(queue: &Q, bodies: Vec<String>) {
+    if bodies.is_empty() {
+        return;
+    }
+    match timeout(TIME_OUT, queue.send(bodies)).await {
+        Ok(0) => {}
+        Ok(failed) => tracing::warn!(failed, "the candidate's queue did not take copies"),
+        Err(_) => tracing::warn!("the candidate's queue did not take copies in time"),
+    }
+}
+
+/// The sampled envelopes of each message, packed like the message.
+fn sampled(batch: &Batch, sample: Sample) -> Vec<String> {
+    let is_sampled =
+        |(_, decoded): &(Unit, Decoded)| decoded.as_ref().is_ok_and(|envelope| sample.has(&envelope.profile_id));
+    let mut bodies = Vec::new();
+    for record in batch.records.iter().filter(|record| matches!(record.source, Source::Sqs { .. })) {
+        let Ok(body) = &record.value else { continue };
+        let mut units = unpack_message(&record.source, body.clone());
+        units.retain(is_sampled);
+        if !units.is_empty() {
+            bodies.push(BASE64_STANDARD.encode(join_delimited(units.iter().map(|(unit, _)| unit.bytes.as_ref()))));
+        }
+    }
+    bodies
+}
