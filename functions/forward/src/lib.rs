@@ -23,7 +23,7 @@ pub mod testing;
 
 pub use config::Config;
 pub use pack::{MAX_PACKED_BYTES, Message, pack};
-pub use queues::{Inbound, InboundError, RegionQueues};
+pub use queues::{FIND_FOR, Inbound, InboundError, RegionQueues};
 
 use apply::{
     Books, DeadLetter, Diverted, LetterQueue, Slots, Unbalanced, Unit, divert, is_flood, redelivered_together,

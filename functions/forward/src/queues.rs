@@ -13,6 +13,9 @@ use std::future::Future;
 use std::time::Duration;
 use tokio::sync::OnceCell;
 
+/// How long looking up a region's queue may take.
+pub const FIND_FOR: Duration = Duration::from_secs(8);
+
 /// Where messages for a region go.
 pub trait Inbound: Send + Sync {
     /// Sends messages to a region's queue: one result each, in order. A message counts as sent only
@@ -77,7 +80,7 @@ impl RegionQueues {
                     TimeoutConfig::builder()
                         .connect_timeout(Duration::from_secs(2))
                         .operation_attempt_timeout(Duration::from_secs(4))
-                        .operation_timeout(Duration::from_secs(8))
+                        .operation_timeout(FIND_FOR)
                         .build(),
                 );
             Client::from_conf(config.build())

@@ -31,7 +31,7 @@ use std::time::Duration;
 use store::ViewTable;
 
 /// What an invocation keeps for the two queues, and for its answer.
-const RESERVE: Duration = SEND_FOR.saturating_mul(2).saturating_add(Duration::from_secs(4));
+pub const RESERVE: Duration = SEND_FOR.saturating_mul(2).saturating_add(Duration::from_secs(4));
 
 /// Folds batches into the views that members see. Its answer names the records that failed.
 #[derive(Debug)]

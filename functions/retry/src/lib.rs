@@ -24,7 +24,7 @@ mod work;
 
 pub use config::Config;
 pub use message::Object;
-pub use objects::{MAX_OBJECT_BYTES, ObjectBody, ObjectError, Objects, bucket};
+pub use objects::{MAX_OBJECT_BYTES, ObjectBody, ObjectError, Objects, READ_FOR, bucket};
 pub use pause::{Pause, Pauses, QueuePauses};
 
 use apply::{
@@ -46,6 +46,8 @@ use work::Work;
 const ERASE_FOR: Duration = Duration::from_secs(8);
 /// What an invocation keeps for the pauses, the deletion of objects and its answer.
 const RESERVE: Duration = Duration::from_secs(10);
+/// What it keeps for everything after the store: the two queues, erasures and [`RESERVE`].
+pub const RESERVED: Duration = RESERVE.saturating_add(ERASE_FOR).saturating_add(SEND_FOR.saturating_mul(2));
 /// Messages whose objects are read at the same time; an object takes up to 16 MB. The ten messages of
 /// a batch are read in two rounds, so a bucket that hangs leaves time for the letters beside it.
 const CONCURRENT_READS: usize = 5;
@@ -103,8 +105,7 @@ where
             }
             works.push((work, begin..units.len()));
         }
-        let (applied, usage) =
-            apply(&self.table, decoded, invocation.leaving(RESERVE + ERASE_FOR + SEND_FOR * 2)).await?;
+        let (applied, usage) = apply(&self.table, decoded, invocation.leaving(RESERVED)).await?;
         count_usage(metrics, usage);
         let mut applied = applied.into_iter();
         let mut decisions = Vec::with_capacity(units.len());

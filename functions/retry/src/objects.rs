@@ -19,7 +19,7 @@ pub const MAX_OBJECT_BYTES: usize = 16 * 1024 * 1024;
 
 /// How long reading an object may take. What is not read in time is read when its message is
 /// delivered again.
-const READ_FOR: Duration = Duration::from_secs(6);
+pub const READ_FOR: Duration = Duration::from_secs(6);
 
 /// A client of the bucket, whose calls end in time.
 pub fn bucket(sdk: &SdkConfig) -> Client {

@@ -3,7 +3,7 @@
 
 use anyhow::{Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
-use night::{Game, Report, play};
+use night::{Fault, Game, Report, What, outage, play};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -35,7 +35,22 @@ pub struct Args {
     /// Print the result as one JSON object, for programs
     #[arg(long)]
     json: bool,
+    /// Instead of nights, each part away alone for a minute, an hour and a day: what it takes to catch up
+    #[arg(long, conflicts_with_all = ["hours", "night", "seed", "json"])]
+    outages: bool,
 }
+
+/// The parts that can be away, and how a reader of the table knows them.
+const PARTS: [(&str, What); 8] = [
+    ("the primary logs", What::Primary),
+    ("the standby logs", What::Standby),
+    ("the store", What::Table),
+    ("one hot key", What::HotKey),
+    ("SQS", What::Queues),
+    ("the failure bucket", What::Bucket),
+    ("the way to another region", What::Link),
+    ("the functions, which crash", What::Crashes),
+];
 
 /// What all nights came to.
 #[derive(Debug, Default, Serialize)]
@@ -100,7 +115,35 @@ impl Total {
 /// # Errors
 /// If a night panics. A broken promise is not an error; it gives exit status 1.
 pub async fn run(args: Args) -> Result<ExitCode> {
-    tokio::task::spawn_blocking(move || soak(&args)).await?
+    tokio::task::spawn_blocking(move || if args.outages { outages() } else { soak(&args) }).await?
+}
+
+/// Prints a table in Markdown: how long it takes, from the repair, until nothing is on its way.
+fn outages() -> Result<ExitCode> {
+    let mut broken = false;
+    println!("| away | how | a minute | an hour | a day | calls of the store per event |\n|---|---|---|---|---|---|");
+    for (part, what) in PARTS {
+        for (how, fault) in [("refuses", Fault::Refuses), ("hangs", Fault::Hangs)] {
+            let reports = [1, 60, 24 * 60].map(|minutes| quietly(|| play(&outage(what, fault, minutes))));
+            let settled = |report: &Report| report.settled_after_s.map_or("never".to_owned(), |s| format!("{s} s"));
+            let calls = reports.iter().map(|report| report.calls_per_event).fold(0.0, f64::max);
+            println!("| {part} | {how} | {} | {calls:.1} |", reports.each_ref().map(settled).join(" | "));
+            for report in reports.iter().filter(|report| !report.broken.is_empty()) {
+                eprintln!("{report}");
+                broken = true;
+            }
+        }
+    }
+    Ok(ExitCode::from(u8::from(broken)))
+}
+
+/// Without the log, unless somebody asked for it: in an outage every function warns, and that is not
+/// news here.
+fn quietly(play: impl FnOnce() -> Report) -> Report {
+    match std::env::var_os("RUST_LOG") {
+        Some(_) => play(),
+        None => with_default(NoSubscriber::new(), play),
+    }
 }
 
 fn soak(args: &Args) -> Result<ExitCode> {
@@ -117,11 +160,7 @@ fn soak(args: &Args) -> Result<ExitCode> {
                 break;
             }
             let game = Game::new(args.seed + night, args.night);
-            // In an outage every function warns; that is not news here.
-            let report = match std::env::var_os("RUST_LOG") {
-                Some(_) => play(&game),
-                None => with_default(NoSubscriber::new(), || play(&game)),
-            };
+            let report = quietly(|| play(&game));
             stop.fetch_or(!report.broken.is_empty(), Relaxed);
             bar.inc(args.night);
             if let Ok(mut total) = total.lock() {

@@ -54,6 +54,18 @@ impl Game {
     }
 }
 
+/// A game in which one thing is away for some minutes, in the first region, until the end.
+#[must_use]
+pub fn outage(what: What, fault: Fault, minutes: u64) -> Game {
+    let hours = 2 + minutes / 60;
+    let to = BEGAN + hours * 3_600_000;
+    let spell = Spell { region: 0, what, fault, from: to - minutes * 60_000, to };
+    let weather = Some(Weather { spells: vec![spell] });
+    // So many requests that some fall into the outage, and so few that a day is soon played.
+    let posts_per_hour = if minutes > 60 { 20 } else { 300 };
+    Game { weather, posts_per_hour, ..Game::new(1, hours) }
+}
+
 /// Plays a game.
 ///
 /// # Panics

@@ -3,9 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use night::{BEGAN, Fault, Game, Report, Spell, Weather, What, play};
-
-const HOUR: u64 = 3_600_000;
+use night::{Fault, Game, Report, What, outage, play};
 
 #[test]
 fn every_promise_is_kept_through_some_nights() {
@@ -23,11 +21,9 @@ fn seed_replays_exactly() {
     assert_ne!(first.fingerprint, play(&Game::new(8, 12)).fingerprint);
 }
 
-/// A night with one fault, which begins after an hour.
+/// A night with one fault until its end.
 fn night_with(what: What, fault: Fault, hours: u64) -> Report {
-    let spell = Spell { region: 0, what, fault, from: BEGAN + HOUR, to: BEGAN + (1 + hours) * HOUR };
-    let weather = Some(Weather { spells: vec![spell] });
-    play(&Game { weather, posts_per_hour: 2, ..Game::new(1, hours + 2) })
+    play(&Game { posts_per_hour: 2, ..outage(what, fault, hours * 60) })
 }
 
 /// Letters were given up after 16 attempts, which are about an hour, and events of other regions

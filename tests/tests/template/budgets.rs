@@ -15,6 +15,20 @@ fn check(function: &str, waits: &[(&str, Duration)]) {
     assert!(sum + MARGIN <= limit, "{function} may wait {sum:?} of {limit:?}: {waits:?}");
 }
 
+/// What a function of batches keeps for the rest leaves the store enough time, even while a bucket
+/// hangs.
+#[test]
+fn batches_leave_time_for_the_store() {
+    let store = ("the store", Duration::from_secs(20));
+    check("process", &[store, ("letters and the answer", process::RESERVE)]);
+    let read = ("objects, in two rounds", retry::READ_FOR * 2);
+    let store = ("the store", Duration::from_secs(10));
+    check("retry", &[read, store, ("letters, erasures and the answer", retry::RESERVED)]);
+    let routing = ("the routing document", routing::READ_TIME_OUT);
+    let sends = [("the region's queue", queue::SEND_FOR), ("dead letters", queue::SEND_FOR)];
+    check("forward", &[routing, ("looking up the region's queue", forward::FIND_FOR), sends[0], sends[1]]);
+}
+
 #[test]
 fn waits_of_a_request_fit_into_its_functions_timeout() {
     let legacy = number(&template()["Parameters"]["LegacyTimeoutMs"]["MaxValue"]);
