@@ -5,10 +5,11 @@
 //! No maintained proxy can do this. Toxiproxy and noxious work below HTTP, so they can neither
 //! choose calls by their operation nor answer as DynamoDB does when it throttles. lowdown knows
 //! HTTP but no operations. None can kill the caller between a write and its answer. This one
-//! decides by the header `x-amz-target`, which every call of DynamoDB, SQS and Kinesis carries. It
-//! reads no body, and passes on unchanged what no rule applies to.
+//! decides by the header `x-amz-target`, which every call of DynamoDB, SQS and Kinesis carries.
+//! Calls without it are S3's: they are named after their method. It reads a body only for a rule
+//! about one key, and passes on unchanged what no rule applies to.
 //!
-//! `AWS_ENDPOINT_URL_DYNAMODB`, `…_SQS` and `…_KINESIS` send a function through it: see
+//! `AWS_ENDPOINT_URL_DYNAMODB`, `…_SQS`, `…_KINESIS` and `…_S3` send a function through it: see
 //! [`ENDPOINTS`].
 
 use std::collections::BTreeMap;
@@ -18,30 +19,37 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use anyhow::Result;
 use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use futures::stream;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use rustix::process::Signal;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, watch};
 
 use crate::functions::Environments;
 
 /// The variables that point a function's clients here.
-pub const ENDPOINTS: [&str; 3] = ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL_KINESIS"];
+pub const ENDPOINTS: [&str; 4] =
+    ["AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL_KINESIS", "AWS_ENDPOINT_URL_S3"];
+/// How DynamoDB says that it throttles.
+const THROTTLED: (u16, &str) = (400, "ProvisionedThroughputExceededException");
 
 /// What happens to which calls.
 #[derive(Debug, Clone)]
 pub struct Rule {
     /// Its name in the counts.
     pub name: &'static str,
-    /// Which operations: a name such as `DynamoDB_20120810.UpdateItem`, or how it begins or ends.
+    /// Which operations: a name such as `DynamoDB_20120810.UpdateItem` or `S3.GetObject`, or how it
+    /// begins or ends.
     pub calls: &'static str,
+    /// Only calls whose body has this text, if it is set.
+    pub text: Option<String>,
     /// The share of them, from 0 to 1.
     pub share: f64,
     /// Maximum number of times.
@@ -56,7 +64,18 @@ impl Rule {
     /// A rule that applies to all of these calls, forever.
     #[must_use]
     pub fn always(name: &'static str, calls: &'static str, when: When, fault: Fault) -> Self {
-        Self { name, calls, share: 1.0, times: usize::MAX, when, fault }
+        Self { name, calls, text: None, share: 1.0, times: usize::MAX, when, fault }
+    }
+
+    /// A rule that throttles all items of DynamoDB whose keys have this text, forever.
+    #[must_use]
+    pub fn hot_key(name: &'static str, text: String) -> Self {
+        Self { text: Some(text), ..Self::always(name, "DynamoDB", When::Before, Fault::Throttle) }
+    }
+
+    fn is_for(&self, call: &Call) -> bool {
+        let has = |text: &String| call.body.windows(text.len().max(1)).any(|bytes| bytes == text.as_bytes());
+        (call.name.starts_with(self.calls) || call.name.ends_with(self.calls)) && self.text.as_ref().is_none_or(has)
     }
 }
 
@@ -74,6 +93,9 @@ pub enum When {
 pub enum Fault {
     /// An error of the service: status and name of the exception.
     Error(u16, &'static str),
+    /// DynamoDB throttles. If the rule has a text, BatchGetItem throttles only the keys with it: it
+    /// leaves them unprocessed, and fails only if no other key is asked for.
+    Throttle,
     /// No answer, until the caller gives up.
     Hang,
     /// The connection is cut.
@@ -82,6 +104,38 @@ pub enum Fault {
     Hold(watch::Receiver<bool>),
     /// All environments of a function are killed (SIGKILL), including the caller's.
     Kill(Environments),
+}
+
+/// A call to the service.
+#[derive(Debug)]
+struct Call {
+    name: String,
+    method: Method,
+    /// Path and query.
+    target: String,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Call {
+    fn new(method: Method, uri: &Uri, mut headers: HeaderMap, body: Bytes) -> Self {
+        let operation = headers.get("x-amz-target").and_then(|target| target.to_str().ok());
+        let name = operation.map_or_else(|| operation_of_s3(&method, uri), str::to_owned);
+        let target = uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
+        // The body is whole by now, and its length may change. The host stays, because it is signed.
+        for length in [TRANSFER_ENCODING, CONTENT_LENGTH] {
+            headers.remove(length);
+        }
+        Self { name, method, target, headers, body }
+    }
+}
+
+/// S3 names no operation. `PUT /bucket/key` is `S3.PutObject`, `PUT /bucket` is `S3.PutBucket`.
+fn operation_of_s3(method: &Method, uri: &Uri) -> String {
+    let what = if uri.path().trim_matches('/').contains('/') { "Object" } else { "Bucket" };
+    let verb = method.as_str();
+    let (first, rest) = verb.split_at(verb.len().min(1));
+    format!("S3.{first}{}{what}", rest.to_ascii_lowercase())
 }
 
 /// A running proxy. It ends with the runtime.
@@ -117,7 +171,7 @@ impl FaultProxy {
             done: Mutex::default(),
             deaths: AtomicU64::new(0),
         });
-        let app = Router::new().fallback(serve).with_state(Arc::clone(&proxy));
+        let app = Router::new().fallback(serve).layer(DefaultBodyLimit::disable()).with_state(Arc::clone(&proxy));
         tokio::spawn(async { axum::serve(listener, app).await });
         Ok(proxy)
     }
@@ -144,9 +198,8 @@ impl FaultProxy {
     }
 
     /// The rule that applies to this call, if any.
-    async fn rule(&self, call: &str) -> Option<Rule> {
-        let is_for = |rule: &&Rule| call.starts_with(rule.calls) || call.ends_with(rule.calls);
-        let candidates: Vec<Rule> = self.rules().iter().filter(is_for).cloned().collect();
+    async fn rule(&self, call: &Call) -> Option<Rule> {
+        let candidates: Vec<Rule> = self.rules().iter().filter(|rule| rule.is_for(call)).cloned().collect();
         let done = self.done.lock().await;
         let mut chance = self.chance.lock().await;
         candidates
@@ -154,29 +207,36 @@ impl FaultProxy {
             .find(|rule| done.get(rule.name).is_none_or(|done| *done < rule.times) && chance.random_bool(rule.share))
     }
 
-    async fn answer(&self, headers: HeaderMap, body: Bytes) -> Result<Response> {
-        let call = headers.get("x-amz-target").and_then(|target| target.to_str().ok()).unwrap_or_default();
+    async fn answer(&self, call: Call) -> Result<Response> {
         let deaths = self.deaths.load(Ordering::SeqCst);
-        let Some(rule) = self.rule(call).await else { return self.pass_on(headers, body).await };
-        let answer = match rule.when {
-            When::Before => None,
-            When::After => Some(self.pass_on(headers, body).await?),
+        let Some(rule) = self.rule(&call).await else { return self.pass_on(call).await };
+        if let (Fault::Throttle, Some(text)) = (&rule.fault, &rule.text)
+            && let Some((others, hot)) = without_keys(&call, text)
+        {
+            *self.done.lock().await.entry(rule.name).or_default() += 1;
+            return leave_unprocessed(self.pass_on(others).await?, hot).await;
+        }
+        let (name, answer) = match rule.when {
+            When::Before => (call.name, None),
+            When::After => (call.name.clone(), Some(self.pass_on(call).await?)),
         };
         match answer {
             Some(refused) if !refused.status().is_success() => Ok(refused),
-            answer => self.happen(rule, answer, deaths).await,
+            answer => self.happen(rule, &name, answer, deaths).await,
         }
     }
 
     /// Passes on a call and returns the answer.
-    async fn pass_on(&self, headers: HeaderMap, body: Bytes) -> Result<Response> {
-        let answer = self.http.post(&self.upstream).headers(headers).body(body).send().await?;
-        let (status, headers) = (answer.status(), answer.headers().clone());
+    async fn pass_on(&self, call: Call) -> Result<Response> {
+        let request = self.http.request(call.method, format!("{}{}", self.upstream, call.target));
+        let answer = request.headers(call.headers).body(call.body).send().await?;
+        let (status, mut headers) = (answer.status(), answer.headers().clone());
+        headers.remove(TRANSFER_ENCODING);
         Ok((status, headers, answer.bytes().await?).into_response())
     }
 
     /// `deaths` is how many there had been when the call arrived.
-    async fn happen(&self, rule: Rule, answer: Option<Response>, deaths: u64) -> Result<Response> {
+    async fn happen(&self, rule: Rule, call: &str, answer: Option<Response>, deaths: u64) -> Result<Response> {
         let mut done = self.done.lock().await;
         let times = done.entry(rule.name).or_default();
         if *times >= rule.times {
@@ -194,11 +254,8 @@ impl FaultProxy {
         *times += 1;
         drop(done);
         match rule.fault {
-            Fault::Error(status, exception) => {
-                let body = json!({ "__type": exception, "message": format!("{} by the fault proxy", rule.name) });
-                let kind = [("x-amzn-errortype", exception), ("content-type", "application/x-amz-json-1.0")];
-                Ok((StatusCode::from_u16(status)?, kind, body.to_string()).into_response())
-            }
+            Fault::Error(status, exception) => error(call, status, exception, rule.name),
+            Fault::Throttle => error(call, THROTTLED.0, THROTTLED.1, rule.name),
             Fault::Hang => pending().await,
             Fault::Hold(mut released) => {
                 released.wait_for(|released| *released).await?;
@@ -209,14 +266,74 @@ impl FaultProxy {
     }
 }
 
+/// An error in the format of the service that was called.
+fn error(call: &str, status: u16, exception: &'static str, rule: &str) -> Result<Response> {
+    let (status, message) = (StatusCode::from_u16(status)?, format!("{rule} by the fault proxy"));
+    if call.starts_with("S3.") {
+        let body = format!("<Error><Code>{exception}</Code><Message>{message}</Message></Error>");
+        return Ok((status, [("content-type", "application/xml")], body).into_response());
+    }
+    let kind = [("x-amzn-errortype", exception), ("content-type", "application/x-amz-json-1.0")];
+    Ok((status, kind, json!({ "__type": exception, "message": message }).to_string()).into_response())
+}
+
+/// Takes the keys with this text out of a BatchGetItem. `None` if it is another call, or if no
+/// other key would be left.
+fn without_keys(call: &Call, text: &str) -> Option<(Call, Map<String, Value>)> {
+    if !call.name.ends_with(".BatchGetItem") {
+        return None;
+    }
+    let mut body: Value = serde_json::from_slice(&call.body).ok()?;
+    let tables = body.get_mut("RequestItems")?.as_object_mut()?;
+    let mut hot = Map::new();
+    for (table, asked) in tables.iter_mut() {
+        let mut left = asked.clone();
+        let keys = asked.get_mut("Keys")?.as_array_mut()?;
+        let (with, without) = std::mem::take(keys).into_iter().partition(|key| key.to_string().contains(text));
+        *keys = without;
+        left["Keys"] = Value::Array(with);
+        hot.insert(table.clone(), left);
+    }
+    let has_keys = |asked: &Value| asked["Keys"].as_array().is_some_and(|keys| !keys.is_empty());
+    tables.retain(|_, asked| has_keys(asked));
+    hot.retain(|_, asked| has_keys(asked));
+    if tables.is_empty() || hot.is_empty() {
+        return None;
+    }
+    let (name, method, target, headers) =
+        (call.name.clone(), call.method.clone(), call.target.clone(), call.headers.clone());
+    Some((Call { name, method, target, headers, body: body.to_string().into() }, hot))
+}
+
+/// Names these keys as unprocessed in the answer to a BatchGetItem.
+async fn leave_unprocessed(answer: Response, hot: Map<String, Value>) -> Result<Response> {
+    let (mut head, body) = answer.into_parts();
+    let bytes = to_bytes(body, usize::MAX).await?;
+    if !head.status.is_success() {
+        return Ok(Response::from_parts(head, bytes.into()));
+    }
+    let mut body: Value = serde_json::from_slice(&bytes)?;
+    body["UnprocessedKeys"] = Value::Object(hot);
+    for stale in ["content-length", "x-amz-crc32"] {
+        head.headers.remove(stale);
+    }
+    Ok(Response::from_parts(head, body.to_string().into()))
+}
+
 /// A failing body makes the server close the connection.
 fn cut_off() -> Response {
     Body::from_stream(stream::once(async { Err::<Bytes, _>(std::io::Error::other("cut off on purpose")) }))
         .into_response()
 }
 
-async fn serve(State(proxy): State<Arc<FaultProxy>>, headers: HeaderMap, body: Bytes) -> Response {
-    proxy.answer(headers, body).await.unwrap_or_else(|error| {
+async fn serve(
+    State(proxy): State<Arc<FaultProxy>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    proxy.answer(Call::new(method, &uri, headers, body)).await.unwrap_or_else(|error| {
         eprintln!("the fault proxy failed: {error:#}");
         StatusCode::BAD_GATEWAY.into_response()
     })
@@ -293,5 +410,71 @@ mod tests {
         }
         assert_eq!(answers.iter().filter(|status| **status == 500).count(), 5, "{answers:?}");
         assert!(answers[..5].contains(&200), "only a share: {answers:?}");
+    }
+
+    #[tokio::test]
+    async fn calls_of_s3_are_named_and_pass_unchanged() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let echo = async |method: Method, uri: Uri, headers: HeaderMap, body: Bytes| {
+            let seen = format!("{method} {uri} {:?} {:?} {}", headers["host"], headers.get("x-amz-date"), body.len());
+            ([("etag", "\"7\"")], seen)
+        };
+        let app = Router::new().fallback(echo).layer(DefaultBodyLimit::disable());
+        tokio::spawn(async { axum::serve(listener, app).await });
+        let proxy = FaultProxy::start(&url, 1).await.unwrap();
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap();
+        let send = async |method: Method, path: &str, bytes: usize| {
+            let request = client.request(method, format!("{}{path}", proxy.url)).header("x-amz-date", "today");
+            request.body(vec![0; bytes]).send().await
+        };
+        let path = "/bucket/a%2Bb/c?x-id=PutObject&versionId=1";
+        let answer = send(Method::PUT, path, 3_000_000).await.unwrap();
+        assert_eq!(answer.headers()["etag"], "\"7\"");
+        let host = proxy.url.trim_start_matches("http://");
+        assert_eq!(answer.text().await.unwrap(), format!("PUT {path} {host:?} Some(\"today\") 3000000"));
+
+        proxy.set(vec![rule("S3.GetObject", When::Before, Fault::Error(503, "SlowDown"))]);
+        let answer = send(Method::GET, "/bucket/key", 0).await.unwrap();
+        assert_eq!(answer.status(), 503);
+        assert!(answer.text().await.unwrap().contains("<Code>SlowDown</Code>"));
+        for (method, path) in [(Method::PUT, "/bucket/key"), (Method::DELETE, "/bucket/key"), (Method::GET, "/bucket/")]
+        {
+            assert_eq!(send(method, path, 0).await.unwrap().status(), 200);
+        }
+        proxy.set(vec![rule("S3", When::Before, Fault::Error(503, "SlowDown"))]);
+        assert_eq!(send(Method::DELETE, "/bucket/key", 0).await.unwrap().status(), 503);
+        assert_eq!(proxy.done().await["it"], 2);
+    }
+
+    #[tokio::test]
+    async fn hot_key_is_throttled_and_the_others_are_not() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let app = Router::new().fallback(async |body: String| {
+            let asked: Value = serde_json::from_str(&body).unwrap();
+            json!({ "Responses": asked["RequestItems"], "UnprocessedKeys": {} }).to_string()
+        });
+        tokio::spawn(async { axum::serve(listener, app).await });
+        let proxy = FaultProxy::start(&url, 1).await.unwrap();
+        proxy.set(vec![Rule::hot_key("it", "HOT#".to_owned())]);
+        let read = async |body: Value| {
+            let client = reqwest::Client::builder().no_proxy().build().unwrap();
+            let call = client.post(&proxy.url).header("x-amz-target", "DynamoDB_20120810.BatchGetItem");
+            let answer = call.body(body.to_string()).send().await.unwrap();
+            (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+        };
+        let keys = |names: &[&str]| json!({ "Keys": names.iter().map(|name| json!({"sk": {"S": name}})).collect::<Vec<_>>(), "ConsistentRead": true });
+
+        let (status, answer) = read(json!({ "RequestItems": { "views": keys(&["HOT#1", "A#1", "HOT#2"]) } })).await;
+        assert_eq!(status, 200);
+        assert_eq!(answer["Responses"]["views"], keys(&["A#1"]), "the service is not asked for hot keys");
+        assert_eq!(answer["UnprocessedKeys"]["views"], keys(&["HOT#1", "HOT#2"]));
+
+        let (status, answer) = read(json!({ "RequestItems": { "views": keys(&["HOT#1"]) } })).await;
+        assert_eq!((status, answer["__type"].as_str()), (400, Some(THROTTLED.1)), "no key is left");
+        assert_eq!(read(json!({ "RequestItems": { "views": keys(&["A#1"]) } })).await.0, 200);
+        assert_eq!(call(&proxy, "DynamoDB_20120810.UpdateItem", r#"{"Key":"HOT#1"}"#).await.unwrap().status(), 400);
+        assert_eq!(proxy.done().await["it"], 3);
     }
 }

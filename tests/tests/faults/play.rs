@@ -62,11 +62,11 @@ async fn play_on(
 ) -> Result<Row<Figures>> {
     let endpoints = &cloud.endpoints().clone();
     let proxy = FaultProxy::start(&endpoints.aws_endpoint, load.seed).await?;
-    let [dynamodb, sqs, kinesis] = ENDPOINTS.map(|variable| (variable, Some(proxy.url.as_str())));
+    let [dynamodb, sqs, kinesis, s3] = ENDPOINTS.map(|variable| (variable, Some(proxy.url.as_str())));
     configure(endpoints, &endpoints.ingest_function, &[kinesis]).await?;
     configure(endpoints, &endpoints.process_function, &[dynamodb, sqs]).await?;
     // Its queue is spared: if it cannot set a pause, the queue's own applies, which is six minutes.
-    configure(endpoints, &endpoints.retry_function, &[dynamodb]).await?;
+    configure(endpoints, &endpoints.retry_function, &[dynamodb, s3]).await?;
 
     let sessions = (load.rate * scenario.longest().as_secs_f64() / POSTS_PER_SESSION).ceil() as usize;
     let faults = Faults { duplicates: 0.05, reorder: 0.1, late: 0.0, lost: 0.0, malformed: 0.01 };
