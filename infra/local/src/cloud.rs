@@ -155,6 +155,8 @@ pub struct LocalOptions {
     pub partitions: i32,
     /// Template parameters. They override those of the local cloud.
     pub parameters: BTreeMap<String, String>,
+    /// Batches of the logs have at most this many records, whatever the template says.
+    pub max_batch: Option<usize>,
 }
 
 impl LocalOptions {
@@ -178,6 +180,7 @@ impl LocalOptions {
             brokers: DEFAULT_BROKERS,
             partitions: 4,
             parameters: BTreeMap::new(),
+            max_batch: None,
         })
     }
 
@@ -222,6 +225,7 @@ pub struct LocalCloud {
     // In drop order: readers first, the folder's lock last.
     pollers: Option<Pollers>,
     checkpoints: Checkpoints,
+    max_batch: Option<usize>,
     emulator: Guarded,
     primary: Option<Kafka>,
     standby: Option<Kafka>,
@@ -334,8 +338,16 @@ impl LocalCloud {
         };
 
         progress.step("Starting the pollers");
-        let mut cloud =
-            Self { pollers: None, checkpoints: Checkpoints::default(), emulator, primary, standby, endpoints, folder };
+        let mut cloud = Self {
+            pollers: None,
+            checkpoints: Checkpoints::default(),
+            max_batch: options.max_batch,
+            emulator,
+            primary,
+            standby,
+            endpoints,
+            folder,
+        };
         cloud.start_poller().await?;
         progress.finish();
         Ok(cloud)
@@ -362,6 +374,7 @@ impl LocalCloud {
                 bootstrap: self.endpoints.log_bootstrap.clone(),
                 standby_bootstrap: self.endpoints.standby_bootstrap.clone(),
                 checkpoints: self.checkpoints.clone(),
+                max_batch: self.max_batch,
             });
             self.pollers = Some(pollers.await?);
         }

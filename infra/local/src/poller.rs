@@ -119,6 +119,8 @@ pub struct PollerConfig {
     pub bootstrap: Option<String>,
     /// Where a mapping of a Kinesis stream resumes, and where it stores its progress.
     pub checkpoints: Checkpoints,
+    /// An upper bound for `BatchSize`.
+    pub max_batch: Option<usize>,
 }
 
 /// What a poller has done since it started.
@@ -167,7 +169,8 @@ impl Poller {
     /// If the settings cannot be read or ask for something that is not emulated, or the log cannot
     /// be read.
     pub async fn start(config: PollerConfig) -> anyhow::Result<Self> {
-        let settings = Settings::load(&config.sdk, &config.stack, &config.logical_id).await?;
+        let mut settings = Settings::load(&config.sdk, &config.stack, &config.logical_id).await?;
+        settings.batching.size = settings.batching.size.min(config.max_batch.unwrap_or(usize::MAX)).max(1);
         info!(?settings, bootstrap = config.bootstrap, "polling");
         let from = settings.starting_position;
         match settings.origin.clone() {
@@ -246,6 +249,8 @@ pub struct PollersConfig {
     pub standby_bootstrap: Option<String>,
     /// Progress of the mappings that read Kinesis streams.
     pub checkpoints: Checkpoints,
+    /// An upper bound for `BatchSize` of all mappings.
+    pub max_batch: Option<usize>,
 }
 
 /// The pollers of all mappings of a stack that read a Kafka topic or a Kinesis stream. Dropping
@@ -274,6 +279,7 @@ impl Pollers {
                     logical_id: logical_id.to_owned(),
                     bootstrap: bootstrap.clone(),
                     checkpoints: config.checkpoints.clone(),
+                    max_batch: config.max_batch,
                 });
                 let poller = poller.await.with_context(|| format!("starting the poller of {logical_id}"))?;
                 pollers.insert(logical_id, poller);

@@ -129,6 +129,7 @@ fn uncommitted_records_of_a_dead_poller_are_redelivered() -> Result<()> {
                 logical_id: "ProcessLogMapping".to_owned(),
                 bootstrap: endpoints.log_bootstrap.clone(),
                 checkpoints: Checkpoints::default(),
+                max_batch: None,
             }));
             let poller = poller.await??;
             member.post(&events_of(&viewings, 2)).await?;

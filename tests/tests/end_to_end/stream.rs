@@ -181,6 +181,7 @@ async fn discard(cloud: &Cloud, name: &str, records: u64) -> Result<PollerStats>
         logical_id: "Mapping".to_owned(),
         bootstrap: None,
         checkpoints: Checkpoints::default(),
+        max_batch: None,
     });
     let poller = poller.await?;
     let discarded = async || Ok(Some(poller.stats()).filter(|stats| stats.discarded == records));
