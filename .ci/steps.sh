@@ -28,7 +28,7 @@ DEMOS=(
 )
 
 # Into how many slices a suite is cut: one scenario per commit, of one to three minutes.
-FAULT_SLICES=14
+FAULT_SLICES=18
 REGION_SLICES=6
 
 RELEASE_LOG=target/ci/release.log
@@ -165,9 +165,15 @@ demos() {
     done
 }
 
-# Brokers, stores and functions fail under load. Each scenario reports what was lost: nothing.
+# Brokers, stores and functions fail under load. Each scenario reports what was lost: nothing. Unless
+# sliced, the store hangs for 20 minutes, not two.
 faults() {
-    PLAYHEAD_TEST_FAULTS=1 suite faults $FAULT_SLICES
+    local switches=(PLAYHEAD_TEST_FAULTS=1)
+    if [[ ! $sliced ]]; then
+        switches+=(PLAYHEAD_TEST_LONG=1)
+    fi
+    local -x "${switches[@]}"
+    suite faults $FAULT_SLICES
 }
 
 # The connection between two regions fails under load, and one region is drained. It ends by itself,
@@ -234,7 +240,7 @@ suite() {
         slice=(--slice "$(slice_of "$2")/$2")
         printf 'The whole suite: .ci/full %s\n' "$current"
     fi
-    timeout 2400 cargo test --locked --test "$1" -- "${slice[@]}"
+    timeout 5400 cargo test --locked --test "$1" -- "${slice[@]}"
 }
 
 # Which of so many slices is this commit's, from 1. CI_SLICE overrides the hash.

@@ -38,8 +38,6 @@ pub struct About {
     pub minutes: u32,
     /// POSTs that begin per second, unless the command line says otherwise.
     pub rate: f64,
-    /// A scenario that is not over by then has failed.
-    pub longest: Duration,
 }
 
 /// A running fault suite: what all of its scenarios share.
@@ -50,6 +48,9 @@ pub trait Suite: Sized {
     type Figures: Figures;
     /// What the harness must know.
     const ABOUT: About;
+
+    /// A scenario that is not over by then has failed.
+    fn longest(scenario: Self::Scenario) -> Duration;
 
     /// Starts what all scenarios share.
     fn start() -> impl Future<Output = Result<Self>>;
@@ -120,7 +121,7 @@ fn run<S: Suite>() -> Result<bool> {
 }
 
 async fn play<S: Suite>(suite: &mut S, scenario: S::Scenario, load: Load) -> Row<S::Figures> {
-    let longest = S::ABOUT.longest;
+    let longest = S::longest(scenario);
     match tokio::time::timeout(longest, suite.play(scenario, load)).await {
         Ok(Ok(row)) => row,
         Ok(Err(error)) => Row::broken(scenario, format!("{error:#}")),

@@ -9,10 +9,11 @@ use tokio::time::Instant;
 pub trait Converging {
     /// The final state.
     type End;
-    /// What is still in flight after this time is lost.
-    const PATIENCE: Duration;
     /// The pause between two looks.
     const LOOK_EVERY: Duration;
+
+    /// What is still in flight after this time is lost.
+    fn patience(&self) -> Duration;
 
     /// Counts what is in flight, which is cheap, and describes it in words.
     fn count(&mut self, in_flight: &mut Vec<String>) -> impl Future<Output = Result<()>>;
@@ -41,7 +42,7 @@ pub async fn converge<C: Converging>(mut converging: C) -> Result<Converged<C::E
     loop {
         let mut in_flight = Vec::new();
         converging.count(&mut in_flight).await?;
-        let patient = began.elapsed() < C::PATIENCE;
+        let patient = began.elapsed() < converging.patience();
         if in_flight.is_empty() || !patient {
             let end = converging.look(&mut in_flight).await?;
             if in_flight.is_empty() || !patient {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use indicatif::ProgressBar;
 use lambda::clock::now_ms;
 use local::{ApacheKafka, Brokers, LocalCloud, LocalOptions, Progress};
@@ -42,9 +42,11 @@ pub(crate) async fn play(scenario: Scenario, cluster: &mut ApacheKafka, load: Lo
         standby: scenario.standby(),
         kafka: Brokers::At(cluster.bootstrap().to_owned()),
         partitions: PARTITIONS,
+        max_batch: scenario.max_batch(),
         parameters: BTreeMap::from([("KafkaMinInsyncReplicas".to_owned(), "2".to_owned())]),
         ..LocalOptions::named("faults-cloud")?
     };
+    let load = Load { rate: scenario.rate(load.rate), ..load };
     let mut cloud = LocalCloud::start(options, &Progress::silent()).await?;
     let played = play_on(scenario, &mut cloud, cluster, load).await;
     // Pass or fail, the next scenario needs a healthy cluster, and this one's topic must be
@@ -93,6 +95,8 @@ async fn play_on(
         cluster,
         chance: ChaCha8Rng::seed_from_u64(load.seed),
         marks: Marks::default(),
+        plan: &plan,
+        rate: load.rate,
     };
     let script = async {
         let done = scenario.script(&mut stage).await;
@@ -112,8 +116,9 @@ async fn play_on(
     };
     ensure!(!report.unsent.is_empty(), "the devices had nothing more to send before the scenario was over");
     let (marks, poison) = (stage.marks, stage.poison.sent());
-    let converged = settle(endpoints, &plan, &report).await?;
-    let row = row(scenario, &report, marks, &poison, &converged, proxy.done().await);
+    let converged = settle(endpoints, &plan, &report, scenario.patience()).await?;
+    let polled = cloud.poller().context("no pollers")?.stats();
+    let row = row(scenario, &report, marks, &poison, &converged, proxy.done().await, polled);
     if !row.wrong.is_empty() {
         let folder = folder("faults")?;
         fs::create_dir_all(&folder)?;

@@ -1,5 +1,6 @@
 //! The scenarios: what each breaks, for how long, and what must be seen for it to prove anything.
 
+use std::env;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use rand::RngExt as _;
 use rand::seq::IndexedRandom as _;
 use rustix::process::Signal;
 
+use super::settle::objects;
 use super::stage::Stage;
 
 /// Sending before anything breaks.
@@ -29,6 +31,21 @@ const KILLED_WITHIN: Duration = Duration::from_secs(90);
 /// fewer pile up during an outage than `apply::decide` treats as a flood. A flood is held back by
 /// design, longer than a scenario can wait.
 const NOW_AND_THEN: Duration = Duration::from_secs(2);
+/// With `1`, the store hangs for [`LONG_OUTAGE`] instead of [`SHORT_OUTAGE`].
+pub(crate) const LONG: &str = "PLAYHEAD_TEST_LONG";
+const LONG_OUTAGE: Duration = Duration::from_secs(1_200);
+/// Just long enough for the first batches to be given up.
+const SHORT_OUTAGE: Duration = Duration::from_secs(120);
+/// So few records that no batch by itself looks like an outage.
+const SMALL_BATCH: usize = 5;
+/// How long to wait until nothing is in flight.
+const PATIENCE: Duration = Duration::from_secs(150);
+/// `retry` never pauses longer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(900);
+/// A batch is given up after ten retries.
+const GIVEN_UP_WITHIN: Duration = Duration::from_secs(150);
+/// What is not about a hot key is applied this soon.
+const OTHERS_WITHIN: Duration = Duration::from_secs(15);
 /// Rounds of the worst scenario.
 const ROUNDS: usize = 6;
 
@@ -45,6 +62,10 @@ pub(crate) enum Scenario {
     DynamoDb,
     ProcessKilled,
     SqsDown,
+    StoreHangs,
+    SqsHangs,
+    S3Hangs,
+    HotKey,
     Poison,
     FullDisk,
     Frozen,
@@ -66,6 +87,10 @@ pub(crate) struct Signs {
     pub(crate) poison: bool,
     /// Records that were sent to the queue `retry`.
     pub(crate) retries: bool,
+    /// Records that were given up into the failure bucket.
+    pub(crate) given_up: bool,
+    /// Only the hot session is late: nothing else was sent to `retry` or delivered again.
+    pub(crate) one_session: bool,
 }
 
 impl suite::Scenario for Scenario {
@@ -80,6 +105,10 @@ impl suite::Scenario for Scenario {
         Self::DynamoDb,
         Self::ProcessKilled,
         Self::SqsDown,
+        Self::StoreHangs,
+        Self::SqsHangs,
+        Self::S3Hangs,
+        Self::HotKey,
         Self::Poison,
         Self::FullDisk,
         Self::Frozen,
@@ -98,6 +127,10 @@ impl suite::Scenario for Scenario {
             Self::DynamoDb => "dynamodb",
             Self::ProcessKilled => "process-killed",
             Self::SqsDown => "sqs-down",
+            Self::StoreHangs => "store-hangs",
+            Self::SqsHangs => "sqs-hangs",
+            Self::S3Hangs => "s3-hangs",
+            Self::HotKey => "hot-key",
             Self::Poison => "poison",
             Self::FullDisk => "full-disk",
             Self::Frozen => "frozen-ingest",
@@ -119,6 +152,10 @@ impl suite::Scenario for Scenario {
                 "process is killed before and after each read, write and message, poison on the topic"
             }
             Self::SqsDown => "SQS is down while DynamoDB fails and poison is on the topic",
+            Self::StoreHangs => "DynamoDB does not answer, while batches are small; then it does",
+            Self::SqsHangs => "SQS does not answer while DynamoDB fails and poison is on the topic",
+            Self::S3Hangs => "S3 does not answer, and batches that DynamoDB's failure put there wait in it",
+            Self::HotKey => "DynamoDB throttles all calls for one session, and no others",
             Self::Poison => "one record in a hundred can never be applied",
             Self::FullDisk => "a broker's disk is full; then it has room again",
             Self::Frozen => "ingest is frozen (SIGSTOP) while all brokers restart, then thawed",
@@ -136,7 +173,10 @@ impl Scenario {
             // Devices never notice what happens behind the log.
             Self::Baseline | Self::NoStandby | Self::ProcessKilled => Signs { never_refused: true, ..none },
             Self::DynamoDb => Signs { never_refused: true, retries: true, ..none },
-            Self::SqsDown => Signs { never_refused: true, ..none },
+            Self::StoreHangs => Signs { never_refused: true, retries: true, given_up: true, ..none },
+            Self::S3Hangs => Signs { never_refused: true, given_up: true, ..none },
+            Self::HotKey => Signs { never_refused: true, retries: true, one_session: true, ..none },
+            Self::SqsDown | Self::SqsHangs => Signs { never_refused: true, ..none },
             Self::Poison => Signs { never_refused: true, poison: true, ..none },
             Self::Frozen => Signs { at_once_after: true, ..none },
             Self::LeaderKilled | Self::BrokerPaused | Self::FullDisk | Self::Worst => none,
@@ -150,7 +190,30 @@ impl Scenario {
 
     /// How long the devices must have something to send, at most.
     pub(crate) fn longest(self) -> Duration {
-        Duration::from_secs(if self == Self::Worst { 330 } else { 150 })
+        match self {
+            Self::Worst => Duration::from_secs(330),
+            Self::StoreHangs => outage() + Duration::from_secs(60),
+            Self::S3Hangs => Duration::from_secs(210),
+            _ => Duration::from_secs(150),
+        }
+    }
+
+    /// How long to wait at the end until nothing is in flight. A letter pauses for about as long as
+    /// it has waited, or twice that.
+    pub(crate) fn patience(self) -> Duration {
+        let pause = if self == Self::StoreHangs { (2 * outage()).min(LONGEST_PAUSE) } else { Duration::ZERO };
+        PATIENCE + pause
+    }
+
+    /// POSTs per second. A long outage must leave no more behind than can be caught up with in the
+    /// time of a test.
+    pub(crate) fn rate(self, rate: f64) -> f64 {
+        if self == Self::StoreHangs { rate / 5.0 } else { rate }
+    }
+
+    /// Maximum number of records in a batch, if it is not the template's.
+    pub(crate) fn max_batch(self) -> Option<usize> {
+        (self == Self::StoreHangs).then_some(SMALL_BATCH)
     }
 
     /// Breaks things and repairs them. Devices send all the while, and stop soon after.
@@ -166,6 +229,10 @@ impl Scenario {
             Self::DynamoDb => dynamodb(stage).await?,
             Self::ProcessKilled => process_killed(stage).await?,
             Self::SqsDown => sqs_down(stage).await?,
+            Self::StoreHangs => store_hangs(stage).await?,
+            Self::SqsHangs => sqs_hangs(stage).await?,
+            Self::S3Hangs => s3_hangs(stage).await?,
+            Self::HotKey => hot_key(stage).await?,
             Self::Poison => poison(stage).await?,
             Self::FullDisk => full_disk(stage).await?,
             Self::Frozen => frozen(stage).await?,
@@ -290,6 +357,67 @@ fn sqs_is_down() -> Vec<Rule> {
         always("SQS fails", "AmazonSQS", Fault::Error(500, "InternalError")),
         some("DynamoDB fails", "DynamoDB", 0.6, When::Before, Fault::Error(500, "InternalServerError")),
     ]
+}
+
+fn outage() -> Duration {
+    if env::var_os(LONG).is_some() { LONG_OUTAGE } else { SHORT_OUTAGE }
+}
+
+async fn store_hangs(stage: &mut Stage<'_>) -> Result<()> {
+    stage.broken()?;
+    stage.proxy.set(vec![always("DynamoDB hangs", "DynamoDB", Fault::Hang)]);
+    tokio::time::sleep(outage()).await;
+    happened(stage).await?;
+    stage.proxy.set(Vec::new());
+    stage.healed()
+}
+
+async fn sqs_hangs(stage: &mut Stage<'_>) -> Result<()> {
+    stage.broken()?;
+    let drip = tokio::spawn(Arc::clone(&stage.poison).drip(NOW_AND_THEN));
+    stage.proxy.set(vec![
+        always("SQS hangs", "AmazonSQS", Fault::Hang),
+        some("DynamoDB fails", "DynamoDB", 0.6, When::Before, dynamodb_fails()),
+    ]);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    happened(stage).await?;
+    stage.proxy.set(Vec::new());
+    drip.abort();
+    stage.healed()
+}
+
+/// Nothing is in the bucket until batches have failed for a while. Then DynamoDB recovers first.
+async fn s3_hangs(stage: &mut Stage<'_>) -> Result<()> {
+    let s3_hangs = || always("S3 hangs", "S3", Fault::Hang);
+    stage.broken()?;
+    stage.proxy.set(vec![s3_hangs(), always("DynamoDB fails", "DynamoDB", dynamodb_fails())]);
+    within(GIVEN_UP_WITHIN, "a call to S3", async || {
+        Ok(stage.proxy.done().await.contains_key(s3_hangs().name).then_some(()))
+    })
+    .await?;
+    happened(stage).await?;
+    stage.proxy.set(vec![s3_hangs()]);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    ensure!(objects(stage.endpoints).await? > 0, "nothing waits in the failure bucket");
+    stage.proxy.set(Vec::new());
+    stage.healed()
+}
+
+fn dynamodb_fails() -> Fault {
+    Fault::Error(500, "InternalServerError")
+}
+
+/// While the key is throttled, all other events must reach their views.
+async fn hot_key(stage: &mut Stage<'_>) -> Result<()> {
+    let busy = Duration::from_secs(25);
+    let hot = stage.busiest_session(BEFORE, BEFORE + busy)?;
+    stage.broken()?;
+    stage.proxy.set(vec![Rule::hot_key("one session is throttled", hot.text)]);
+    tokio::time::sleep(busy + AFTER).await;
+    happened(stage).await?;
+    stage.only_waits(hot.events, OTHERS_WITHIN).await?;
+    stage.proxy.set(Vec::new());
+    stage.healed()
 }
 
 async fn poison(stage: &mut Stage<'_>) -> Result<()> {

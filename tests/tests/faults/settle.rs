@@ -36,6 +36,8 @@ pub(crate) struct End {
     /// Surplus events in the views.
     pub(crate) twice: u64,
     pub(crate) differences: Vec<Difference>,
+    /// Objects left in the failure bucket.
+    pub(crate) objects: usize,
     /// The bytes of every record on the dead-letter queue.
     pub(crate) dead_letters: Vec<Vec<u8>>,
 }
@@ -45,12 +47,17 @@ pub(crate) struct End {
 ///
 /// # Errors
 /// If something cannot be read.
-pub(crate) async fn settle(endpoints: &Endpoints, plan: &Plan, report: &SendReport) -> Result<Converged> {
+pub(crate) async fn settle(
+    endpoints: &Endpoints,
+    plan: &Plan,
+    report: &SendReport,
+    patience: Duration,
+) -> Result<Converged> {
     let expected = expected(plan, report);
     let accepted = report.accepted as u64;
     let reader = Reader::new(endpoints);
-    converge(InFlight { endpoints, expected, accepted, reader, books: Books::default(), dead_letters: Vec::new() })
-        .await
+    let (books, dead_letters) = (Books::default(), Vec::new());
+    converge(InFlight { endpoints, expected, accepted, patience, reader, books, dead_letters }).await
 }
 
 struct InFlight<'a> {
@@ -58,6 +65,7 @@ struct InFlight<'a> {
     expected: Expected,
     /// Accepted events, as the devices were told.
     accepted: u64,
+    patience: Duration,
     reader: Reader,
     books: Books,
     dead_letters: Vec<DeadLetter>,
@@ -65,8 +73,11 @@ struct InFlight<'a> {
 
 impl Converging for InFlight<'_> {
     type End = End;
-    const PATIENCE: Duration = Duration::from_secs(150);
     const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+    fn patience(&self) -> Duration {
+        self.patience
+    }
 
     async fn count(&mut self, in_flight: &mut Vec<String>) -> Result<()> {
         self.books = self.reader.catch_up().await?.clone();
@@ -105,9 +116,19 @@ impl Converging for InFlight<'_> {
             lost,
             twice,
             differences,
+            objects: objects(self.endpoints).await?,
             dead_letters: bytes.collect::<Result<_, _>>()?,
         })
     }
+}
+
+/// How many objects are in the failure bucket, at most a page of them.
+///
+/// # Errors
+/// If the bucket cannot be read.
+pub(crate) async fn objects(endpoints: &Endpoints) -> Result<usize> {
+    let s3 = aws_sdk_s3::Client::new(&endpoints.sdk_config());
+    Ok(s3.list_objects_v2().bucket(&endpoints.failure_bucket).send().await?.contents().len())
 }
 
 /// What the functions logged at the levels WARN and ERROR.

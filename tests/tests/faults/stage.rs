@@ -1,20 +1,23 @@
 //! What a scenario uses, and what it may break.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use lambda::clock::now_ms;
 use local::ApacheKafka;
 use operate::Endpoints;
+use operate::books::Reader;
 use playback::contract::{Event, Kind};
 use playback::session::SessionId;
 use playhead_tests::functions::Environments;
 use playhead_tests::proxy::FaultProxy;
-use playhead_tests::sample;
+use playhead_tests::{sample, within};
 use rand_chacha::ChaCha8Rng;
 use rdkafka::ClientConfig;
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use simulate::plan::{Plan, PlannedEvent, Post};
 use simulate::send::Valve;
 
 /// How long it may take until all brokers are back.
@@ -29,6 +32,17 @@ pub(crate) struct Stage<'a> {
     pub(crate) poison: Arc<Poison>,
     pub(crate) chance: ChaCha8Rng,
     pub(crate) marks: Marks,
+    pub(crate) plan: &'a Plan,
+    /// POSTs per second.
+    pub(crate) rate: f64,
+}
+
+/// The session of which a key is hot.
+pub(crate) struct Hot {
+    /// The text that only its keys have.
+    pub(crate) text: String,
+    /// Its events, however often they are sent.
+    pub(crate) events: u64,
 }
 
 /// When something happened, Unix milliseconds.
@@ -38,6 +52,10 @@ pub(crate) struct Marks {
     pub(crate) fault: Option<u64>,
     /// Everything was repaired.
     pub(crate) healed: Option<u64>,
+    /// Events of the hot session.
+    pub(crate) hot_events: Option<u64>,
+    /// How long the last events of all others took to be in their views, meanwhile.
+    pub(crate) others_took: Option<Duration>,
 }
 
 impl Stage<'_> {
@@ -71,6 +89,39 @@ impl Stage<'_> {
     /// Waits until all brokers are back.
     pub(crate) async fn ready(&mut self) -> Result<()> {
         self.cluster.ready(READY_WITHIN).await
+    }
+
+    /// The session with most POSTs between these times of the scenario.
+    pub(crate) fn busiest_session(&mut self, from: Duration, to: Duration) -> Result<Hot> {
+        let at = |time: Duration| ((time.as_secs_f64() * self.rate) as usize).min(self.plan.posts.len());
+        let mut posts: BTreeMap<&str, usize> = BTreeMap::new();
+        for session in self.plan.posts[at(from)..at(to)].iter().flat_map(Post::sessions) {
+            *posts.entry(session).or_default() += 1;
+        }
+        let (id, posts) = posts.into_iter().max_by_key(|(_, posts)| *posts).context("nobody sends anything")?;
+        ensure!(posts > 2, "no session sends more than {posts} POSTs in that time");
+        let good = |planned: &&PlannedEvent| planned.rejected_as.is_none() && planned.event.session_id == id;
+        let events = self.plan.events().filter(good).count() as u64;
+        self.marks.hot_events = Some(events);
+        Ok(Hot { text: id.parse::<SessionId>()?.ulid.to_string(), events })
+    }
+
+    /// Lets the devices pause, and waits until all but the hot session's events have ended.
+    pub(crate) async fn only_waits(&mut self, hot_events: u64, patience: Duration) -> Result<()> {
+        let mut reader = Reader::new(self.endpoints);
+        reader.catch_up().await?;
+        let paused = self.valve.close().await?;
+        let began = Instant::now();
+        let waiting = within(patience, "the events of all other sessions", async || {
+            let books = reader.catch_up().await?;
+            let waiting = books.accepted.saturating_sub(books.ended());
+            Ok((waiting <= hot_events).then_some(waiting))
+        });
+        let waiting = waiting.await?;
+        self.marks.others_took = Some(began.elapsed());
+        drop(paused);
+        ensure!(waiting > 0, "the hot session does not wait");
+        Ok(())
     }
 
     /// The processes of a function.

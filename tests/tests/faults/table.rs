@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use local::poller::PollerStats;
 use operate::books::Books;
 use playhead_tests::measure::{first_attempts, seconds, share};
 use playhead_tests::suite::{self, Promises, Row};
@@ -24,8 +25,10 @@ pub(crate) fn row(
     poison: &Sent,
     converged: &Converged,
     faults: BTreeMap<&'static str, usize>,
+    polled: PollerStats,
 ) -> Row<Figures> {
     let mut figures = Figures::of(report, poison, converged, faults);
+    (figures.given_up, figures.redelivered) = (polled.discarded, polled.retries);
     figures.times(report, marks, converged);
     let mut promises = Promises::default();
     kept(&mut promises, &figures, report, poison, converged);
@@ -44,6 +47,10 @@ pub(crate) struct Figures {
     duplicates: u64,
     unclaimed: u64,
     retried: u64,
+    /// Records that were given up into the failure bucket.
+    given_up: u64,
+    /// Batches that a log delivered again.
+    redelivered: u64,
     /// Dead records that are not poison.
     dead: u64,
     /// Records on the dead-letter queue, and poison records that were sent.
@@ -66,6 +73,8 @@ pub(crate) struct Figures {
     came_back_s: Option<f64>,
     /// How often a circuit to the primary opened, and closed again.
     circuits: [u64; 2],
+    /// While one session was throttled, how long the last events of all others took.
+    others_s: Option<f64>,
     /// From the last answer to a device until nothing was in flight.
     settled_s: f64,
     /// The functions' own counts of everything.
@@ -102,6 +111,7 @@ impl Figures {
     }
 
     fn times(&mut self, report: &SendReport, marks: Marks, converged: &Converged) {
+        self.others_s = marks.others_took.map(seconds);
         let Some(fault) = marks.fault else { return };
         let since = |from: u64, to: u64| seconds(Duration::from_millis(to.saturating_sub(from)));
         let mut accepted: Vec<&Attempt> = report.attempts.iter().filter(|attempt| attempt.succeeded()).collect();
@@ -125,6 +135,7 @@ impl suite::Figures for Figures {
         "duplicates",
         "unclaimed",
         "retried",
+        "given up",
         "dead",
         "202 at first try",
         "202 in the end",
@@ -147,6 +158,7 @@ impl suite::Figures for Figures {
             self.duplicates.to_string(),
             self.unclaimed.to_string(),
             self.retried.to_string(),
+            self.given_up.to_string(),
             format!("{} + {}/{} poison", self.dead, self.poison[0], self.poison[1]),
             format!("{:.2} %", 100.0 * self.at_first_try),
             format!("{:.2} %", 100.0 * self.in_the_end),
@@ -193,6 +205,7 @@ fn kept(promises: &mut Promises, figures: &Figures, report: &SendReport, poison:
     promises.at_most("dead records that were good", figures.dead, 0);
     let missing = poison.acknowledged.iter().filter(|at| !end.dead_letters.contains(&poison.tried[**at])).count();
     promises.at_most("poison that is not on the dead-letter queue", missing as u64, 0);
+    promises.at_most("objects left in the failure bucket", end.objects as u64, 0);
     promises.broken.extend(end.differences.iter().take(DIFFERENCES_SHOWN).map(ToString::to_string));
     promises.broken.extend(report.failures.iter().cloned());
 }
@@ -219,5 +232,10 @@ fn seen(
     promises.seen(!signs.at_once_after || refused == 0, &format!("{refused} attempts failed after the fault"));
     let enough = figures.poison[1] * 100 >= logs.records as usize / 2;
     promises.seen(!signs.poison || enough, "less poison than one record in a hundred");
+    promises.seen(!signs.given_up || figures.given_up > 0, "nothing was given up into the failure bucket");
+    if signs.one_session {
+        promises.at_most("events on retry ≤ of the hot session", books.retried, marks.hot_events.unwrap_or_default());
+        promises.at_most("batches delivered again", figures.redelivered, 0);
+    }
     promises.seen(!signs.retries || books.retried > 0, "nothing was sent to the queue retry");
 }

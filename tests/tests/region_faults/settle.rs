@@ -95,8 +95,11 @@ struct InFlight<'a> {
 
 impl Converging for InFlight<'_> {
     type End = End;
-    const PATIENCE: Duration = PATIENCE;
     const LOOK_EVERY: Duration = LOOK_EVERY;
+
+    fn patience(&self) -> Duration {
+        PATIENCE
+    }
 
     async fn count(&mut self, in_flight: &mut Vec<String>) -> Result<()> {
         self.books = since(self.world.books().await?, self.before);
