@@ -27,7 +27,7 @@ DEMOS=(
     "--exit --migrate --legacy-bug lost-seek --sessions 60 --seed 7"
 )
 
-# Into how many slices a suite is cut: one scenario per commit, of one to three minutes.
+# Into how many slices a suite is cut: one scenario per commit, of one to six minutes.
 FAULT_SLICES=18
 REGION_SLICES=6
 
