@@ -173,7 +173,7 @@ impl Scenario {
             // Devices never notice what happens behind the log.
             Self::Baseline | Self::NoStandby | Self::ProcessKilled => Signs { never_refused: true, ..none },
             Self::DynamoDb => Signs { never_refused: true, retries: true, ..none },
-            // Of a short outage a busy machine may see the end before a batch has used its retries.
+            // On a busy machine a short outage may end before a batch has used its retries.
             Self::StoreHangs => Signs { never_refused: true, retries: true, given_up: outage() == LONG_OUTAGE, ..none },
             Self::S3Hangs => Signs { never_refused: true, given_up: true, ..none },
             Self::HotKey => Signs { never_refused: true, retries: true, one_session: true, ..none },
