@@ -233,13 +233,20 @@ fn queue_that_answers_nothing_has_taken_nothing() {
     let table = MemoryTable::new(0);
     table.fail_writes(Box::new(|of| (*of == key(1)).then(|| unavailable(of))));
     let event = kinesis(&[envelope(1, &[0]), b"garbage".to_vec(), envelope(2, &[0])]).to_string();
-    let metrics = Emitter::to("test", "process", |_| {}).start(7);
+    let lines = Arc::new(std::sync::Mutex::new(String::new()));
+    let sink = Arc::clone(&lines);
+    let emitter = Emitter::to("test", "process", move |text| sink.lock().unwrap().push_str(text));
+    let metrics = emitter.start(7);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let batch = Batch::parse(event.as_bytes()).unwrap();
     let process = Process { table, shadow: None, retry: Silent, dead_letters: Silent, recent: Recent::default() };
     let answer = runtime.block_on(process.serve(&metrics, batch, Invocation::new(7, Duration::from_secs(60)))).unwrap();
     let answer = serde_json::to_value(answer).unwrap();
     assert_eq!(answer, json!({"batchItemFailures": [{"itemIdentifier": "0"}, {"itemIdentifier": "1"}]}));
+    // It may have it all the same, and then the event ends twice.
+    drop(metrics);
+    let lines = lines.lock().unwrap();
+    assert!(lines.contains(r#""EventsUnclaimed":1"#) && lines.contains("retry_unanswered"), "{lines}");
 }
 
 /// Runs `total` records: `poison` of them are not envelopes, and `refused` are of a session that
@@ -555,7 +562,11 @@ proptest! {
                     let in_view = view.is_some_and(|view| seqs.iter().all(|&seq| view.seen.contains(u64::from(seq))));
                     prop_assert!(in_view || parked.contains(&value), "record {} is nowhere", at);
                 }
-                Given::Garbage(_) => prop_assert!(dead.contains(&value), "record {} is nowhere", at),
+                // It may look like an envelope of newer code.
+                Given::Garbage(_) => {
+                    let is_somewhere = dead.contains(&value) || parked.contains(&value);
+                    prop_assert!(is_somewhere, "record {} is nowhere", at);
+                }
             }
         }
         // At most one write per session and batch.

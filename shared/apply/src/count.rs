@@ -3,7 +3,7 @@
 use crate::slots::Unbalanced;
 use crate::unit::Unit;
 use lambda::metrics::{Metric, Metrics};
-use playback::outcome::Outcome;
+use playback::outcome::{Cause, Outcome};
 use store::Usage;
 
 /// Which books a unit is in.
@@ -86,6 +86,7 @@ fn count_live(metrics: &Metrics, unit: &Unit, outcome: &Outcome) {
         Outcome::Forwarded { events } => book(Metric::EventsForwarded, *events),
         Outcome::Retry { events, .. } => book(Metric::EventsRetried, *events),
         Outcome::DeadLetter { reason, events } => book(Metric::EventsDead(reason.as_str()), *events),
+        Outcome::Redeliver(Cause::RetryUnanswered) => book(Metric::EventsUnclaimed, unit.events),
         Outcome::Drop { .. } | Outcome::Redeliver(_) => {}
     }
 }

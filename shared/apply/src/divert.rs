@@ -2,7 +2,7 @@
 
 use crate::apply::Applied;
 use crate::letter::{DeadLetter, Letter};
-use crate::letter_queue::LetterQueue;
+use crate::letter_queue::{LetterQueue, NotPut as _};
 use crate::slots::{Slots, Unbalanced};
 use crate::unit::{Unapplied, Unit};
 use lambda::batch::Source;
@@ -272,8 +272,8 @@ pub async fn divert<L, Q: LetterQueue<L>>(
     for (at, source, outcome) in then {
         let refused = match results.next() {
             Some(Ok(())) => None,
-            Some(Err(error)) => Some(error.to_string()),
-            None => Some("no answer".to_owned()),
+            Some(Err(error)) => Some((error.to_string(), error.may_have_arrived())),
+            None => Some(("no answer".to_owned(), true)),
         };
         let outcome = match (refused, outcome) {
             (None, Outcome::DeadLetter { reason, .. }) => {
@@ -284,9 +284,10 @@ pub async fn divert<L, Q: LetterQueue<L>>(
                 tracing::debug!(?source, "sent a record to retry");
                 outcome
             }
-            (Some(error), _) => {
+            (Some((error, may_have_arrived)), _) => {
                 let (queue, cause) = match outcome {
                     Outcome::DeadLetter { .. } => ("dead-letter", Cause::DeadLetterUnavailable),
+                    _ if may_have_arrived => ("retry", Cause::RetryUnanswered),
                     _ => ("retry", Cause::RetryUnavailable),
                 };
                 tracing::error!(?source, queue, error, "a queue did not take a record: it is redelivered");

@@ -5,10 +5,22 @@ use serde::Serialize;
 use std::fmt;
 use std::future::Future;
 
+/// Why a queue did not take a letter.
+pub trait NotPut: fmt::Display + Send {
+    /// Whether the queue may have it anyway.
+    fn may_have_arrived(&self) -> bool;
+}
+
+impl NotPut for SendError {
+    fn may_have_arrived(&self) -> bool {
+        SendError::may_have_arrived(self)
+    }
+}
+
 /// Where letters of one kind go.
 pub trait LetterQueue<L>: Send + Sync {
     /// Why the queue did not take a letter.
-    type Error: fmt::Display + Send;
+    type Error: NotPut;
 
     /// Puts letters: one result each, in order. A letter counts as put only when it is durable.
     fn put(&self, letters: Vec<L>) -> impl Future<Output = Vec<Result<(), Self::Error>>> + Send;

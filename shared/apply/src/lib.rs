@@ -27,6 +27,6 @@ pub use divert::{
     Chances, Decision, Diverted, Flood, Recent, carry_out, decide, divert, is_flood, redelivered_together,
 };
 pub use letter::{DeadLetter, Failure, Letter, Redrive};
-pub use letter_queue::LetterQueue;
+pub use letter_queue::{LetterQueue, NotPut};
 pub use slots::{Slots, Unbalanced};
 pub use unit::{Decoded, Fork, History, Unapplied, Unit, unpack, unpack_message};

@@ -1,6 +1,6 @@
 //! A queue of letters in memory, for tests of diverting. No function may be wired to it.
 
-use crate::letter_queue::LetterQueue;
+use crate::letter_queue::{LetterQueue, NotPut};
 use std::sync::{Mutex, PoisonError};
 
 /// Decides whether to refuse a letter; asked once for each.
@@ -37,6 +37,13 @@ impl<L> Letters<L> {
     /// Everything that it took, in order.
     pub fn into_taken(self) -> Vec<L> {
         self.take()
+    }
+}
+
+/// A test said so: the queue does not have the letter.
+impl NotPut for &'static str {
+    fn may_have_arrived(&self) -> bool {
+        false
     }
 }
 

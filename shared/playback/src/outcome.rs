@@ -68,6 +68,8 @@ pub enum Cause {
     DeadLetterUnavailable,
     /// The queue `retry` did not take it.
     RetryUnavailable,
+    /// The queue `retry` did not answer, and may have it. Then it ends twice.
+    RetryUnanswered,
     /// It is poison in a batch that mostly fails, so nothing is diverted.
     HeldBack,
     /// The object that holds the batch is unavailable.
@@ -78,7 +80,7 @@ pub enum Cause {
 
 impl Cause {
     /// All causes.
-    pub const ALL: [Cause; 11] = [
+    pub const ALL: [Cause; 12] = [
         Cause::StoreThrottled,
         Cause::StoreUnavailable,
         Cause::StoreRefused,
@@ -87,6 +89,7 @@ impl Cause {
         Cause::NewerEnvelope,
         Cause::DeadLetterUnavailable,
         Cause::RetryUnavailable,
+        Cause::RetryUnanswered,
         Cause::HeldBack,
         Cause::ObjectUnavailable,
         Cause::RegionUnavailable,
@@ -103,6 +106,7 @@ impl Cause {
             Cause::NewerEnvelope => "newer_envelope",
             Cause::DeadLetterUnavailable => "dead_letter_unavailable",
             Cause::RetryUnavailable => "retry_unavailable",
+            Cause::RetryUnanswered => "retry_unanswered",
             Cause::HeldBack => "held_back",
             Cause::ObjectUnavailable => "object_unavailable",
             Cause::RegionUnavailable => "region_unavailable",
@@ -122,6 +126,7 @@ impl Cause {
             | Cause::NewerEnvelope
             | Cause::DeadLetterUnavailable
             | Cause::RetryUnavailable
+            | Cause::RetryUnanswered
             | Cause::HeldBack
             | Cause::ObjectUnavailable
             | Cause::RegionUnavailable => true,
