@@ -18,7 +18,7 @@ pub struct Config {
     pub views_table: String,
     /// The bucket of reports (`REPORTS_BUCKET`).
     pub reports_bucket: String,
-    /// A session is compared after this time without events (`SETTLED_AFTER_S`, default 600).
+    /// A session is compared after this time without events (`SETTLED_AFTER_S`, default 1,800).
     pub settled_after: Duration,
     /// How much numbers may differ (`TOLERANCES`): JSON, see [`Tolerances`]. Default: not at all
     /// for live views. For a legacy system, which has another clock, 5 s for times.
@@ -50,7 +50,7 @@ impl Config {
         let shadow_table = env.required("SHADOW_TABLE");
         let views_table = env.required("VIEWS_TABLE");
         let reports_bucket = env.required("REPORTS_BUCKET");
-        let settled_after = env.parsed("SETTLED_AFTER_S", 600);
+        let settled_after = env.parsed("SETTLED_AFTER_S", 1_800);
         let tolerances = env.optional("TOLERANCES");
         let legacy = LegacyConfig::read(env);
         let default =
@@ -127,7 +127,7 @@ mod tests {
     fn without_a_legacy_system_views_are_compared_exactly() {
         let config = config(&[("LEGACY_SESSIONS_URL", ""), ("LEGACY_MAPPING", "")]).unwrap();
         assert!(config.legacy.is_none());
-        assert_eq!((config.tolerances, config.settled_after.as_secs()), (Tolerances::default(), 600));
+        assert_eq!((config.tolerances, config.settled_after.as_secs()), (Tolerances::default(), 1_800));
     }
 
     #[test]

@@ -15,7 +15,11 @@ use crate::report::{Cause, Verdict};
 use crate::session::{Session, Tolerances, diff};
 use playback::session::SessionId;
 use std::collections::BTreeMap;
-use store::dynamodb::{Place, PlacedView};
+use store::dynamodb::{KEPT_FOR, Place, PlacedView};
+
+/// A session that changed later than this before a walk has not expired in the shadow table. DynamoDB
+/// deletes what has expired within a few days, in any order.
+const SURELY_KEPT_MS: u64 = (KEPT_FOR.as_secs() - 24 * 3_600) * 1_000;
 
 /// The sessions that are due in a walk: those that settled after `since` and at or before `until`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,7 +137,8 @@ impl Ask {
             };
             Some((row.session_id.clone(), verdict))
         });
-        let missing = answer.sessions.iter().filter(|(sk, (_, theirs))| self.lacks(sk, theirs, window));
+        let missing =
+            answer.sessions.iter().filter(|(sk, (id, theirs))| self.lacks(sk, id.started_at(), theirs, window));
         let missing = missing.map(|(_, (session_id, _))| (session_id.clone(), Verdict::MissingShadow));
         compared.chain(missing).collect()
     }
@@ -145,12 +150,14 @@ impl Ask {
 
     /// Whether the shadow lacks a session of the live system that it should have: see the module's
     /// documentation.
-    fn lacks(&self, sk: &str, theirs: &Session, window: Window) -> bool {
+    fn lacks(&self, sk: &str, began_at: u64, theirs: &Session, window: Window) -> bool {
         let next = self.rows.partition_point(|row| row.sk.as_str() < sk);
         let follows_one = next > 0 || self.after.as_deref().is_some_and(|after| after < sk);
         let is_between = self.rows.get(next).is_some_and(|row| row.is_due && row.sk != sk);
         let has_settled = theirs.last_received_at().is_none_or(|at| window.has_settled(at));
-        follows_one && is_between && has_settled
+        let changed_at = theirs.last_received_at().unwrap_or(began_at);
+        let is_kept = changed_at + SURELY_KEPT_MS > window.until;
+        follows_one && is_between && has_settled && is_kept
     }
 }
 
@@ -177,6 +184,20 @@ mod tests {
         let judge = |ask: Ask| ask.judge(live, window, &Tolerances::default());
         let number = |id: &SessionId| (id.started_at() - session_id(0).started_at()) / 1000;
         asks(page, before, window).into_iter().flat_map(judge).map(|(id, verdict)| (number(&id), verdict)).collect()
+    }
+
+    /// It was written long before its neighbours, and has expired.
+    #[test]
+    fn expired_session_is_not_missing() {
+        const DAY: u64 = 24 * 3_600 * 1_000;
+        let missing = |received_at: u64| {
+            let until = session_id(0).started_at() + 40 * DAY;
+            let page = [placed("p1", 1, until - 20), placed("p1", 3, until - 20)];
+            let all = [page[0].clone(), placed("p1", 2, until - received_at), page[1].clone()];
+            judged(&page, None, window(until - 1_000, until), &live(&all)).contains(&(2, Verdict::MissingShadow))
+        };
+        assert!(missing(28 * DAY));
+        assert!(!missing(30 * DAY));
     }
 
     /// After an outage of hours, walks that began since its events arrived have passed it by.

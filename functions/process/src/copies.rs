@@ -3,9 +3,10 @@
 //! agree with the live ones.
 //!
 //! A copy is sent beside the live work, in bounded time, and forgotten if that fails: `compare` then
-//! finds a session that differs.
+//! finds a session that differs. After a failure there are none for a while.
 
 use crate::Sample;
+use crate::shadow::Rest;
 use apply::{Decoded, Unit, unpack_message};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -15,7 +16,7 @@ use lambda::runtime::{Invocation, ServeBatch};
 use playback::envelope::join_delimited;
 use queue::Queue;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// How long the copies of a batch may take: the live events beside them wait at most this long.
 const TIME_OUT: Duration = Duration::from_secs(2);
@@ -37,30 +38,46 @@ impl SendCopies for Queue {
 pub struct WithCopies<P, Q> {
     /// The live function.
     pub process: P,
-    /// The candidate's queue and the profiles that it folds, if there is one.
-    pub candidate: Option<(Q, Sample)>,
+    /// What a candidate gets, if there is one.
+    pub copies: Option<Copies<Q>>,
+}
+
+/// Copies for a candidate.
+#[derive(Debug)]
+pub struct Copies<Q> {
+    queue: Q,
+    sample: Sample,
+    rest: Rest,
 }
 
 impl<P: ServeBatch, Q: SendCopies + Send + Sync> ServeBatch for WithCopies<P, Q> {
     type Error = P::Error;
 
     async fn serve(&self, metrics: &Metrics, batch: Batch, invocation: Invocation) -> Result<BatchAnswer, P::Error> {
-        let Some((queue, sample)) = &self.candidate else {
+        let Some(copies) = &self.copies else {
             return self.process.serve(metrics, batch, invocation).await;
         };
-        let bodies = sampled(&batch, *sample);
-        tokio::join!(self.process.serve(metrics, batch, invocation), copy(queue, bodies)).0
+        let bodies = sampled(&batch, copies.sample);
+        tokio::join!(self.process.serve(metrics, batch, invocation), copies.send(bodies)).0
     }
 }
 
-async fn copy<Q: SendCopies>(queue: &Q, bodies: Vec<String>) {
-    if bodies.is_empty() {
-        return;
+impl<Q: SendCopies> Copies<Q> {
+    /// Copies of the profiles of `sample`, to `queue`.
+    pub fn new(queue: Q, sample: Sample) -> Self {
+        Self { queue, sample, rest: Rest::default() }
     }
-    match timeout(TIME_OUT, queue.send(bodies)).await {
-        Ok(0) => {}
-        Ok(failed) => tracing::warn!(failed, "the candidate's queue did not take copies"),
-        Err(_) => tracing::warn!("the candidate's queue did not take copies in time"),
+
+    async fn send(&self, bodies: Vec<String>) {
+        if bodies.is_empty() || self.rest.lasts(Instant::now()) {
+            return;
+        }
+        match timeout(TIME_OUT, self.queue.send(bodies)).await {
+            Ok(0) => return,
+            Ok(failed) => tracing::warn!(failed, "the candidate's queue did not take copies"),
+            Err(_) => tracing::warn!("the candidate's queue did not take copies in time"),
+        }
+        self.rest.begin(Instant::now());
     }
 }
 

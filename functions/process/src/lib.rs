@@ -16,7 +16,7 @@ mod shadow;
 
 pub use candidate::{Candidate, Sample};
 pub use config::{Config, ForCandidate, Mode};
-pub use copies::{SendCopies, WithCopies};
+pub use copies::{Copies, SendCopies, WithCopies};
 pub use shadow::Shadow;
 
 use apply::{

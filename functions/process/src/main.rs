@@ -7,7 +7,7 @@ use lambda::config::Env;
 use lambda::metrics::Emitter;
 use lambda::runtime::run_batches;
 use lambda::warm_up::{BOUND, warm_up};
-use process::{Candidate, Config, Mode, Process, Shadow, WithCopies};
+use process::{Candidate, Config, Copies, Mode, Process, Shadow, WithCopies};
 use queue::Queue;
 use store::dynamodb::Views;
 
@@ -28,8 +28,8 @@ async fn main() -> anyhow::Result<()> {
             let recent = Recent::default();
             let process = Process { table: views(&views_table), shadow, retry, dead_letters, recent };
             warm_up("views", BOUND, process.table.warm_up()).await;
-            let candidate = candidate.map(|candidate| (Queue::new(sqs, candidate.queue_url), candidate.sample));
-            run_batches(emitter, WithCopies { process, candidate }).await?;
+            let copies = candidate.map(|of_it| Copies::new(Queue::new(sqs, of_it.queue_url), of_it.sample));
+            run_batches(emitter, WithCopies { process, copies }).await?;
         }
         Mode::Candidate(sample) => {
             let shadow = shadow.context("a candidate has a shadow table")?;

@@ -14,20 +14,34 @@ use tokio::time::Instant;
 
 /// How long a batch's shadows may take: the live events beside them wait at most this long.
 const TIME_OUT: Duration = Duration::from_secs(2);
-/// How long the table is left alone when it does not answer or throttles.
+/// How long something is left alone when it does not answer or throttles.
 const REST: Duration = Duration::from_secs(30);
+
+/// A rest after a failure, for what live events must not wait for again and again.
+#[derive(Debug, Default)]
+pub(crate) struct Rest(Mutex<Option<Instant>>);
+
+impl Rest {
+    pub(crate) fn lasts(&self, now: Instant) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| now < until)
+    }
+
+    pub(crate) fn begin(&self, now: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(now + REST);
+    }
+}
 
 /// The table of shadow views.
 #[derive(Debug)]
 pub struct Shadow<T> {
     table: T,
-    resting_until: Mutex<Option<Instant>>,
+    rest: Rest,
 }
 
 impl<T: ViewTable> Shadow<T> {
     /// Shadow views in `table`.
     pub fn new(table: T) -> Self {
-        Self { table, resting_until: Mutex::new(None) }
+        Self { table, rest: Rest::default() }
     }
 
     /// Folds envelopes from `now` on, in bounded time. Returns counts for each, or `None` if it was
@@ -37,7 +51,7 @@ impl<T: ViewTable> Shadow<T> {
     /// [`Unbalanced`].
     pub async fn fold(&self, envelopes: Vec<Envelope>, now: Instant) -> Result<Vec<Option<Counts>>, Unbalanced> {
         let none = vec![None; envelopes.len()];
-        if envelopes.is_empty() || self.rests(now) {
+        if envelopes.is_empty() || self.rest.lasts(now) {
             return Ok(none);
         }
         let (settled, _) = settle(&self.table, fold(envelopes.into_iter().enumerate()), now + TIME_OUT).await;
@@ -48,7 +62,7 @@ impl<T: ViewTable> Shadow<T> {
                 Ok(records) => records.into_iter().for_each(|(at, counts)| folded.fill(at, Some(counts))),
                 Err(error) => {
                     if matches!(error.fault, Fault::Throttled(_) | Fault::Unavailable(_)) {
-                        self.rest(now);
+                        self.rest.begin(now);
                     }
                     failed += 1;
                     first_error.get_or_insert(error);
@@ -60,14 +74,6 @@ impl<T: ViewTable> Shadow<T> {
             tracing::warn!(%error, failed, "shadows could not be folded: their events are dropped");
         }
         folded.finish()
-    }
-
-    fn rests(&self, now: Instant) -> bool {
-        self.resting_until.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| now < until)
-    }
-
-    fn rest(&self, now: Instant) {
-        *self.resting_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(now + REST);
     }
 }
 

@@ -262,13 +262,15 @@ proptest! {
 
 /// The candidate's queue: it keeps what it gets, or does not answer.
 #[derive(Default)]
-struct Copies {
+struct CopiesTaken {
     taken: std::sync::Mutex<Vec<String>>,
     hangs: bool,
+    asked: std::sync::atomic::AtomicUsize,
 }
 
-impl process::SendCopies for &Copies {
+impl process::SendCopies for &CopiesTaken {
     async fn send(&self, bodies: Vec<String>) -> usize {
+        self.asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         if self.hangs {
             std::future::pending::<()>().await;
         }
@@ -291,17 +293,22 @@ async fn candidate_gets_copies_of_what_only_one_reads() {
     let profiles: Vec<String> = (0..40).map(|number| format!("p{number}")).collect();
     let names: Vec<&str> = profiles.iter().map(String::as_str).collect();
     for hangs in [false, true] {
-        let (live, shadow, copies) = (MemoryTable::new(1), MemoryTable::new(2), Copies { hangs, ..Copies::default() });
+        let (live, shadow, copies) =
+            (MemoryTable::new(1), MemoryTable::new(2), CopiesTaken { hangs, ..CopiesTaken::default() });
         let (retry, dead_letters) = (Letters::<Letter>::default(), Letters::<DeadLetter>::default());
         let recent = Recent::default();
         let process = Process { table: &live, shadow: None, retry: &retry, dead_letters: &dead_letters, recent };
-        let process = process::WithCopies { process, candidate: Some((&copies, sample)) };
+        let process = process::WithCopies { process, copies: Some(process::Copies::new(&copies, sample)) };
         let mut arrived = batch(vec![envelope("of-the-log", 1, 1, false)]);
         arrived.records.extend([message("1", &names[..20]), message("2", &names[20..])]);
         let emitter = Emitter::to("test", "process", |_| {});
         let invocation = Invocation::new(NOW, Duration::from_secs(60));
         let _ = process.serve(&emitter.start(NOW), arrived, invocation).await.unwrap();
         assert_eq!(live.views().len(), 41, "nothing waits for the copies");
+        let again = Batch { records: vec![message("3", &names)] };
+        let _ = process.serve(&emitter.start(NOW), again, invocation).await.unwrap();
+        let asked = copies.asked.load(std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(asked, if hangs { 1 } else { 2 }, "a queue that hangs is left alone for a while");
 
         // The candidate folds just the copies of its sample.
         let bodies = copies.taken.into_inner().unwrap();

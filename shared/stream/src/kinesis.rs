@@ -193,7 +193,7 @@ impl KinesisLog {
         let pending = || round.pending.iter().map(|pending| &records[pending.index]);
         let shards = match pending().any(|record| record.lane != Lane::WHOLE) {
             true => self.shards.get(client, &self.config.stream).await,
-            false => Shards::default(),
+            false => Arc::new(Shards::default()),
         };
         for record in pending() {
             let entry = PutRecordsRequestEntry::builder()

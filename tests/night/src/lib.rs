@@ -33,6 +33,9 @@ pub use weather::{Fault, Spell, Weather, What};
 use clock::{Clock, Dice};
 use std::time::Duration;
 
+/// How long to wait for the world to come to rest.
+const PATIENCE: Duration = Duration::from_secs(8 * 24 * 3_600);
+
 /// How to play.
 #[derive(Debug, Clone)]
 pub struct Game {
@@ -78,8 +81,12 @@ pub fn play(game: &Game) -> Report {
         let until = clock.now() + game.hours * 3_600_000;
         let weather = game.weather.clone().unwrap_or_else(|| Weather::by_chance(&dice, clock.now(), until));
         let world = region::World::build(&clock, &dice, &weather);
-        tokio::join!(world.live(until, game.posts_per_hour), world.erase(until));
-        let settled_after = world.settle(Duration::from_secs(8 * 24 * 3_600)).await;
+        let everybody = async { tokio::join!(world.live(until, game.posts_per_hour), world.erase(until)) };
+        let in_time = Duration::from_millis(until - clock.now()) + PATIENCE;
+        let settled_after = match tokio::time::timeout(in_time, everybody).await {
+            Ok(_) => world.settle(until, PATIENCE).await,
+            Err(_) => None,
+        };
         judge::judge(game, &weather, &world, settled_after)
     })
 }

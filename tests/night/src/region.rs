@@ -87,11 +87,11 @@ impl World {
         })
     }
 
-    /// Waits until nothing is on its way any more. Returns how long that took, if not too long.
-    pub(crate) async fn settle(&self, at_most: Duration) -> Option<Duration> {
-        let began = self.clock.now();
+    /// Waits until nothing is on its way any more. Returns how long that took after `repaired` (Unix
+    /// milliseconds), if not too long.
+    pub(crate) async fn settle(&self, repaired: u64, at_most: Duration) -> Option<Duration> {
         loop {
-            let waited = Duration::from_millis(self.clock.now() - began);
+            let waited = Duration::from_millis(self.clock.now() - repaired);
             if !self.is_busy() {
                 return Some(waited);
             }
