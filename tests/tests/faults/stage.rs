@@ -41,7 +41,7 @@ pub(crate) struct Stage<'a> {
 pub(crate) struct Hot {
     /// The text that only its keys have.
     pub(crate) text: String,
-    /// Those of its events that may wait, however often they are sent.
+    /// Its events, however often they are sent.
     pub(crate) events: u64,
 }
 
@@ -91,8 +91,8 @@ impl Stage<'_> {
         self.cluster.ready(READY_WITHIN).await
     }
 
-    /// The session with most POSTs between these times of the scenario, and its events until `end`.
-    pub(crate) fn busiest_session(&mut self, from: Duration, to: Duration, end: Duration) -> Result<Hot> {
+    /// The session with most POSTs between these times of the scenario.
+    pub(crate) fn busiest_session(&mut self, from: Duration, to: Duration) -> Result<Hot> {
         let at = |time: Duration| ((time.as_secs_f64() * self.rate) as usize).min(self.plan.posts.len());
         let mut posts: BTreeMap<&str, usize> = BTreeMap::new();
         for session in self.plan.posts[at(from)..at(to)].iter().flat_map(Post::sessions) {
@@ -101,13 +101,12 @@ impl Stage<'_> {
         let (id, posts) = posts.into_iter().max_by_key(|(_, posts)| *posts).context("nobody sends anything")?;
         ensure!(posts > 2, "no session sends more than {posts} POSTs in that time");
         let good = |planned: &&PlannedEvent| planned.rejected_as.is_none() && planned.event.session_id == id;
-        self.marks.hot_events = Some(self.plan.events().filter(good).count() as u64);
-        let events =
-            self.plan.posts[at(from)..at(end)].iter().flat_map(|post| &post.events).filter(good).count() as u64;
+        let events = self.plan.events().filter(good).count() as u64;
+        self.marks.hot_events = Some(events);
         Ok(Hot { text: id.parse::<SessionId>()?.ulid.to_string(), events })
     }
 
-    /// Lets the devices pause, and waits until all but the hot session's events have ended.
+    /// Lets the devices pause, and waits until no more events wait than the hot session has.
     pub(crate) async fn only_waits(&mut self, hot_events: u64, patience: Duration) -> Result<()> {
         let mut reader = Reader::new(self.endpoints);
         reader.catch_up().await?;
