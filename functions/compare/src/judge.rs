@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn session_that_is_folded_late_is_due_then() {
         let folded = PlacedView { written_at: Some(1_000), ..placed("p1", 1, 100) };
-        let is_due = |since, until| !asks(&[folded.clone()], None, window(since, until)).is_empty();
+        let is_due = |since, until| !asks(std::slice::from_ref(&folded), None, window(since, until)).is_empty();
         assert!(is_due(500, 1_010));
         assert!(!is_due(500, 1_009), "more may be folded");
         assert!(!is_due(1_010, 2_000), "it was due before");
