@@ -3,8 +3,7 @@
 //! Each walk goes through the whole shadow table. A session is due if it settled since the previous
 //! walk began. It settles when it has not changed for a while: no event arrived, and none was folded.
 //! So each session is compared once each time it settles, and an event that arrives or is folded late
-//! makes it due again. A session that changes during a walk
-//! is due in the next one.
+//! makes it due again. A session that changes during a walk is due in the next one.
 //!
 //! Sessions missing in the shadow are looked for between its sessions. If a live session began
 //! between two shadow sessions of a profile, the shadow should have it too. It is counted when the

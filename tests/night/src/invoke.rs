@@ -63,12 +63,11 @@ impl<F: ServeBatch> Environment<F> {
             sink.lock().unwrap_or_else(PoisonError::into_inner).push_str(text);
         });
         let now = self.faults.local_now();
-        let event =
-            if self.faults.weather.has_deployments() && self.next.is_some_and(|next| self.faults.runs_next(next)) {
-                Cow::Owned(readable(event))
-            } else {
-                Cow::Borrowed(event)
-            };
+        let event = if self.next.is_some_and(|next| self.faults.runs_next(next)) {
+            Cow::Owned(readable(event))
+        } else {
+            Cow::Borrowed(event)
+        };
         let batch = Batch::parse(event.as_bytes()).expect("a trigger's event");
         let ended = {
             let metrics = emitter.start(now);

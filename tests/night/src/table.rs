@@ -72,7 +72,7 @@ impl Table {
     }
 
     fn runs_next(&self) -> bool {
-        self.faults.weather.has_deployments() && self.caller.is_some_and(|caller| self.faults.runs_next(caller))
+        self.caller.is_some_and(|caller| self.faults.runs_next(caller))
     }
 
     fn check_readable(&self, key: &ViewKey) -> Result<(), StoreError> {

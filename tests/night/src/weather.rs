@@ -127,11 +127,6 @@ impl Weather {
         self.spells.iter().filter(|spell| spell.what.is_deployment())
     }
 
-    /// Whether there is a next version at all.
-    pub(crate) fn has_deployments(&self) -> bool {
-        self.deployments().next().is_some()
-    }
-
     /// Whether a function runs its next version. In the end all do.
     pub(crate) fn runs_next(&self, region: usize, what: What, now: u64) -> bool {
         let Some(first) = self.deployments().map(|spell| spell.from).min() else { return false };
