@@ -57,7 +57,7 @@ impl<P: ServeBatch, Q: SendCopies + Send + Sync> ServeBatch for WithCopies<P, Q>
         let Some(copies) = &self.copies else {
             return self.process.serve(metrics, batch, invocation).await;
         };
-        let bodies = sampled(&batch, copies.sample);
+        let bodies = copies.wanted(&batch);
         tokio::join!(self.process.serve(metrics, batch, invocation), copies.send(bodies)).0
     }
 }
@@ -68,8 +68,13 @@ impl<Q: SendCopies> Copies<Q> {
         Self { queue, sample, rest: Rest::default() }
     }
 
+    /// The copies to send now; none during a rest, when nothing needs to be decoded either.
+    fn wanted(&self, batch: &Batch) -> Vec<String> {
+        if self.rest.lasts(Instant::now()) { Vec::new() } else { sampled(batch, self.sample) }
+    }
+
     async fn send(&self, bodies: Vec<String>) {
-        if bodies.is_empty() || self.rest.lasts(Instant::now()) {
+        if bodies.is_empty() {
             return;
         }
         match timeout(TIME_OUT, self.queue.send(bodies)).await {
