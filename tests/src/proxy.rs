@@ -12,6 +12,8 @@
 //! `AWS_ENDPOINT_URL_DYNAMODB`, `…_SQS`, `…_KINESIS` and `…_S3` send a function through it: see
 //! [`ENDPOINTS`].
 
+mod hot_key;
+
 use std::collections::BTreeMap;
 use std::future::pending;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +21,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use anyhow::Result;
 use axum::Router;
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
@@ -28,7 +30,7 @@ use futures::stream;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use rustix::process::Signal;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, watch};
 
@@ -93,8 +95,9 @@ pub enum When {
 pub enum Fault {
     /// An error of the service: status and name of the exception.
     Error(u16, &'static str),
-    /// DynamoDB throttles. If the rule has a text, BatchGetItem throttles only the keys with it: it
-    /// leaves them unprocessed, and fails only if no other key is asked for.
+    /// DynamoDB throttles. If the rule has a text, only the keys or statements with it: BatchGetItem
+    /// leaves such keys unprocessed, and fails only if no other key is asked for;
+    /// BatchExecuteStatement answers that such statements failed.
     Throttle,
     /// No answer, until the caller gives up.
     Hang,
@@ -211,10 +214,10 @@ impl FaultProxy {
         let deaths = self.deaths.load(Ordering::SeqCst);
         let Some(rule) = self.rule(&call).await else { return self.pass_on(call).await };
         if let (Fault::Throttle, Some(text)) = (&rule.fault, &rule.text)
-            && let Some((others, hot)) = without_keys(&call, text)
+            && let Some((others, hot)) = hot_key::without(&call, text)
         {
             *self.done.lock().await.entry(rule.name).or_default() += 1;
-            return leave_unprocessed(self.pass_on(others).await?, hot).await;
+            return hot.throttle(self.pass_on(others).await?).await;
         }
         let (name, answer) = match rule.when {
             When::Before => (call.name, None),
@@ -277,49 +280,6 @@ fn error(call: &str, status: u16, exception: &'static str, rule: &str) -> Result
     Ok((status, kind, json!({ "__type": exception, "message": message }).to_string()).into_response())
 }
 
-/// Takes the keys with this text out of a BatchGetItem. `None` if it is another call, or if no
-/// other key would be left.
-fn without_keys(call: &Call, text: &str) -> Option<(Call, Map<String, Value>)> {
-    if !call.name.ends_with(".BatchGetItem") {
-        return None;
-    }
-    let mut body: Value = serde_json::from_slice(&call.body).ok()?;
-    let tables = body.get_mut("RequestItems")?.as_object_mut()?;
-    let mut hot = Map::new();
-    for (table, asked) in tables.iter_mut() {
-        let mut left = asked.clone();
-        let keys = asked.get_mut("Keys")?.as_array_mut()?;
-        let (with, without) = std::mem::take(keys).into_iter().partition(|key| key.to_string().contains(text));
-        *keys = without;
-        left["Keys"] = Value::Array(with);
-        hot.insert(table.clone(), left);
-    }
-    let has_keys = |asked: &Value| asked["Keys"].as_array().is_some_and(|keys| !keys.is_empty());
-    tables.retain(|_, asked| has_keys(asked));
-    hot.retain(|_, asked| has_keys(asked));
-    if tables.is_empty() || hot.is_empty() {
-        return None;
-    }
-    let (name, method, target, headers) =
-        (call.name.clone(), call.method.clone(), call.target.clone(), call.headers.clone());
-    Some((Call { name, method, target, headers, body: body.to_string().into() }, hot))
-}
-
-/// Names these keys as unprocessed in the answer to a BatchGetItem.
-async fn leave_unprocessed(answer: Response, hot: Map<String, Value>) -> Result<Response> {
-    let (mut head, body) = answer.into_parts();
-    let bytes = to_bytes(body, usize::MAX).await?;
-    if !head.status.is_success() {
-        return Ok(Response::from_parts(head, bytes.into()));
-    }
-    let mut body: Value = serde_json::from_slice(&bytes)?;
-    body["UnprocessedKeys"] = Value::Object(hot);
-    for stale in ["content-length", "x-amz-crc32"] {
-        head.headers.remove(stale);
-    }
-    Ok(Response::from_parts(head, body.to_string().into()))
-}
-
 /// A failing body makes the server close the connection.
 fn cut_off() -> Response {
     Body::from_stream(stream::once(async { Err::<Bytes, _>(std::io::Error::other("cut off on purpose")) }))
@@ -342,6 +302,7 @@ async fn serve(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::Value;
     use std::time::Duration;
 
     /// A service that counts its calls.

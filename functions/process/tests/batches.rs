@@ -23,7 +23,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use store::testing::{Effect, MemoryTable};
-use store::{Erase, Erasure, Fault, StoreError, Stored, ViewTable, WriteError};
+use store::{Erase, Erasure, Fault, StoreError, Stored, ViewTable, Write, WriteError};
 
 fn session(number: u128) -> SessionId {
     SessionId::mint("use1".parse().unwrap(), 1_790_000_000_000, number)
@@ -377,8 +377,9 @@ impl ViewTable for Hangs {
         keys.iter().map(|_| Err(error.clone())).collect()
     }
 
-    async fn write(&self, _: &ViewKey, _: &View, _: Option<u64>) -> Result<(), WriteError> {
-        Err(self.call().await.into())
+    async fn write(&self, writes: &[Write<'_>]) -> Vec<Result<(), WriteError>> {
+        let error = self.call().await;
+        writes.iter().map(|_| Err(error.clone().into())).collect()
     }
 
     async fn erasures(&self, keys: &[ViewKey]) -> Vec<Result<Erasure, StoreError>> {

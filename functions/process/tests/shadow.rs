@@ -23,7 +23,7 @@ use proptest::prelude::*;
 use std::sync::Arc;
 use std::time::Duration;
 use store::testing::MemoryTable;
-use store::{Erase, Erasure, Fault, StoreError, Stored, ViewTable, WriteError};
+use store::{Erase, Erasure, Fault, StoreError, Stored, ViewTable, Write, WriteError};
 use tokio::time::Instant;
 
 const NOW: u64 = 1_790_000_010_200;
@@ -83,9 +83,9 @@ impl ViewTable for Table {
         }
     }
 
-    async fn write(&self, key: &ViewKey, view: &View, expected: Option<u64>) -> Result<(), WriteError> {
+    async fn write(&self, writes: &[Write<'_>]) -> Vec<Result<(), WriteError>> {
         match self {
-            Self::Memory(table) => table.write(key, view, expected).await,
+            Self::Memory(table) => table.write(writes).await,
             Self::Silent => std::future::pending().await,
         }
     }

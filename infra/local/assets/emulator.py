@@ -25,11 +25,12 @@ call searches them all. So an iterator is removed once it was used.
 SQS: if an answer names a message that was not in the batch, or has an item that names no message, the event source
 mapping deletes the batch. Lambda treats such a batch as failed. So do we.
 
-DynamoDB streams: records have times in whole seconds, as AWS shows them. That is too coarse to tell which of two regions'
+DynamoDB streams: what PartiQL statements write is not on the stream, so we put it there. And records have times in whole seconds, as AWS shows them. That is too coarse to tell which of two regions'
 writes came last, so they get milliseconds.
 """
 
 import contextvars
+import copy
 import socketserver
 import threading
 import time
@@ -129,6 +130,28 @@ def alarm_record_with_math(name, properties):
 
 
 provisioners._cw_metric_alarm_record = alarm_record_with_math
+
+insert, update = dynamodb._partiql_insert, dynamodb._partiql_update
+
+
+def insert_on_stream(table, parsed):
+    answer = insert(table, parsed)
+    if answer[0] == 200:
+        item = parsed["item"]
+        dynamodb._emit_stream_event(parsed["table"], "INSERT", None, item["M"] if set(item) == {"M"} else item)
+    return answer
+
+
+def update_on_stream(table, parsed, *rest):
+    pk, sk, _, error = dynamodb._partiql_key_target(table, parsed)
+    old = None if error else copy.deepcopy(table["items"].get(pk, {}).get(sk))
+    answer = update(table, parsed, *rest)
+    if answer[0] == 200:
+        dynamodb._emit_stream_event(parsed["table"], "MODIFY", old, table["items"][pk][sk])
+    return answer
+
+
+dynamodb._partiql_insert, dynamodb._partiql_update = insert_on_stream, update_on_stream
 
 lambda_svc._poll_kinesis = lambda: False
 get_records = kinesis._get_records

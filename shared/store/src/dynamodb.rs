@@ -21,6 +21,7 @@ mod member;
 mod page;
 mod registers;
 mod views;
+mod write;
 
 pub use browse::{Place, PlacedView, ViewsPage};
 pub use member::MAX_TITLES;
@@ -31,12 +32,14 @@ use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use playback::session::Home;
 use std::time::Duration;
+use write::Statements;
 
 /// The views table.
 #[derive(Debug, Clone)]
 pub struct Views {
     client: Client,
     table: String,
+    statements: Statements,
     /// The region that writes here.
     writer: Home,
     /// The clock, Unix milliseconds, for a table whose items say when they were written.
@@ -67,7 +70,9 @@ impl Views {
                     .build(),
             )
             .build();
-        Self { client: Client::from_conf(config), table: table.into(), writer, clock: None }
+        let table = table.into();
+        let statements = Statements::of(&table, false);
+        Self { client: Client::from_conf(config), table, statements, writer, clock: None }
     }
 
     /// The same table, whose items say when they were written, by the clock `now` (Unix
@@ -75,7 +80,7 @@ impl Views {
     /// needed no more.
     #[must_use]
     pub fn with_write_times(self, now: fn() -> u64) -> Self {
-        Self { clock: Some(now), ..self }
+        Self { clock: Some(now), statements: Statements::of(&self.table, true), ..self }
     }
 
     /// Opens the connection by reading a key that never exists. TLS and credentials are most of a

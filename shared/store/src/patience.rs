@@ -65,7 +65,10 @@ impl Answered for Result<(), WriteError> {
     }
 }
 
-impl<T> Answered for Vec<Result<T, StoreError>> {
+impl<T, E> Answered for Vec<Result<T, E>>
+where
+    Result<T, E>: Answered,
+{
     fn is_silence(&self) -> bool {
         !self.is_empty() && self.iter().all(Answered::is_silence)
     }

@@ -1,17 +1,20 @@
 //! Settling: brings a batch's deltas into the stored views.
 //!
 //! ```text
-//!   read all views of the batch ──▶ merge ──▶ unchanged? ──▶ done, no write
-//!        │ not stored              ▲   └──▶ write if version is as read ──▶ done
-//!        ▼                         │                  │ lost the race
-//!      erased? ──▶ done, no write  └── what is there ◀┘ (came with the failure)
+//!   read up to 100 views ──▶ merge ──▶ unchanged? ──▶ done, no write
+//!        │ not stored         ▲ └──▶ write, 25 a request, each if its version is as read ──▶ done
+//!        ▼                    │                                       │ lost the race
+//!      erased? ──▶ done       └── what is there ◀─────────────────────┘ (came with the failure)
 //! ```
+//!
+//! Requests are what settling costs, so many views share one. Each still succeeds, loses its race
+//! or fails for itself.
 //!
 //! A crash at any point is harmless: only the views remember what was applied, and merging a delta
 //! twice changes nothing.
 
 use crate::patience::Patience;
-use crate::table::{Erasure, Fault, StoreError, Stored, ViewTable, WriteError};
+use crate::table::{Erasure, Fault, READ_AT_ONCE, StoreError, Stored, ViewTable, WRITE_AT_ONCE, Write, WriteError};
 use futures::stream::{self, StreamExt};
 use playback::contract::MAX_RANGES;
 use playback::fold::{Delta, ViewKey};
@@ -21,13 +24,13 @@ use playback::view::{Holes, Sequence, View};
 use std::collections::HashMap;
 use tokio::time::Instant;
 
-/// Views in one call to read them, and such calls at a time.
-const READ_AT_ONCE: usize = 100;
-const CONCURRENT_READS: usize = 8;
+/// Parts of a batch, of [`READ_AT_ONCE`] views each, that are settled at a time. While one is being
+/// read, another is written. With the requests of each part below, an environment has at most 32
+/// requests under way.
+const CONCURRENT_PARTS: usize = 8;
 
-/// Concurrent writes: enough to hide the store's latency, and below the connections one environment
-/// keeps.
-const CONCURRENT_WRITES: usize = 64;
+/// Requests of a part under way at a time: its writes, or the reads that count holes.
+const CONCURRENT_REQUESTS: usize = 4;
 
 /// Each lost race means that another writer succeeded. This many in a row are a fault, not
 /// contention.
@@ -72,67 +75,143 @@ impl std::ops::AddAssign for Usage {
 /// Brings every delta into the table. One result per delta: a failure does not stop the others. At
 /// the deadline, and as soon as the store seems to be away, what is left fails as unavailable.
 pub async fn settle<T: ViewTable>(table: &T, deltas: Vec<Delta>, deadline: Instant) -> (Vec<Settled>, Usage) {
-    let keys: Vec<ViewKey> = deltas.iter().map(|delta| delta.key.clone()).collect();
     let patience = &Patience::until(deadline);
-    let bases = read_bases(table, &keys, patience).await;
-    debug_assert_eq!(bases.len(), deltas.len());
-    let mut usage = Usage { reads: keys.len() as u64, ..Usage::default() };
-    let mut writes = stream::iter(by_session(deltas.into_iter().zip(bases)))
-        .map(|titles| async move {
-            let mut settled = Vec::with_capacity(titles.len());
-            for (delta, base) in titles {
-                settled.push(settle_one(table, delta, base, patience).await);
-            }
-            settled
-        })
-        .buffer_unordered(CONCURRENT_WRITES);
-    let mut settled = Vec::with_capacity(keys.len());
-    while let Some(of_session) = writes.next().await {
-        for (one, own) in of_session {
-            settled.push(one);
+    let (mut settled, mut usage) = (Vec::with_capacity(deltas.len()), Usage::default());
+    for wave in waves(deltas) {
+        let mut parts =
+            stream::iter(parts(wave)).map(|part| settle_part(table, part, patience)).buffer_unordered(CONCURRENT_PARTS);
+        while let Some((of_part, own)) = parts.next().await {
+            settled.extend(of_part);
             usage += own;
         }
     }
-    drop(writes);
     (settled, usage)
 }
 
-type Based = (Delta, Result<Base, StoreError>);
-
-/// Groups deltas by session, its titles in the order in which they were watched. They are written
-/// one after the other, so that each finds the earlier ones when it counts the session's holes.
-fn by_session(deltas: impl IntoIterator<Item = Based>) -> Vec<Vec<Based>> {
-    let mut sessions: Vec<Vec<Based>> = Vec::new();
-    let mut index: HashMap<(String, SessionId), usize> = HashMap::new();
-    for (delta, base) in deltas {
-        let session = (delta.key.profile_id.clone(), delta.key.session_id.clone());
-        match index.get(&session).and_then(|&at| sessions.get_mut(at)) {
-            Some(titles) => titles.push((delta, base)),
-            None => {
-                index.insert(session, sessions.len());
-                sessions.push(vec![(delta, base)]);
-            }
+/// Deals out deltas: first each session's earliest title, then each session's next title, and so
+/// on. A session's titles are written one after the other, so that each finds the earlier ones when
+/// it counts the session's holes.
+fn waves(deltas: Vec<Delta>) -> Vec<Vec<Delta>> {
+    let mut sessions: HashMap<(&str, &SessionId), Vec<(u16, usize)>> = HashMap::with_capacity(deltas.len());
+    for (at, delta) in deltas.iter().enumerate() {
+        let titles = sessions.entry((&delta.key.profile_id, &delta.key.session_id)).or_default();
+        titles.push((delta.view.first.seq, at));
+    }
+    let mut wave_of = vec![0; deltas.len()];
+    for titles in sessions.values_mut().filter(|titles| titles.len() > 1) {
+        titles.sort_unstable();
+        for (wave, (_, at)) in titles.iter().enumerate() {
+            wave_of[*at] = wave;
         }
     }
-    sessions.iter_mut().for_each(|titles| titles.sort_by_key(|(delta, _)| delta.view.first.seq));
-    sessions
+    let mut waves: Vec<Vec<Delta>> = Vec::new();
+    for (delta, wave) in deltas.into_iter().zip(wave_of) {
+        if waves.len() <= wave {
+            waves.resize_with(wave + 1, Vec::new);
+        }
+        waves[wave].push(delta);
+    }
+    waves
 }
 
-async fn settle_one<T: ViewTable>(
-    table: &T,
-    delta: Delta,
-    base: Result<Base, StoreError>,
-    patience: &Patience,
-) -> (Settled, Usage) {
-    let mut own = Usage::default();
-    let result = match base {
-        Ok(base) => write_until_stored(table, &delta, base, patience, &mut own).await,
-        Err(error) => Err(error),
-    };
-    if matches!(&result, Err(StoreError { fault: Fault::Throttled(_), .. })) {
-        own.throttles = 1;
+fn parts(deltas: Vec<Delta>) -> Vec<Vec<Delta>> {
+    let mut deltas = deltas.into_iter();
+    let next = || Some(deltas.by_ref().take(READ_AT_ONCE).collect::<Vec<_>>()).filter(|part| !part.is_empty());
+    std::iter::from_fn(next).collect()
+}
+
+/// Settles up to [`READ_AT_ONCE`] deltas of different sessions.
+async fn settle_part<T: ViewTable>(table: &T, deltas: Vec<Delta>, patience: &Patience) -> (Vec<Settled>, Usage) {
+    let keys: Vec<ViewKey> = deltas.iter().map(|delta| delta.key.clone()).collect();
+    let bases = read_bases(table, &keys, patience).await;
+    debug_assert_eq!(bases.len(), deltas.len());
+    let mut usage = Usage { reads: keys.len() as u64, ..Usage::default() };
+    let mut settled = Vec::with_capacity(deltas.len());
+    let mut open: Vec<(Delta, Result<Base, StoreError>)> = deltas.into_iter().zip(bases).collect();
+    for _ in 0..MAX_LOST_RACES {
+        let mut changes = Vec::with_capacity(open.len());
+        for (delta, base) in open {
+            match next_step(table, &delta, base, patience).await {
+                Ok(Step::Done(counts)) => settled.push(Settled { delta, result: Ok(counts) }),
+                Ok(Step::Write { base, merged }) => changes.push(Change { delta, base, merged }),
+                Err(error) => settled.push(Settled { delta, result: Err(error) }),
+            }
+        }
+        let results = write_all(table, &changes, patience).await;
+        debug_assert_eq!(results.len(), changes.len());
+        let (mut written, mut lost) = (Vec::with_capacity(changes.len()), Vec::new());
+        for (change, result) in changes.into_iter().zip(results) {
+            usage.writes += u64::from(result.is_ok());
+            match result {
+                Ok(Ok(())) => written.push(change),
+                Ok(Err(WriteError::Lost(current))) => {
+                    usage.lost_races += 1;
+                    lost.push((change.delta, Ok(current)));
+                }
+                Ok(Err(WriteError::Failed(error))) | Err(error) => {
+                    settled.push(Settled { delta: change.delta, result: Err(error) });
+                }
+            }
+        }
+        let counting: Vec<_> = written.iter().map(|change| holes(table, change, patience)).collect();
+        let mut counted = stream::iter(counting).buffer_unordered(CONCURRENT_REQUESTS);
+        while let Some((holes, reads)) = counted.next().await {
+            usage.holes += holes;
+            usage.reads += reads;
+        }
+        drop(counted);
+        settled.extend(written.into_iter().map(|Change { delta, base, .. }| {
+            let counts = delta.attribute(base.view());
+            Settled { delta, result: Ok(counts) }
+        }));
+        if lost.is_empty() {
+            open = Vec::new();
+            break;
+        }
+        let (deltas, found): (Vec<Delta>, Vec<_>) = lost.into_iter().unzip();
+        let keys: Vec<ViewKey> = deltas.iter().map(|delta| delta.key.clone()).collect();
+        open = deltas.into_iter().zip(bases_of(table, &keys, found, patience).await).collect();
     }
-    (Settled { delta, result }, own)
+    settled.extend(open.into_iter().map(|(delta, _)| {
+        let result = Err(error(&delta, Fault::LostRaces(MAX_LOST_RACES)));
+        Settled { delta, result }
+    }));
+    let is_throttled = |one: &&Settled| matches!(&one.result, Err(StoreError { fault: Fault::Throttled(_), .. }));
+    usage.throttles += settled.iter().filter(is_throttled).count() as u64;
+    (settled, usage)
+}
+
+/// A delta that changes a view.
+struct Change {
+    delta: Delta,
+    base: Base,
+    merged: View,
+}
+
+impl Change {
+    fn write(&self) -> Write<'_> {
+        Write { key: &self.delta.key, view: &self.merged, expected: self.base.version() }
+    }
+}
+
+/// Writes what has changed. `Err` for a write whose request was not made or had no answer in time.
+async fn write_all<T: ViewTable>(
+    table: &T,
+    changes: &[Change],
+    patience: &Patience,
+) -> Vec<Result<Result<(), WriteError>, StoreError>> {
+    let requests: Vec<_> = changes
+        .chunks(WRITE_AT_ONCE)
+        .map(|changes| async move {
+            let writes: Vec<Write<'_>> = changes.iter().map(Change::write).collect();
+            match patience.call(table.write(&writes)).await {
+                Ok(results) => results.into_iter().map(Ok).collect(),
+                Err(fault) => changes.iter().map(|change| Err(error(&change.delta, fault.clone()))).collect(),
+            }
+        })
+        .collect();
+    let results: Vec<Vec<_>> = stream::iter(requests).buffered(CONCURRENT_REQUESTS).collect().await;
+    results.into_iter().flatten().collect()
 }
 
 /// What a delta is merged into.
@@ -160,16 +239,23 @@ impl Base {
 
 /// Reads what is stored, and for what is not, whether it was erased.
 async fn read_bases<T: ViewTable>(table: &T, keys: &[ViewKey], patience: &Patience) -> Vec<Result<Base, StoreError>> {
-    let batches: Vec<_> = keys.chunks(READ_AT_ONCE).map(|keys| read_some(table, keys, patience)).collect();
-    stream::iter(batches).buffered(CONCURRENT_READS).flat_map(stream::iter).collect().await
+    match patience.call(table.read(keys)).await {
+        Ok(stored) => {
+            let found = stored.into_iter().map(|stored| stored.map(|stored| stored.map(Box::new))).collect();
+            bases_of(table, keys, found, patience).await
+        }
+        Err(fault) => keys.iter().map(|_| Err(of_batch("read", fault.clone()))).collect(),
+    }
 }
 
-async fn read_some<T: ViewTable>(table: &T, keys: &[ViewKey], patience: &Patience) -> Vec<Result<Base, StoreError>> {
-    let stored = match patience.call(table.read(keys)).await {
-        Ok(stored) => stored,
-        Err(fault) => return keys.iter().map(|_| Err(of_batch("read", fault.clone()))).collect(),
-    };
-    let absent = keys.iter().zip(&stored).filter(|(_, stored)| matches!(stored, Ok(None)));
+/// The bases of views that were found or not. For those that were not, asks whether they were erased.
+async fn bases_of<T: ViewTable>(
+    table: &T,
+    keys: &[ViewKey],
+    found: Vec<Result<Option<Box<Stored>>, StoreError>>,
+    patience: &Patience,
+) -> Vec<Result<Base, StoreError>> {
+    let absent = keys.iter().zip(&found).filter(|(_, found)| matches!(found, Ok(None)));
     let absent: Vec<ViewKey> = absent.map(|(key, _)| key.clone()).collect();
     let erasures = match absent.as_slice() {
         [] => Vec::new(),
@@ -179,11 +265,11 @@ async fn read_some<T: ViewTable>(table: &T, keys: &[ViewKey], patience: &Patienc
             .unwrap_or_else(|fault| absent.iter().map(|_| Err(of_batch("erasures", fault.clone()))).collect()),
     };
     let mut erasures = erasures.into_iter();
-    let mut base = |stored: Result<Option<Stored>, StoreError>| match stored? {
-        Some(stored) => Ok(Base::Stored(Box::new(stored))),
+    let mut base = |found: Result<Option<Box<Stored>>, StoreError>| match found? {
+        Some(stored) => Ok(Base::Stored(stored)),
         None => erasures.next().unwrap_or_else(|| Err(unanswered("erasures"))).map(Base::Nothing),
     };
-    stored.into_iter().map(&mut base).collect()
+    found.into_iter().map(&mut base).collect()
 }
 
 fn of_batch(operation: &'static str, fault: Fault) -> StoreError {
@@ -194,53 +280,38 @@ fn unanswered(operation: &'static str) -> StoreError {
     of_batch(operation, Fault::Unavailable("the store's answer lacks an entry".to_owned()))
 }
 
-async fn write_until_stored<T: ViewTable>(
+/// What to do with a delta, given what is stored.
+enum Step {
+    /// Nothing has to be written.
+    Done(Vec<(usize, Counts)>),
+    Write {
+        base: Base,
+        merged: View,
+    },
+}
+
+async fn next_step<T: ViewTable>(
     table: &T,
     delta: &Delta,
-    mut base: Base,
+    base: Result<Base, StoreError>,
     patience: &Patience,
-    usage: &mut Usage,
-) -> Result<Vec<(usize, Counts)>, StoreError> {
-    for _ in 0..MAX_LOST_RACES {
-        if let Base::Nothing(erasure) = &base
-            && erasure.covers(&delta.key, &delta.view)
-        {
-            if let Some(erase) = erasure.of_session_ahead(&delta.key, &delta.view) {
-                // The mark is what matters. Nothing is stored that a deadline could leave over.
-                let erased = patience.call(table.erase(&erase, Instant::now())).await;
-                erased.map_err(|fault| error(delta, fault))??;
-            }
-            return Ok(delta.discard());
+) -> Result<Step, StoreError> {
+    let base = base?;
+    if let Base::Nothing(erasure) = &base
+        && erasure.covers(&delta.key, &delta.view)
+    {
+        if let Some(erase) = erasure.of_session_ahead(&delta.key, &delta.view) {
+            // The mark is what matters. Nothing is stored that a deadline could leave over.
+            let erased = patience.call(table.erase(&erase, Instant::now())).await;
+            erased.map_err(|fault| error(delta, fault))??;
         }
-        let stored = base.view();
-        let merged = merge(delta, stored)?;
-        if stored == Some(&merged) {
-            return Ok(delta.attribute(stored));
-        }
-        let write = patience.call(table.write(&delta.key, &merged, base.version())).await;
-        let written = write.map_err(|fault| error(delta, fault))?;
-        usage.writes += 1;
-        match written {
-            Ok(()) => {
-                let holes = holes(table, &delta.key, stored, &merged, patience, usage).await;
-                usage.holes += holes;
-                return Ok(delta.attribute(stored));
-            }
-            Err(WriteError::Lost(current)) => {
-                usage.lost_races += 1;
-                base = match current {
-                    Some(stored) => Base::Stored(stored),
-                    None => {
-                        let asked = patience.call(table.erasures(std::slice::from_ref(&delta.key))).await;
-                        let erasure = asked.map_err(|fault| error(delta, fault))?.pop();
-                        Base::Nothing(erasure.unwrap_or_else(|| Err(unanswered("erasures")))?)
-                    }
-                };
-            }
-            Err(WriteError::Failed(error)) => return Err(error),
-        }
+        return Ok(Step::Done(delta.discard()));
     }
-    Err(error(delta, Fault::LostRaces(MAX_LOST_RACES)))
+    let merged = merge(delta, base.view())?;
+    if base.view() == Some(&merged) {
+        return Ok(Step::Done(delta.attribute(base.view())));
+    }
+    Ok(Step::Write { base, merged })
 }
 
 fn merge(delta: &Delta, stored: Option<&View>) -> Result<View, StoreError> {
@@ -260,29 +331,22 @@ fn error(delta: &Delta, fault: Fault) -> StoreError {
     StoreError { operation: "settle", subject: format!("{session_id} of {profile_id} ({title_id})"), fault }
 }
 
-/// The holes that a write opened and closed. They are counted over the whole session, so its other
-/// views are read where they matter: when this view's latest event is or was `stopped`, and when a
-/// later title of the session begins. If the events of several titles arrive out of order, some
-/// closings are missed.
-async fn holes<T: ViewTable>(
-    table: &T,
-    key: &ViewKey,
-    before: Option<&View>,
-    after: &View,
-    patience: &Patience,
-    usage: &mut Usage,
-) -> Holes {
+/// The holes that a write opened and closed, and how many sessions were read for it. Holes are
+/// counted over the whole session, so its other views are read where they matter: when this view's
+/// latest event is or was `stopped`, and when a later title of the session begins. If the events of
+/// several titles arrive out of order, some closings are missed.
+async fn holes<T: ViewTable>(table: &T, change: &Change, patience: &Patience) -> (Holes, u64) {
+    let (key, before, after) = (&change.delta.key, change.base.view(), &change.merged);
     let (own_before, own) = (Sequence::of(before), Sequence::of([after]));
     let begins_later_title = before.is_none() && after.first.seq > 0;
     if !table.is_home_of(key) || !(own_before.has_ended() || own.has_ended() || begins_later_title) {
-        return Holes::default();
+        return (Holes::default(), 0);
     }
-    usage.reads += 1;
     let uncounted = |error: &dyn std::fmt::Display| {
         tracing::warn!(%error, "the holes of a session could not be counted");
         Holes::default()
     };
-    match patience.call(table.session(key)).await {
+    let holes = match patience.call(table.session(key)).await {
         Ok(Ok(Some(others))) => {
             let others = Sequence::of(&others);
             own.with(&others).holes_since(&own_before.with(&others))
@@ -290,5 +354,6 @@ async fn holes<T: ViewTable>(
         Ok(Ok(None)) => Holes::default(),
         Ok(Err(error)) => uncounted(&error),
         Err(fault) => uncounted(&fault),
-    }
+    };
+    (holes, 1)
 }

@@ -18,19 +18,34 @@ pub struct Stored {
     pub version: u64,
 }
 
+/// Maximum number of views in one call of [`ViewTable::read`] and [`ViewTable::erasures`]. Source:
+/// DynamoDB API reference, BatchGetItem.
+pub const READ_AT_ONCE: usize = 100;
+
+/// Maximum number of views in one call of [`ViewTable::write`]. Source: DynamoDB API reference,
+/// BatchExecuteStatement.
+pub const WRITE_AT_ONCE: usize = 25;
+
+/// A conditional write.
+#[derive(Debug, Clone, Copy)]
+pub struct Write<'a> {
+    /// Which view.
+    pub key: &'a ViewKey,
+    /// What it becomes.
+    pub view: &'a View,
+    /// Its stored version must still be this (`None`: there must be no view).
+    pub expected: Option<u64>,
+}
+
 /// A store of views.
 pub trait ViewTable: Send + Sync {
     /// Reads views, one result per key, in order; `None` if there is no view. The result may lag
     /// behind the last write: that only loses a race.
     fn read(&self, keys: &[ViewKey]) -> impl Future<Output = Vec<Result<Option<Stored>, StoreError>>> + Send;
 
-    /// Writes a view if the stored version is still `expected` (`None`: if there is no view).
-    fn write(
-        &self,
-        key: &ViewKey,
-        view: &View,
-        expected: Option<u64>,
-    ) -> impl Future<Output = Result<(), WriteError>> + Send;
+    /// Writes views of different keys, one result per write, in order: a write that fails or loses
+    /// its race stops no other.
+    fn write(&self, writes: &[Write<'_>]) -> impl Future<Output = Vec<Result<(), WriteError>>> + Send;
 
     /// What the member erased that may cover these views, one result per key, in order. Asked before
     /// a view is written for the first time, so that late events do not bring it back.
@@ -56,8 +71,8 @@ impl<T: ViewTable> ViewTable for &T {
         (**self).read(keys).await
     }
 
-    async fn write(&self, key: &ViewKey, view: &View, expected: Option<u64>) -> Result<(), WriteError> {
-        (**self).write(key, view, expected).await
+    async fn write(&self, writes: &[Write<'_>]) -> Vec<Result<(), WriteError>> {
+        (**self).write(writes).await
     }
 
     async fn erasures(&self, keys: &[ViewKey]) -> Vec<Result<Erasure, StoreError>> {

@@ -4,7 +4,7 @@
 
 use crate::erase::Erase;
 use crate::settle::{Settled, Usage, settle};
-use crate::table::{Erasure, StoreError, Stored, ViewTable, WriteError};
+use crate::table::{Erasure, StoreError, Stored, ViewTable, Write, WriteError};
 use playback::fold::{Delta, ViewKey};
 use playback::history::is_erased;
 use playback::session::SessionId;
@@ -17,6 +17,19 @@ use tokio::time::Instant;
 /// [`settle`] with more time than any test takes.
 pub async fn settle_in_time<T: ViewTable>(table: &T, deltas: Vec<Delta>) -> (Vec<Settled>, Usage) {
     settle(table, deltas, Instant::now() + Duration::from_secs(60)).await
+}
+
+/// Writes one view.
+///
+/// # Errors
+/// As [`ViewTable::write`] says.
+pub async fn write_one<T: ViewTable>(
+    table: &T,
+    key: &ViewKey,
+    view: &View,
+    expected: Option<u64>,
+) -> Result<(), WriteError> {
+    table.write(&[Write { key, view, expected }]).await.pop().expect("one result per write")
 }
 
 /// An effect on the table.
@@ -132,6 +145,21 @@ impl State {
         })?;
         Ok(Some(Stored { view, version: *version }))
     }
+
+    fn write(&mut self, Write { key, view, expected }: &Write<'_>) -> Result<(), WriteError> {
+        if let Some(error) = self.fail_writes.as_mut().and_then(|decide| decide(key)) {
+            self.effects.push(Effect::Failed((*key).clone()));
+            return Err(error.into());
+        }
+        if self.items.get(*key).map(|(_, version)| *version) == *expected {
+            let version = expected.unwrap_or(0) + 1;
+            self.items.insert((*key).clone(), (view.pack(), version));
+            self.effects.push(Effect::Written((*key).clone(), version));
+            return Ok(());
+        }
+        self.effects.push(Effect::Lost((*key).clone()));
+        Err(WriteError::Lost(self.get(key)?.map(Box::new)))
+    }
 }
 
 impl ViewTable for MemoryTable {
@@ -190,27 +218,13 @@ impl ViewTable for MemoryTable {
         Ok(Some(self.views().into_iter().filter(|(key, _)| is_other(key)).map(|(_, view)| view).collect()))
     }
 
-    async fn write(&self, key: &ViewKey, view: &View, expected: Option<u64>) -> Result<(), WriteError> {
-        self.yield_randomly().await;
-        let result = {
-            let mut state = self.lock();
-            if let Some(error) = state.fail_writes.as_mut().and_then(|decide| decide(key)) {
-                state.effects.push(Effect::Failed(key.clone()));
-                Err(error.into())
-            } else if state.items.get(key).map(|(_, version)| *version) == expected {
-                let version = expected.unwrap_or(0) + 1;
-                state.items.insert(key.clone(), (view.pack(), version));
-                state.effects.push(Effect::Written(key.clone(), version));
-                Ok(())
-            } else {
-                state.effects.push(Effect::Lost(key.clone()));
-                match state.get(key) {
-                    Ok(stored) => Err(WriteError::Lost(stored.map(Box::new))),
-                    Err(error) => Err(error.into()),
-                }
-            }
-        };
-        self.yield_randomly().await;
-        result
+    async fn write(&self, writes: &[Write<'_>]) -> Vec<Result<(), WriteError>> {
+        let mut results = Vec::with_capacity(writes.len());
+        for write in writes {
+            self.yield_randomly().await;
+            results.push(self.lock().write(write));
+            self.yield_randomly().await;
+        }
+        results
     }
 }

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use store::testing::{Effect, MemoryTable, settle_in_time};
+use store::testing::{Effect, MemoryTable, settle_in_time, write_one};
 use store::{Erase, Fault, StoreError};
 
 fn envelope(session: u128, received_at: u64, events: Vec<(u16, u64)>) -> Envelope {
@@ -278,7 +278,7 @@ fn a_view_deleted_during_a_write_starts_anew() {
         let next = envelope(1, 2, vec![(1, 2)]);
         let view = View::of_envelope(&next).unwrap();
         let version = base[0].as_ref().unwrap().as_ref().map(|stored| stored.version);
-        let lost = store::ViewTable::write(&table, &key, &view, version).await;
+        let lost = write_one(&table, &key, &view, version).await;
         assert!(matches!(lost, Err(store::WriteError::Lost(None))), "{lost:?}");
         let (settled, _) = settle_in_time(&table, fold([(0, next)])).await;
         assert!(settled[0].result.is_ok());

@@ -6,8 +6,8 @@ use playback::view::{Newer, UnreadableView, VIEW_SCHEMA_VERSION, View};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use store::testing::MemoryTable;
-use store::{Erase, Erasure, Fault, StoreError, Stored, ViewTable, WriteError};
+use store::testing::{MemoryTable, write_one};
+use store::{Erase, Erasure, Fault, StoreError, Stored, ViewTable, Write, WriteError};
 use tokio::time::Instant;
 
 /// When the SDK gives up a call (`store::dynamodb::Views::new`).
@@ -82,12 +82,12 @@ impl Table {
         Ok(())
     }
 
-    async fn put(&self, key: &ViewKey, view: &View, expected: Option<u64>) -> Result<(), WriteError> {
+    async fn put(&self, &Write { key, view, expected }: &Write<'_>) -> Result<(), WriteError> {
         let is_next = self.runs_next();
         let written = if is_next {
-            self.items.write(key, &with_field(view), expected).await
+            write_one(&*self.items, key, &with_field(view), expected).await
         } else {
-            self.items.write(key, view, expected).await
+            write_one(&*self.items, key, view, expected).await
         };
         match written {
             Ok(()) => {
@@ -163,20 +163,22 @@ impl ViewTable for Table {
         keys.iter().zip(self.items.read(keys).await).map(one).collect()
     }
 
-    async fn write(&self, key: &ViewKey, view: &View, expected: Option<u64>) -> Result<(), WriteError> {
+    async fn write(&self, writes: &[Write<'_>]) -> Vec<Result<(), WriteError>> {
         let call = self.call().await;
-        if self.is_hot(key) {
-            return Err(error("write", Fault::Throttled("a hot key".to_owned())).into());
-        }
-        match fault(call) {
-            None => self.put(key, view, expected).await,
-            Some(fault) => {
-                if call == Call::Unanswered {
-                    let _ = self.put(key, view, expected).await;
+        let mut results = Vec::with_capacity(writes.len());
+        for write in writes {
+            results.push(match fault(call) {
+                _ if self.is_hot(write.key) => Err(error("write", Fault::Throttled("a hot key".to_owned())).into()),
+                None => self.put(write).await,
+                Some(fault) => {
+                    if call == Call::Unanswered {
+                        let _ = self.put(write).await;
+                    }
+                    Err(error("write", fault).into())
                 }
-                Err(error("write", fault).into())
-            }
+            });
         }
+        results
     }
 
     async fn erasures(&self, keys: &[ViewKey]) -> Vec<Result<Erasure, StoreError>> {

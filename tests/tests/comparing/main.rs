@@ -15,6 +15,7 @@ use playback::fold::ViewKey;
 use stage::{PATIENCE, SETTLED_AFTER, Stage, all, plan, run, sdk_config, send};
 use store::ViewTable as _;
 use store::dynamodb::{PlacedView, Views};
+use store::testing::write_one;
 use tokio::time::{Duration, Instant};
 
 /// Writes a view, replacing the stored one if there is one.
@@ -22,7 +23,7 @@ async fn put(table: &Views, view: &PlacedView) -> Result<()> {
     let (profile_id, title_id) = (view.place.profile_id.clone(), view.view.title_id.clone());
     let key = ViewKey { profile_id, session_id: view.session_id.clone(), title_id };
     let stored = table.read(std::slice::from_ref(&key)).await.remove(0)?;
-    table.write(&key, &view.view, stored.map(|stored| stored.version)).await?;
+    write_one(table, &key, &view.view, stored.map(|stored| stored.version)).await?;
     Ok(())
 }
 

@@ -28,8 +28,11 @@ async fn saboteur(
     rules: impl IntoIterator<Item = (&'static str, f64, usize, Fault)>,
 ) -> Result<Arc<FaultProxy>> {
     let proxy = FaultProxy::start(&cloud.endpoints.aws_endpoint, 3).await?;
-    let rule =
-        |(name, share, times, fault)| Rule { share, times, ..Rule::always(name, "UpdateItem", When::After, fault) };
+    let rule = |(name, share, times, fault)| Rule {
+        share,
+        times,
+        ..Rule::always(name, "BatchExecuteStatement", When::After, fault)
+    };
     proxy.set(rules.into_iter().map(rule).collect());
     Ok(proxy)
 }

@@ -170,7 +170,7 @@ fn letter_is_dead_after_its_attempts_with_its_history() -> Result<()> {
 
         let proxy = FaultProxy::start(&endpoints.aws_endpoint, 5).await?;
         let fault = Fault::Error(400, "ValidationException");
-        proxy.set(vec![Rule::always("no write", "UpdateItem", When::Before, fault)]);
+        proxy.set(vec![Rule::always("no write", "BatchExecuteStatement", When::Before, fault)]);
         let function = &endpoints.retry_function;
         let variables = [("AWS_ENDPOINT_URL_DYNAMODB", Some(proxy.url.as_str())), ("RETRY_MAX_ATTEMPTS", Some("2"))];
         configure(endpoints, function, &variables).await?;

@@ -319,8 +319,8 @@ async fn process_killed(stage: &mut Stage<'_>) -> Result<()> {
     let points = [
         ("killed before a read", "BatchGetItem", When::Before),
         ("killed after a read", "BatchGetItem", When::After),
-        ("killed before a write", "UpdateItem", When::Before),
-        ("killed after a write", "UpdateItem", When::After),
+        ("killed before a write", "BatchExecuteStatement", When::Before),
+        ("killed after a write", "BatchExecuteStatement", When::After),
         ("killed before a message", "SendMessageBatch", When::Before),
         ("killed after a message", "SendMessageBatch", When::After),
     ];
@@ -512,8 +512,8 @@ async fn worst(stage: &mut Stage<'_>) -> Result<()> {
 
 fn a_death_now_and_then(process: &Environments) -> Vec<Rule> {
     vec![
-        some("killed before a write", "UpdateItem", 0.02, When::Before, Fault::Kill(process.clone())),
-        some("killed after a write", "UpdateItem", 0.02, When::After, Fault::Kill(process.clone())),
+        some("killed before a write", "BatchExecuteStatement", 0.02, When::Before, Fault::Kill(process.clone())),
+        some("killed after a write", "BatchExecuteStatement", 0.02, When::After, Fault::Kill(process.clone())),
     ]
 }
 

@@ -4,7 +4,7 @@ use crate::case::{BEGAN, Case, Watched, numbers, session};
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::AttributeValue;
 use playback::outcome::Counts;
-use store::ViewTable as _;
+use store::testing::write_one;
 
 /// Erases everything up to `seconds` after [`BEGAN`], with enough time.
 async fn erase(case: &Case, seconds: u64) {
@@ -43,7 +43,7 @@ pub(crate) async fn late_events_of_an_erased_session_are_not_written(case: Case)
     assert_eq!(sees(&case).await, (vec![], vec![], vec![]));
     // A `process` that asked before the mark was written may write afterwards: readers obey the mark,
     // and the repeated erasure deletes it.
-    case.views.write(&case.key(1), &late[0].view(), None).await.unwrap();
+    write_one(&case.views, &case.key(1), &late[0].view(), None).await.unwrap();
     assert_eq!(sees(&case).await, (vec![], vec![], vec![]));
     erase(&case, 2).await;
     assert_eq!(case.sort_keys().await, ["~erased"]);

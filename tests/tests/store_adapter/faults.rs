@@ -13,8 +13,8 @@ use playback::outcome::{Cause, Counts};
 use serde_json::{Value, json};
 use std::time::Duration;
 use store::dynamodb::Request;
-use store::testing::settle_in_time;
-use store::{Erase, Erasure, Fault, StoreError, ViewTable as _, WriteError};
+use store::testing::{settle_in_time, write_one};
+use store::{Erase, Erasure, Fault, READ_AT_ONCE, StoreError, ViewTable as _, Write, WriteError};
 use tokio::time::Instant;
 
 /// How often the adapter sends one call before it gives up, and how often it asks for unprocessed
@@ -127,7 +127,10 @@ fn a_failed_chunk_fails_its_own_keys_only() {
         })
         .await;
         let keys: Vec<ViewKey> = (0..150).map(key).collect();
-        let read = fake.views.read(&keys).await;
+        let mut read = Vec::new();
+        for keys in keys.chunks(READ_AT_ONCE) {
+            read.extend(fake.views.read(keys).await);
+        }
         assert_eq!(read.len(), 150);
         assert!(read[..99].iter().all(|one| *one == Ok(None)));
         assert!(matches!(&read[99], Ok(Some(_))));
@@ -140,7 +143,7 @@ fn a_failed_chunk_fails_its_own_keys_only() {
 fn refused_item_is_told_apart_from_an_outage() {
     RUNTIME.block_on(async {
         let fake = Fake::start(|_, _| error(StatusCode::BAD_REQUEST, "ValidationException")).await;
-        let written = failed(fake.views.write(&key(1), &Watched::new(1, "t1").view(), None).await);
+        let written = failed(write_one(&fake.views, &key(1), &Watched::new(1, "t1").view(), None).await);
         assert_eq!(written.fault.class(), Ok(Cause::StoreRefused), "{written:?}");
         assert!(!Cause::StoreRefused.is_outage());
     });
@@ -167,9 +170,9 @@ fn throttling_is_told_apart_from_other_failures() {
                     && is_unavailable(error) != throttled
                     && error.to_string().contains(code)
             };
-            let written = failed(fake.views.write(&key(1), &Watched::new(1, "t1").view(), None).await);
-            assert!(of_its_kind(&written) && written.operation == "UpdateItem", "{code}: {written:?}");
-            assert_eq!(fake.calls("UpdateItem").len(), attempts, "{code}");
+            let written = failed(write_one(&fake.views, &key(1), &Watched::new(1, "t1").view(), None).await);
+            assert!(of_its_kind(&written) && written.operation == "BatchExecuteStatement", "{code}: {written:?}");
+            assert_eq!(fake.calls("BatchExecuteStatement").len(), attempts, "{code}");
             for read in fake.views.read(&[key(1), key(2)]).await {
                 let read = read.unwrap_err();
                 assert!(of_its_kind(&read) && read.operation == "BatchGetItem", "{code}: {read:?}");
@@ -215,7 +218,7 @@ fn hanging_call_ends_as_unavailable() {
         });
         let views = Fake::views_of(&endpoint);
         let begun = Instant::now();
-        let error = failed(views.write(&key(1), &Watched::new(1, "t1").view(), None).await);
+        let error = failed(write_one(&views, &key(1), &Watched::new(1, "t1").view(), None).await);
         assert!(is_unavailable(&error), "{error}");
         assert!(begun.elapsed() < Duration::from_secs(12), "after {:?}", begun.elapsed());
         hanging.abort();
@@ -228,20 +231,93 @@ fn write_with_a_lost_answer_is_settled_once() {
     RUNTIME.block_on(async {
         let fake = Fake::start(|call, before| match (call.operation.as_str(), before) {
             ("BatchGetItem", _) => found(&[], &[]),
-            ("UpdateItem", 0) => error(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError"),
-            _ => {
-                let (status, mut lost) = error(StatusCode::BAD_REQUEST, "ConditionalCheckFailedException");
-                lost["Item"] = item_json(1);
-                (status, lost)
-            }
+            (_, 0) => error(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError"),
+            _ => statements([lost("DuplicateItem", Some(item_json(1)))]),
         })
         .await;
         let (settled, usage) = settle_in_time(&fake.views, fold([(0, Watched::new(1, "t1").envelope("p1"))])).await;
         // Counted once, as a duplicate, because nothing says whose write it found.
         assert_eq!(settled[0].result, Ok(vec![(0, Counts { applied: 0, duplicate: 1 })]));
         assert_eq!((usage.writes, usage.lost_races), (1, 1));
-        assert_eq!(fake.calls("UpdateItem").len(), 2);
+        assert_eq!(fake.calls(STATEMENTS).len(), 2);
     });
+}
+
+/// One statement's failure is no other's, and each is answered as the call of its own would have
+/// been.
+#[test]
+fn statements_fail_each_for_itself() {
+    RUNTIME.block_on(async {
+        let fails = |code: &str| json!({ "Error": { "Code": code, "Message": "the test says so" } });
+        let fake = Fake::start(move |call, before| match (call.operation.as_str(), before) {
+            // Whoever has no item with its lost race has it read.
+            ("BatchGetItem", _) => found(&[item_json(2)], &[]),
+            (_, 0) => statements([
+                json!({ "TableName": TABLE }),
+                lost("ConditionalCheckFailed", Some(item_json(1))),
+                lost("DuplicateItem", None),
+                fails("ThrottlingError"),
+                fails("ProvisionedThroughputExceeded"),
+                fails("InternalServerError"),
+                fails("ValidationError"),
+                fails("ItemCollectionSizeLimitExceeded"),
+            ]),
+            // Only what may succeed is tried again.
+            (_, 1) => {
+                statements([json!({ "TableName": TABLE }), fails("RequestLimitExceeded"), fails("TransactionConflict")])
+            }
+            _ => statements([fails("RequestLimitExceeded"), fails("InternalServerError")]),
+        })
+        .await;
+        let (keys, view) = ((0..8).map(key).collect::<Vec<_>>(), Watched::new(1, "t1").view());
+        let writes: Vec<Write<'_>> = keys.iter().map(|key| Write { key, view: &view, expected: Some(1) }).collect();
+        let mut results = fake.views.write(&writes).await.into_iter();
+        let mut next = || results.next().unwrap();
+        assert!(next().is_ok());
+        for number in [1, 2] {
+            let Err(WriteError::Lost(Some(stored))) = next() else { panic!("a lost race") };
+            assert_eq!(stored.view, Watched::new(number, "t1").view());
+        }
+        assert!(next().is_ok(), "the throttled one that was tried again");
+        assert!(is_throttled(&failed(next())));
+        assert!(is_unavailable(&failed(next())));
+        for _ in 0..2 {
+            assert!(matches!(failed(next()).fault, Fault::Refused(_)));
+        }
+        let sent: Vec<usize> =
+            fake.calls(STATEMENTS).iter().map(|call| call["Statements"].as_array().unwrap().len()).collect();
+        assert_eq!(sent, [8, 3, 2]);
+        let [read] = &fake.calls("BatchGetItem")[..] else { panic!("one item is read") };
+        assert_eq!(read["RequestItems"][TABLE]["ConsistentRead"], true);
+    });
+}
+
+/// An answer that says nothing of a statement is no answer.
+#[test]
+fn answer_without_a_statement_is_never_taken_for_success() {
+    RUNTIME.block_on(async {
+        for answers in [json!({}), json!({ "Responses": [] })] {
+            let fake = Fake::start(move |_, _| ok(answers.clone())).await;
+            let error = failed(write_one(&fake.views, &key(1), &Watched::new(1, "t1").view(), None).await);
+            assert!(is_unavailable(&error), "{error}");
+        }
+    });
+}
+
+/// The operation that writes views.
+const STATEMENTS: &str = "BatchExecuteStatement";
+
+fn statements(answers: impl IntoIterator<Item = Value>) -> Answer {
+    ok(json!({ "Responses": answers.into_iter().collect::<Vec<_>>() }))
+}
+
+/// A statement whose condition failed, with the stored item or without.
+fn lost(code: &str, item: Option<Value>) -> Value {
+    let mut error = json!({ "Code": code, "Message": "the test says so" });
+    if let Some(item) = item {
+        error["Item"] = item;
+    }
+    json!({ "TableName": TABLE, "Error": error })
 }
 
 /// An erasure of all that [`item_json`] makes.
@@ -294,7 +370,7 @@ fn marks_that_cannot_be_read_are_never_taken_for_absent() {
             let error = settled[0].result.as_ref().unwrap_err();
             assert_eq!(error.fault.class(), Ok(Cause::StoreThrottled), "{key}: {error}");
             assert_eq!((usage.writes, usage.throttles), (0, 1));
-            assert_eq!(fake.calls("UpdateItem").len(), 0, "{key}");
+            assert_eq!(fake.calls(STATEMENTS).len(), 0, "{key}");
             assert_eq!(fake.calls("BatchGetItem").len(), 1 + ROUNDS, "{key}");
         }
         let failures = [
@@ -307,7 +383,7 @@ fn marks_that_cannot_be_read_are_never_taken_for_absent() {
             let (settled, _) = settle_in_time(&fake.views, fold([(0, envelope())])).await;
             let error = settled[0].result.as_ref().unwrap_err();
             assert_eq!(error.fault.class(), Ok(cause), "{code}: {error}");
-            assert_eq!(fake.calls("UpdateItem").len(), 0, "{code}");
+            assert_eq!(fake.calls(STATEMENTS).len(), 0, "{code}");
         }
         // Left over for one view only: the others are answered.
         let of_two = json!({ "pk": { "S": "p1" }, "sk": { "S": format!("{}#~forgotten", session(2).ulid) } });

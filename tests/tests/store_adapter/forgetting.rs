@@ -6,7 +6,7 @@ use playback::fold::{ViewKey, fold};
 use playback::history::TitleState;
 use playback::outcome::Counts;
 use std::time::Duration;
-use store::testing::settle_in_time;
+use store::testing::{settle_in_time, write_one};
 use store::{Erasure, ViewTable as _};
 use tokio::time::Instant;
 
@@ -78,7 +78,7 @@ pub(crate) async fn forgotten_session_is_gone_and_others_stay(case: Case) {
     }
     assert_eq!(case.sort_keys().await, left);
     // A writer that did not ask in time is not seen, also in a list of one title, and deleted again.
-    case.views.write(&case.key_of(1, "t3"), &Watched::new(1, "t3").view(), None).await.unwrap();
+    write_one(&case.views, &case.key_of(1, "t3"), &Watched::new(1, "t3").view(), None).await.unwrap();
     assert_eq!(sees(&case).await, [(2, "t1".to_owned())]);
     assert_eq!(case.resume("t3").await, None);
     case.erase(&forget).await;

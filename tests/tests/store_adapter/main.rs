@@ -93,6 +93,7 @@ cases! {
         reading_no_keys_makes_no_call
         over_a_hundred_keys_come_in_order_with_absent_ones
         the_largest_view_is_written_and_read_back
+        views_of_any_size_are_written_together
         what_one_answer_cannot_carry_is_requested_again
         corrupt_and_newer_items_are_told_apart;
     history:

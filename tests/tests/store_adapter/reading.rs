@@ -8,7 +8,8 @@ use playback::fold::ViewKey;
 use playback::proto;
 use playback::view::{UnreadableView, View};
 use prost::Message as _;
-use store::{Fault, Stored, ViewTable as _, WriteError};
+use store::testing::write_one;
+use store::{Fault, READ_AT_ONCE, Stored, ViewTable as _, WRITE_AT_ONCE, Write, WriteError};
 
 pub(crate) async fn reading_no_keys_makes_no_call(case: Case) {
     assert!(case.views.read(&[]).await.is_empty());
@@ -23,7 +24,10 @@ pub(crate) async fn over_a_hundred_keys_come_in_order_with_absent_ones(case: Cas
     // In an order that the table does not have.
     let order: Vec<u64> = (0..KEYS).map(|at| at * 77 % KEYS).collect();
     let keys: Vec<ViewKey> = order.iter().map(|number| case.key(*number)).collect();
-    let found: Vec<_> = case.views.read(&keys).await.into_iter().map(Result::unwrap).collect();
+    let mut found = Vec::new();
+    for keys in keys.chunks(READ_AT_ONCE) {
+        found.extend(case.views.read(keys).await.into_iter().map(Result::unwrap));
+    }
     let expected: Vec<Option<Stored>> =
         order.iter().map(|n| (!absent(*n)).then(|| Stored { view: view(*n), version: 1 })).collect();
     assert_eq!(found, expected);
@@ -42,14 +46,14 @@ pub(crate) fn largest_view(number: u64) -> View {
 pub(crate) async fn the_largest_view_is_written_and_read_back(case: Case) {
     let mut view = largest_view(1);
     assert!(view.pack().len() > 300_000, "{} bytes", view.pack().len());
-    case.views.write(&case.key(1), &view, None).await.unwrap();
+    write_one(&case.views, &case.key(1), &view, None).await.unwrap();
     let found = case.views.read(&[case.key(1)]).await.remove(0).unwrap();
     assert_eq!(found, Some(Stored { view: view.clone(), version: 1 }));
     // A lost race returns it whole too.
-    let lost = case.views.write(&case.key(1), &view, None).await;
+    let lost = write_one(&case.views, &case.key(1), &view, None).await;
     assert!(matches!(lost, Err(WriteError::Lost(Some(current))) if current.view == view));
     view.merge(&Watched::new(1, "t1").seq(1).view());
-    case.views.write(&case.key(1), &view, Some(1)).await.unwrap();
+    write_one(&case.views, &case.key(1), &view, Some(1)).await.unwrap();
 }
 
 /// BatchGetItem answers with at most 16 MB and leaves the rest unprocessed (on AWS and DynamoDB
@@ -64,6 +68,21 @@ pub(crate) async fn what_one_answer_cannot_carry_is_requested_again(case: Case) 
     let keys: Vec<ViewKey> = (0..KEYS).map(|number| case.key(number)).collect();
     for found in case.views.read(&keys).await {
         assert!(found.unwrap().unwrap().view == view);
+    }
+}
+
+/// The greatest request: as many views as go together, each as large as a view can be.
+pub(crate) async fn views_of_any_size_are_written_together(case: Case) {
+    let view = largest_view(0);
+    let keys: Vec<ViewKey> = (0..WRITE_AT_ONCE as u64).map(|number| case.key(number)).collect();
+    for expected in [None, Some(1)] {
+        let writes: Vec<Write<'_>> = keys.iter().map(|key| Write { key, view: &view, expected }).collect();
+        assert!(case.views.write(&writes).await.into_iter().all(|result| result.is_ok()));
+    }
+    let lost = keys.iter().map(|key| Write { key, view: &view, expected: Some(1) }).collect::<Vec<_>>();
+    for result in case.views.write(&lost).await {
+        let Err(WriteError::Lost(Some(stored))) = result else { panic!("{result:?}") };
+        assert!(stored.version == 2 && stored.view == view);
     }
 }
 
@@ -102,7 +121,7 @@ pub(crate) async fn corrupt_and_newer_items_are_told_apart(case: Case) {
         assert!(if number == 1 { newer(&error.fault) } else { corrupt(&error.fault) }, "{number}: {error}");
         assert!(error.subject.contains(&case.profile), "{error}");
         // A writer gets the same error, and overwrites nothing.
-        match case.views.write(&keys[number], &view, None).await {
+        match write_one(&case.views, &keys[number], &view, None).await {
             Err(WriteError::Failed(met)) => assert_eq!(met.fault, error.fault),
             other => panic!("{number}: {other:?}"),
         }

@@ -6,7 +6,7 @@ use playback::contract::MAX_RANGES;
 use playback::fold::fold;
 use playback::outcome::Counts;
 use std::collections::BTreeSet;
-use store::testing::settle_in_time;
+use store::testing::{settle_in_time, write_one};
 use store::{Fault, Stored, ViewTable as _, WriteError};
 
 async fn stored(case: &Case, number: u64) -> Option<Stored> {
@@ -16,7 +16,7 @@ async fn stored(case: &Case, number: u64) -> Option<Stored> {
 pub(crate) async fn a_view_is_written_where_there_is_none(case: Case) {
     assert_eq!(stored(&case, 1).await, None);
     let view = Watched::new(1, "t1").view();
-    case.views.write(&case.key(1), &view, None).await.unwrap();
+    write_one(&case.views, &case.key(1), &view, None).await.unwrap();
     assert_eq!(stored(&case, 1).await, Some(Stored { view: view.clone(), version: 1 }));
     // Exactly what is stored: other regions, the index and the change feed read it.
     assert_eq!(case.items().await, [case.view_item(1, None, &view)]);
@@ -24,19 +24,19 @@ pub(crate) async fn a_view_is_written_where_there_is_none(case: Case) {
 
 pub(crate) async fn a_view_is_written_if_its_version_is_as_expected(case: Case) {
     let (first, second) = (Watched::new(1, "t1").view(), Watched::new(1, "t1").seq(1).view());
-    case.views.write(&case.key(1), &first, None).await.unwrap();
-    case.views.write(&case.key(1), &second, Some(1)).await.unwrap();
+    write_one(&case.views, &case.key(1), &first, None).await.unwrap();
+    write_one(&case.views, &case.key(1), &second, Some(1)).await.unwrap();
     assert_eq!(stored(&case, 1).await, Some(Stored { view: second.clone(), version: 2 }));
-    case.views.write(&case.key(1), &first, Some(2)).await.unwrap();
+    write_one(&case.views, &case.key(1), &first, Some(2)).await.unwrap();
     assert_eq!(stored(&case, 1).await, Some(Stored { view: first, version: 3 }));
 }
 
 pub(crate) async fn a_lost_race_returns_what_is_stored_and_changes_nothing(case: Case) {
     let (winner, loser) = (Watched::new(1, "t1").view(), Watched::new(1, "t1").seq(1).view());
-    case.views.write(&case.key(1), &winner, None).await.unwrap();
+    write_one(&case.views, &case.key(1), &winner, None).await.unwrap();
     let there = Stored { view: winner, version: 1 };
     for expected in [None, Some(2), Some(0)] {
-        match case.views.write(&case.key(1), &loser, expected).await {
+        match write_one(&case.views, &case.key(1), &loser, expected).await {
             Err(WriteError::Lost(Some(current))) => assert_eq!(*current, there),
             other => panic!("expected {expected:?}: {other:?}"),
         }
@@ -46,9 +46,9 @@ pub(crate) async fn a_lost_race_returns_what_is_stored_and_changes_nothing(case:
 
 pub(crate) async fn lost_race_against_a_deleted_item_makes_no_item(case: Case) {
     let view = Watched::new(1, "t1").view();
-    case.views.write(&case.key(1), &view, None).await.unwrap();
+    write_one(&case.views, &case.key(1), &view, None).await.unwrap();
     case.delete(1).await;
-    let lost = case.views.write(&case.key(1), &view, Some(1)).await;
+    let lost = write_one(&case.views, &case.key(1), &view, Some(1)).await;
     assert!(matches!(lost, Err(WriteError::Lost(None))), "{lost:?}");
     assert_eq!(stored(&case, 1).await, None);
 }

@@ -75,11 +75,15 @@ fn only_query_and_retry_delete_views_and_only_ingest_writes() {
     check("s3:GetObject", &["RetryRole"]);
     check("s3:DeleteObject", &["RetryRole"]);
     check("dynamodb:UpdateItem", &["ProcessCandidateRole", "ProcessRole", "QueryRole", "RetryRole"]);
+    check("dynamodb:PartiQLInsert", &["ProcessCandidateRole", "ProcessRole", "RetryRole"]);
+    check("dynamodb:PartiQLUpdate", &["ProcessCandidateRole", "ProcessRole", "RetryRole"]);
+    check("dynamodb:PartiQLSelect", &[]);
+    check("dynamodb:PartiQLDelete", &[]);
     check("dynamodb:Query", &["CompareRole", "ProcessCandidateRole", "ProcessRole", "QueryRole", "RetryRole"]);
     check("dynamodb:Scan", &["CompareRole"]);
     check("dynamodb:BatchWriteItem", &["QueryRole", "RetryRole"]);
     check("dynamodb:GetItem", &["CompareRole"]);
-    // Views are written conditionally, with UpdateItem. PutItem is for the checkpoint of compare.
+    // Views are written conditionally, by statements. UpdateItem is for registers, and PutItem is for the checkpoint of compare.
     check("dynamodb:PutItem", &["CompareRole"]);
     check("dynamodb:DeleteItem", &["QueryRole", "RetryRole"]);
     // Only the operator writes the routing document.

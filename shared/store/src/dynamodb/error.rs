@@ -2,6 +2,7 @@
 
 use crate::table::{Fault, StoreError};
 use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::types::{BatchStatementError, BatchStatementErrorCodeEnum as Code};
 
 /// Error codes that mean throttling. Source: DynamoDB developer guide, "Error handling with
 /// DynamoDB".
@@ -28,4 +29,18 @@ where
         Fault::Unavailable(text())
     };
     StoreError { operation, subject: subject.into(), fault }
+}
+
+/// What the failure of one statement of a batch means.
+pub(super) fn of_statement(error: &BatchStatementError) -> Fault {
+    let code = error.code.as_ref();
+    let text =
+        || format!("{}: {}", code.map_or("no code", Code::as_str), error.message.as_deref().unwrap_or("no message"));
+    match code {
+        Some(Code::ProvisionedThroughputExceeded | Code::RequestLimitExceeded | Code::ThrottlingError) => {
+            Fault::Throttled(text())
+        }
+        Some(Code::ValidationError | Code::ItemCollectionSizeLimitExceeded) => Fault::Refused(text()),
+        _ => Fault::Unavailable(text()),
+    }
 }

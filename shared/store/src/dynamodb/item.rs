@@ -66,11 +66,6 @@ pub(super) fn watched_sk(title_id: &str) -> String {
     format!("{WATCHED}#{title_id}")
 }
 
-/// The primary key of a view.
-pub(super) fn view_key(key: &ViewKey, writer: &Home) -> Item {
-    primary_key(&key.profile_id, view_sk(key, writer))
-}
-
 pub(super) fn primary_key(profile_id: &str, sk: impl Into<String>) -> Item {
     HashMap::from([("pk".to_owned(), text(profile_id)), ("sk".to_owned(), text(sk))])
 }

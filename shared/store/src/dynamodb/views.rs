@@ -2,13 +2,10 @@
 
 use super::error::classify;
 use super::item::{self, Item};
-use super::{KEPT_FOR, PlacedView, Views};
+use super::{PlacedView, Views};
 use crate::erase::Erase;
-use crate::table::{Erasure, Fault, StoreError, Stored, ViewTable, WriteError};
-use aws_sdk_dynamodb::error::SdkError;
-use aws_sdk_dynamodb::operation::update_item::UpdateItemError;
-use aws_sdk_dynamodb::primitives::Blob;
-use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnValuesOnConditionCheckFailure};
+use crate::table::{Erasure, Fault, READ_AT_ONCE, StoreError, Stored, ViewTable, Write, WriteError};
+use aws_sdk_dynamodb::types::KeysAndAttributes;
 use futures::stream::{self, StreamExt};
 use playback::fold::ViewKey;
 use playback::view::View;
@@ -16,8 +13,6 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Maximum number of keys in one BatchGetItem. Source: DynamoDB API reference, BatchGetItem.
-const BATCH_GET_KEYS: usize = 100;
 /// Concurrent BatchGetItem calls.
 const CONCURRENT_READS: usize = 8;
 /// How often to request keys that DynamoDB left unprocessed. The longest pause doubles each time.
@@ -27,50 +22,18 @@ const UNPROCESSED_PAUSE: Duration = Duration::from_millis(25);
 
 impl ViewTable for Views {
     async fn read(&self, keys: &[ViewKey]) -> Vec<Result<Option<Stored>, StoreError>> {
-        let batches: Vec<_> = keys.chunks(BATCH_GET_KEYS).map(|batch| self.read_batch(batch)).collect();
-        stream::iter(batches).buffered(CONCURRENT_READS).flat_map(stream::iter).collect().await
+        let places: Vec<PrimaryKey> = keys.iter().map(|key| self.place(key)).collect();
+        let found = self.get_all(places.iter().map(|(pk, sk)| item::primary_key(pk, sk)).collect(), false).await;
+        keys.iter().zip(&places).map(|(key, place)| self.found(&found, key, place)).collect()
     }
 
-    async fn write(&self, key: &ViewKey, view: &View, expected: Option<u64>) -> Result<(), WriteError> {
-        let update = self
-            .client
-            .update_item()
-            .table_name(&self.table)
-            .set_key(Some(item::view_key(key, &self.writer)))
-            .update_expression(match self.clock {
-                None => "SET #version = :version, #view = :view, title_id = :title_id",
-                Some(_) => {
-                    "SET #version = :version, #view = :view, title_id = :title_id, written_at = :now, expires_at = :then"
-                }
-            })
-            .expression_attribute_names("#version", "version")
-            .expression_attribute_names("#view", "view")
-            .expression_attribute_values(":version", item::number(expected.unwrap_or(0) + 1))
-            .expression_attribute_values(":view", AttributeValue::B(Blob::new(view.pack())))
-            .expression_attribute_values(":title_id", item::text(&view.title_id))
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let update = match self.clock.map(|now| now()) {
-            None => update,
-            Some(now) => update
-                .expression_attribute_values(":now", item::number(now))
-                // DynamoDB's time to live is in seconds.
-                .expression_attribute_values(":then", item::number(now / 1_000 + KEPT_FOR.as_secs())),
-        };
-        let update = match expected {
-            None => update.condition_expression("attribute_not_exists(pk)"),
-            Some(version) => update
-                .condition_expression("#version = :expected")
-                .expression_attribute_values(":expected", item::number(version)),
-        };
-        match update.send().await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.write_error(key, error)),
-        }
+    async fn write(&self, writes: &[Write<'_>]) -> Vec<Result<(), WriteError>> {
+        self.write_all(writes).await
     }
 
     async fn erasures(&self, keys: &[ViewKey]) -> Vec<Result<Erasure, StoreError>> {
         // Each view needs up to four marks, and views of one profile share some.
-        let batches: Vec<_> = keys.chunks(BATCH_GET_KEYS / 4).map(|batch| self.erasures_of(batch)).collect();
+        let batches: Vec<_> = keys.chunks(READ_AT_ONCE / 4).map(|batch| self.erasures_of(batch)).collect();
         stream::iter(batches).buffered(CONCURRENT_READS).flat_map(stream::iter).collect().await
     }
 
@@ -94,28 +57,24 @@ impl ViewTable for Views {
 }
 
 impl Views {
-    fn write_error<R: std::fmt::Debug>(&self, key: &ViewKey, error: SdkError<UpdateItemError, R>) -> WriteError {
-        match error.as_service_error() {
-            Some(UpdateItemError::ConditionalCheckFailedException(lost)) => match lost.item().map(item::stored) {
-                None => WriteError::Lost(None),
-                Some(Ok(stored)) => WriteError::Lost(Some(Box::new(stored))),
-                Some(Err(fault)) => self.error("UpdateItem", key, fault).into(),
-            },
-            _ => classify("UpdateItem", self.subject(key), error).into(),
-        }
+    /// Where a view is.
+    fn place(&self, key: &ViewKey) -> PrimaryKey {
+        (key.profile_id.clone(), item::view_sk(key, &self.writer))
     }
 
-    async fn read_batch(&self, keys: &[ViewKey]) -> Vec<Result<Option<Stored>, StoreError>> {
-        let found = self.get_all(keys.iter().map(|key| item::view_key(key, &self.writer)).collect(), false).await;
-        let one = |key: &ViewKey| {
-            let place = (key.profile_id.clone(), item::view_sk(key, &self.writer));
-            if let Some(fault) = found.fault_of(&place) {
-                return Err(self.error("BatchGetItem", key, fault.clone()));
-            }
-            let stored = found.items.get(&place).map(item::stored).transpose();
-            stored.map_err(|fault| self.error("BatchGetItem", key, fault))
-        };
-        keys.iter().map(one).collect()
+    fn found(&self, found: &Found, key: &ViewKey, place: &PrimaryKey) -> Result<Option<Stored>, StoreError> {
+        if let Some(fault) = found.fault_of(place) {
+            return Err(self.error("BatchGetItem", key, fault.clone()));
+        }
+        let stored = found.items.get(place).map(item::stored).transpose();
+        stored.map_err(|fault| self.error("BatchGetItem", key, fault))
+    }
+
+    /// Reads one view as last written.
+    pub(super) async fn read_last(&self, key: &ViewKey) -> Result<Option<Stored>, StoreError> {
+        let place = self.place(key);
+        let found = self.get_all(vec![item::primary_key(&place.0, &place.1)], true).await;
+        self.found(&found, key, &place)
     }
 
     async fn erasures_of(&self, keys: &[ViewKey]) -> Vec<Result<Erasure, StoreError>> {
@@ -141,7 +100,7 @@ impl Views {
         keys.iter().map(one).collect()
     }
 
-    /// Reads up to [`BATCH_GET_KEYS`] items by their primary keys, and asks again for what DynamoDB
+    /// Reads up to [`READ_AT_ONCE`] items by their primary keys, and asks again for what DynamoDB
     /// left unprocessed. What one round found is kept if a later one fails: a single hot key must
     /// not fail the others.
     async fn get_all(&self, keys: Vec<Item>, consistent: bool) -> Found {
@@ -184,7 +143,7 @@ impl Views {
 
     /// Reads any number of items by their primary keys, as last written; fails if any of them is unavailable.
     pub(super) async fn get_items(&self, keys: Vec<Item>) -> Result<Vec<Item>, StoreError> {
-        let batches: Vec<_> = keys.chunks(BATCH_GET_KEYS).map(|batch| self.get_all(batch.to_vec(), true)).collect();
+        let batches: Vec<_> = keys.chunks(READ_AT_ONCE).map(|batch| self.get_all(batch.to_vec(), true)).collect();
         let mut batches = stream::iter(batches).buffered(CONCURRENT_READS);
         let mut items = Vec::with_capacity(keys.len());
         while let Some(found) = batches.next().await {
@@ -200,7 +159,7 @@ impl Views {
         format!("{} ({}, {})", self.table, key.profile_id, item::view_sk(key, &self.writer))
     }
 
-    fn error(&self, operation: &'static str, key: &ViewKey, fault: Fault) -> StoreError {
+    pub(super) fn error(&self, operation: &'static str, key: &ViewKey, fault: Fault) -> StoreError {
         StoreError { operation, subject: self.subject(key), fault }
     }
 }
