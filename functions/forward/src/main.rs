@@ -7,8 +7,11 @@ use lambda::routing::Routing;
 use lambda::warm_up::{BOUND, warm_up};
 use queue::Queue;
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
+    lambda::runtime::block_on(run())
+}
+
+async fn run() -> anyhow::Result<()> {
     let config = lambda::config::read(Env::from_process(), Config::read)?;
     lambda::logs::init(config.common.log_level);
     let sdk = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;

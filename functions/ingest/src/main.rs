@@ -12,8 +12,11 @@ use std::sync::Arc;
 use std::time::Instant;
 use stream::{Failover, Log, Policy};
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
+    lambda::runtime::block_on(run())
+}
+
+async fn run() -> anyhow::Result<()> {
     let config = lambda::config::read(Env::from_process(), Config::read)?;
     lambda::logs::init(config.common.log_level);
     anyhow::ensure!(

@@ -10,8 +10,11 @@ use queue::Queue;
 use retry::{Config, QueuePauses, Retry};
 use store::dynamodb::Views;
 
-#[tokio::main]
-async fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<()> {
+    lambda::runtime::block_on(run())
+}
+
+async fn run() -> anyhow::Result<()> {
     let config = lambda::config::read(Env::from_process(), Config::read)?;
     lambda::logs::init(config.common.log_level);
     let sdk = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;

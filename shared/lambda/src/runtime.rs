@@ -31,6 +31,23 @@ use crate::metrics::{Emitter, Metric, Metrics};
 #[error(transparent)]
 pub struct RuntimeError(#[from] lambda_runtime::Error);
 
+/// Runs a function's `main`.
+///
+/// An environment that serves one invocation at a time runs on one thread: what wakes another
+/// thread costs more CPU than most of what a handler does. One that serves several at once
+/// (`AWS_LAMBDA_MAX_CONCURRENCY`) has a thread per processor.
+///
+/// # Errors
+/// What `main` fails with, or that the runtime could not be built.
+pub fn block_on<E: From<std::io::Error>>(main: impl Future<Output = Result<(), E>>) -> Result<(), E> {
+    let concurrency = std::env::var("AWS_LAMBDA_MAX_CONCURRENCY").ok().and_then(|most| most.parse::<u32>().ok());
+    let mut builder = match concurrency {
+        None | Some(0 | 1) => tokio::runtime::Builder::new_current_thread(),
+        Some(_) => tokio::runtime::Builder::new_multi_thread(),
+    };
+    builder.enable_all().build()?.block_on(main)
+}
+
 /// When an invocation began, and until when it may take.
 #[derive(Debug, Clone, Copy)]
 pub struct Invocation {

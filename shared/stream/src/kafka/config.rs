@@ -53,7 +53,8 @@ pub struct KafkaConfig {
     pub min_insync_replicas: usize,
     /// The name of this client in the brokers' logs. Default: `playhead`.
     pub client_id: String,
-    /// How long a record, and its device, wait for others to share the request. Default: 5 ms.
+    /// How long a record, and its device, wait for others to share the request. Default: not at all.
+    /// While as many requests are in flight as may be, records gather by themselves.
     pub linger: Duration,
     /// How long an attempt may be silent before the record is also sent to another partition. Also
     /// how long a leader may wait for its replicas. Default: 1 s.
@@ -82,7 +83,7 @@ impl KafkaConfig {
             topic: topic.into(),
             min_insync_replicas: 2,
             client_id: "playhead".to_owned(),
-            linger: Duration::from_millis(5),
+            linger: Duration::ZERO,
             second_attempt_after: Duration::from_secs(1),
             delivery_timeout: Duration::from_secs(3),
             queue_records: 10_000,
