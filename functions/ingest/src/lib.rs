@@ -122,7 +122,7 @@ impl<L: DurableLog + 'static> Ingest<L> {
         Ok(json(StatusCode::ACCEPTED, &accepted))
     }
 
-    async fn identify(&self, headers: &HeaderMap) -> Result<Identity, Problem> {
+    async fn identify(&self, headers: &HeaderMap) -> Result<Arc<Identity>, Problem> {
         let authorization = headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         Ok(self.authenticator.verify(authorization).await?)
     }

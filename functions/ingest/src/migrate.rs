@@ -34,6 +34,7 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Instant;
 use stream::DurableLog;
 
@@ -93,7 +94,7 @@ impl<L: DurableLog + 'static> Ingest<L> {
 
     /// The sender of a request that does not say whose its events are, if all of the token's
     /// profiles have moved.
-    async fn moved(&self, headers: &HeaderMap, rollout: Option<&Rollout>) -> Result<Option<Identity>, Problem> {
+    async fn moved(&self, headers: &HeaderMap, rollout: Option<&Rollout>) -> Result<Option<Arc<Identity>>, Problem> {
         let has_begun =
             |rollout: &&Rollout| rollout.async_share() > Share::NONE || !rollout.always().of(Path::Async).is_empty();
         // As long as nobody has moved, no token is checked.
@@ -102,7 +103,7 @@ impl<L: DurableLog + 'static> Ingest<L> {
         if rollout.is_complete() {
             return identity.map(Some);
         }
-        let have_moved = |identity: &Identity| match &identity.scope {
+        let have_moved = |identity: &Arc<Identity>| match &identity.scope {
             Scope::Profiles(profiles) => {
                 !profiles.is_empty() && profiles.iter().all(|profile_id| rollout.path(profile_id) == Path::Async)
             }

@@ -19,10 +19,12 @@ mod config;
 mod jwks;
 #[cfg(test)]
 mod tests;
+mod verified;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
@@ -31,6 +33,7 @@ use self::claims::Claims;
 pub use self::config::{AuthConfig, KeySource, MIN_SECRET_BYTES};
 pub use self::jwks::FETCH_TIME_OUT;
 use self::jwks::Jwks;
+use self::verified::Verified;
 use crate::problem::Problem;
 
 /// How far our clock and the issuer's may differ, in seconds.
@@ -111,6 +114,7 @@ pub struct Authenticator {
     validation: Validation,
     /// The scope of a backend's token; if absent, no token is a backend's.
     service_scope: Option<String>,
+    verified: Verified,
 }
 
 enum Keys {
@@ -146,7 +150,7 @@ impl Authenticator {
             KeySource::Jwks(url) => Keys::Jwks(Jwks::new(url.clone())?),
             KeySource::Secret(secret) => Keys::Secret(DecodingKey::from_secret(secret.expose().as_bytes())),
         };
-        Ok(Self { keys, validation, service_scope: config.service_scope.clone() })
+        Ok(Self { keys, validation, service_scope: config.service_scope.clone(), verified: Verified::new() })
     }
 
     /// Fetches the keys during init, so the first request need not wait for them.
@@ -164,13 +168,26 @@ impl Authenticator {
     ///
     /// # Errors
     /// See [`AuthError`].
-    pub async fn verify(&self, authorization: Option<&str>) -> Result<Identity, AuthError> {
+    pub async fn verify(&self, authorization: Option<&str>) -> Result<Arc<Identity>, AuthError> {
         self.verify_at(authorization, Instant::now()).await
     }
 
-    /// Like [`Self::verify`]; `now` is the monotonic clock by which the cached keys age.
-    async fn verify_at(&self, authorization: Option<&str>, now: Instant) -> Result<Identity, AuthError> {
+    /// Like [`Self::verify`]; `now` is the monotonic clock by which cached keys and tokens age.
+    async fn verify_at(&self, authorization: Option<&str>, now: Instant) -> Result<Arc<Identity>, AuthError> {
         let token = bearer(authorization)?;
+        let hash = verified::hash(token);
+        if let Some(identity) = self.verified.get(&hash, now) {
+            return Ok(identity);
+        }
+        let claims = self.claims_of(token, now).await?;
+        let expires_in = expires_in(&claims);
+        let identity = Arc::new(self.identity(claims)?);
+        self.verified.put(hash, Arc::clone(&identity), now, expires_in);
+        Ok(identity)
+    }
+
+    /// The claims of a token that is valid.
+    async fn claims_of(&self, token: &str, now: Instant) -> Result<Claims, AuthError> {
         let allowed = match &self.keys {
             Keys::Secret(_) => algorithm::OF_SECRET,
             Keys::Jwks(_) => algorithm::OF_JWKS,
@@ -185,9 +202,9 @@ impl Authenticator {
         if header.crit.is_some() {
             return Err(AuthError::Invalid("the token has critical headers that are not supported"));
         }
-        let claims = match &self.keys {
+        match &self.keys {
             Keys::Secret(secret) if header.alg == Algorithm::HS256 => {
-                self.claims(token, secret, header.alg).unwrap_or(Err(WRONG_SIGNATURE))?
+                self.claims(token, secret, header.alg).unwrap_or(Err(WRONG_SIGNATURE))
             }
             Keys::Jwks(jwks) if algorithm::is_of_jwks(header.alg) => {
                 let is_named = header.kid.is_some();
@@ -196,14 +213,13 @@ impl Authenticator {
                     // Without a key id, another key may have signed it.
                     result => result,
                 };
-                jwks.first(header.kid.as_deref(), header.alg, now, verify).await??
+                jwks.first(header.kid.as_deref(), header.alg, now, verify).await?
             }
             _ => {
                 let named = algorithm::named_in(token).unwrap_or("unknown");
-                return Err(AuthError::Algorithm { named, allowed });
+                Err(AuthError::Algorithm { named, allowed })
             }
-        };
-        self.identity(claims)
+        }
     }
 
     /// Checks the signature, then the claims. `None` when this key did not sign the token; an error
@@ -234,6 +250,13 @@ impl Authenticator {
         };
         Ok(Identity { scope, subject: claims.sub })
     }
+}
+
+/// For how long these claims are valid, by our clock.
+fn expires_in(claims: &Claims) -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let expires_at = claims.expires_at().unwrap_or_default();
+    expires_at.saturating_add(Duration::from_secs(LEEWAY_S)).saturating_sub(now)
 }
 
 impl fmt::Debug for Authenticator {

@@ -13,11 +13,11 @@
 //! Format: "Specification: Embedded metric format" in the CloudWatch user guide.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::fmt::{self, Write as _};
+use std::io::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use http::StatusCode;
-use serde::ser::{Serialize, SerializeMap, Serializer};
 
 /// The CloudWatch namespace of every metric.
 pub const NAMESPACE: &str = "Playhead";
@@ -235,6 +235,7 @@ impl Metric {
 /// recorder.
 #[derive(Clone)]
 pub struct Emitter {
+    /// As JSON strings.
     stage: Arc<str>,
     function: Arc<str>,
     write: Arc<dyn Fn(&str) + Send + Sync>,
@@ -254,7 +255,8 @@ impl Emitter {
 
     /// Metrics as lines, each ending in a newline, passed to `write` once per invocation.
     pub fn to(stage: &str, function: &str, write: impl Fn(&str) + Send + Sync + 'static) -> Self {
-        Self { stage: stage.into(), function: function.into(), write: Arc::new(write) }
+        let json = |text: &str| serde_json::Value::from(text).to_string().into();
+        Self { stage: json(stage), function: json(function), write: Arc::new(write) }
     }
 
     /// A recorder for one invocation that began at `now_ms` (Unix milliseconds).
@@ -325,30 +327,30 @@ impl Metrics {
     }
 
     /// The EMF documents: for each timestamp, one for the plain metrics and one for each value of a
-    /// third dimension.
-    fn lines(&self) -> serde_json::Result<String> {
+    /// third dimension. They are written for every request, and nothing in them needs escaping but
+    /// the names that [`Emitter`] has escaped: so they are text, without a serializer.
+    fn lines(&self) -> String {
         let counts = self.counts();
-        let mut documents = BTreeMap::<_, Vec<_>>::new();
-        for ((timestamp_ms, metric), n) in counts.iter() {
-            documents.entry((*timestamp_ms, metric.dimension())).or_default().push((*metric, *n));
+        let mut counted: Vec<_> = counts.iter().map(|((at, metric), n)| ((*at, metric.dimension()), *metric, *n)).collect();
+        // Stable: a document's metrics stay in the order of the enum.
+        counted.sort_by_key(|(document, ..)| *document);
+        let mut lines = String::with_capacity(512 * counted.len());
+        for document in counted.chunk_by(|(one, ..), (next, ..)| one == next) {
+            let Some(((timestamp_ms, extra), ..)) = document.first().copied() else { continue };
+            let metrics: Vec<_> = document.iter().map(|(_, metric, n)| (*metric, *n)).collect();
+            let document = Document { timestamp_ms, emitter: &self.emitter, extra, metrics: &metrics };
+            // Writing to a string never fails.
+            let _ = writeln!(lines, "{document}");
         }
-        let mut lines = String::new();
-        for ((timestamp_ms, extra), metrics) in documents {
-            let document =
-                Document { timestamp_ms, stage: &self.emitter.stage, function: &self.emitter.function, extra, metrics };
-            lines.push_str(&serde_json::to_string(&document)?);
-            lines.push('\n');
-        }
-        Ok(lines)
+        lines
     }
 }
 
 impl Drop for Metrics {
     fn drop(&mut self) {
-        match self.lines() {
-            Ok(lines) if lines.is_empty() => {}
-            Ok(lines) => (self.emitter.write)(&lines),
-            Err(error) => tracing::error!(%error, "metrics could not be serialised"),
+        let lines = self.lines();
+        if !lines.is_empty() {
+            (self.emitter.write)(&lines);
         }
     }
 }
@@ -357,58 +359,42 @@ impl Drop for Metrics {
 /// of 100.
 struct Document<'a> {
     timestamp_ms: u64,
-    stage: &'a str,
-    function: &'a str,
+    emitter: &'a Emitter,
     extra: Option<(&'a str, &'a str)>,
-    metrics: Vec<(Metric, u64)>,
+    metrics: &'a [(Metric, u64)],
 }
 
-#[derive(serde::Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Metadata<'a> {
-    timestamp: u64,
-    cloud_watch_metrics: Vec<Directive<'a>>,
-}
-
-#[derive(serde::Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Directive<'a> {
-    namespace: &'a str,
-    dimensions: Vec<Vec<&'a str>>,
-    metrics: Vec<Definition>,
-}
-
-#[derive(serde::Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct Definition {
-    name: &'static str,
-    unit: &'static str,
-}
-
-impl Serialize for Document<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let extra = self.extra.map(|(name, _)| vec!["Stage", "Function", name]);
-        let dimensions = [vec!["Stage", "Function"]].into_iter().chain(extra).collect();
-        let directive = |dimensions, is_in: fn(Metric) -> bool| {
-            let metrics = self.metrics.iter().filter(|(metric, _)| is_in(*metric));
-            let metrics = metrics.map(|(metric, _)| Definition { name: metric.name(), unit: metric.unit() }).collect();
-            Directive { namespace: NAMESPACE, dimensions, metrics }
-        };
-        let of_stage = directive(vec![vec!["Stage"]], Metric::is_of_stage);
-        let mut directives = vec![directive(dimensions, |_| true)];
-        directives.extend((!of_stage.metrics.is_empty()).then_some(of_stage));
-        let metadata = Metadata { timestamp: self.timestamp_ms, cloud_watch_metrics: directives };
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("_aws", &metadata)?;
-        map.serialize_entry("Stage", self.stage)?;
-        map.serialize_entry("Function", self.function)?;
+impl fmt::Display for Document<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, r#"{{"_aws":{{"Timestamp":{},"CloudWatchMetrics":["#, self.timestamp_ms)?;
+        match self.extra {
+            None => self.directive(f, r#"["Stage","Function"]"#, |_| true)?,
+            Some((name, _)) => {
+                self.directive(f, format_args!(r#"["Stage","Function"],["Stage","Function","{name}"]"#), |_| true)?;
+            }
+        }
+        if self.metrics.iter().any(|(metric, _)| metric.is_of_stage()) {
+            f.write_str(",")?;
+            self.directive(f, r#"["Stage"]"#, Metric::is_of_stage)?;
+        }
+        write!(f, r#"]}},"Stage":{},"Function":{}"#, self.emitter.stage, self.emitter.function)?;
         if let Some((name, value)) = self.extra {
-            map.serialize_entry(name, value)?;
+            write!(f, r#","{name}":"{value}""#)?;
         }
-        for (metric, n) in &self.metrics {
-            map.serialize_entry(metric.name(), n)?;
+        self.metrics.iter().try_for_each(|(metric, n)| write!(f, r#","{}":{n}"#, metric.name()))?;
+        f.write_str("}")
+    }
+}
+
+impl Document<'_> {
+    /// Says which of the metrics are published, and by which dimensions.
+    fn directive(&self, f: &mut fmt::Formatter<'_>, dimensions: impl fmt::Display, of: fn(Metric) -> bool) -> fmt::Result {
+        write!(f, r#"{{"Namespace":"{NAMESPACE}","Dimensions":[{dimensions}],"Metrics":["#)?;
+        for (at, (metric, _)) in self.metrics.iter().filter(|(metric, _)| of(*metric)).enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            write!(f, r#"{comma}{{"Name":"{}","Unit":"{}"}}"#, metric.name(), metric.unit())?;
         }
-        map.end()
+        f.write_str("]}")
     }
 }
 

@@ -15,10 +15,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::Response;
+use aws_lambda_events::apigw::ApiGatewayV2httpRequest;
+use lambda_http::request::LambdaRequest;
 use lambda_http::{Body, Request};
 use lambda_runtime::{Context, LambdaEvent, service_fn};
-use serde::Serialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
@@ -148,7 +150,19 @@ pub async fn run_http(emitter: Emitter, function: impl ServeHttp + 'static) -> R
             Ok::<_, Infallible>(function.serve(&emitter.start(now), request, now).await)
         }
     });
-    Ok(lambda_http::run_concurrent(handler).await?)
+    let one_pass = |LambdaEvent { payload: OnePass(payload), context }| LambdaEvent { payload, context };
+    let service = tower::ServiceBuilder::new().map_request(one_pass).service(lambda_http::Adapter::from(handler));
+    Ok(lambda_runtime::run_concurrent(service).await?)
+}
+
+/// An HTTP API's event. `LambdaRequest` looks at an event twice, to tell several sources apart;
+/// ours has one.
+struct OnePass(LambdaRequest);
+
+impl<'de> Deserialize<'de> for OnePass {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        ApiGatewayV2httpRequest::deserialize(deserializer).map(|request| Self(LambdaRequest::ApiGatewayV2(request)))
+    }
 }
 
 /// Serves a schedule.

@@ -6,10 +6,14 @@
 
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 #[derive(Deserialize)]
 pub(super) struct Claims {
     pub(super) sub: Option<String>,
+    /// When it expires. Verifying has checked it, and says what is wrong with it.
+    #[serde(default)]
+    exp: serde_json::Value,
     pub(super) profiles: Option<BTreeSet<String>>,
     #[serde(default)]
     scope: Words,
@@ -18,6 +22,11 @@ pub(super) struct Claims {
 }
 
 impl Claims {
+    /// When the token expires, since 1970.
+    pub(super) fn expires_at(&self) -> Option<Duration> {
+        Duration::try_from_secs_f64(self.exp.as_f64()?).ok()
+    }
+
     /// Whether `scope` or `scp` has this word.
     pub(super) fn has_scope(&self, wanted: &str) -> bool {
         self.scope.0.iter().chain(&self.scp.0).any(|word| word == wanted)

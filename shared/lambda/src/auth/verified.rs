@@ -1,0 +1,62 @@
+//! Tokens that were verified a moment ago. A device sends the same one for hours, and verifying it
+//! costs more than everything else that is done with a small request.
+//!
+//! A token is known by its SHA-256, so no token is kept. It is forgotten when it expires, and a
+//! minute after it was verified at the latest: by then, a key that its issuer has withdrawn is no
+//! longer in use either (the keys themselves are refreshed less often than that).
+
+use super::Identity;
+use lru::LruCache;
+use sha2::{Digest, Sha256};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How long a verified token is believed.
+const MAX_AGE: Duration = Duration::from_secs(60);
+/// How many tokens are kept, some 200 bytes each. The one that was not used for longest goes first.
+const CAPACITY: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+
+/// The hash of a token.
+pub(super) type TokenHash = [u8; 32];
+
+/// The hash of this token.
+pub(super) fn hash(token: &str) -> TokenHash {
+    Sha256::digest(token).into()
+}
+
+/// Identities by the hash of their token.
+pub(super) struct Verified(Mutex<LruCache<TokenHash, Entry>>);
+
+struct Entry {
+    identity: Arc<Identity>,
+    until: Instant,
+}
+
+impl Verified {
+    /// Nobody is known yet.
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(LruCache::new(CAPACITY)))
+    }
+
+    /// Who this token is of, if it was verified and is still believed.
+    pub(super) fn get(&self, hash: &TokenHash, now: Instant) -> Option<Arc<Identity>> {
+        let mut known = self.lock();
+        let entry = known.get(hash)?;
+        if now < entry.until {
+            return Some(Arc::clone(&entry.identity));
+        }
+        known.pop(hash);
+        None
+    }
+
+    /// Believes this token, which expires in `expires_in`.
+    pub(super) fn put(&self, hash: TokenHash, identity: Arc<Identity>, now: Instant, expires_in: Duration) {
+        let until = now + expires_in.min(MAX_AGE);
+        self.lock().put(hash, Entry { identity, until });
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<TokenHash, Entry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
