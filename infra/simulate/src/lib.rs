@@ -9,6 +9,7 @@ pub mod encode;
 pub mod event;
 pub mod expect;
 mod faults;
+pub mod folding;
 pub mod histories;
 pub mod http;
 pub mod plan;
@@ -85,6 +86,7 @@ enum Stream {
     Reorder,
     Duplicates,
     Travel,
+    Folding,
     Session(u64),
 }
 
@@ -100,6 +102,7 @@ fn rng(seed: u64, stream: Stream) -> ChaCha8Rng {
         Stream::Reorder => 7,
         Stream::Duplicates => 8,
         Stream::Travel => 9,
+        Stream::Folding => 10,
         Stream::Session(n) => 1_000 + n,
     };
     let mut rng = ChaCha8Rng::seed_from_u64(seed);

@@ -126,7 +126,7 @@ fn viewer(n: usize, start_at: i64, model: &Model, rng: &mut ChaCha8Rng) -> Viewe
     }
 }
 
-fn exponential(mean_ms: i64, rng: &mut ChaCha8Rng) -> i64 {
+pub(super) fn exponential(mean_ms: i64, rng: &mut ChaCha8Rng) -> i64 {
     let rate = 1.0 / mean_ms as f64;
     Exp::new(rate).map_or(mean_ms, |d| d.sample(rng) as i64)
 }
