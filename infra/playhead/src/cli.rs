@@ -4,7 +4,7 @@ use crate::{bench, demo, invoke, soak};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use operate::{books, comparison, dlq, rollout, routing, token};
-use simulate::encode;
+use simulate::{encode, folding};
 use std::process::ExitCode;
 
 /// Playhead's command line: a local cloud, a viewer simulator, and operations
@@ -35,6 +35,7 @@ enum Command {
     Simulate(Box<simulate::Args>),
     Encode(encode::Args),
     Bench(bench::Args),
+    Folding(folding::Args),
     Soak(soak::Args),
     Books(books::Args),
     Dlq(Box<dlq::Args>),
@@ -61,6 +62,7 @@ impl Cli {
             Command::Local(args) => return local::command::run(args).await,
             Command::Invoke(args) => invoke::run(args).await?,
             Command::Token(args) => token::run(args)?,
+            Command::Folding(args) => folding::run(&args)?,
             Command::Simulate(args) => simulate::run(*args).await?,
             Command::Encode(args) => encode::run(args).await?,
         }
