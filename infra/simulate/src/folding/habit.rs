@@ -61,8 +61,8 @@ pub(super) struct Moment {
     pub(super) ends_playing: bool,
 }
 
-/// A constant number of members, each of whom watches one session after the other. Time begins at 0,
-/// in the middle of everyone's session. An endless iterator over what they send.
+/// A constant number of members, each of whom watches one session after the other. Time begins at
+/// 0, in the middle of everyone's session. An endless iterator over what they send.
 #[derive(Debug)]
 pub(super) struct Audience {
     habit: Habit,

@@ -8,8 +8,8 @@
 //!   next batch.
 //! - A shard is read once a second. With a `ParallelizationFactor` it is divided by partition key.
 //!
-//! What has batches of its own is a *lane* here: a partition, several that share a poller's batches,
-//! or a part of a shard. Of failures there are none, and the poller's own time is left out.
+//! What has batches of its own is a *lane* here: a partition, several that share a poller's
+//! batches, or a part of a shard. There are no failures, and the poller's own time is left out.
 
 use super::habit::Upload;
 use rand::RngExt;
@@ -130,7 +130,7 @@ impl LaneQueue {
         }
     }
 
-    /// Sends the batch that leaves before `now`, if there is one, and counts it. Returns when it left.
+    /// Sends and counts the batch that leaves before `now`, if there is one. Returns when it left.
     pub(super) fn step(&mut self, pickup: &Pickup, now: i64, counted: &mut Counted) -> Option<i64> {
         let start = self.due(pickup).filter(|start| *start < now)?;
         let (mut count, mut bytes, mut events) = (0, 0, 0);
@@ -184,21 +184,18 @@ pub(super) fn read(
 ) -> Counted {
     let mut lanes: Vec<LaneQueue> = (0..pickup.lanes).map(|_| LaneQueue::default()).collect();
     let (mut before, mut counted) = (Counted::default(), Counted::default());
+    let mut run_until = |lane: &mut LaneQueue, now: i64| {
+        while lane.step(pickup, now.min(span.start), &mut before).is_some() {}
+        while lane.step(pickup, now.min(span.end), &mut counted).is_some() {}
+    };
     for sent in records.take_while(|sent| sent.at < span.end) {
         let lane = &mut lanes[lane_of(&sent, pickup, rng)];
         let seen = seen(&sent, pickup);
-        run_until(lane, pickup, seen.min(span.start), &mut before);
-        run_until(lane, pickup, seen, if seen < span.start { &mut before } else { &mut counted });
+        run_until(lane, seen);
         lane.push(pickup, seen, sent);
     }
-    for lane in &mut lanes {
-        run_until(lane, pickup, span.end, &mut counted);
-    }
+    lanes.iter_mut().for_each(|lane| run_until(lane, span.end));
     counted
-}
-
-fn run_until(lane: &mut LaneQueue, pickup: &Pickup, now: i64, counted: &mut Counted) {
-    while lane.step(pickup, now, counted).is_some() {}
 }
 
 /// The log is not read from 0 to `outage`, ms. Counts the batches from then until a lane has no

@@ -62,7 +62,7 @@ impl Viewership {
 /// What makes each table of the study, as Markdown, from a seed.
 pub(super) const TABLES: [fn(u64) -> Result<String, fmt::Error>; 6] = [windows, players, rates, outages, keys, shards];
 
-/// 10,000 events per second over the partitions, with batches as large as Lambda allows, so that only
+/// 10,000 events per second over the partitions, with batches as large as Lambda allows, so that
 /// the window closes them.
 fn windows(seed: u64) -> Result<String, fmt::Error> {
     let mut out = heading(

@@ -31,13 +31,13 @@ fn read_all(uploads: Vec<Upload>, pickup: &Pickup) -> Counted {
 
 // ------------------------------------------------------------------------------------------ formula
 
-/// POSTs per write, if a batch leaves every `cycle` ms, and each POST came so long after the previous
-/// one of its session.
+/// POSTs per write, if a batch leaves every `cycle` ms, and each POST came so long after the
+/// previous one of its session.
 ///
-/// A POST shares its write with the previous one if no batch left in between. Of X ms and a cycle of
-/// C ms, the chance of that is 1 − X/C, or none if X is longer. So there are E[min(X, C)]/C writes
-/// per POST. For a regular X that is max(1, C/X) POSTs per write, for a Poisson process with the mean
-/// M it is C/M/(1 − exp(−C/M)).
+/// A POST shares its write with the previous one if no batch left in between. If that was X ms ago,
+/// and a cycle has C ms, the chance is 1 − X/C, or none if X is longer. So there are E[min(X, C)]/C
+/// writes per POST. For a regular X that is max(1, C/X) POSTs per write, for a Poisson process with
+/// the mean M it is C/M/(1 − exp(−C/M)).
 fn posts_per_write(cycle: f64, apart: &[f64]) -> f64 {
     let shorter = apart.iter().map(|apart| apart.min(cycle)).sum::<f64>() / apart.len() as f64;
     cycle / shorter
@@ -118,7 +118,7 @@ fn simulated_members_share_writes_as_their_intervals_say() {
 
 // ------------------------------------------------------------------------------------------ batches
 
-/// Checks how long records of these times wait until they are written, and how many batches they make.
+/// Checks how long records of these times wait until they are written, and in how many batches.
 #[track_caller]
 fn batches(pickup: &Pickup, at: &[i64], expected_added: &[i64], expected_batches: u64) {
     let counted = read_all((0..).zip(at).map(|(session, at)| upload(*at, session)).collect(), pickup);
