@@ -29,7 +29,7 @@ fn read_all(uploads: Vec<Upload>, pickup: &Pickup) -> Counted {
     read(uploads.into_iter(), pickup, 0..i64::MAX, &mut rng(1, Stream::Folding))
 }
 
-// ------------------------------------------------------------------------------------------ formula
+// ----------------------------------------------------------------------------------------- formula
 
 /// POSTs per write, if a batch leaves every `cycle` ms, and each POST came so long after the
 /// previous one of its session.
@@ -116,7 +116,7 @@ fn simulated_members_share_writes_as_their_intervals_say() {
     }
 }
 
-// ------------------------------------------------------------------------------------------ batches
+// ----------------------------------------------------------------------------------------- batches
 
 /// Checks how long records of these times wait until they are written, and in how many batches.
 #[track_caller]
@@ -198,7 +198,7 @@ fn only_a_key_brings_the_posts_of_a_session_together() {
     assert!(session > 1.7 * nothing, "{session:.2} and {nothing:.2}");
 }
 
-// ------------------------------------------------------------------------------------------- players
+// ----------------------------------------------------------------------------------------- players
 
 #[test]
 fn player_that_sends_more_often_than_it_records_sends_each_event_alone() {
@@ -238,7 +238,7 @@ fn same_seed_sends_the_same_and_time_never_goes_back() {
     assert!(some(1).is_sorted_by_key(|upload| upload.at));
 }
 
-// --------------------------------------------------------------------------------------------- study
+// ------------------------------------------------------------------------------------------- study
 
 #[test]
 fn study_has_the_settings_of_the_template() {
