@@ -1,8 +1,12 @@
 //! The embedded Kafka broker, and topics on any broker.
 
 use super::child::{Guarded, Program};
+use super::cloud::free_ports;
+use super::progress::Progress;
 use super::tools::Tools;
 use anyhow::{Context as _, Result, bail};
+use operate::run::RunFolder;
+use operate::workspace_root;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -37,6 +41,37 @@ pub(super) async fn start_embedded(tools: &Tools, folder: &Path, log: PathBuf, p
     })?;
     child.ready(READY_WITHIN, async || TcpStream::connect(("127.0.0.1", port)).await.is_ok()).await?;
     Ok(child)
+}
+
+/// A running embedded broker without topics, in memory. It ends when it is dropped or our process
+/// ends, even by SIGKILL.
+#[derive(Debug)]
+pub struct LocalBroker {
+    // In drop order: the folder's lock last.
+    _child: Guarded,
+    port: u16,
+    _folder: RunFolder,
+}
+
+impl LocalBroker {
+    /// Starts one in `target/playhead/<name>`.
+    ///
+    /// # Errors
+    /// If it cannot be installed, does not come up, or another process runs one in the same folder.
+    pub async fn start(name: &str) -> Result<Self> {
+        let workspace = workspace_root()?;
+        let folder = RunFolder::take(&workspace.join("target/playhead").join(name)).await?;
+        let tools = Tools::install(&workspace, &Progress::silent()).await?;
+        let [port] = free_ports()?;
+        let child = start_embedded(&tools, &folder.temporary("broker")?, folder.log("broker"), port).await?;
+        Ok(Self { _child: child, port, _folder: folder })
+    }
+
+    /// Its address, as clients want it.
+    #[must_use]
+    pub fn bootstrap(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
 }
 
 /// Creates a topic. `replication` is the number of copies, by default the broker's.

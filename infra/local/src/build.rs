@@ -43,11 +43,12 @@ pub fn function_names(workspace: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Builds every function, and returns the path of each binary by function name.
+/// Builds every function as this program was built, and returns the path of each binary by
+/// function name.
 ///
 /// # Errors
 /// If the code does not compile. The error has the compiler's messages.
-pub(super) async fn build(workspace: &Path, progress: &Progress) -> Result<BTreeMap<String, PathBuf>> {
+pub async fn build(workspace: &Path, progress: &Progress) -> Result<BTreeMap<String, PathBuf>> {
     let names = function_names(workspace)?;
     let (target, profile) = own_target()?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));

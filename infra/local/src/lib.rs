@@ -34,8 +34,8 @@ mod regions;
 mod replicate;
 mod tools;
 
-pub use broker::{create_topic, delete_topic};
-pub use build::function_names;
+pub use broker::{LocalBroker, create_topic, delete_topic};
+pub use build::{build as build_functions, function_names};
 pub use cloud::{Brokers, DEFAULT_REGION, LocalCloud, LocalOptions, Primary, Standby};
 pub use dynamodb::LocalDynamoDb;
 pub use kafka_cluster::ApacheKafka;
@@ -43,4 +43,4 @@ pub use link::{Crossing, Cut, Link};
 pub use progress::Progress;
 pub use regions::LocalRegions;
 pub use replicate::{ReplicationStats, Replicator};
-pub use tools::Tools;
+pub use tools::{Tools, python_environment};

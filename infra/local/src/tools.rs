@@ -7,6 +7,7 @@
 
 use super::progress::Progress;
 use anyhow::{Context as _, Result, bail};
+use operate::workspace_root;
 use sha2::{Digest as _, Sha256};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -134,6 +135,19 @@ pub(super) async fn tools_folder(workspace: &Path) -> Result<(PathBuf, File)> {
     let lock = File::create(folder.join("lock"))?;
     let lock = tokio::task::spawn_blocking(move || lock.lock().map(|()| lock)).await??;
     Ok((folder, lock))
+}
+
+/// Installs another Python environment in `target/playhead/<name>`, with exactly `requirements`:
+/// pinned by hash, with all that they need. Returns its Python.
+///
+/// # Errors
+/// As [`Tools::install`].
+pub async fn python_environment(name: &str, requirements: &str, progress: &Progress) -> Result<PathBuf> {
+    let workspace = workspace_root()?;
+    let (_, _lock) = tools_folder(&workspace).await?;
+    let folder = workspace.join("target/playhead").join(name);
+    environment(&folder, requirements, &Variables::of_process(), progress).await?;
+    Ok(folder.join("bin/python3"))
 }
 
 /// Makes the environment in `folder` hold exactly `requirements`.

@@ -1,10 +1,10 @@
-//! `playhead bench --append`: what failover costs while the primary is healthy.
+//! `playhead bench append`: what failover costs while the primary is healthy.
 //!
 //! The bare log and the same log behind [`Failover`] take turns in appending the same requests, so
 //! noise of the machine and the broker affects both. A log in memory that acknowledges at once
 //! shows the cost without broker and network.
 
-use super::envelopes;
+use super::inside::{envelopes, trace};
 use anyhow::{Context as _, Result, ensure};
 use aws_config::{BehaviorVersion, SdkConfig};
 use futures::Stream;
@@ -19,6 +19,8 @@ use stream::{Ack, DurableLog, Failover, KafkaConfig, KafkaLog, KafkaSecurity, Lo
 /// Unmeasured appends of each kind at the start.
 const WARM_UP: usize = 200;
 const PARTITIONS: i32 = 6;
+/// Batches, and records in each, that a trace has: its requests are appended.
+const TRACE: (u16, u32) = (13, 500);
 
 /// Latencies of one append, microseconds.
 #[derive(Debug, Serialize)]
@@ -36,8 +38,31 @@ struct Figures {
     memory_behind_failover: Latency,
 }
 
+/// Measure how long an append to a log takes, with and without a standby
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Plaintext brokers to append to
+    #[arg(value_name = "HOST:PORT[,...]")]
+    brokers: String,
+    /// Number of appends of each kind
+    #[arg(long, value_name = "N", default_value_t = 5_000)]
+    appends: usize,
+    /// Seed of the trace
+    #[arg(long, value_name = "N", default_value_t = 7)]
+    seed: u64,
+    /// Print the figures as one JSON object, for programs
+    #[arg(long)]
+    json: bool,
+}
+
 /// Measures on a new topic, and deletes it.
-pub(super) async fn run(brokers: &str, bodies: &[Vec<u8>], appends: usize, json: bool) -> Result<ExitCode> {
+///
+/// # Errors
+/// If the brokers refuse, or a record goes to the standby.
+pub(super) async fn run(args: Args) -> Result<ExitCode> {
+    let Args { brokers, appends, seed, json } = args;
+    let brokers = brokers.as_str();
+    let (bodies, _) = trace(seed, TRACE.0, TRACE.1)?;
     let requests = bodies.iter().map(|body| records(body)).collect::<Result<Vec<_>>>()?;
     let topic = format!("bench-{:016x}", rand::random::<u64>());
     create_topic(brokers, &topic, PARTITIONS, None).await?;

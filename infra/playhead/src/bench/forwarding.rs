@@ -1,7 +1,7 @@
 //! The cost of forwarding a session's events to another region: SQS requests, bytes and CPU, by the
 //! number of sessions that share a batch.
 
-use super::envelopes;
+use super::inside::envelopes;
 use anyhow::{Result, ensure};
 use apply::DeadLetter;
 use apply::testing::Letters;
