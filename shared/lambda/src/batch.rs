@@ -32,7 +32,7 @@ use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 /// Accepts what AWS's own examples contain: missing padding and unused trailing bits.
@@ -216,13 +216,30 @@ impl Batch {
     /// # Errors
     /// When the batch as a whole cannot be processed. Bad records are not an error.
     pub fn parse(event: &[u8]) -> Result<Self, BatchError> {
-        let event: Event<'_> = serde_json::from_slice(event)?;
+        serde_json::from_slice::<Parsed>(event)?.0
+    }
+
+    fn of(event: Event<'_>) -> Result<Self, BatchError> {
         let records = match (event.event_source.as_deref(), event.records, event.list) {
             (Some("aws:kafka" | "SelfManagedKafka"), Some(partitions), None) => kafka(partitions)?,
             (None, None, Some(list)) => listed(&list)?,
             (source, ..) => return Err(BatchError::UnknownTrigger(source.map(str::to_owned))),
         };
         Ok(Self { records })
+    }
+}
+
+/// An event that is JSON of the right form, as a batch or as the reason why it is none. So the
+/// runtime can read an event in one pass, and its text is not kept.
+#[derive(Debug)]
+pub struct Parsed(
+    /// The batch.
+    pub Result<Batch, BatchError>,
+);
+
+impl<'de> Deserialize<'de> for Parsed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Event::deserialize(deserializer).map(|event| Self(Batch::of(event)))
     }
 }
 

@@ -21,10 +21,9 @@ use lambda_http::{Body, Request};
 use lambda_runtime::{Context, LambdaEvent, service_fn};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::value::RawValue;
 use tokio::time::Instant;
 
-use crate::batch::{Batch, BatchAnswer};
+use crate::batch::{Batch, BatchAnswer, Parsed};
 use crate::clock::now_ms;
 use crate::metrics::{Emitter, Metric, Metrics};
 
@@ -118,12 +117,11 @@ pub trait ServeSchedule: Send + Sync {
 /// When the environment variables that Lambda sets for a runtime are missing.
 pub async fn run_batches(emitter: Emitter, function: impl ServeBatch + 'static) -> Result<(), RuntimeError> {
     let shared = Arc::new((emitter, function));
-    let handler = service_fn(move |event: LambdaEvent<Box<RawValue>>| {
+    let handler = service_fn(move |event: LambdaEvent<Parsed>| {
         let shared = Arc::clone(&shared);
         async move {
             let (emitter, function) = &*shared;
-            let batch = Batch::parse(event.payload.get().as_bytes()).map_err(|error| error.to_string())?;
-            drop(event.payload);
+            let batch = event.payload.0.map_err(|error| error.to_string())?;
             let invocation = Invocation::new(now_ms(), time_left(&event.context));
             let metrics = emitter.start(invocation.now);
             observe_age(&metrics, &batch, invocation.now);
