@@ -331,7 +331,8 @@ impl Metrics {
     /// the names that [`Emitter`] has escaped: so they are text, without a serializer.
     fn lines(&self) -> String {
         let counts = self.counts();
-        let mut counted: Vec<_> = counts.iter().map(|((at, metric), n)| ((*at, metric.dimension()), *metric, *n)).collect();
+        let mut counted: Vec<_> =
+            counts.iter().map(|((at, metric), n)| ((*at, metric.dimension()), *metric, *n)).collect();
         // Stable: a document's metrics stay in the order of the enum.
         counted.sort_by_key(|(document, ..)| *document);
         let mut lines = String::with_capacity(512 * counted.len());
@@ -388,7 +389,12 @@ impl fmt::Display for Document<'_> {
 
 impl Document<'_> {
     /// Says which of the metrics are published, and by which dimensions.
-    fn directive(&self, f: &mut fmt::Formatter<'_>, dimensions: impl fmt::Display, of: fn(Metric) -> bool) -> fmt::Result {
+    fn directive(
+        &self,
+        f: &mut fmt::Formatter<'_>,
+        dimensions: impl fmt::Display,
+        of: fn(Metric) -> bool,
+    ) -> fmt::Result {
         write!(f, r#"{{"Namespace":"{NAMESPACE}","Dimensions":[{dimensions}],"Metrics":["#)?;
         for (at, (metric, _)) in self.metrics.iter().filter(|(metric, _)| of(*metric)).enumerate() {
             let comma = if at == 0 { "" } else { "," };

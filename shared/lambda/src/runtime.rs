@@ -14,8 +14,8 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::Response;
 use aws_lambda_events::apigw::ApiGatewayV2httpRequest;
+use http::Response;
 use lambda_http::request::LambdaRequest;
 use lambda_http::{Body, Request};
 use lambda_runtime::{Context, LambdaEvent, service_fn};
@@ -47,6 +47,15 @@ pub fn block_on<E: From<std::io::Error>>(main: impl Future<Output = Result<(), E
         Some(_) => tokio::runtime::Builder::new_multi_thread(),
     };
     builder.enable_all().build()?.block_on(main)
+}
+
+/// Serves until the end of the process, as a task: what wakes a task on its own thread puts it into
+/// a queue, but what wakes the future that a runtime blocks on makes a system call, several times
+/// per request.
+async fn as_task(
+    serving: impl Future<Output = Result<(), lambda_runtime::Error>> + Send + 'static,
+) -> Result<(), RuntimeError> {
+    Ok(tokio::spawn(serving).await.unwrap_or_else(|lost| Err(lost.into()))?)
 }
 
 /// When an invocation began, and until when it may take.
@@ -128,7 +137,7 @@ pub async fn run_batches(emitter: Emitter, function: impl ServeBatch + 'static) 
             function.serve(&metrics, batch, invocation).await.map_err(|error| error.to_string())
         }
     });
-    Ok(lambda_runtime::run_concurrent(handler).await?)
+    as_task(lambda_runtime::run_concurrent(handler)).await
 }
 
 /// Serves an HTTP API.
@@ -150,7 +159,7 @@ pub async fn run_http(emitter: Emitter, function: impl ServeHttp + 'static) -> R
     });
     let one_pass = |LambdaEvent { payload: OnePass(payload), context }| LambdaEvent { payload, context };
     let service = tower::ServiceBuilder::new().map_request(one_pass).service(lambda_http::Adapter::from(handler));
-    Ok(lambda_runtime::run_concurrent(service).await?)
+    as_task(lambda_runtime::run_concurrent(service)).await
 }
 
 /// An HTTP API's event. `LambdaRequest` looks at an event twice, to tell several sources apart;
@@ -180,7 +189,7 @@ pub async fn run_schedule(emitter: Emitter, function: impl ServeSchedule + 'stat
             function.serve(&emitter.start(now), time_left(&event.context), now).await.map_err(|error| error.to_string())
         }
     });
-    Ok(lambda_runtime::run_concurrent(handler).await?)
+    as_task(lambda_runtime::run_concurrent(handler)).await
 }
 
 /// The age of a batch's oldest message. SQS no longer tells the age of a message that was received

@@ -166,10 +166,8 @@ mod tests {
 
     #[test]
     fn ratios_are_of_medians_in_one_scenario() {
-        let report = Report {
-            rows: vec![row("process", &[1.0, 9.0, 2.0]), row("plain Rust", &[10.0])],
-            targets: Vec::new(),
-        };
+        let report =
+            Report { rows: vec![row("process", &[1.0, 9.0, 2.0]), row("plain Rust", &[10.0])], targets: Vec::new() };
         let ratio = |key| report.ratio("fold 3", ["process", "plain Rust"], key);
         assert_eq!((ratio(CPU_PER_EVENT), ratio(P50)), (Some(0.2), None));
         assert_eq!(report.ratio("fold 12", ["process", "plain Rust"], CPU_PER_EVENT), None);

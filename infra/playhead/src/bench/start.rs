@@ -131,12 +131,7 @@ fn others(stage: &Stage, aws: &Aws) -> Result<Vec<Scenario>> {
     ])
 }
 
-fn scenario(
-    name: &'static str,
-    program: Program,
-    mut events: Vec<Bytes>,
-    check: fn(&[u8]) -> Result<()>,
-) -> Scenario {
+fn scenario(name: &'static str, program: Program, mut events: Vec<Bytes>, check: fn(&[u8]) -> Result<()>) -> Scenario {
     let rest = events.split_off(1);
     Scenario { name, program, first: events.into_iter().next().unwrap_or_default(), rest, check }
 }

@@ -59,7 +59,7 @@ fn profiles(ids: &[&str]) -> Scope {
 #[tokio::test]
 async fn member_token_is_limited_to_its_profiles() {
     let identity = by_secret().verify(Some(&hs256(&member()))).await.unwrap();
-    assert_eq!(identity, Identity { scope: profiles(&["p1", "p2"]), subject: Some("m1".into()) });
+    assert_eq!(*identity, Identity { scope: profiles(&["p1", "p2"]), subject: Some("m1".into()) });
     assert!(identity.may("p1") && !identity.may("p3") && !identity.may(""));
 }
 
@@ -68,7 +68,7 @@ async fn service_token_covers_all_and_scheme_ignores_case() {
     let claims = json!({"exp": in_an_hour(), "scope": "openid service", "profiles": []});
     let header = hs256(&claims).replacen("Bearer", "bEaReR", 1);
     let identity = by_secret().verify(Some(&header)).await.unwrap();
-    assert_eq!(identity, Identity { scope: Scope::Service, subject: None });
+    assert_eq!(*identity, Identity { scope: Scope::Service, subject: None });
     assert!(identity.may("anyone"));
 }
 
@@ -80,7 +80,7 @@ async fn scope_is_read_in_every_form_that_providers_send() {
     let scope_of = async |claim: &str, value: Value| {
         let mut claims = json!({"exp": in_an_hour(), "profiles": ["p1"]});
         claims[claim] = value;
-        by_secret().verify(Some(&hs256(&claims))).await.unwrap().scope
+        by_secret().verify(Some(&hs256(&claims))).await.unwrap().scope.clone()
     };
     for claim in ["scope", "scp"] {
         for value in [json!("service"), json!("openid service"), json!(["openid", "service"]), json!([1, "service"])] {
@@ -108,7 +108,7 @@ async fn service_scope_is_the_configured_one_or_none() {
     let scope_of = async |service_scope: Option<&str>, scope: &str| {
         let config = AuthConfig { service_scope: service_scope.map(str::to_owned), ..config(secret()) };
         let claims = json!({"exp": in_an_hour(), "profiles": ["p1"], "scope": scope});
-        Authenticator::new(&config).unwrap().verify(Some(&hs256(&claims))).await.unwrap().scope
+        Authenticator::new(&config).unwrap().verify(Some(&hs256(&claims))).await.unwrap().scope.clone()
     };
     assert_eq!(scope_of(Some("playhead:all"), "openid playhead:all").await, Scope::Service);
     assert_eq!(scope_of(Some("playhead:all"), "service").await, profiles(&["p1"]));
@@ -507,4 +507,36 @@ async fn hanging_issuer_is_asked_once_for_all_waiters() {
     assert!(began.elapsed() < FETCH_TIME_OUT * 3 / 2, "{:?}", began.elapsed());
     assert_eq!(request(FETCH_TIME_OUT + PAUSE_WITHOUT_KEYS / 2).await, Err(AuthError::Unavailable));
     assert_eq!(asked.load(Ordering::SeqCst), 1);
+}
+
+/// A token that was verified is believed for a minute, whatever happens to the keys meanwhile, and no
+/// longer.
+#[tokio::test]
+async fn withdrawn_key_stops_working_within_its_time() {
+    let (issuer, next) = (Issuer::new(Algorithm::ES256, "old"), Issuer::new(Algorithm::ES256, "new"));
+    let (server, authenticator) = Server::start(&[&issuer]).await;
+    let (start, token) = (Instant::now(), issuer.token());
+    authenticator.verify_at(Some(&token), start).await.unwrap();
+    server.answer(None);
+    let a_moment_later = authenticator.verify_at(Some(&token), start + Duration::from_secs(59)).await;
+    assert!(a_moment_later.unwrap().may("p1"));
+    server.publish(&[&next]);
+    // Another token makes it fetch the keys.
+    authenticator.verify_at(Some(&next.token()), start + AFTER_PAUSE * 2).await.unwrap();
+    let refused = authenticator.verify_at(Some(&token), start + AFTER_PAUSE * 2).await;
+    assert_eq!(refused, Err(AuthError::Invalid("the token is signed with an unknown key")));
+}
+
+/// Only what was verified is remembered: a token that fails today may be valid tomorrow, and the
+/// other way round.
+#[tokio::test]
+async fn refusal_is_not_remembered_and_expiry_is_not_forgotten() {
+    let authenticator = by_secret();
+    let expires = get_current_timestamp() - LEEWAY_S + 1;
+    let token = hs256(&json!({"exp": expires, "profiles": ["p1"]}));
+    assert!(authenticator.verify(Some(&token)).await.is_ok(), "within the leeway");
+    let later = Instant::now() + Duration::from_secs(2);
+    tokio::time::sleep(Duration::from_millis(2_100)).await;
+    let refused = authenticator.verify_at(Some(&token), later).await;
+    assert_eq!(refused, Err(AuthError::Invalid("the token has expired")));
 }

@@ -60,3 +60,49 @@ impl Verified {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Scope;
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn of(subject: &str) -> Arc<Identity> {
+        Arc::new(Identity { scope: Scope::Service, subject: Some(subject.to_owned()) })
+    }
+
+    #[test]
+    fn token_is_believed_until_it_expires_and_a_minute_at_most() {
+        let (verified, now) = (Verified::new(), Instant::now());
+        for (expires_in, believed) in [(0, 0), (5, 5), (60, 60), (3_600, 60)] {
+            let hash = hash(&format!("token of {expires_in} s"));
+            verified.put(hash, of("m"), now, SECOND * expires_in);
+            if believed > 0 {
+                assert!(verified.get(&hash, now + SECOND * believed - Duration::from_millis(1)).is_some());
+            }
+            assert_eq!(verified.get(&hash, now + SECOND * believed), None, "{expires_in}");
+        }
+    }
+
+    #[test]
+    fn another_token_is_never_taken_for_a_known_one() {
+        let (verified, now) = (Verified::new(), Instant::now());
+        verified.put(hash("a.b.c"), of("m"), now, SECOND);
+        for other in ["a.b.d", "a.b.", "a.b.c ", ""] {
+            assert_eq!(verified.get(&hash(other), now), None, "{other:?}");
+        }
+        assert_eq!(verified.get(&hash("a.b.c"), now), Some(of("m")));
+    }
+
+    #[test]
+    fn made_up_traffic_cannot_fill_the_memory() {
+        let (verified, now) = (Verified::new(), Instant::now());
+        for n in 0..CAPACITY.get() + 5 {
+            verified.put(hash(&n.to_string()), of("m"), now, SECOND);
+        }
+        assert_eq!(verified.lock().len(), CAPACITY.get());
+        assert_eq!(verified.get(&hash("0"), now), None);
+        assert!(verified.get(&hash("7"), now).is_some());
+    }
+}

@@ -136,6 +136,8 @@ fn bound(client: &mut ClientConfig, config: &KafkaConfig) {
     client
         .set("message.max.bytes", MAX_RECORD_BYTES.to_string())
         .set("linger.ms", millis(config.linger))
+        // A small request must not wait until the one before it is acknowledged by TCP.
+        .set("socket.nagle.disable", "true")
         .set("delivery.timeout.ms", millis(config.delivery_timeout))
         // A full queue throttles immediately: see KafkaLog.
         .set("queue.buffering.max.messages", config.queue_records.to_string())
