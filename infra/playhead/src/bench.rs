@@ -24,6 +24,7 @@ mod process;
 mod proxy;
 mod report;
 mod runtime_api;
+mod scale;
 mod stage;
 mod start;
 mod statistics;
@@ -64,6 +65,7 @@ enum What {
     Ingest(stage::Options),
     /// Measure how soon each function starts, its size, and its greatest memory
     Start(stage::Options),
+    Scale(scale::Args),
     Inside(inside::Args),
     Append(append::Args),
     /// Be the consumer that process is compared with
@@ -102,6 +104,7 @@ pub async fn run(args: Args) -> Result<ExitCode> {
             start::run(&mut stage).await?;
             stage.end()?;
         }
+        Some(What::Scale(args)) => scale::run(args).await?,
         Some(What::Inside(args)) => return inside::run(args).await,
         Some(What::Append(args)) => return append::run(args).await,
         Some(What::PlainProcess) => return process::plain::run().await,

@@ -40,7 +40,7 @@ struct Figures {
 
 /// Measure how long an append to a log takes, with and without a standby
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Plaintext brokers to append to
     #[arg(value_name = "HOST:PORT[,...]")]
     brokers: String,

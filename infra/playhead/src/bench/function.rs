@@ -7,6 +7,7 @@ use super::usage::{Cpu, peak_memory};
 use anyhow::{Context as _, Result, bail, ensure};
 use axum::body::Bytes;
 use futures::StreamExt as _;
+use operate::endpoints::DUMMY_CREDENTIALS;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -108,7 +109,7 @@ impl Function {
         let mut times = Vec::with_capacity(payloads.len());
         while let Some(answer) = answers.next().await {
             let answer = answer?;
-            check(&answer.body)?;
+            check(&answer.body).with_context(|| self.tail())?;
             times.push(answer.took);
         }
         Ok(times)
@@ -167,8 +168,9 @@ fn always(name: &str, api: &RuntimeApi) -> Vec<(&'static str, String)> {
         ("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{name}")),
         ("AWS_LAMBDA_LOG_STREAM_NAME", of("bench")),
         ("AWS_REGION", of(local::DEFAULT_REGION)),
-        ("AWS_ACCESS_KEY_ID", of("bench")),
-        ("AWS_SECRET_ACCESS_KEY", of("bench")),
+        // DynamoDB Local keeps the tables of each key apart.
+        ("AWS_ACCESS_KEY_ID", of(DUMMY_CREDENTIALS)),
+        ("AWS_SECRET_ACCESS_KEY", of(DUMMY_CREDENTIALS)),
         ("PATH", of("/usr/local/bin:/usr/bin:/bin")),
         ("TZ", of(":UTC")),
     ]

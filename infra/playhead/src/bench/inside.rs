@@ -35,7 +35,7 @@ const TABLE: &str = "bench-views";
 /// code of ingest and process: first with a table in memory, then with the real DynamoDB client
 /// against the emulator on this machine.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(super) struct Args {
     /// Number of Lambda events to process
     #[arg(long, value_name = "N", default_value_t = 13, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     batches: u16,

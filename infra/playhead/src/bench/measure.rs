@@ -82,6 +82,20 @@ pub(super) async fn measure(program: &Program, work: &Work<'_>, proxy: Option<&P
     let (first, rest) = work.warm_up.split_first().context("there is nothing to warm up with")?;
     let first = function.drive(std::slice::from_ref(first), 1, work.check).await?;
     function.drive(rest, work.in_flight, work.check).await?;
+    let mut figures = figures_of(&function, work, proxy).await?;
+    let mib = |bytes: u64| bytes as f64 / 1024.0 / 1024.0;
+    figures.insert(INIT, function.init.as_secs_f64() * 1e3);
+    figures.insert("first_invoke_ms", percentile_ms(&first, 0.5));
+    figures.insert(PEAK, mib(function.peak_memory()?));
+    // A reference is no binary of its own.
+    if program.arguments.is_empty() {
+        figures.insert("binary_mib", mib(fs::metadata(&program.binary)?.len()));
+    }
+    Ok(figures)
+}
+
+/// Does the measured part of the work in a function that runs.
+pub(super) async fn figures_of(function: &Function, work: &Work<'_>, proxy: Option<&Proxy>) -> Result<Figures> {
     proxy.map(Proxy::take);
     let (before, began) = (function.cpu()?, Instant::now());
     let times = function.drive(work.measured, work.in_flight, work.check).await?;
@@ -96,11 +110,6 @@ pub(super) async fn measure(program: &Program, work: &Work<'_>, proxy: Option<&P
         }
         figures.extend(of_store(work, &counts));
     }
-    let mib = |bytes: u64| bytes as f64 / 1024.0 / 1024.0;
-    figures.insert(INIT, function.init.as_secs_f64() * 1e3);
-    figures.insert("first_invoke_ms", percentile_ms(&first, 0.5));
-    figures.insert(PEAK, mib(function.peak_memory()?));
-    figures.insert("binary_mib", mib(fs::metadata(&program.binary)?.len()));
     Ok(figures)
 }
 

@@ -113,7 +113,7 @@ impl Shared {
         let (status, answered) = (answer.status(), answer.headers().clone());
         let body = answer.bytes().await?;
         let consumed = Consumed::of(&body);
-        self.counts().add(&operation, statements, consumed);
+        self.counts().add(&operation, statements, consumed, status.is_success());
         if operation == "BatchGetItem" && status.is_success() {
             self.interfere(headers, &body).await?;
         }

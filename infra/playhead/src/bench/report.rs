@@ -89,7 +89,10 @@ impl Report {
     pub(super) fn publish(&self, json: Option<&Path>, baseline: Option<&Path>) -> Result<()> {
         println!("\nMedians; ± is half the distance between the least and the greatest run.\n");
         println!("{}", table(&self.rows, |figure, decimals| format!("{:.decimals$}", figure.median)));
-        println!("Spread of CPU per event:\n{}", self.spreads());
+        let spreads = self.spreads();
+        if !spreads.is_empty() {
+            println!("CPU per event, least to greatest, µs:\n{spreads}");
+        }
         for target in &self.targets {
             println!("{}", target.line());
         }
@@ -111,7 +114,7 @@ impl Report {
             let figure = row.figures.get(super::measure::CPU_PER_EVENT)?;
             let Spread { least, greatest, .. } = figure;
             let percent = figure.deviation() * 100.0;
-            Some(format!("  {:34}{:12} {least:.2} to {greatest:.2} (± {percent:.0} %)\n", row.scenario, row.program))
+            Some(format!("  {:38}{:12} {least:.2} to {greatest:.2} (± {percent:.0} %)\n", row.scenario, row.program))
         };
         self.rows.iter().filter_map(line).collect()
     }

@@ -15,39 +15,39 @@ const LOGS: &str = "target/playhead/bench/functions";
 
 /// Options of all measurements of whole functions.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Options {
+pub(super) struct Options {
     /// Runs of each measurement, each with a new process and a new table or topic
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=100))]
-    pub runs: u8,
+    pub(super) runs: u8,
     /// The DynamoDB to use
     #[arg(long, value_enum, default_value_t)]
-    pub store: Store,
+    pub(super) store: Store,
     /// Plaintext brokers to append to, instead of the embedded one
     #[arg(long, value_name = "HOST:PORT[,...]")]
-    pub brokers: Option<String>,
+    pub(super) brokers: Option<String>,
     /// Folder with the functions' release binaries; they are not built then
     #[arg(long, value_name = "DIR")]
-    pub bin_dir: Option<PathBuf>,
+    pub(super) bin_dir: Option<PathBuf>,
     /// Leave out what the functions are compared with
     #[arg(long)]
-    pub no_references: bool,
+    pub(super) no_references: bool,
     /// Only scenarios whose name has this text
     #[arg(long, value_name = "TEXT")]
-    pub only: Option<String>,
+    pub(super) only: Option<String>,
     /// Seed of the viewers
     #[arg(long, value_name = "N", default_value_t = 7)]
-    pub seed: u64,
+    pub(super) seed: u64,
     /// Also write the figures to this file as JSON
     #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
+    pub(super) json: Option<PathBuf>,
     /// Compare with the figures in this file, which an earlier run wrote
     #[arg(long, value_name = "FILE")]
-    pub baseline: Option<PathBuf>,
+    pub(super) baseline: Option<PathBuf>,
 }
 
 /// A DynamoDB on this machine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Store {
+pub(super) enum Store {
     /// The emulator of the local cloud
     #[default]
     Emulator,

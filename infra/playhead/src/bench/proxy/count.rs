@@ -15,7 +15,7 @@ pub(in crate::bench) struct Counts {
     pub(in crate::bench) write_units: f64,
     /// Consumed capacity as reported.
     pub(in crate::bench) read_units: f64,
-    /// Requests with writes for which no capacity was reported.
+    /// Successful requests with writes for which no capacity was reported.
     pub(in crate::bench) unreported: u64,
 }
 
@@ -25,7 +25,8 @@ impl Counts {
         self.requests.values().sum()
     }
 
-    pub(super) fn add(&mut self, operation: &str, statements: u64, consumed: Option<f64>) {
+    /// A write whose condition failed consumes what it would have, but the answer does not say so.
+    pub(super) fn add(&mut self, operation: &str, statements: u64, consumed: Option<f64>, succeeded: bool) {
         *self.requests.entry(operation.to_owned()).or_default() += 1;
         self.write_statements += statements;
         match consumed {
@@ -33,7 +34,7 @@ impl Counts {
             Some(units) => self.read_units += units,
             // One unit for each, which is right up to 1 KB.
             None if statements > 0 => {
-                self.unreported += 1;
+                self.unreported += u64::from(succeeded);
                 self.write_units += statements as f64;
             }
             None => {}
@@ -126,10 +127,11 @@ mod tests {
         assert_eq!(statements("BatchExecuteStatement", batch), 2);
         assert_eq!((statements("UpdateItem", b"{}"), statements("BatchGetItem", b"{}")), (1, 0));
         let mut counts = Counts::default();
-        counts.add("BatchExecuteStatement", 2, None);
-        counts.add("UpdateItem", 1, Some(2.0));
-        counts.add("BatchGetItem", 0, Some(0.5));
-        assert_eq!((counts.write_units, counts.read_units, counts.unreported, counts.requests()), (4.0, 0.5, 1, 3));
-        assert_eq!(counts.write_statements, 3);
+        counts.add("BatchExecuteStatement", 2, None, true);
+        counts.add("UpdateItem", 1, Some(2.0), true);
+        counts.add("UpdateItem", 1, None, false);
+        counts.add("BatchGetItem", 0, Some(0.5), true);
+        assert_eq!((counts.write_units, counts.read_units, counts.unreported, counts.requests()), (5.0, 0.5, 1, 4));
+        assert_eq!(counts.write_statements, 4);
     }
 }
