@@ -1,9 +1,9 @@
 //! A reverse proxy between a function and the store. It counts requests and the capacity that they
 //! consume, and can make conditional writes lose.
 //!
-//! It asks for `ReturnConsumedCapacity` in each request, which the emulators report as DynamoDB
-//! does. What DynamoDB would charge a global table or an index for is not in it: the tables here
-//! have neither.
+//! It asks for `ReturnConsumedCapacity` in each request. DynamoDB Local reports it as DynamoDB does;
+//! ministack does so for writes, but reports next to nothing for BatchGetItem. What DynamoDB charges
+//! for an index or a global table is not in it: the tables here have neither.
 
 mod count;
 

@@ -63,7 +63,7 @@ impl Row {
 }
 
 impl Report {
-    /// Adds a row, and prints it if one wants to see it at once.
+    /// Adds a row.
     pub(super) fn add(&mut self, row: Row) {
         self.rows.push(row);
     }

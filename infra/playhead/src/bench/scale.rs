@@ -185,7 +185,7 @@ mod tests {
             ("sk".to_owned(), text("s")),
             ("view".to_owned(), text("v")),
         ]);
-        let item = |number| copy(&[original.clone()], number).unwrap().put_request.unwrap().item;
+        let item = |number| copy(std::slice::from_ref(&original), number).unwrap().put_request.unwrap().item;
         assert_eq!((&item(1)["view"], &item(1)["sk"]), (&text("v"), &text("s")));
         assert_ne!(item(1)["pk"], item(2)["pk"]);
     }

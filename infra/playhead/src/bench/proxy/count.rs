@@ -80,8 +80,9 @@ pub(super) struct Consumed {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum OneOrMany {
-    One(Units),
+    // First, since an empty list would also do for the other.
     Many(Vec<Units>),
+    One(Units),
 }
 
 #[derive(Deserialize)]
