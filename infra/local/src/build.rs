@@ -43,16 +43,34 @@ pub fn function_names(workspace: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Builds every function as this program was built, and returns the path of each binary by
-/// function name.
+/// Builds every function, and returns the path of each binary by function name.
 ///
 /// # Errors
 /// If the code does not compile. The error has the compiler's messages.
-pub async fn build(workspace: &Path, progress: &Progress) -> Result<BTreeMap<String, PathBuf>> {
-    let names = function_names(workspace)?;
+pub(super) async fn build(workspace: &Path, progress: &Progress) -> Result<BTreeMap<String, PathBuf>> {
     let (target, profile) = own_target()?;
+    build_with(workspace, target, &profile, progress).await
+}
+
+/// Builds every function in release mode, however this program was built. Returns the path of each
+/// binary by function name.
+///
+/// # Errors
+/// If the code does not compile. The error has the compiler's messages.
+pub async fn build_release(workspace: &Path, progress: &Progress) -> Result<BTreeMap<String, PathBuf>> {
+    let (target, _) = own_target()?;
+    build_with(workspace, target, "release", progress).await
+}
+
+async fn build_with(
+    workspace: &Path,
+    target: Option<PathBuf>,
+    profile: &str,
+    progress: &Progress,
+) -> Result<BTreeMap<String, PathBuf>> {
+    let names = function_names(workspace)?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
-    cargo.args(["build", "--workspace", "--message-format=json-render-diagnostics", "--profile", &profile]);
+    cargo.args(["build", "--workspace", "--message-format=json-render-diagnostics", "--profile", profile]);
     cargo.args(names.iter().flat_map(|name| ["--bin", name]));
     if let Some(target) = target {
         cargo.arg("--target-dir").arg(target);

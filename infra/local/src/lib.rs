@@ -35,7 +35,7 @@ mod replicate;
 mod tools;
 
 pub use broker::{LocalBroker, create_topic, delete_topic};
-pub use build::{build as build_functions, function_names};
+pub use build::{build_release, function_names};
 pub use cloud::{Brokers, DEFAULT_REGION, LocalCloud, LocalOptions, Primary, Standby};
 pub use dynamodb::LocalDynamoDb;
 pub use kafka_cluster::ApacheKafka;

@@ -77,7 +77,7 @@ impl Stage {
             }
             None => {
                 progress.step("Building the functions");
-                local::build_functions(&workspace, &progress).await?
+                local::build_release(&workspace, &progress).await?
             }
         };
         progress.finish();
