@@ -2,17 +2,15 @@
 
 use anyhow::Context as _;
 use apply::Recent;
-use lambda::clock::now_ms;
-use lambda::config::Env;
-use lambda::metrics::Emitter;
-use lambda::runtime::run_batches;
+use lambda::runtime::{block_on, run_batches};
 use lambda::warm_up::{BOUND, warm_up};
+use lambda::{clock::now_ms, config::Env, metrics::Emitter};
 use process::{Candidate, Config, Copies, Mode, Process, Shadow, WithCopies};
 use queue::Queue;
 use store::dynamodb::Views;
 
 fn main() -> anyhow::Result<()> {
-    lambda::runtime::block_on(run())
+    block_on(run())
 }
 
 async fn run() -> anyhow::Result<()> {
@@ -26,18 +24,17 @@ async fn run() -> anyhow::Result<()> {
     match config.mode {
         Mode::Live { views_table, dead_letter_queue_url, retry_queue_url, candidate } => {
             let sqs = queue::client(&sdk);
-            let retry = Queue::new(sqs.clone(), retry_queue_url);
-            let dead_letters = Queue::new(sqs.clone(), dead_letter_queue_url);
-            let recent = Recent::default();
-            let process = Process { table: views(&views_table), shadow, retry, dead_letters, recent };
+            let [retry, dead_letters] =
+                [retry_queue_url, dead_letter_queue_url].map(|url| Queue::new(sqs.clone(), url));
+            let process =
+                Process { table: views(&views_table), shadow, retry, dead_letters, recent: Recent::default() };
             warm_up("views", BOUND, process.table.warm_up()).await;
             let copies = candidate.map(|of_it| Copies::new(Queue::new(sqs, of_it.queue_url), of_it.sample));
-            run_batches(emitter, WithCopies { process, copies }).await?;
+            Ok(run_batches(emitter, WithCopies { process, copies }).await?)
         }
         Mode::Candidate(sample) => {
             let shadow = shadow.context("a candidate has a shadow table")?;
-            run_batches(emitter, Candidate { shadow, sample }).await?;
+            Ok(run_batches(emitter, Candidate { shadow, sample }).await?)
         }
     }
-    Ok(())
 }
