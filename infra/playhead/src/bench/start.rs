@@ -19,6 +19,9 @@ use serde_json::{Value, json};
 
 /// The limit of a synchronous invocation's payload (AWS, "Lambda quotas"). A mapping's batch is one.
 const MAX_PAYLOAD_BYTES: usize = 6 * 1024 * 1024;
+/// The names of the scenarios; those with the largest event begin with the second.
+const SMALL: &str = "small event";
+const LARGEST: &str = "largest event";
 /// Milliseconds.
 const INIT_AT_MOST: f64 = 25.0;
 /// MiB.
@@ -92,9 +95,9 @@ fn scenarios(stage: &Stage, aws: &Aws, brokers: &str, topic: &str) -> Result<Vec
     let largest_post = posts::Load::new(500, true, SECRET, 1, now)?.padded().requests(LARGEST_TIMES + 1)?;
     let batch = batches(1, 1.0, now, 2)?;
     let mut all = vec![
-        scenario("small event", ingest.clone(), post, ingest::check),
-        scenario("largest event", ingest, largest_post, ingest::check),
-        scenario("small event", process.clone(), batch, process::check),
+        scenario(SMALL, ingest.clone(), post, ingest::check),
+        scenario(LARGEST, ingest, largest_post, ingest::check),
+        scenario(SMALL, process.clone(), batch, process::check),
     ];
     for (name, fold) in [("largest event, fold 1.5", 1.5), ("largest event, fold 12", 12.0)] {
         all.push(scenario(name, process.clone(), largest_batches(fold, now)?, process::check));
@@ -124,10 +127,10 @@ fn others(stage: &Stage, aws: &Aws) -> Result<Vec<Scenario>> {
     let tables = [("SHADOW_TABLE", "shadow"), ("REPORTS_BUCKET", "reports")];
     let twice = |event: &Bytes| vec![event.clone(); 2];
     Ok(vec![
-        scenario("small event", program("query", &[("JWT_SECRET", SECRET)])?, twice(&history), is_ok),
-        scenario("small event", program("retry", &[])?, twice(&empty), process::check),
-        scenario("small event", program("forward", &regions)?, twice(&empty), process::check),
-        scenario("small event", program("compare", &tables)?, twice(&Bytes::from("{}")), |_| Ok(())),
+        scenario(SMALL, program("query", &[("JWT_SECRET", SECRET)])?, twice(&history), is_ok),
+        scenario(SMALL, program("retry", &[])?, twice(&empty), process::check),
+        scenario(SMALL, program("forward", &regions)?, twice(&empty), process::check),
+        scenario(SMALL, program("compare", &tables)?, twice(&Bytes::from("{}")), |_| Ok(())),
     ])
 }
 
@@ -160,9 +163,8 @@ fn largest_batches(fold: f64, now: u64) -> Result<Vec<Bytes>> {
 fn add_targets(stage: &mut Stage) {
     let targets = stage.report.rows.iter().flat_map(|row| {
         let of = |what: &str| format!("{}, {}: {what}", row.program, row.scenario);
-        let is_small = row.scenario == "small event";
-        let init = row.median(INIT).filter(|_| is_small);
-        let peak = row.median(PEAK).filter(|_| !is_small);
+        let init = row.median(INIT).filter(|_| row.scenario == SMALL);
+        let peak = row.median(PEAK).filter(|_| row.scenario.starts_with(LARGEST));
         let init = init.map(|init| Target::at_most(of("init, ms"), init, INIT_AT_MOST));
         init.into_iter().chain(peak.map(|peak| Target::at_most(of("peak memory, MiB"), peak, PEAK_AT_MOST)))
     });
