@@ -139,12 +139,16 @@ fn reference(stage: &Stage, endpoint: &str) -> Program {
 }
 
 fn scenario(name: &str, records: usize, fold: f64) -> Scenario {
-    let shape = Shape { records, fold, duplicates: 0.0, sessions: Sessions::Playing };
+    let shape = Shape { records, fold, duplicates: 0.0, hot: 0, sessions: Sessions::Playing };
     Scenario { name: name.to_owned(), shape, conflicts: 0.0, with_reference: false }
 }
 
 fn with_sessions(sessions: Sessions, scenario: Scenario) -> Scenario {
     Scenario { shape: Shape { sessions, ..scenario.shape }, ..scenario }
+}
+
+fn with_hot_session(hot: usize, scenario: Scenario) -> Scenario {
+    Scenario { shape: Shape { hot, ..scenario.shape }, ..scenario }
 }
 
 fn with_duplicates(duplicates: f64, scenario: Scenario) -> Scenario {
@@ -168,6 +172,8 @@ fn every_scenario() -> Vec<Scenario> {
     all.extend([1.0, 3.0, 12.0, 60.0].map(|fold| scenario(&format!("fold {fold}, 500 records"), 500, fold)));
     all.extend([100, 2_000, 10_000].map(|n| scenario(&format!("fold 1.5, {n} records"), n, 1.5)));
     all.push(scenario("fold 12, 10000 records", 10_000, 12.0));
+    // A thousand times what the others send, and the others alone.
+    all.push(with_hot_session(1_500, scenario("fold 1.5, 500 of 2000 records beside a hot session", 2_000, 1.5)));
     all.push(with_duplicates(0.5, scenario("fold 3, 50 % duplicates", 500, 3.0)));
     all.push(Scenario { conflicts: 0.3, ..scenario("fold 3, 30 % conflicts", 500, 3.0) });
     all

@@ -38,7 +38,7 @@ pub(super) struct Args {
     options: Options,
 }
 
-const SHAPE: Shape = Shape { records: 2_000, fold: 12.0, duplicates: 0.0, sessions: Sessions::Playing };
+const SHAPE: Shape = Shape { records: 2_000, fold: 12.0, duplicates: 0.0, hot: 0, sessions: Sessions::Playing };
 /// Events before the first window: until as many titles end as begin.
 const WARM_UP: u64 = 100_000;
 /// The greatest size of a window, events.

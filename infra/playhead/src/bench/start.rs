@@ -146,7 +146,7 @@ fn is_ok(answer: &[u8]) -> Result<()> {
 }
 
 fn batches(records: usize, fold: f64, now: u64, count: usize) -> Result<Vec<Bytes>> {
-    Load::new(Shape { records, fold, duplicates: 0.0, sessions: Sessions::Playing }, 1, now).batches(count)
+    Load::new(Shape { records, fold, duplicates: 0.0, hot: 0, sessions: Sessions::Playing }, 1, now).batches(count)
 }
 
 /// Batches that are just below the limit of a payload.

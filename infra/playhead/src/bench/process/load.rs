@@ -23,6 +23,8 @@ pub(in crate::bench) struct Shape {
     pub(in crate::bench) fold: f64,
     /// The share of records that repeat one of this or the previous batch.
     pub(in crate::bench) duplicates: f64,
+    /// How many of the records are of one and the same session, beside the others.
+    pub(in crate::bench) hot: usize,
     /// Whose events they are.
     pub(in crate::bench) sessions: Sessions,
 }
@@ -43,6 +45,8 @@ pub(in crate::bench) enum Sessions {
 pub(in crate::bench) struct Load {
     shape: Shape,
     viewings: Vec<Viewing>,
+    /// The one that has [`Shape::hot`] records in every batch.
+    hot: Option<Viewing>,
     /// The records of the batch before.
     before: Vec<Record>,
     next_offset: u64,
@@ -60,7 +64,7 @@ impl Load {
     /// The same seed makes the same viewings. `now` is the time of receipt, Unix milliseconds.
     pub(in crate::bench) fn new(shape: Shape, seed: u64, now: u64) -> Self {
         let rng = StdRng::seed_from_u64(seed);
-        Self { shape, viewings: Vec::new(), before: Vec::new(), next_offset: 0, now, rng }
+        Self { shape, viewings: Vec::new(), hot: None, before: Vec::new(), next_offset: 0, now, rng }
     }
 
     /// The next batches.
@@ -70,7 +74,8 @@ impl Load {
 
     /// How many sessions a batch has events of.
     pub(in crate::bench) fn sessions(&self) -> usize {
-        ((self.new_records() as f64 / self.shape.fold).round() as usize).max(1)
+        let others = self.new_records().saturating_sub(self.shape.hot) as f64 / self.shape.fold;
+        (others.round() as usize).max(1) + self.hot.iter().len()
     }
 
     fn new_records(&self) -> usize {
@@ -81,10 +86,16 @@ impl Load {
         self.take_seats()?;
         self.viewings.shuffle(&mut self.rng);
         let mut records = Vec::with_capacity(self.shape.records);
-        let seats = self.viewings.len();
-        // One event of each, then the second: the sessions are interleaved, each in its order.
-        for index in 0..self.new_records() {
-            let viewing = &mut self.viewings[index % seats];
+        let (seats, new) = (self.viewings.len(), self.new_records());
+        // One event of each, then the second: the sessions are interleaved, each in its order. The
+        // hot one is between them.
+        let mut turns = 0..;
+        for index in 0..new {
+            let is_hot = index * self.shape.hot / new != (index + 1) * self.shape.hot / new;
+            let viewing = match &mut self.hot {
+                Some(hot) if is_hot => hot,
+                _ => &mut self.viewings[turns.next().unwrap_or_default() % seats],
+            };
             if viewing.is_over() {
                 viewing.rewind();
             }
@@ -110,7 +121,10 @@ impl Load {
             Sessions::New => self.viewings.clear(),
             Sessions::Known => {}
         }
-        while self.viewings.len() < self.sessions() {
+        if self.shape.hot > 0 && self.hot.is_none() {
+            self.hot = Some(Viewing::begin(&mut self.rng, self.now)?);
+        }
+        while self.viewings.len() + self.hot.iter().len() < self.sessions() {
             self.viewings.push(Viewing::begin(&mut self.rng, self.now)?);
         }
         Ok(())
@@ -150,7 +164,7 @@ mod tests {
     use playback::envelope::Envelope;
     use std::collections::{BTreeMap, BTreeSet};
 
-    const SHAPE: Shape = Shape { records: 300, fold: 3.0, duplicates: 0.0, sessions: Sessions::Playing };
+    const SHAPE: Shape = Shape { records: 300, fold: 3.0, duplicates: 0.0, hot: 0, sessions: Sessions::Playing };
 
     fn sessions(batch: &Bytes) -> BTreeMap<String, Vec<u16>> {
         let mut found = BTreeMap::<String, Vec<u16>>::new();
@@ -169,6 +183,18 @@ mod tests {
         assert!(first.values().all(|seqs| *seqs == [0, 1, 2]));
         assert!(second.values().all(|seqs| *seqs == [3, 4, 5]));
         assert!(first.keys().eq(second.keys()));
+    }
+
+    #[test]
+    fn hot_session_has_its_records_in_every_batch() {
+        let mut load = Load::new(Shape { hot: 200, ..SHAPE }, 1, 1_790_000_000_000);
+        for batch in 0..2 {
+            let sessions = sessions(&load.batch().unwrap());
+            let hot: Vec<_> = sessions.values().filter(|seqs| seqs.len() == 200).collect();
+            assert_eq!(hot.len(), 1);
+            assert_eq!(hot[0][0], batch * 200);
+            assert_eq!((sessions.len(), load.sessions()), (34, 34), "100 records of the others, three each");
+        }
     }
 
     #[test]
