@@ -182,10 +182,14 @@ struct KafkaRecord<'a> {
     partition: i32,
     offset: i64,
     #[serde(borrow)]
-    key: Option<Cow<'a, str>>,
+    key: Option<Text<'a>>,
     #[serde(borrow)]
-    value: Option<Cow<'a, str>>,
+    value: Option<Text<'a>>,
 }
+
+/// Text that is not copied unless it has escapes. Inside an `Option`, a plain `Cow` always is.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -246,16 +250,21 @@ impl<'de> Deserialize<'de> for Parsed {
 fn kafka(partitions: BTreeMap<Cow<'_, str>, Vec<KafkaRecord<'_>>>) -> Result<Vec<Record>, BatchError> {
     let mut records = Vec::with_capacity(partitions.values().map(Vec::len).sum());
     for (label, partition) in partitions {
+        let mut named: Option<(Cow<'_, str>, i32)> = None;
         for (index, record) in partition.into_iter().enumerate() {
             // The answer names a partition by this label; a wrong one would silently fail the whole
-            // batch.
-            if label != partition_label(&record.topic, record.partition) {
-                return Err(BatchError::Unnamed { index, part: "topic and partition" });
+            // batch. Usually a record has the names of the one before it.
+            let is_known = named.as_ref().is_some_and(|(topic, id)| (topic, *id) == (&record.topic, record.partition));
+            if !is_known {
+                if label != partition_label(&record.topic, record.partition) {
+                    return Err(BatchError::Unnamed { index, part: "topic and partition" });
+                }
+                named = Some((record.topic.clone(), record.partition));
             }
             let source =
                 Source::Kafka { topic: record.topic.into_owned(), partition: record.partition, offset: record.offset };
-            let value = record.value.ok_or(BadRecord::NoValue).and_then(|text| decode("value", &text));
-            records.push(match record.key.map(|text| decode("key", &text)).transpose() {
+            let value = record.value.ok_or(BadRecord::NoValue).and_then(|text| decode("value", &text.0));
+            records.push(match record.key.map(|text| decode("key", &text.0)).transpose() {
                 Ok(key) => Record { source, key, value, delivery: None },
                 Err(bad_key) => Record { source, key: None, value: Err(bad_key), delivery: None },
             });

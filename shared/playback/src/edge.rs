@@ -333,15 +333,19 @@ struct Fields<'a> {
     #[serde(borrow, default)]
     device: Option<DeviceFields<'a>>,
     #[serde(borrow, default)]
-    country: Option<Cow<'a, str>>,
+    country: Option<Text<'a>>,
 }
+
+/// Text that is not copied unless it has escapes. Inside an `Option`, a plain `Cow` always is.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 #[derive(Deserialize)]
 struct DeviceFields<'a> {
     #[serde(borrow, default)]
-    id: Option<Cow<'a, str>>,
+    id: Option<Text<'a>>,
     #[serde(borrow, default)]
-    kind: Option<Cow<'a, str>>,
+    kind: Option<Text<'a>>,
 }
 
 /// Validates one event. `now` is the server's clock, Unix milliseconds.
@@ -419,7 +423,7 @@ fn check(fields: Fields<'_>, notes: &mut Notes, now: u64, window: SessionWindow)
         credits_ms: notes.optional("credits_ms", fields.credits_ms, 1, MAX_TITLE_DURATION_MS),
         occurred_at: notes.optional("occurred_at", fields.occurred_at, 1, MAX_INSTANT),
         device: Arc::new(fields.device.map(|device| check_device(device, notes)).unwrap_or_default()),
-        country: fields.country.and_then(|text| check_country(&text, notes)),
+        country: fields.country.and_then(|Text(text)| check_country(&text, notes)),
     };
     Ok(EdgeEvent { session_id, profile_id, title_id, event })
 }
@@ -445,14 +449,14 @@ fn check_session(text: &str, now: u64, window: SessionWindow) -> Result<SessionI
 }
 
 fn check_device(fields: DeviceFields<'_>, notes: &mut Notes) -> Device {
-    let id = fields.id.and_then(|id| {
+    let id = fields.id.and_then(|Text(id)| {
         if is_id(&id) {
             return Some(id.into_owned());
         }
         notes.add(Change::Dropped, "device.id");
         None
     });
-    let kind = fields.kind.and_then(|kind| {
+    let kind = fields.kind.and_then(|Text(kind)| {
         if is_device_kind(&kind) {
             return Some(kind.into_owned());
         }
@@ -534,9 +538,9 @@ impl Members<'_> {
         Some(whole)
     }
 
-    fn optional_text<'t>(&mut self, field: &str, name: &'static str, notes: &mut Notes) -> Option<Cow<'t, str>> {
+    fn optional_text<'t>(&mut self, field: &str, name: &'static str, notes: &mut Notes) -> Option<Text<'t>> {
         match self.take(field)? {
-            Value::String(text) => Some(Cow::Owned(text)),
+            Value::String(text) => Some(Text(Cow::Owned(text))),
             _ => {
                 notes.add(Change::Dropped, name);
                 None

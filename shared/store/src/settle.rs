@@ -153,7 +153,9 @@ async fn settle_part<T: ViewTable>(table: &T, deltas: Vec<Delta>, patience: &Pat
                 }
             }
         }
-        let counting: Vec<_> = written.iter().map(|change| holes(table, change, patience)).collect();
+        // Of a few only: the future of a call is large, and moving one for each view is dear.
+        let may_matter = |change: &&Change| change.may_change_holes(table);
+        let counting: Vec<_> = written.iter().filter(may_matter).map(|change| holes(table, change, patience)).collect();
         let mut counted = stream::iter(counting).buffer_unordered(CONCURRENT_REQUESTS);
         while let Some((holes, reads)) = counted.next().await {
             usage.holes += holes;
@@ -191,6 +193,16 @@ struct Change {
 impl Change {
     fn write(&self) -> Write<'_> {
         Write { key: &self.delta.key, view: &self.merged, expected: self.base.version() }
+    }
+
+    /// Whether the session's other views matter for its holes: when this view's latest event is or
+    /// was `stopped`, and when a later title of the session begins. If the events of several titles
+    /// arrive out of order, some closings are missed.
+    fn may_change_holes<T: ViewTable>(&self, table: &T) -> bool {
+        let before = self.base.view();
+        let has_ended = Sequence::of(before).has_ended() || Sequence::of([&self.merged]).has_ended();
+        let begins_later_title = before.is_none() && self.merged.first.seq > 0;
+        table.is_home_of(&self.delta.key) && (has_ended || begins_later_title)
     }
 }
 
@@ -332,21 +344,14 @@ fn error(delta: &Delta, fault: Fault) -> StoreError {
 }
 
 /// The holes that a write opened and closed, and how many sessions were read for it. Holes are
-/// counted over the whole session, so its other views are read where they matter: when this view's
-/// latest event is or was `stopped`, and when a later title of the session begins. If the events of
-/// several titles arrive out of order, some closings are missed.
+/// counted over the whole session, so its other views are read.
 async fn holes<T: ViewTable>(table: &T, change: &Change, patience: &Patience) -> (Holes, u64) {
-    let (key, before, after) = (&change.delta.key, change.base.view(), &change.merged);
-    let (own_before, own) = (Sequence::of(before), Sequence::of([after]));
-    let begins_later_title = before.is_none() && after.first.seq > 0;
-    if !table.is_home_of(key) || !(own_before.has_ended() || own.has_ended() || begins_later_title) {
-        return (Holes::default(), 0);
-    }
+    let (own_before, own) = (Sequence::of(change.base.view()), Sequence::of([&change.merged]));
     let uncounted = |error: &dyn std::fmt::Display| {
         tracing::warn!(%error, "the holes of a session could not be counted");
         Holes::default()
     };
-    let holes = match patience.call(table.session(key)).await {
+    let holes = match patience.call(table.session(&change.delta.key)).await {
         Ok(Ok(Some(others))) => {
             let others = Sequence::of(&others);
             own.with(&others).holes_since(&own_before.with(&others))
