@@ -10,7 +10,7 @@ export CARGO_TERM_COLOR=never RUST_BACKTRACE=1
 # A target folder that starts empty gains nothing from incremental compilation, and loses a third of its disk to it.
 export CARGO_INCREMENTAL=0
 
-STEPS=(format lints java build tests contract demo web demos release tls faults regions)
+STEPS=(format lints java build tests contract demo web demos release tls instructions faults regions)
 
 # The functions that a user deploys. Flags of the release build, such as `--features`, go here.
 FUNCTIONS=(ingest process query retry forward compare)
@@ -231,6 +231,25 @@ tls() {
         return
     fi
     CARGO_TARGET_DIR=target/ci/tls cargo test --locked --package stream --features tls --lib -- kafka::
+}
+
+# No hot path takes over 10% more instructions or allocations than tests/hot-paths/figures.json says.
+# With a release build of its own it is the turn of every sixth commit.
+instructions() {
+    if [[ $sliced && $(slice_of 6) != 4 ]]; then
+        printf 'Left to other commits: .ci/full instructions\n'
+        return
+    fi
+    callgrind
+    CARGO_TARGET_DIR=target/ci/hot-paths cargo run --locked --release --package hot-paths
+}
+
+callgrind() {
+    if command -v valgrind >/dev/null; then
+        return
+    fi
+    apt-get update -q
+    DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends valgrind
 }
 
 # Runs a fault suite, or this commit's slice of it.
