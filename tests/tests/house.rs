@@ -78,8 +78,25 @@ fn the_domain_depends_on_nothing_that_does_io() {
 #[test]
 fn arrows_point_from_functions_to_libraries_to_the_domain() {
     let ours = [
-        "playback", "stream", "queue", "store", "lambda", "apply", "ingest", "process", "retry", "forward", "query",
-        "compare", "playhead", "operate", "local", "simulate", "legacy", "night", "hot-paths",
+        "playback",
+        "stream",
+        "queue",
+        "store",
+        "lambda",
+        "apply",
+        "ingest",
+        "process",
+        "retry",
+        "forward",
+        "query",
+        "compare",
+        "playhead",
+        "operate",
+        "local",
+        "simulate",
+        "legacy",
+        "night",
+        "hot-paths",
     ];
     let check = |manifest: &str, allowed: &[&str]| {
         let used = dependencies(manifest, "[dependencies]");

@@ -187,7 +187,7 @@ async fn settle_part<T: ViewTable>(table: &T, deltas: Vec<Delta>, patience: &Pat
 struct Change {
     delta: Delta,
     base: Base,
-    merged: View,
+    merged: Box<View>,
 }
 
 impl Change {
@@ -200,7 +200,7 @@ impl Change {
     /// arrive out of order, some closings are missed.
     fn may_change_holes<T: ViewTable>(&self, table: &T) -> bool {
         let before = self.base.view();
-        let has_ended = Sequence::of(before).has_ended() || Sequence::of([&self.merged]).has_ended();
+        let has_ended = Sequence::of(before).has_ended() || Sequence::of([&*self.merged]).has_ended();
         let begins_later_title = before.is_none() && self.merged.first.seq > 0;
         table.is_home_of(&self.delta.key) && (has_ended || begins_later_title)
     }
@@ -298,7 +298,7 @@ enum Step {
     Done(Vec<(usize, Counts)>),
     Write {
         base: Base,
-        merged: View,
+        merged: Box<View>,
     },
 }
 
@@ -319,8 +319,8 @@ async fn next_step<T: ViewTable>(
         }
         return Ok(Step::Done(delta.discard()));
     }
-    let merged = merge(delta, base.view())?;
-    if base.view() == Some(&merged) {
+    let merged = Box::new(merge(delta, base.view())?);
+    if base.view() == Some(&*merged) {
         return Ok(Step::Done(delta.attribute(base.view())));
     }
     Ok(Step::Write { base, merged })
@@ -346,7 +346,7 @@ fn error(delta: &Delta, fault: Fault) -> StoreError {
 /// The holes that a write opened and closed, and how many sessions were read for it. Holes are
 /// counted over the whole session, so its other views are read.
 async fn holes<T: ViewTable>(table: &T, change: &Change, patience: &Patience) -> (Holes, u64) {
-    let (own_before, own) = (Sequence::of(change.base.view()), Sequence::of([&change.merged]));
+    let (own_before, own) = (Sequence::of(change.base.view()), Sequence::of([&*change.merged]));
     let uncounted = |error: &dyn std::fmt::Display| {
         tracing::warn!(%error, "the holes of a session could not be counted");
         Holes::default()

@@ -29,7 +29,7 @@ pub async fn write_one<T: ViewTable>(
     view: &View,
     expected: Option<u64>,
 ) -> Result<(), WriteError> {
-    table.write(&[Write { key, view, expected }]).await.pop().expect("one result per write")
+    table.write(&[Write { key, view, expected }]).await.pop().unwrap_or_else(|| unreachable!("one result per write"))
 }
 
 /// An effect on the table.
