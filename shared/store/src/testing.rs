@@ -215,7 +215,9 @@ impl ViewTable for MemoryTable {
         self.yield_randomly().await;
         let is_other =
             |of: &ViewKey| of != key && (&of.profile_id, &of.session_id) == (&key.profile_id, &key.session_id);
-        Ok(Some(self.views().into_iter().filter(|(key, _)| is_other(key)).map(|(_, view)| view).collect()))
+        let state = self.lock();
+        let others = state.items.iter().filter(|(key, _)| is_other(key));
+        Ok(Some(others.filter_map(|(_, (packed, _))| View::unpack(packed).ok()).collect()))
     }
 
     async fn write(&self, writes: &[Write<'_>]) -> Vec<Result<(), WriteError>> {

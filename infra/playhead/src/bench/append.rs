@@ -7,6 +7,7 @@
 use super::inside::{envelopes, trace};
 use anyhow::{Context as _, Result, ensure};
 use aws_config::{BehaviorVersion, SdkConfig};
+use cpu_time::ProcessTime;
 use futures::Stream;
 use local::{create_topic, delete_topic};
 use playback::envelope::Envelope;
@@ -22,11 +23,13 @@ const PARTITIONS: i32 = 6;
 /// Batches, and records in each, that a trace has: its requests are appended.
 const TRACE: (u16, u32) = (13, 500);
 
-/// Latencies of one append, microseconds.
+/// What one append takes, microseconds.
 #[derive(Debug, Serialize)]
 struct Latency {
     p50_us: f64,
     p99_us: f64,
+    /// CPU of one append, all threads of the client.
+    cpu_us: f64,
 }
 
 #[derive(Debug, Serialize)]
@@ -81,14 +84,14 @@ pub(super) async fn run(args: Args) -> Result<ExitCode> {
 
 fn print(figures: &Figures) {
     println!("{} appends of each kind, one request at a time; microseconds\n", figures.appends_of_each);
-    println!("{:32}{:>10}{:>10}", "", "p50", "p99");
+    println!("{:32}{:>10}{:>10}{:>10}", "", "p50", "p99", "CPU");
     for (what, latency) in [
         ("Kafka", &figures.kafka_bare),
         ("Kafka, with a standby", &figures.kafka_behind_failover),
         ("memory", &figures.memory_bare),
         ("memory, with a standby", &figures.memory_behind_failover),
     ] {
-        println!("{what:32}{:>10.1}{:>10.1}", latency.p50_us, latency.p99_us);
+        println!("{what:32}{:>10.1}{:>10.1}{:>10.1}", latency.p50_us, latency.p99_us, latency.cpu_us);
     }
 }
 
@@ -111,16 +114,19 @@ async fn compare<L: DurableLog + Clone + 'static>(
 ) -> Result<(Latency, Latency)> {
     let failover = Failover::new(log.clone(), Some(log.clone()), Policy::default());
     let (mut bare, mut behind) = (Vec::with_capacity(appends), Vec::with_capacity(appends));
+    let (mut bare_cpu, mut behind_cpu) = (Duration::ZERO, Duration::ZERO);
     for (n, records) in requests.iter().cycle().take(WARM_UP + appends).enumerate() {
-        let began = Instant::now();
+        let (began, before) = (Instant::now(), ProcessTime::now());
         let results = log.append(records).await;
         bare.push(began.elapsed());
+        bare_cpu += before.elapsed();
         for result in results {
             result?;
         }
-        let began = Instant::now();
+        let (began, before) = (Instant::now(), ProcessTime::now());
         let appended = failover.append(records, Override::Auto).await;
         behind.push(began.elapsed());
+        behind_cpu += before.elapsed();
         for fate in appended.fates {
             ensure!(
                 fate.result? == Role::Primary,
@@ -128,16 +134,18 @@ async fn compare<L: DurableLog + Clone + 'static>(
             );
         }
     }
-    Ok((latency(bare.split_off(WARM_UP)), latency(behind.split_off(WARM_UP))))
+    Ok((latency(bare.split_off(WARM_UP), bare_cpu), latency(behind.split_off(WARM_UP), behind_cpu)))
 }
 
-fn latency(mut times: Vec<Duration>) -> Latency {
+fn latency(mut times: Vec<Duration>, cpu: Duration) -> Latency {
     times.sort_unstable();
     let at = |share: f64| {
         let index = ((times.len().saturating_sub(1)) as f64 * share) as usize;
         times.get(index).map_or(0.0, |time| (time.as_secs_f64() * 1e7).round() / 10.0)
     };
-    Latency { p50_us: at(0.5), p99_us: at(0.99) }
+    // Of the warm-up too.
+    let cpu_us = cpu.as_secs_f64() * 1e6 / (times.len() + WARM_UP) as f64;
+    Latency { p50_us: at(0.5), p99_us: at(0.99), cpu_us }
 }
 
 /// The records that `ingest` makes from a request.

@@ -38,6 +38,8 @@ struct Scenario {
     gzip: bool,
     /// Invocations at once, in one process.
     in_flight: usize,
+    /// Whether the member is not the profile's, so that nothing reaches the log.
+    is_refused: bool,
     /// Whether Python is measured too.
     with_reference: bool,
 }
@@ -47,7 +49,8 @@ impl Scenario {
         let events = if self.events == 1 { "1 event".to_owned() } else { format!("{} events", self.events) };
         let gzip = if self.gzip { ", gzip" } else { "" };
         let at_once = if self.in_flight > 1 { format!(", {} at once", self.in_flight) } else { String::new() };
-        format!("POST of {events}{gzip}{at_once}")
+        let refused = if self.is_refused { ", refused" } else { "" };
+        format!("POST of {events}{gzip}{at_once}{refused}")
     }
 }
 
@@ -108,6 +111,9 @@ async fn measure_once(scenario: &Scenario, program: &Program, brokers: &str, see
     }
     let mut load = Load::new(scenario.events, scenario.gzip, SECRET, seed, now_ms()?)?;
     let posts = (EVENTS / scenario.events).clamp(POSTS[0], POSTS[1]);
+    if scenario.is_refused {
+        load.exchange_tokens();
+    }
     let (warm_up, measured) = (load.requests(posts / 5)?, load.requests(posts)?);
     let work = Work {
         warm_up: &warm_up,
@@ -116,7 +122,7 @@ async fn measure_once(scenario: &Scenario, program: &Program, brokers: &str, see
         events_each: scenario.events,
         records_each: load.sessions(),
         sessions_each: load.sessions(),
-        check,
+        check: if scenario.is_refused { check_refused } else { check },
     };
     let figures = measure(&program, &work, None).await;
     delete_topic(brokers, &topic).await?;
@@ -128,6 +134,12 @@ pub(super) fn check(answer: &[u8]) -> Result<()> {
     let answer: Value = serde_json::from_slice(answer)?;
     let body: Value = serde_json::from_str(answer["body"].as_str().unwrap_or_default())?;
     ensure!(answer["statusCode"] == 202 && body["rejected"] == json!([]), "not all events were accepted: {answer}");
+    Ok(())
+}
+
+fn check_refused(answer: &[u8]) -> Result<()> {
+    let answer: Value = serde_json::from_slice(answer)?;
+    ensure!(answer["statusCode"] == 403, "this should have been refused: {answer}");
     Ok(())
 }
 
@@ -162,19 +174,20 @@ fn reference(stage: &Stage, brokers: &str, python: Option<PathBuf>) -> Vec<Progr
 }
 
 fn scenario(events: usize) -> Scenario {
-    Scenario { events, gzip: false, in_flight: 1, with_reference: false }
+    Scenario { events, gzip: false, in_flight: 1, is_refused: false, with_reference: false }
 }
 
-/// Those that have targets, and one with concurrency.
+/// Those that have targets, one with concurrency, and one that never reaches the log.
 fn standard() -> Vec<Scenario> {
     let mut all: Vec<Scenario> =
         CPU_TARGETS.map(|(events, _)| Scenario { with_reference: true, ..scenario(events) }).to_vec();
     all.push(Scenario { in_flight: 64, ..scenario(1) });
+    all.push(Scenario { is_refused: true, ..scenario(1) });
     all
 }
 
 fn every_scenario() -> Vec<Scenario> {
-    let mut all = Vec::new();
+    let mut all = vec![Scenario { is_refused: true, ..scenario(1) }];
     for events in [1, 10, 50, 500] {
         for gzip in [false, true] {
             all.push(Scenario { gzip, with_reference: true, ..scenario(events) });

@@ -70,6 +70,15 @@ impl Load {
         (0..count).map(|_| self.request()).collect()
     }
 
+    /// Gives each member the token of another.
+    pub(in crate::bench) fn exchange_tokens(&mut self) {
+        let first = self.members.first().map(|member| member.authorization.clone()).unwrap_or_default();
+        let others: Vec<String> = self.members.iter().skip(1).map(|member| member.authorization.clone()).collect();
+        for (member, authorization) in self.members.iter_mut().zip(others.into_iter().chain([first])) {
+            member.authorization = authorization;
+        }
+    }
+
     fn request(&mut self) -> Result<Bytes> {
         let member = &mut self.members[self.next % MEMBERS];
         self.next += 1;
