@@ -13,6 +13,7 @@
 //! A crash at any point is harmless: only the views remember what was applied, and merging a delta
 //! twice changes nothing.
 
+use crate::erase::Erase;
 use crate::patience::Patience;
 use crate::table::{Erasure, Fault, READ_AT_ONCE, StoreError, Stored, ViewTable, WRITE_AT_ONCE, Write, WriteError};
 use futures::stream::{self, StreamExt};
@@ -129,15 +130,20 @@ async fn settle_part<T: ViewTable>(table: &T, deltas: Vec<Delta>, patience: &Pat
     let mut settled = Vec::with_capacity(deltas.len());
     let mut open: Vec<(Delta, Result<Base, StoreError>)> = deltas.into_iter().zip(bases).collect();
     for _ in 0..MAX_LOST_RACES {
-        let mut changes = Vec::with_capacity(open.len());
+        let (mut changes, mut erasures) = (Vec::with_capacity(open.len()), Vec::new());
         for (delta, base) in open {
-            match next_step(table, &delta, base, patience).await {
+            match next_step(&delta, base) {
                 Ok(Step::Done(counts)) => settled.push(Settled { delta, result: Ok(counts) }),
                 Ok(Step::Write { base, merged }) => changes.push(Change { delta, base, merged }),
+                Ok(Step::Erase(erase)) => erasures.push((delta, erase)),
                 Err(error) => settled.push(Settled { delta, result: Err(error) }),
             }
         }
-        let results = write_all(table, &changes, patience).await;
+        let erasing: Vec<_> =
+            erasures.into_iter().map(|(delta, erase)| erase_session(table, delta, erase, patience)).collect();
+        let erasing = stream::iter(erasing).buffer_unordered(CONCURRENT_REQUESTS).collect::<Vec<_>>();
+        let (erased, results) = tokio::join!(erasing, write_all(table, &changes, patience));
+        settled.extend(erased);
         debug_assert_eq!(results.len(), changes.len());
         let (mut written, mut lost) = (Vec::with_capacity(changes.len()), Vec::new());
         for (change, result) in changes.into_iter().zip(results) {
@@ -300,24 +306,27 @@ enum Step {
         base: Base,
         merged: Box<View>,
     },
+    /// The session is erased, and has to be marked as such.
+    Erase(Erase),
 }
 
-async fn next_step<T: ViewTable>(
-    table: &T,
-    delta: &Delta,
-    base: Result<Base, StoreError>,
-    patience: &Patience,
-) -> Result<Step, StoreError> {
+/// Marks a session as erased that no time erases. The mark is what matters: nothing is stored that a
+/// deadline could leave over.
+async fn erase_session<T: ViewTable>(table: &T, delta: Delta, erase: Erase, patience: &Patience) -> Settled {
+    let result = match patience.call(table.erase(&erase, Instant::now())).await {
+        Ok(erased) => erased.map(|_| delta.discard()),
+        Err(fault) => Err(error(&delta, fault)),
+    };
+    Settled { delta, result }
+}
+
+fn next_step(delta: &Delta, base: Result<Base, StoreError>) -> Result<Step, StoreError> {
     let base = base?;
     if let Base::Nothing(erasure) = &base
         && erasure.covers(&delta.key, &delta.view)
     {
-        if let Some(erase) = erasure.of_session_ahead(&delta.key, &delta.view) {
-            // The mark is what matters. Nothing is stored that a deadline could leave over.
-            let erased = patience.call(table.erase(&erase, Instant::now())).await;
-            erased.map_err(|fault| error(delta, fault))??;
-        }
-        return Ok(Step::Done(delta.discard()));
+        let ahead = erasure.of_session_ahead(&delta.key, &delta.view);
+        return Ok(ahead.map_or_else(|| Step::Done(delta.discard()), Step::Erase));
     }
     let merged = Box::new(merge(delta, base.view())?);
     if base.view() == Some(&*merged) {

@@ -292,6 +292,55 @@ fn statements_fail_each_for_itself() {
     });
 }
 
+/// What disappeared was erased a moment ago: whatever their number, the marks are read as last
+/// written.
+#[test]
+fn marks_of_views_that_are_gone_are_read_as_last_written() {
+    RUNTIME.block_on(async {
+        let fake = Fake::start(|call, before| match call.operation.as_str() {
+            "BatchGetItem" if asked_marks(&call.body).is_some() => {
+                let mark = json!({ "pk": { "S": "p1" }, "sk": { "S": "~erased" },
+                    "erased_at": { "N": (BEGAN + 60_000).to_string() } });
+                found(&[mark], &[])
+            }
+            // There at first, and gone when it is read again.
+            "BatchGetItem" if before == 0 => found(&[item_json(1), item_json(2)], &[]),
+            "BatchGetItem" => found(&[], &[]),
+            _ => statements([lost("ConditionalCheckFailed", None), lost("ConditionalCheckFailed", None)]),
+        })
+        .await;
+        let deltas =
+            fold([1, 2].map(|number| Watched::new(number, "t1").seq(1).envelope("p1")).into_iter().enumerate());
+        let (settled, usage) = settle_in_time(&fake.views, deltas).await;
+        for one in settled {
+            assert_eq!(one.result.unwrap().iter().map(|(_, counts)| counts.applied).sum::<u64>(), 0);
+        }
+        assert_eq!((usage.writes, usage.lost_races), (2, 2), "nothing is written of what was erased");
+        let consistent = |call: &Value| call["RequestItems"][TABLE]["ConsistentRead"] == true;
+        let reads = fake.calls("BatchGetItem");
+        assert_eq!(reads.iter().map(consistent).collect::<Vec<_>>(), [false, true, true]);
+    });
+}
+
+/// A view that the store refuses must not spoil those beside it.
+#[test]
+fn refused_request_is_repeated_view_by_view() {
+    RUNTIME.block_on(async {
+        let is_bad = |call: &Call| call.body.to_string().contains(&session(2).ulid.to_string());
+        let fake = Fake::start(move |call, _| match is_bad(call) {
+            true => error(StatusCode::BAD_REQUEST, "ValidationException"),
+            false => statements([json!({ "TableName": TABLE })]),
+        })
+        .await;
+        let (keys, view) = ((1..4).map(key).collect::<Vec<_>>(), Watched::new(1, "t1").view());
+        let writes: Vec<Write<'_>> = keys.iter().map(|key| Write { key, view: &view, expected: None }).collect();
+        let results = fake.views.write(&writes).await;
+        assert_eq!(results.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+        assert!(matches!(failed(results.into_iter().nth(1).unwrap()).fault, Fault::Refused(_)));
+        assert_eq!(fake.calls(STATEMENTS).len(), 4);
+    });
+}
+
 /// An answer that says nothing of a statement is no answer.
 #[test]
 fn answer_without_a_statement_is_never_taken_for_success() {

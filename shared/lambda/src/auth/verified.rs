@@ -5,17 +5,20 @@
 //! minute after it was verified at the latest: by then, a key that its issuer has withdrawn is no
 //! longer in use either (the keys themselves are refreshed less often than that).
 
-use super::Identity;
+use super::{Identity, Scope};
 use lru::LruCache;
 use sha2::{Digest, Sha256};
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 /// How long a verified token is believed.
 const MAX_AGE: Duration = Duration::from_secs(60);
 /// How many tokens are kept, some 200 bytes each. The one that was not used for longest goes first.
 const CAPACITY: NonZeroUsize = NonZeroUsize::new(10_000).unwrap();
+
+/// The most profiles of a token that is kept. A member has a few.
+const MAX_PROFILES: usize = 50;
 
 /// The hash of a token.
 pub(super) type TokenHash = [u8; 32];
@@ -31,6 +34,8 @@ pub(super) struct Verified(Mutex<LruCache<TokenHash, Entry>>);
 struct Entry {
     identity: Arc<Identity>,
     until: Instant,
+    /// By the clock on the wall, too: the other one may stand still in a frozen environment.
+    expires_at: SystemTime,
 }
 
 impl Verified {
@@ -43,7 +48,7 @@ impl Verified {
     pub(super) fn get(&self, hash: &TokenHash, now: Instant) -> Option<Arc<Identity>> {
         let mut known = self.lock();
         let entry = known.get(hash)?;
-        if now < entry.until {
+        if now < entry.until && SystemTime::now() < entry.expires_at {
             return Some(Arc::clone(&entry.identity));
         }
         known.pop(hash);
@@ -52,8 +57,12 @@ impl Verified {
 
     /// Believes this token, which expires in `expires_in`.
     pub(super) fn put(&self, hash: TokenHash, identity: Arc<Identity>, now: Instant, expires_in: Duration) {
-        let until = now + expires_in.min(MAX_AGE);
-        self.lock().put(hash, Entry { identity, until });
+        if matches!(&identity.scope, Scope::Profiles(profiles) if profiles.len() > MAX_PROFILES) {
+            return;
+        }
+        let expires_in = expires_in.min(MAX_AGE);
+        let (until, expires_at) = (now + expires_in, SystemTime::now() + expires_in);
+        self.lock().put(hash, Entry { identity, until, expires_at });
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, LruCache<TokenHash, Entry>> {
@@ -63,7 +72,6 @@ impl Verified {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Scope;
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);

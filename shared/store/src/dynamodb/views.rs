@@ -22,9 +22,7 @@ const UNPROCESSED_PAUSE: Duration = Duration::from_millis(25);
 
 impl ViewTable for Views {
     async fn read(&self, keys: &[ViewKey]) -> Vec<Result<Option<Stored>, StoreError>> {
-        let places: Vec<PrimaryKey> = keys.iter().map(|key| self.place(key)).collect();
-        let found = self.get_all(places.iter().map(|(pk, sk)| item::primary_key(pk, sk)).collect(), false).await;
-        keys.iter().zip(&places).map(|(key, place)| self.found(&found, key, place)).collect()
+        self.read_views(keys.iter(), false).await
     }
 
     async fn write(&self, writes: &[Write<'_>]) -> Vec<Result<(), WriteError>> {
@@ -70,20 +68,25 @@ impl Views {
         stored.map_err(|fault| self.error("BatchGetItem", key, fault))
     }
 
-    /// Reads one view as last written.
-    pub(super) async fn read_last(&self, key: &ViewKey) -> Result<Option<Stored>, StoreError> {
-        let place = self.place(key);
-        let found = self.get_all(vec![item::primary_key(&place.0, &place.1)], true).await;
-        self.found(&found, key, &place)
+    /// Reads up to [`READ_AT_ONCE`] views, as last written or maybe a moment older.
+    pub(super) async fn read_views(
+        &self,
+        keys: impl Iterator<Item = &ViewKey> + Clone,
+        consistent: bool,
+    ) -> Vec<Result<Option<Stored>, StoreError>> {
+        let places: Vec<PrimaryKey> = keys.clone().map(|key| self.place(key)).collect();
+        let wanted = places.iter().map(|(pk, sk)| item::primary_key(pk, sk)).collect();
+        let found = if places.is_empty() { Found::default() } else { self.get_all(wanted, consistent).await };
+        keys.zip(&places).map(|(key, place)| self.found(&found, key, place)).collect()
     }
 
     async fn erasures_of(&self, keys: &[ViewKey]) -> Vec<Result<Erasure, StoreError>> {
         let places = keys.iter().flat_map(marks_of);
         let places: HashSet<PrimaryKey> = places.collect();
         let wanted = places.into_iter().map(|(profile_id, sk)| item::primary_key(&profile_id, sk)).collect();
-        // If a mark of this moment is missed, the repeated deletion removes what is written now: see
-        // `Erase::REPEAT_AFTER`. A single key is one whose item has just disappeared.
-        let found = self.get_all(wanted, keys.len() == 1).await;
+        // As last written: where a view has just disappeared, its mark is of this moment. It is asked
+        // once per view, when it is new or gone.
+        let found = self.get_all(wanted, true).await;
         let one = |key: &ViewKey| {
             let places = marks_of(key);
             if let Some(fault) = places.iter().find_map(|place| found.fault_of(place)) {

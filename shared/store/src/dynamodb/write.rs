@@ -68,6 +68,7 @@ impl Views {
     pub(super) async fn write_all(&self, writes: &[Write<'_>]) -> Vec<Result<(), WriteError>> {
         let mut ended: Vec<Ended> = writes.iter().map(|_| Ended::Failed(unanswered())).collect();
         let mut left: Vec<usize> = (0..writes.len()).collect();
+        let mut at_once = writes.len();
         for round in 0..ROUNDS {
             if left.is_empty() {
                 break;
@@ -76,7 +77,7 @@ impl Views {
                 tokio::time::sleep((PAUSE * 2u32.pow(round - 1)).mul_f64(rand::random())).await;
             }
             let mut again = Vec::new();
-            for (places, statements) in self.requests(writes, &left) {
+            for (places, statements) in self.requests(writes, &left, at_once) {
                 match self.execute(statements).await {
                     Ok(answers) => {
                         for (&at, answer) in places.iter().zip(answers) {
@@ -88,12 +89,19 @@ impl Views {
                             }
                         }
                     }
+                    // One of them may be to blame, and must not be for the others.
+                    Err(Fault::Refused(_)) if places.len() > 1 => {
+                        at_once = 1;
+                        again.extend(places);
+                    }
                     // The SDK has tried it again already.
                     Err(fault) => places.iter().for_each(|&at| ended[at] = Ended::Failed(fault.clone())),
                 }
             }
             left = again;
         }
+        let lost = writes.iter().zip(&ended).filter(|(_, ended)| matches!(ended, Ended::Lost(None)));
+        let mut read = self.read_views(lost.map(|(write, _)| write.key), true).await.into_iter();
         let mut results = Vec::with_capacity(writes.len());
         for (write, ended) in writes.iter().zip(ended) {
             results.push(match ended {
@@ -103,22 +111,30 @@ impl Views {
                     Ok(stored) => Err(WriteError::Lost(Some(Box::new(stored)))),
                     Err(fault) => Err(self.error("BatchExecuteStatement", write.key, fault).into()),
                 },
-                Ended::Lost(None) => match self.read_last(write.key).await {
-                    Ok(stored) => Err(WriteError::Lost(stored.map(Box::new))),
-                    Err(error) => Err(error.into()),
+                Ended::Lost(None) => match read.next() {
+                    Some(Ok(stored)) => Err(WriteError::Lost(stored.map(Box::new))),
+                    Some(Err(error)) => Err(error.into()),
+                    None => Err(self.error("BatchGetItem", write.key, unanswered()).into()),
                 },
             });
         }
         results
     }
 
-    /// The requests for these writes: the index of each write, and its statement.
-    fn requests(&self, writes: &[Write<'_>], left: &[usize]) -> Vec<(Vec<usize>, Vec<BatchStatementRequest>)> {
+    /// The requests for these writes, at most so many in each: the index of each write, and its
+    /// statement.
+    fn requests(
+        &self,
+        writes: &[Write<'_>],
+        left: &[usize],
+        at_once: usize,
+    ) -> Vec<(Vec<usize>, Vec<BatchStatementRequest>)> {
         let mut requests = vec![(Vec::with_capacity(left.len()), Vec::with_capacity(left.len()))];
         let mut bytes = 0;
         for &at in left {
             let packed = writes[at].view.pack();
-            if bytes > 0 && bytes + packed.len() > REQUEST_BYTES {
+            let is_full = requests.last().is_some_and(|(places, _)| places.len() >= at_once);
+            if is_full || (bytes > 0 && bytes + packed.len() > REQUEST_BYTES) {
                 requests.push((Vec::new(), Vec::new()));
                 bytes = 0;
             }
