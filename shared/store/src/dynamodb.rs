@@ -92,3 +92,11 @@ impl Views {
         self.erased_at("~warm-up").await.map(|_| ())
     }
 }
+
+/// The pause before a round of tries: none before the first, at most `longest` before the second, and
+/// up to twice as long each time. It is random, so that callers do not come back together.
+async fn pause_before(round: u32, longest: Duration) {
+    if let Some(doublings) = round.checked_sub(1) {
+        tokio::time::sleep((longest * 2u32.pow(doublings)).mul_f64(rand::random())).await;
+    }
+}

@@ -163,9 +163,9 @@ async fn settle_part<T: ViewTable>(table: &T, deltas: Vec<Delta>, patience: &Pat
         let may_matter = |change: &&Change| change.may_change_holes(table);
         let counting: Vec<_> = written.iter().filter(may_matter).map(|change| holes(table, change, patience)).collect();
         let mut counted = stream::iter(counting).buffer_unordered(CONCURRENT_REQUESTS);
-        while let Some((holes, reads)) = counted.next().await {
+        while let Some(holes) = counted.next().await {
             usage.holes += holes;
-            usage.reads += reads;
+            usage.reads += 1;
         }
         drop(counted);
         settled.extend(written.into_iter().map(|Change { delta, base, .. }| {
@@ -352,15 +352,15 @@ fn error(delta: &Delta, fault: Fault) -> StoreError {
     StoreError { operation: "settle", subject: format!("{session_id} of {profile_id} ({title_id})"), fault }
 }
 
-/// The holes that a write opened and closed, and how many sessions were read for it. Holes are
-/// counted over the whole session, so its other views are read.
-async fn holes<T: ViewTable>(table: &T, change: &Change, patience: &Patience) -> (Holes, u64) {
+/// The holes that a write opened and closed. They are counted over the whole session, so its other
+/// views are read.
+async fn holes<T: ViewTable>(table: &T, change: &Change, patience: &Patience) -> Holes {
     let (own_before, own) = (Sequence::of(change.base.view()), Sequence::of([&*change.merged]));
     let uncounted = |error: &dyn std::fmt::Display| {
         tracing::warn!(%error, "the holes of a session could not be counted");
         Holes::default()
     };
-    let holes = match patience.call(table.session(&change.delta.key)).await {
+    match patience.call(table.session(&change.delta.key)).await {
         Ok(Ok(Some(others))) => {
             let others = Sequence::of(&others);
             own.with(&others).holes_since(&own_before.with(&others))
@@ -368,6 +368,5 @@ async fn holes<T: ViewTable>(table: &T, change: &Change, patience: &Patience) ->
         Ok(Ok(None)) => Holes::default(),
         Ok(Err(error)) => uncounted(&error),
         Err(fault) => uncounted(&fault),
-    };
-    (holes, 1)
+    }
 }

@@ -250,7 +250,7 @@ fn statements_fail_each_for_itself() {
     RUNTIME.block_on(async {
         let fails = |code: &str| json!({ "Error": { "Code": code, "Message": "the test says so" } });
         let fake = Fake::start(move |call, before| match (call.operation.as_str(), before) {
-            // Whoever has no item with its lost race has it read.
+            // The third lost its race, and its item did not come with the failure: it is read.
             ("BatchGetItem", _) => found(&[item_json(2)], &[]),
             (_, 0) => statements([
                 json!({ "TableName": TABLE }),

@@ -2,7 +2,7 @@
 
 use super::error::classify;
 use super::item::{self, Item};
-use super::{PlacedView, Views};
+use super::{PlacedView, Views, pause_before};
 use crate::erase::Erase;
 use crate::table::{Erasure, Fault, READ_AT_ONCE, StoreError, Stored, ViewTable, Write, WriteError};
 use aws_sdk_dynamodb::types::KeysAndAttributes;
@@ -110,10 +110,7 @@ impl Views {
         let mut found = Found::default();
         let mut wanted = keys;
         for round in 0..UNPROCESSED_ROUNDS {
-            if round > 0 {
-                let longest = UNPROCESSED_PAUSE * 2u32.pow(round - 1);
-                tokio::time::sleep(longest.mul_f64(rand::random())).await;
-            }
+            pause_before(round, UNPROCESSED_PAUSE).await;
             match self.get_some(&wanted, consistent).await {
                 Ok((items, left)) => {
                     found.items.extend(items);

@@ -10,7 +10,7 @@
 //! BatchStatementError.
 
 use super::error::{classify, of_statement};
-use super::{KEPT_FOR, Views, item};
+use super::{KEPT_FOR, Views, item, pause_before};
 use crate::table::{Fault, Write, WriteError};
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{
@@ -73,9 +73,7 @@ impl Views {
             if left.is_empty() {
                 break;
             }
-            if round > 0 {
-                tokio::time::sleep((PAUSE * 2u32.pow(round - 1)).mul_f64(rand::random())).await;
-            }
+            pause_before(round, PAUSE).await;
             let mut again = Vec::new();
             for (places, statements) in self.requests(writes, &left, at_once) {
                 match self.execute(statements).await {
