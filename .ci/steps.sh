@@ -13,7 +13,7 @@ export CARGO_INCREMENTAL=0
 STEPS=(format lints java build tests contract demo web demos release tls instructions faults regions)
 
 # The functions that a user deploys. Flags of the release build, such as `--features`, go here.
-FUNCTIONS=(ingest process query retry forward compare)
+FUNCTIONS=(ingest process query retry forward compare publish)
 RELEASE_FLAGS=(--features ingest/tls)
 
 # The README's first command, then the demos of which a sliced run takes one.

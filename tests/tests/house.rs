@@ -140,6 +140,8 @@ fn only_ingest_compiles_a_log_client() {
     for function in ["process", "retry", "forward", "query", "compare"] {
         assert_eq!(compiled_by(function), Vec::<&str>::new(), "compiled by {function}");
     }
+    // The change feed is a Kinesis stream.
+    assert_eq!(compiled_by("publish"), ["aws-sdk-kinesis"]);
 }
 
 // -------------------------------------------------------------------------------------- invariants

@@ -25,8 +25,9 @@ call searches them all. So an iterator is removed once it was used.
 SQS: if an answer names a message that was not in the batch, or has an item that names no message, the event source
 mapping deletes the batch. Lambda treats such a batch as failed. So do we.
 
-DynamoDB streams: what PartiQL statements write is not on the stream, so we put it there. And records have times in whole seconds, as AWS shows them. That is too coarse to tell which of two regions'
-writes came last, so they get milliseconds.
+DynamoDB streams: the event source mapping has the same faults as that of Kinesis, so it is off too. What PartiQL
+statements write is not on the stream, so we put it there. And records have times in whole seconds, as AWS shows them. That
+is too coarse to tell which of two regions' writes came last, so they get milliseconds.
 """
 
 import contextvars
@@ -154,6 +155,7 @@ def update_on_stream(table, parsed, *rest):
 dynamodb._partiql_insert, dynamodb._partiql_update = insert_on_stream, update_on_stream
 
 lambda_svc._poll_kinesis = lambda: False
+lambda_svc._poll_dynamodb_streams = lambda: False
 get_records = kinesis._get_records
 
 

@@ -17,7 +17,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::Command;
 
 /// The template and its nested ones, from the root of the workspace.
-const TEMPLATES: [&str; 2] = ["template.yaml", "infra/observability.yaml"];
+const TEMPLATES: [&str; 3] = ["template.yaml", "infra/observability.yaml", "infra/change-archive.yaml"];
 
 /// Cargo sets these for the program that it runs. If the cargo that we start inherited them, build
 /// scripts would see changed values and run again, and everything that depends on them would be

@@ -247,6 +247,7 @@ fn print(endpoints: &Endpoints) {
         ("Legacy", endpoints.legacy_endpoint.as_ref()),
         ("Shadow table", endpoints.shadow_table.as_ref()),
         ("Candidate", endpoints.candidate_function.as_ref()),
+        ("Change feed", endpoints.view_changes_stream.as_ref()),
         ("Compare", endpoints.compare_function.as_ref()),
         ("Comparisons", endpoints.reports_bucket.as_ref()),
         ("Routing", Some(&endpoints.routing_parameter)),

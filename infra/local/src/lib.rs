@@ -32,6 +32,7 @@ pub mod poller;
 mod progress;
 mod regions;
 mod replicate;
+mod table_stream;
 mod tools;
 
 pub use broker::{LocalBroker, create_topic, delete_topic};

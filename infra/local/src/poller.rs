@@ -1,4 +1,4 @@
-//! Polls Kafka topics and Kinesis streams and invokes functions with their records. It replaces AWS
+//! Polls Kafka topics, Kinesis streams and a table's stream, and invokes functions with their records. It replaces AWS
 //! Lambda's event source mappings. No emulator has those for Kafka. Ours has them for Kinesis, but
 //! it ignores which records an answer names as failed, and it neither splits a batch nor gives it
 //! up.
@@ -40,6 +40,7 @@
 //! - A Kinesis shard is read four to forty times a second instead of once.
 //! - `ParallelizationFactor`, tumbling windows and enhanced fan-out are not emulated.
 //! - Shards are listed once, so the poller does not follow a split or a merge.
+//! - The stream of a DynamoDB table is treated as a Kinesis stream with one shard.
 //! - Checkpoints live in [`Checkpoints`], as long as the process.
 //! - On Kinesis a batch that is retried forever does not end when its records expire.
 //!
@@ -51,7 +52,7 @@
 //!   once (`emulator.py` does that). Nothing is ever throttled.
 //!
 //! The core (`core`, `settle`, `ledger`, `record`) is pure and decides. `shell`, `kafka`,
-//! `kinesis`, `failure` and `settings` talk to the logs and to AWS.
+//! `kinesis`, `table`, `failure` and `settings` talk to the logs and to AWS.
 //!
 //! **Invariant:** a record is committed only after it succeeded or was delivered to the destination
 //! (tests `no_record_is_lost_or_skipped`, `no_record_of_a_shard_is_lost_or_skipped`).
@@ -65,7 +66,9 @@ mod mapping;
 mod record;
 mod settings;
 mod settle;
+mod shards;
 mod shell;
+mod table;
 
 use std::collections::BTreeMap;
 
@@ -80,11 +83,10 @@ use tracing::info;
 use self::core::Core;
 use self::failure::FailureSink;
 use self::kafka::KafkaLog;
-pub use self::kinesis::Checkpoints;
-use self::kinesis::KinesisLog;
 pub use self::mapping::{Mapping, MappingSettings, MappingStep};
-use self::record::{Source, Topic};
+use self::record::{Source, TableStream, Topic};
 use self::settings::{Origin, Settings, deployed_mappings};
+pub use self::shards::Checkpoints;
 use self::shell::{Log, Shell};
 
 /// Logical ids of the mappings that `template.yaml` may have for the primary log.
@@ -106,6 +108,9 @@ const OF_STANDBY: [&str; 6] = [
     "CandidateStandbyStreamMapping",
 ];
 
+/// The mapping of the table's stream.
+const OF_TABLE: &str = "PublishMapping";
+
 /// Which mapping to run, and where.
 #[derive(Debug, Clone)]
 pub struct PollerConfig {
@@ -117,7 +122,7 @@ pub struct PollerConfig {
     pub logical_id: String,
     /// Plaintext brokers, as `host:port,host:port`. Needed if the mapping reads a Kafka topic.
     pub bootstrap: Option<String>,
-    /// Where a mapping of a Kinesis stream resumes, and where it stores its progress.
+    /// Where a mapping of a stream resumes, and where it stores its progress.
     pub checkpoints: Checkpoints,
     /// An upper bound for `BatchSize`.
     pub max_batch: Option<usize>,
@@ -186,8 +191,13 @@ impl Poller {
             }
             Origin::Kinesis(stream) => {
                 let mapping = &settings.mapping.uuid;
-                let log = KinesisLog::open(&config.sdk, &stream, mapping, from, config.checkpoints).await?;
+                let log = kinesis::open(&config.sdk, &stream, mapping, from, config.checkpoints).await?;
                 Ok(Self::run(&config.sdk, settings, Source::Kinesis(stream), log))
+            }
+            Origin::Table(arn) => {
+                let mapping = &settings.mapping.uuid;
+                let (shard, log) = table::open(&config.sdk, &arn, mapping, from, config.checkpoints).await?;
+                Ok(Self::run(&config.sdk, settings, Source::Table(TableStream { arn, shard }), log))
             }
         }
     }
@@ -247,14 +257,14 @@ pub struct PollersConfig {
     pub bootstrap: Option<String>,
     /// Brokers of the standby log, if that is Kafka.
     pub standby_bootstrap: Option<String>,
-    /// Progress of the mappings that read Kinesis streams.
+    /// Progress of the mappings that read streams.
     pub checkpoints: Checkpoints,
     /// An upper bound for `BatchSize` of all mappings.
     pub max_batch: Option<usize>,
 }
 
-/// The pollers of all mappings of a stack that read a Kafka topic or a Kinesis stream. Dropping
-/// them stops them without waiting.
+/// The pollers of all mappings of a stack that read a Kafka topic, a Kinesis stream or the table's.
+/// Dropping them stops them without waiting.
 #[derive(Debug)]
 pub struct Pollers {
     /// By the mapping's logical id.
@@ -271,7 +281,7 @@ impl Pollers {
         let primary = OF_PRIMARY.map(|logical_id| (logical_id, &config.bootstrap));
         let standby = OF_STANDBY.map(|logical_id| (logical_id, &config.standby_bootstrap));
         let mut pollers = BTreeMap::new();
-        for (logical_id, bootstrap) in primary.into_iter().chain(standby) {
+        for (logical_id, bootstrap) in primary.into_iter().chain(standby).chain([(OF_TABLE, &None)]) {
             if deployed.contains(logical_id) {
                 let poller = Poller::start(PollerConfig {
                     sdk: config.sdk.clone(),

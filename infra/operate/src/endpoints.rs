@@ -34,6 +34,9 @@ pub struct Endpoints {
     pub standby_stream: Option<String>,
     /// DynamoDB table of the views.
     pub views_table: String,
+    /// Kinesis stream of the change feed, if there is one.
+    #[serde(default)]
+    pub view_changes_stream: Option<String>,
     /// Kafka topic for sessions of other regions, if a log is Kafka and there are other regions.
     #[serde(default)]
     pub remote_topic: Option<String>,
@@ -78,6 +81,9 @@ pub struct Endpoints {
     /// Lambda function of the candidate for `process`, if there is one.
     #[serde(default)]
     pub candidate_function: Option<String>,
+    /// Name of `publish`, if there is a change feed.
+    #[serde(default)]
+    pub publish_function: Option<String>,
     /// Where the legacy system takes events, if there is one.
     #[serde(default)]
     pub legacy_endpoint: Option<String>,
@@ -120,6 +126,7 @@ impl fmt::Debug for Endpoints {
             events_stream,
             standby_stream,
             views_table,
+            view_changes_stream,
             inbound_queue_url,
             retry_queue_url,
             dead_letter_queue_url,
@@ -140,6 +147,7 @@ impl fmt::Debug for Endpoints {
             reports_bucket,
             compare_function,
             candidate_function,
+            publish_function,
             legacy_endpoint,
             peers,
         } = self;
@@ -154,6 +162,7 @@ impl fmt::Debug for Endpoints {
             .field("events_stream", events_stream)
             .field("standby_stream", standby_stream)
             .field("views_table", views_table)
+            .field("view_changes_stream", view_changes_stream)
             .field("inbound_queue_url", inbound_queue_url)
             .field("retry_queue_url", retry_queue_url)
             .field("dead_letter_queue_url", dead_letter_queue_url)
@@ -174,6 +183,7 @@ impl fmt::Debug for Endpoints {
             .field("reports_bucket", reports_bucket)
             .field("compare_function", compare_function)
             .field("candidate_function", candidate_function)
+            .field("publish_function", publish_function)
             .field("legacy_endpoint", legacy_endpoint)
             .field("peers", peers)
             .finish()

@@ -36,6 +36,8 @@ pub fn endpoints() -> Endpoints {
         reports_bucket: None,
         compare_function: None,
         candidate_function: None,
+        publish_function: None,
+        view_changes_stream: None,
         legacy_endpoint: None,
         peers: Vec::new(),
     }

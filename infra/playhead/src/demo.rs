@@ -2,12 +2,14 @@
 //! with the proof that nothing was lost on the way.
 
 mod account;
+mod consumers;
 mod migrate;
 mod print;
 mod regions;
 mod stage;
 
 use self::account::{Account, Accounts, account, settled, sum};
+use self::consumers::{Consumed, consume};
 use self::print::print;
 use self::regions::{Regions, read_everywhere};
 use self::stage::Proof;
@@ -72,6 +74,8 @@ struct DemoResult {
     views: Views,
     #[serde(skip_serializing_if = "Option::is_none")]
     regions: Option<Regions>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    feed: Option<Consumed>,
     cost: Cost,
     seconds: Seconds,
     /// Sessions that were played.
@@ -88,7 +92,8 @@ impl Proof for DemoResult {
 
     fn holds(&self) -> bool {
         let regions_hold = self.regions.as_ref().is_none_or(|regions| regions.faults.is_empty());
-        self.books.balanced && self.views.equal && regions_hold
+        let feed_holds = self.feed.as_ref().is_none_or(|feed| feed.complete);
+        self.books.balanced && self.views.equal && regions_hold && feed_holds
     }
 
     fn profile(&self) -> Option<&str> {
@@ -178,6 +183,11 @@ async fn play(args: &Args, endpoints: &Endpoints, start: Duration, progress: &Pr
     let readings = read_everywhere(endpoints, &token, &expected, &profiles).await?;
     let converged = readings.iter().all(|reading| reading.differences.is_empty()).then(|| ended.elapsed());
     let regions = regions::report(endpoints, &books, plan.travelled().len(), converged).await?;
+    progress.step("Consuming the change feed");
+    let feed = match &endpoints.view_changes_stream {
+        Some(stream) => Some(consume(&endpoints.sdk_config(), stream, &expected).await?),
+        None => None,
+    };
     progress.finish();
     let (histories, differences): (Vec<_>, Vec<_>) =
         readings.into_iter().map(|reading| (reading.histories, reading.differences)).unzip();
@@ -210,6 +220,7 @@ async fn play(args: &Args, endpoints: &Endpoints, start: Duration, progress: &Pr
         seconds: Seconds { start: seconds(start), send: seconds(send), settle: seconds(settle) },
         books: account,
         regions,
+        feed,
         sessions: args.model.sessions,
         member: Member { profile_id, history },
     })

@@ -40,6 +40,8 @@ pub enum Function {
     Retry,
     /// Serves the HTTP API: the members' histories
     Query,
+    /// Serves batches from the stream of the views table
+    Publish,
     /// Serves a schedule; ignores the event
     Compare,
 }
@@ -61,6 +63,7 @@ pub async fn run(args: Args) -> Result<()> {
         Function::Process => &endpoints.process_function,
         Function::Retry => &endpoints.retry_function,
         Function::Query => &endpoints.query_function,
+        Function::Publish => endpoints.publish_function.as_ref().context("this local cloud has no change feed")?,
         Function::Compare => endpoints.compare_function.as_ref().context("this local cloud has no function compare")?,
     };
     let client = aws_sdk_lambda::Client::new(&endpoints.sdk_config());

@@ -237,6 +237,7 @@ pub fn redelivered_together<'a>(sources: impl IntoIterator<Item = &'a Source>) -
     let number = |(at, source): (usize, &'a Source)| match source {
         Source::Kafka { .. } => at,
         Source::Sqs { queue, message_id } => *known.entry((queue, message_id)).or_insert(at),
+        Source::Table { stream, .. } => *known.entry((stream, "")).or_insert(at),
         Source::Kinesis { stream, shard, .. } => *known.entry((stream, shard)).or_insert(at),
     };
     sources.into_iter().enumerate().map(number).collect()

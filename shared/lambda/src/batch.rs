@@ -16,7 +16,8 @@
 //!   not in the batch makes the whole batch fail. We name every failed record. That is right
 //!   whether a partition resumes at its lowest failed offset or record by record, since folding a
 //!   record again changes nothing.
-//! - Kinesis: takes the lowest sequence number as a checkpoint and retries everything from there.
+//! - Kinesis and DynamoDB: takes the lowest sequence number as a checkpoint and retries everything
+//!   from there.
 //! - SQS: makes the failed messages visible again and deletes the others.
 //!
 //! Sources: the AWS Lambda developer guide on Kafka error handling controls, and on partial batch
@@ -57,8 +58,8 @@ pub struct Record {
     pub source: Source,
     /// The record's key: Kafka's key or Kinesis' partition key. SQS has none.
     pub key: Option<Bytes>,
-    /// The record's bytes: Kafka's value and Kinesis' data decoded from base64, SQS' body
-    /// unchanged.
+    /// The record's bytes: Kafka's value and Kinesis' data decoded from base64, SQS' body and the
+    /// whole record of a table's stream (JSON) unchanged.
     pub value: Result<Bytes, BadRecord>,
     /// How an SQS message was delivered.
     pub delivery: Option<Delivery>,
@@ -96,6 +97,14 @@ pub enum Source {
         queue: String,
         /// The message's id.
         message_id: String,
+    },
+    /// A record of a DynamoDB table's stream.
+    #[serde(rename = "dynamodb")]
+    Table {
+        /// The stream's ARN.
+        stream: String,
+        /// The sequence number in the shard, a decimal of 21 to 40 digits.
+        sequence_number: String,
     },
     /// A record of a Kinesis stream.
     #[serde(rename = "kinesis")]
@@ -143,7 +152,9 @@ pub enum BatchError {
     #[error("the event is not a batch: {0}")]
     Malformed(#[from] serde_json::Error),
     /// The event does not name its trigger, or names one that is not supported.
-    #[error("unsupported event source {0:?}: expected aws:kafka, SelfManagedKafka, aws:sqs or aws:kinesis")]
+    #[error(
+        "unsupported event source {0:?}: expected aws:kafka, SelfManagedKafka, aws:sqs, aws:kinesis or aws:dynamodb"
+    )]
     UnknownTrigger(Option<String>),
     /// A record lacks its identifier, so it could not be reported as failed.
     #[error("record {index} of the batch has no valid {part}")]
@@ -163,7 +174,7 @@ struct Event<'a> {
     /// Kafka: lists of records by `topic-partition`.
     #[serde(borrow)]
     records: Option<BTreeMap<Cow<'a, str>, Vec<KafkaRecord<'a>>>>,
-    /// SQS and Kinesis. Read twice, since the first record says which.
+    /// SQS, Kinesis and DynamoDB. Read twice, since the first record says which.
     #[serde(borrow, rename = "Records")]
     list: Option<Vec<&'a RawValue>>,
 }
@@ -214,8 +225,22 @@ struct KinesisData<'a> {
     data: Cow<'a, str>,
 }
 
+#[derive(Deserialize)]
+struct TableRecord<'a> {
+    #[serde(borrow, rename = "eventSourceARN")]
+    event_source_arn: Cow<'a, str>,
+    #[serde(borrow)]
+    dynamodb: TableData<'a>,
+}
+
+#[derive(Deserialize)]
+struct TableData<'a> {
+    #[serde(borrow, rename = "SequenceNumber")]
+    sequence_number: Cow<'a, str>,
+}
+
 impl Batch {
-    /// Reads the JSON event of a Kafka, SQS or Kinesis event source mapping.
+    /// Reads the JSON event of a Kafka, SQS, Kinesis or DynamoDB event source mapping.
     ///
     /// # Errors
     /// When the batch as a whole cannot be processed. Bad records are not an error.
@@ -280,6 +305,7 @@ fn listed(list: &[&RawValue]) -> Result<Vec<Record>, BatchError> {
     let read = match serde_json::from_str::<Origin<'_>>(first.get())?.event_source.as_deref() {
         Some("aws:sqs") => sqs,
         Some("aws:kinesis") => kinesis,
+        Some("aws:dynamodb") => of_table,
         other => return Err(BatchError::UnknownTrigger(other.map(str::to_owned))),
     };
     list.iter().enumerate().map(|(index, record)| read(index, record)).collect()
@@ -323,6 +349,16 @@ fn kinesis(index: usize, record: &RawValue) -> Result<Record, BatchError> {
     })
 }
 
+fn of_table(index: usize, record: &RawValue) -> Result<Record, BatchError> {
+    let TableRecord { event_source_arn, dynamodb } = serde_json::from_str(record.get())?;
+    let sequence_number = dynamodb.sequence_number.into_owned();
+    if sequence_number.is_empty() {
+        return Err(BatchError::Unnamed { index, part: "SequenceNumber" });
+    }
+    let source = Source::Table { stream: event_source_arn.into_owned(), sequence_number };
+    Ok(Record { source, key: None, value: Ok(Bytes::copy_from_slice(record.get().as_bytes())), delivery: None })
+}
+
 fn decode(part: &'static str, text: &str) -> Result<Bytes, BadRecord> {
     BASE64.decode(text).map(Bytes::from).map_err(|_| BadRecord::NotBase64 { part, text: text.to_owned() })
 }
@@ -360,7 +396,9 @@ pub fn answer<'a>(failed: impl IntoIterator<Item = &'a Source>) -> BatchAnswer {
             ItemIdentifier::Offset { partition: partition_label(topic, *partition), offset: *offset }
         }
         Source::Sqs { message_id, .. } => ItemIdentifier::Id(message_id.clone()),
-        Source::Kinesis { sequence_number, .. } => ItemIdentifier::Id(sequence_number.clone()),
+        Source::Kinesis { sequence_number, .. } | Source::Table { sequence_number, .. } => {
+            ItemIdentifier::Id(sequence_number.clone())
+        }
     };
     let batch_item_failures = failed.into_iter().map(|source| Failure { item_identifier: identify(source) }).collect();
     BatchAnswer { batch_item_failures }

@@ -14,7 +14,10 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// The crates that log at the configured level; all others are capped.
-const OURS: [&str; 9] = ["lambda", "playback", "stream", "store", "apply", "ingest", "process", "retry", "query"];
+const OURS: [&str; 13] = [
+    "lambda", "playback", "stream", "queue", "store", "apply", "ingest", "process", "retry", "forward", "query",
+    "compare", "publish",
+];
 
 /// Starts logging, and logs panics as JSON too. A second call changes nothing.
 pub fn init(level: LevelFilter) {

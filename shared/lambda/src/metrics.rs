@@ -128,6 +128,14 @@ pub enum Metric {
     PartialSessions,
     /// Sessions that could not be compared, by `Reason`.
     UnansweredSessions(&'static str),
+    /// Records of the table's stream that brought `publish` a change.
+    ChangesReceived,
+    /// Of these, the ones on the change feed.
+    ChangesPublished,
+    /// Of these, the ones reported as failed, so that they are redelivered, by `Reason` (the cause).
+    ChangesFailed(&'static str),
+    /// Of these, the ones sent to the queue of changes that cannot be published, by `Reason`.
+    ChangesDead(&'static str),
     /// HTTP requests answered, by `Code` (the status).
     Requests(StatusCode),
 }
@@ -182,6 +190,10 @@ impl Metric {
             Self::MissingShadow => "MissingShadow",
             Self::PartialSessions => "PartialSessions",
             Self::UnansweredSessions(_) => "UnansweredSessions",
+            Self::ChangesReceived => "ChangesReceived",
+            Self::ChangesPublished => "ChangesPublished",
+            Self::ChangesFailed(_) => "ChangesFailed",
+            Self::ChangesDead(_) => "ChangesDead",
             Self::Requests(_) => "Requests",
         }
     }
@@ -224,6 +236,8 @@ impl Metric {
             | Self::RecordsFailed(reason)
             | Self::RecordsRetried(reason)
             | Self::RoutingErrors(reason)
+            | Self::ChangesFailed(reason)
+            | Self::ChangesDead(reason)
             | Self::UnansweredSessions(reason) => Some(("Reason", reason)),
             Self::FieldDifferences(field) => Some(("Field", field)),
             _ => None,

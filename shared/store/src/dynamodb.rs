@@ -14,6 +14,7 @@
 //! A view has one writing region. All others are registers, for which the later time wins.
 
 mod browse;
+mod change;
 mod erase;
 mod error;
 mod item;
@@ -24,6 +25,7 @@ mod views;
 mod write;
 
 pub use browse::{Place, PlacedView, ViewsPage};
+pub use change::{Change, Changed, UnreadableChange};
 pub use member::MAX_TITLES;
 pub use page::{HistoryPage, MAX_PAGE, PageToken, Request};
 

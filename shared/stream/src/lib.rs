@@ -1,4 +1,4 @@
-//! The durable log that `ingest` appends to.
+//! The durable log that `ingest` appends to, and the stream of `publish`.
 //!
 //! [`DurableLog`] is the port: one call takes many records and returns one result per record.
 //! [`KafkaLog`] is the adapter for Kafka and Amazon MSK, [`KinesisLog`] the one for Kinesis, and
@@ -12,9 +12,12 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+#[cfg(feature = "kafka")]
 pub mod bootstrap;
+#[cfg(feature = "kafka")]
 pub mod choice;
 pub mod failover;
+#[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod kinesis;
 pub mod log;
@@ -23,8 +26,10 @@ pub mod testing;
 /// Whether this build speaks TLS to Kafka, which MSK's IAM needs: the feature `tls`.
 pub const TLS: bool = cfg!(feature = "tls");
 
+#[cfg(feature = "kafka")]
 pub use choice::{Log, LogConfig, LogWarmUpError};
 pub use failover::{Appended, Failover, Fate, Policy, Role};
+#[cfg(feature = "kafka")]
 pub use kafka::{ConnectError, KafkaConfig, KafkaLog, KafkaSecurity, WarmUpError};
 pub use kinesis::{KinesisConfig, KinesisLog};
 pub use log::{Ack, AppendError, Attempt, DurableLog, Lane, LogRecord, RecordResult};

@@ -15,6 +15,7 @@ mod cases;
 mod cloud;
 mod crash;
 mod dead_letters;
+mod feed;
 mod history;
 mod intake;
 mod member;

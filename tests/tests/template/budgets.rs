@@ -24,6 +24,7 @@ fn batches_leave_time_for_the_store() {
     let read = ("objects, in two rounds", retry::READ_FOR * 2);
     let store = ("the store", Duration::from_secs(10));
     check("retry", &[read, store, ("letters, erasures and the answer", retry::RESERVED)]);
+    check("publish", &[store, ("the last request, the queue and the answer", publish::RESERVE)]);
     let routing = ("the routing document", routing::READ_TIME_OUT);
     let sends = [("the region's queue", queue::SEND_FOR), ("dead letters", queue::SEND_FOR)];
     check("forward", &[routing, ("looking up the region's queue", forward::FIND_FOR), sends[0], sends[1]]);

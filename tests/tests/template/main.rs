@@ -10,6 +10,7 @@ mod alarms;
 mod budgets;
 mod choice;
 mod concurrency;
+mod feed;
 mod logs;
 mod regions;
 mod retry;
@@ -26,10 +27,11 @@ use local::{Progress, Tools};
 use serde_json::{Map, Value, json};
 use stream::{KafkaConfig, KafkaSecurity};
 
-const FUNCTIONS: [&str; 6] = ["compare", "forward", "ingest", "process", "query", "retry"];
+const FUNCTIONS: [&str; 7] = ["compare", "forward", "ingest", "process", "publish", "query", "retry"];
 /// Every template, from the root of the repository: the stack, its nested stack, and the table of
 /// several regions.
-const TEMPLATES: [&str; 3] = ["template.yaml", "infra/observability.yaml", "infra/views-global-table.yaml"];
+const TEMPLATES: [&str; 4] =
+    ["template.yaml", "infra/observability.yaml", "infra/views-global-table.yaml", "infra/change-archive.yaml"];
 /// The nested stack.
 const OBSERVABILITY: &str = "Observability";
 
@@ -130,6 +132,7 @@ fn exactly_the_variables_that_code_reads_are_set() {
     check("forward", forward::Config::variables());
     check("ingest", ingest::Config::variables());
     check("process", process::Config::variables());
+    check("publish", publish::Config::variables());
     check("query", query::Config::variables());
     check("retry", ::retry::Config::variables());
 }
@@ -501,6 +504,10 @@ fn outputs_name_what_the_command_line_and_the_tests_look_for() {
         "IngestFunctionName",
         "ProcessFunctionName",
         "ForwardFunctionName",
+        "PublishFunctionName",
+        "ViewChangesStreamName",
+        "PublishFailedQueueUrl",
+        "ChangeArchiveBucketName",
         "ShadowTableName",
         "ReportsBucketName",
         "CompareFunctionName",

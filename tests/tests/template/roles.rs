@@ -66,9 +66,9 @@ fn only_query_and_retry_delete_views_and_only_ingest_writes() {
     };
     check("kafka-cluster:WriteData", &["IngestRole"]);
     check("kafka-cluster:ReadData", &["ForwardRole", "ProcessCandidateRole", "ProcessRole"]);
-    check("kinesis:PutRecords", &["IngestRole"]);
+    check("kinesis:PutRecords", &["IngestRole", "PublishRole"]);
     check("kinesis:GetRecords", &["ForwardRole", "ProcessCandidateRole", "ProcessRole"]);
-    check("sqs:SendMessage", &["ForwardRole", "ProcessRole", "QueryRole", "RetryRole"]);
+    check("sqs:SendMessage", &["ForwardRole", "ProcessRole", "PublishRole", "QueryRole", "RetryRole"]);
     check("sqs:GetQueueUrl", &["ForwardRole"]);
     check("sqs:ChangeMessageVisibility", &["RetryRole"]);
     check("s3:PutObject", &["CompareRole", "ForwardRole", "ProcessRole"]);
@@ -79,7 +79,11 @@ fn only_query_and_retry_delete_views_and_only_ingest_writes() {
     check("dynamodb:PartiQLUpdate", &["ProcessCandidateRole", "ProcessRole", "RetryRole"]);
     check("dynamodb:PartiQLSelect", &[]);
     check("dynamodb:PartiQLDelete", &[]);
-    check("dynamodb:Query", &["CompareRole", "ProcessCandidateRole", "ProcessRole", "QueryRole", "RetryRole"]);
+    check(
+        "dynamodb:Query",
+        &["CompareRole", "ProcessCandidateRole", "ProcessRole", "PublishRole", "QueryRole", "RetryRole"],
+    );
+    check("dynamodb:GetRecords", &["PublishRole"]);
     check("dynamodb:Scan", &["CompareRole"]);
     check("dynamodb:BatchWriteItem", &["QueryRole", "RetryRole"]);
     check("dynamodb:GetItem", &["CompareRole"]);

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use aws_sdk_s3::primitives::{ByteStream, DateTime, DateTimeFormat};
 use serde_json::{Map, Value, json};
 
-use super::record::{Record, Source, shard_id};
+use super::record::{Record, Source, Stream, TableStream};
 use super::settle::Discard;
 
 /// Where discarded records go.
@@ -106,20 +106,22 @@ fn batch_info(source: &Source, records: &[Record], payload_size: usize) -> anyho
             });
             Ok(("KafkaBatchInfo", info))
         }
-        Source::Kinesis(stream) => {
-            let (first, last) = records.first().zip(records.last()).context("a discard without records")?;
-            let info = json!({
-                "shardId": shard_id(first.partition),
-                "startSequenceNumber": first.sequence_number,
-                "endSequenceNumber": last.sequence_number,
-                "approximateArrivalOfFirstRecord": iso(first.timestamp)?,
-                "approximateArrivalOfLastRecord": iso(last.timestamp)?,
-                "batchSize": records.len(),
-                "streamArn": stream.arn,
-            });
-            Ok(("KinesisBatchInfo", info))
-        }
+        Source::Kinesis(Stream { arn, .. }) => Ok(("KinesisBatchInfo", shard_info(source, arn, records)?)),
+        Source::Table(TableStream { arn, .. }) => Ok(("DDBStreamBatchInfo", shard_info(source, arn, records)?)),
     }
+}
+
+fn shard_info(source: &Source, arn: &str, records: &[Record]) -> anyhow::Result<Value> {
+    let (first, last) = records.first().zip(records.last()).context("a discard without records")?;
+    Ok(json!({
+        "shardId": source.partition_name(first.partition),
+        "startSequenceNumber": first.sequence_number,
+        "endSequenceNumber": last.sequence_number,
+        "approximateArrivalOfFirstRecord": iso(first.timestamp)?,
+        "approximateArrivalOfLastRecord": iso(last.timestamp)?,
+        "batchSize": records.len(),
+        "streamArn": arn,
+    }))
 }
 
 /// `aws/lambda/<mapping>/<topic-partition or shard>/YYYY/MM/DD/YYYY-MM-DDTHH.MM.SS-<random UUID>`.

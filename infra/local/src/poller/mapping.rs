@@ -4,7 +4,7 @@
 use super::PollerStats;
 use super::core::{Batching, Core, Step};
 use super::failure::{Mapping as Named, failure_record};
-use super::record::{KafkaRecord, KinesisRecord, Record, Source, Stream, TimestampType, Topic};
+use super::record::{KafkaRecord, KinesisRecord, Record, Source, Stream, TableStream, TimestampType, Topic};
 use super::settle::{Discard, Policy, Resolution, Response};
 
 /// Maximum size of a payload, bytes.
@@ -74,6 +74,14 @@ impl Mapping {
         Self::of(Source::Kinesis(stream), settings)
     }
 
+    /// A mapping of a table's stream. A record's key is its sequence number, and its value the JSON that
+    /// Lambda passes on.
+    #[must_use]
+    pub fn of_table(name: &str, settings: MappingSettings) -> Self {
+        let arn = format!("arn:aws:dynamodb:us-east-1:000000000000:table/{name}/stream/simulated");
+        Self::of(Source::Table(TableStream { arn, shard: "simulated".to_owned() }), settings)
+    }
+
     fn of(source: Source, settings: MappingSettings) -> Self {
         let MappingSettings { batch_size, window_ms, max_retries, max_age_ms } = settings;
         let policy = Policy {
@@ -103,6 +111,7 @@ impl Mapping {
                 value: Some(value),
                 headers: Vec::new(),
             }),
+            Source::Table(_) => Ok(Record::of_table(offset, key.to_owned(), at, String::from_utf8_lossy(value).into())),
             Source::Kinesis(stream) => Record::kinesis(
                 stream,
                 &KinesisRecord {

@@ -58,7 +58,7 @@ pub(super) struct Record {
     pub(super) offset: i64,
     /// Unix milliseconds.
     pub(super) timestamp: i64,
-    /// Names the record in its Kinesis shard. Empty for Kafka, where the offset does that.
+    /// Names the record in its shard. Empty for Kafka, where the offset does that.
     pub(super) sequence_number: String,
     /// The record's JSON object in the payload.
     json: String,
@@ -164,6 +164,12 @@ impl Record {
         })
     }
 
+    /// A record of a table's stream, at a place among those that were read. `json` is what Lambda
+    /// passes on.
+    pub(super) fn of_table(ordinal: i64, sequence_number: String, timestamp: i64, json: String) -> Self {
+        Self { partition: 0, offset: ordinal, timestamp, sequence_number, json }
+    }
+
     /// Bytes that this record adds to a payload, including the separator.
     pub(super) fn size(&self) -> usize {
         self.json.len() + 1
@@ -175,6 +181,7 @@ impl Record {
 pub(super) enum Source {
     Kafka(Topic),
     Kinesis(Stream),
+    Table(TableStream),
 }
 
 /// A Kafka topic: the part that all payloads share.
@@ -191,6 +198,14 @@ pub(super) struct Stream {
     pub(super) arn: String,
     /// ARN of the function's role, which Lambda uses to read the stream.
     pub(super) role: String,
+}
+
+/// The stream of a DynamoDB table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TableStream {
+    pub(super) arn: String,
+    /// Its only shard: an emulator's stream is never split.
+    pub(super) shard: String,
 }
 
 impl Stream {
@@ -222,6 +237,7 @@ impl Source {
         match self {
             Self::Kafka(topic) => format!("{}-{partition}", topic.topic),
             Self::Kinesis(_) => shard_id(partition),
+            Self::Table(stream) => stream.shard.clone(),
         }
     }
 
@@ -234,7 +250,7 @@ impl Source {
     pub(super) fn partition_size(&self, partition: i32) -> usize {
         match self {
             Self::Kafka(_) => quoted(&self.partition_name(partition)).len() + 4,
-            Self::Kinesis(_) => 0,
+            Self::Kinesis(_) | Self::Table(_) => 0,
         }
     }
 
@@ -253,7 +269,7 @@ impl Source {
                     partitions.join(",")
                 )
             }
-            Self::Kinesis(_) => format!(r#"{{"Records":[{}]}}"#, rows(records)),
+            Self::Kinesis(_) | Self::Table(_) => format!(r#"{{"Records":[{}]}}"#, rows(records)),
         }
     }
 }

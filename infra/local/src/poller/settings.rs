@@ -37,8 +37,14 @@ pub(super) enum StartingPosition {
 /// The log that the mapping reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Origin {
-    Kafka { event_source_arn: String, topic: String, group_id: String },
+    Kafka {
+        event_source_arn: String,
+        topic: String,
+        group_id: String,
+    },
     Kinesis(Stream),
+    /// The ARN of a table's stream.
+    Table(String),
 }
 
 /// Everything that the poller needs to know about a mapping.
@@ -221,6 +227,9 @@ impl Properties<'_> {
         let Deployed { event_source_arn, uuid, role, .. } = self.deployed;
         if event_source_arn.split(':').nth(2) == Some("kinesis") {
             return Ok(Origin::Kinesis(Stream { arn: event_source_arn.clone(), role: role.clone() }));
+        }
+        if event_source_arn.split(':').nth(2) == Some("dynamodb") {
+            return Ok(Origin::Table(event_source_arn.clone()));
         }
         let topics = self.get("/Topics")?;
         let topic = match topics.as_array().map(Vec::as_slice) {

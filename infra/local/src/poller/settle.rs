@@ -152,7 +152,7 @@ fn retry(policy: &Policy, mut batch: Batch, response: Response, now: i64, split:
 
 /// The records that failed according to a partial answer. `None` if the whole batch failed: the
 /// answer does not have the documented form, or it names a record that was not in the batch. An
-/// empty or null answer names nothing. On Kafka only the named records fail. On Kinesis the lowest
+/// empty or null answer names nothing. On Kafka only the named records fail. On streams the lowest
 /// of them is the checkpoint, and everything from there on is sent again.
 fn failures(source: &Source, sent: &[Record], payload: &[u8]) -> Option<BTreeSet<(i32, i64)>> {
     let none = BTreeSet::new();
@@ -180,7 +180,7 @@ fn failures(source: &Source, sent: &[Record], payload: &[u8]) -> Option<BTreeSet
     match source {
         Source::Kafka(_) => Some(named.collect()),
         // All records are of one shard, so the least place has the lowest sequence number.
-        Source::Kinesis(_) => Some(
+        Source::Kinesis(_) | Source::Table(_) => Some(
             named
                 .min()
                 .map_or(none, |checkpoint| sent.iter().map(place).filter(|place| *place >= checkpoint).collect()),
@@ -195,7 +195,7 @@ fn is_named(source: &Source, record: &Record, id: &Value) -> bool {
             id.get("partition").and_then(Value::as_str) == Some(&source.partition_name(record.partition))
                 && id.get("offset").and_then(Value::as_i64) == Some(record.offset)
         }
-        Source::Kinesis(_) => id.as_str() == Some(&record.sequence_number),
+        Source::Kinesis(_) | Source::Table(_) => id.as_str() == Some(&record.sequence_number),
     }
 }
 

@@ -1,6 +1,7 @@
 //! One region's table: reads its stream, and writes items on condition. Decides nothing.
 
 use super::core::Apply;
+use crate::table_stream::TableReader;
 use anyhow::{Context as _, Result, bail};
 use aws_config::SdkConfig;
 use aws_config::retry::RetryConfig;
@@ -9,8 +10,6 @@ use aws_sdk_dynamodb::error::SdkError;
 use aws_sdk_dynamodb::operation::delete_item::DeleteItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::types::AttributeValue;
-use aws_sdk_dynamodbstreams::Client as Streams;
-use aws_sdk_dynamodbstreams::operation::get_records::GetRecordsError;
 use aws_sdk_dynamodbstreams::types::{AttributeValue as Streamed, Record, ShardIteratorType};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,17 +32,12 @@ pub(super) struct Change {
     pub(super) at: u64,
 }
 
-/// A table and its stream. The stream has one shard, which the emulator never splits.
+/// A table and its stream.
 #[derive(Debug)]
 pub(super) struct Table {
     name: String,
     items: Client,
-    streams: Streams,
-    stream: String,
-    shard: String,
-    iterator: Option<String>,
-    /// Sequence number of the last record read.
-    after: Option<String>,
+    stream: TableReader,
 }
 
 impl Table {
@@ -54,17 +48,13 @@ impl Table {
     pub(super) async fn open(sdk: &SdkConfig, name: &str) -> Result<Self> {
         // No SDK retries: a second attempt would be refused if the first one succeeded.
         let once = aws_sdk_dynamodb::config::Builder::from(sdk).retry_config(RetryConfig::disabled()).build();
-        let (items, streams) = (Client::from_conf(once), Streams::new(sdk));
+        let items = Client::from_conf(once);
         let described = items.describe_table().table_name(name).send().await;
         let described = described.with_context(|| format!("describing the table {name}"))?;
         let stream = described.table.and_then(|table| table.latest_stream_arn);
         let stream = stream.with_context(|| format!("the table {name} has no stream"))?;
-        let shards = streams.describe_stream().stream_arn(&stream).send().await;
-        let shards = shards.with_context(|| format!("describing the stream of {name}"))?.stream_description;
-        let shards = shards.map(|stream| stream.shards.unwrap_or_default()).unwrap_or_default();
-        let [shard] = &shards[..] else { bail!("the stream of {name} has {} shards instead of one", shards.len()) };
-        let shard = shard.shard_id.clone().context("a shard without an id")?;
-        Ok(Self { name: name.to_owned(), items, streams, stream, shard, iterator: None, after: None })
+        let stream = TableReader::open(sdk, &stream, ShardIteratorType::TrimHorizon, None).await?;
+        Ok(Self { name: name.to_owned(), items, stream })
     }
 
     /// The next records, in the order of their writes. Empty if there are none yet.
@@ -72,40 +62,7 @@ impl Table {
     /// # Errors
     /// If the stream is unavailable.
     pub(super) async fn read(&mut self) -> Result<Vec<Change>> {
-        let iterator = match self.iterator.take() {
-            Some(iterator) => iterator,
-            None => self.iterator().await?,
-        };
-        match self.streams.get_records().shard_iterator(&iterator).send().await {
-            Ok(read) => {
-                self.iterator = read.next_shard_iterator;
-                let records = read.records.unwrap_or_default();
-                if let Some(last) = records.last().and_then(|record| record.dynamodb.as_ref()) {
-                    self.after.clone_from(&last.sequence_number);
-                }
-                records.iter().map(change).collect()
-            }
-            // Iterators expire after 15 minutes, for example while the machine sleeps. The next
-            // call gets a new one.
-            Err(error) if error.as_service_error().is_some_and(GetRecordsError::is_expired_iterator_exception) => {
-                Ok(Vec::new())
-            }
-            Err(error) => {
-                self.iterator = Some(iterator);
-                Err(error).with_context(|| format!("reading the stream of {}", self.name))
-            }
-        }
-    }
-
-    async fn iterator(&self) -> Result<String> {
-        let kind = match self.after {
-            Some(_) => ShardIteratorType::AfterSequenceNumber,
-            None => ShardIteratorType::TrimHorizon,
-        };
-        let got = self.streams.get_shard_iterator().stream_arn(&self.stream).shard_id(&self.shard);
-        let got = got.shard_iterator_type(kind).set_sequence_number(self.after.clone()).send().await;
-        let got = got.with_context(|| format!("opening the stream of {}", self.name))?;
-        got.shard_iterator.context("a stream without an iterator")
+        self.stream.read().await?.iter().map(change).collect()
     }
 
     /// Makes a due write if the item still is the expected one. Returns whether it did.

@@ -126,7 +126,7 @@ impl Found {
         match self.letter().map(|letter| &letter.source) {
             Some(Source::Kafka { topic, .. }) => Some(topic),
             Some(Source::Sqs { queue, .. }) => Some(queue),
-            Some(Source::Kinesis { stream, .. }) => Some(stream),
+            Some(Source::Kinesis { stream, .. } | Source::Table { stream, .. }) => Some(stream),
             None => self.moved_from.as_deref(),
         }
     }

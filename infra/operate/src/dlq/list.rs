@@ -136,6 +136,7 @@ pub(super) fn source(found: &Found) -> String {
         Some(Source::Kinesis { stream, shard, sequence_number }) => {
             format!("{}/{shard}@{sequence_number}", name(stream))
         }
+        Some(Source::Table { stream, sequence_number }) => format!("{stream}@{sequence_number}"),
         Some(Source::Sqs { queue, .. }) => name(queue),
         None => found.moved_from.as_deref().map_or_else(|| "?".to_owned(), name),
     }

@@ -1,5 +1,6 @@
 //! What a demo prints.
 
+use super::consumers::Consumed;
 use super::regions::{RegionBooks, Regions};
 use super::{DemoResult, TOKEN_LIFETIME};
 use anyhow::Result;
@@ -45,6 +46,14 @@ pub(super) fn print(result: &DemoResult, endpoints: &Endpoints) {
     }
     if let Some(regions) = &result.regions {
         print_regions(regions);
+    }
+    if let Some(feed) = &result.feed {
+        let Consumed { changes, views, complete, minutes_watched, because_you_watched } = feed;
+        println!("The change feed: {changes} changes, from which two consumers (examples/) know {views} views\n");
+        for line in minutes_watched.lines().chain([""]).chain(because_you_watched.lines()) {
+            println!("  {line}");
+        }
+        println!("{}", if *complete { "" } else { "  DOES NOT HOLD: the feed does not tell of all views" });
     }
     println!("The history of {} from the API, newest first\n", member.profile_id);
     println!("  {:<31} {:<8} {:>9} {:>9} {:>9}  device", "session", "title", "position", "played", "of");

@@ -92,7 +92,23 @@ impl Views {
         Ok(self.placed(items))
     }
 
-    /// The same, as last written; `None` if they are more than one page.
+    /// All parts of the views of a session, as last written: one item per title and region.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub async fn parts(&self, profile_id: &str, session_id: &SessionId) -> Result<Vec<PlacedView>, StoreError> {
+        let SessionId { ulid, home } = session_id;
+        let (first, last) = (format!("{ulid}#{home}"), format!("{ulid}#{home}#~~"));
+        let query = self.query_between(profile_id, &first, &last).consistent_read(true);
+        let mut pages = query.into_paginator().items().send();
+        let mut items = Vec::new();
+        while let Some(item) = pages.next().await {
+            items.push(item.map_err(|error| classify("Query", self.of_profile(profile_id), error))?);
+        }
+        Ok(self.placed(items).views)
+    }
+
+    /// The views of a profile between two sort keys, as last written; `None` if they are more than one page.
     pub(super) async fn one_page_between(
         &self,
         profile_id: &str,

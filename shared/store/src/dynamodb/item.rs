@@ -20,9 +20,9 @@ pub(super) const AFTER_MARKS: &str = "~~";
 pub(super) const ERASED: &str = "~erased";
 /// Sorts after `~erased` and `~forgotten#…`, and before `~watched#…`.
 pub(super) const BEFORE_WATCHED: &str = "~g";
-const HIDDEN: &str = "~hidden";
-const FORGOTTEN: &str = "~forgotten";
-const WATCHED: &str = "~watched";
+pub(super) const HIDDEN: &str = "~hidden";
+pub(super) const FORGOTTEN: &str = "~forgotten";
+pub(super) const WATCHED: &str = "~watched";
 
 pub(super) fn text(value: impl Into<String>) -> AttributeValue {
     AttributeValue::S(value.into())
