@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use store::Erase;
 
 /// The folders of `events/`.
-pub(crate) const TRIGGERS: [&str; 6] = ["api", "forward", "kinesis", "msk", "retry", "sqs"];
+pub(crate) const TRIGGERS: [&str; 7] = ["api", "dynamodb", "forward", "kinesis", "msk", "retry", "sqs"];
 
 /// The clock when an event is handled, unless the case says otherwise: 21 September 2026,
 /// 14:13:30.200 UTC.
@@ -57,6 +57,8 @@ pub(crate) enum Function {
     Retry,
     /// Sends other regions' sessions to them.
     Forward,
+    /// Publishes changes of views.
+    Publish,
 }
 
 /// The state when an event arrives.
@@ -124,7 +126,7 @@ impl Default for Given {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Part {
-    /// The durable log.
+    /// The durable log, or the change feed.
     Log,
     /// The views table.
     Store,

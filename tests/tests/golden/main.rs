@@ -11,6 +11,7 @@
 mod case;
 mod cases_api;
 mod cases_batches;
+mod cases_feed;
 mod cases_forward;
 mod cases_member;
 mod cases_retry;
@@ -63,7 +64,8 @@ fn generated() -> BTreeMap<String, Case> {
         .chain(cases_member::cases())
         .chain(cases_batches::cases())
         .chain(cases_retry::cases())
-        .chain(cases_forward::cases());
+        .chain(cases_forward::cases())
+        .chain(cases_feed::cases());
     let mut cases = BTreeMap::new();
     for case in all {
         let id = case.id();

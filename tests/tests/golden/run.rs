@@ -27,6 +27,7 @@ use playback::history::Rules;
 use playback::routing::Regions;
 use playback::session::SessionId;
 use process::Process;
+use publish::Publish;
 use query::Query;
 use retry::testing::{MemoryBucket, RecordedPauses};
 use retry::{Object, Retry};
@@ -53,6 +54,7 @@ pub(crate) async fn run_bytes(case: &Case, event: &[u8]) -> Result<Value> {
         ("api", Function::Query) => run_query(given, event).await,
         ("msk" | "sqs" | "kinesis", Function::Process) => run_process(given, event).await,
         ("retry", Function::Retry) => run_retry(given, event).await,
+        ("dynamodb", Function::Publish) => run_publish(given, event).await,
         ("forward", Function::Forward) => run_forward(given, event).await,
         (trigger, function) => bail!("{trigger} does not invoke {function:?}"),
     }
@@ -244,6 +246,31 @@ async fn run_forward(given: &Given, event: &[u8]) -> Result<Value> {
         "dead_letters": forward.dead_letters.take(),
         "counts": readable::counts(&lines.lock().unwrap()),
         "books": readable::books(&lines.lock().unwrap(), given.now),
+    }))
+}
+
+async fn run_publish(given: &Given, event: &[u8]) -> Result<Value> {
+    let is_away = given.away.contains(&Part::Log);
+    let refuse = move |record: &stream::LogRecord| {
+        is_away.then(|| AppendError::Unavailable(Attempt::new("view-changes", record, "InternalFailure", "away")))
+    };
+    let publish = Publish {
+        source: "/playhead/golden/us-east-1".to_owned(),
+        feed: RecordingLog::refusing(refuse),
+        failed: Letters::<DeadLetter>::new(given.away.contains(&Part::DeadLetterQueue)),
+        parts: None::<store::dynamodb::Views>,
+        rules: Rules::default(),
+    };
+    let (emitter, lines) = recording("publish");
+    let answer = publish
+        .serve(&emitter.start(given.now), Batch::parse(event)?, Invocation::new(given.now, Duration::from_secs(60)))
+        .await?;
+    let published = publish.feed.appended().into_iter().map(|record| serde_json::from_slice(&record.value));
+    Ok(json!({
+        "answer": serde_json::to_value(answer)?,
+        "published": published.collect::<Result<Vec<Value>, _>>()?,
+        "dead_letters": publish.failed.take(),
+        "counts": readable::counts(&lines.lock().unwrap()),
     }))
 }
 
