@@ -21,6 +21,11 @@ use serde_json::{Value, json};
 const MAX_PAYLOAD_BYTES: usize = 6 * 1024 * 1024;
 /// The names of the scenarios; those with the largest event begin with the second.
 const SMALL: &str = "small event";
+/// A record of the table's stream that tells consumers nothing: a register was deleted.
+const NO_CHANGE: &str = r#"{"Records":[{"eventID":"e1","eventName":"REMOVE","eventSource":"aws:dynamodb",
+    "eventSourceARN":"arn:aws:dynamodb:us-east-1:000000000000:table/views/stream/bench","dynamodb":{
+    "ApproximateCreationDateTime":1790000010,"Keys":{"pk":{"S":"p1"},"sk":{"S":"~erased"}},
+    "SequenceNumber":"421300000000017450000000001"}}]}"#;
 const LARGEST: &str = "largest event";
 /// Milliseconds.
 const INIT_AT_MOST: f64 = 25.0;
@@ -124,12 +129,14 @@ fn others(stage: &Stage, aws: &Aws) -> Result<Vec<Scenario>> {
     };
     let regions =
         [("REGIONS", "us-east-1,us-west-2"), ("ROUTING_PARAMETER", "routing"), ("INBOUND_QUEUE_NAME", "inbound")];
+    let feed = [("VIEW_CHANGES_STREAM", "view-changes"), ("PUBLISH_FAILED_QUEUE_URL", "http://none")];
     let tables = [("SHADOW_TABLE", "shadow"), ("REPORTS_BUCKET", "reports")];
     let twice = |event: &Bytes| vec![event.clone(); 2];
     Ok(vec![
         scenario(SMALL, program("query", &[("JWT_SECRET", SECRET)])?, twice(&history), is_ok),
         scenario(SMALL, program("retry", &[])?, twice(&empty), process::check),
         scenario(SMALL, program("forward", &regions)?, twice(&empty), process::check),
+        scenario(SMALL, program("publish", &feed)?, twice(&Bytes::from(NO_CHANGE)), process::check),
         scenario(SMALL, program("compare", &tables)?, twice(&Bytes::from("{}")), |_| Ok(())),
     ])
 }
