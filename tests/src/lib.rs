@@ -2,9 +2,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-pub mod functions;
 pub mod measure;
-pub mod proxy;
 pub mod queues;
 pub mod sample;
 pub mod suite;

@@ -5,11 +5,14 @@ use super::cloud::free_ports;
 use super::progress::Progress;
 use super::tools::Tools;
 use anyhow::{Context as _, Result, bail};
+use aws_sdk_kinesis::primitives::Blob;
+use operate::Endpoints;
 use operate::run::RunFolder;
 use operate::workspace_root;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::types::RDKafkaErrorCode;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +22,7 @@ use tokio::net::TcpStream;
 const READY_WITHIN: Duration = Duration::from_secs(30);
 /// Time limit of one administrative request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+const POISON_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Starts the embedded broker (tansu, in memory) and waits until it accepts connections.
 ///
@@ -94,6 +98,32 @@ pub async fn delete_topic(bootstrap: &str, topic: &str) -> Result<()> {
     let answers = admin(bootstrap)?.delete_topics(&[topic], &options()).await;
     let answers = answers.with_context(|| format!("deleting the topic `{topic}` on {bootstrap}"))?;
     one_answer(answers, &format!("deleting the topic `{topic}` on {bootstrap}"))
+}
+
+/// Appends a record that is no envelope to the primary log, as a broken program would.
+///
+/// # Errors
+/// If the log does not acknowledge it within a few seconds.
+pub async fn append_poison(cloud: &Endpoints) -> Result<()> {
+    let key = "poison";
+    let garbage = b"\xff\xfe this was never an envelope";
+    if let Some(bootstrap) = &cloud.log_bootstrap {
+        let producer: FutureProducer = ClientConfig::new()
+            .set("bootstrap.servers", bootstrap)
+            .set("acks", "all")
+            .set("message.timeout.ms", POISON_TIMEOUT.as_millis().to_string())
+            .create()
+            .with_context(|| format!("creating a Kafka client for {bootstrap}"))?;
+        let record = FutureRecord::to(&cloud.topic).key(key).payload(&garbage[..]);
+        let sent = producer.send(record, POISON_TIMEOUT).await;
+        sent.map_err(|(error, _)| error).context("the primary log did not acknowledge the record")?;
+    } else {
+        let stream = cloud.events_stream.as_ref().context("the primary log is neither Kafka nor Kinesis")?;
+        let kinesis = aws_sdk_kinesis::Client::new(&cloud.sdk_config());
+        let put = kinesis.put_record().stream_name(stream).partition_key(key).data(Blob::new(&garbage[..]));
+        put.send().await.context("the primary log did not acknowledge the record")?;
+    }
+    Ok(())
 }
 
 /// An administrative client for the brokers.

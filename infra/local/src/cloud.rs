@@ -8,17 +8,21 @@ use super::emulator::Emulator;
 use super::kafka_cluster::{self, ApacheKafka};
 use super::poller::{Checkpoints, Pollers, PollersConfig};
 use super::progress::Progress;
+use super::proxy::FaultProxy;
+use super::servers::{BrokerState, Embedded, Kafka, Role, Servers};
 use super::tools::{Tools, hex};
 use anyhow::{Context as _, Result, bail};
 use aws_config::SdkConfig;
 use operate::run::{RunFolder, run_dir};
 use operate::workspace_root;
 use operate::{Endpoints, sdk_config};
+use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The default region of a local cloud.
@@ -32,6 +36,8 @@ const PORTS: std::ops::Range<u16> = 20_000..30_000;
 /// AWS calls "within a second" typical.
 pub(super) const DEFAULT_REPLICATION_DELAY: Duration = Duration::from_millis(500);
 const STOPPED_WITHIN: Duration = Duration::from_secs(20);
+/// How often we check that the emulator runs.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// The service of the primary log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -157,6 +163,9 @@ pub struct LocalOptions {
     pub parameters: BTreeMap<String, String>,
     /// Batches of the logs have at most this many records, whatever the template says.
     pub max_batch: Option<usize>,
+    /// URL of the live page, if there is one. Then the functions' calls of DynamoDB go through a
+    /// [`FaultProxy`], so that the page can make the store fail.
+    pub live_page: Option<String>,
 }
 
 impl LocalOptions {
@@ -181,6 +190,7 @@ impl LocalOptions {
             partitions: 4,
             parameters: BTreeMap::new(),
             max_batch: None,
+            live_page: None,
         })
     }
 
@@ -227,8 +237,11 @@ pub struct LocalCloud {
     checkpoints: Checkpoints,
     max_batch: Option<usize>,
     emulator: Guarded,
+    emulator_hangs: bool,
     primary: Option<Kafka>,
     standby: Option<Kafka>,
+    partitions: i32,
+    store: Option<Arc<FaultProxy>>,
     endpoints: Endpoints,
     folder: RunFolder,
 }
@@ -271,9 +284,14 @@ impl LocalCloud {
         let start =
             Start { options: &options, tools, folder: &folder, topic: &topic, remote_topic: remote_topic.as_deref() };
         let (primary, standby) = tokio::try_join!(start.primary(kafka_port), start.standby())?;
+        let store = match &options.live_page {
+            Some(_) => Some(FaultProxy::start(&format!("http://127.0.0.1:{aws_port}"), rand::random()).await?),
+            None => None,
+        };
         let emulator = Emulator {
             port: aws_port,
             region,
+            dynamodb_endpoint: store.as_ref().map(|store| store.url.as_str()),
             sqs_endpoint: options.sqs_endpoint.as_deref(),
             bootstrap: primary.as_ref().map(|kafka| kafka.bootstrap.as_str()),
             folder: folder.temporary("emulator")?,
@@ -336,6 +354,7 @@ impl LocalCloud {
             jwt_secret,
             run_dir: options.run_dir,
             pid: std::process::id(),
+            live_page: options.live_page,
             peers: Vec::new(),
         };
 
@@ -345,8 +364,11 @@ impl LocalCloud {
             checkpoints: Checkpoints::default(),
             max_batch: options.max_batch,
             emulator,
+            emulator_hangs: false,
             primary,
             standby,
+            partitions: options.partitions,
+            store,
             endpoints,
             folder,
         };
@@ -417,18 +439,99 @@ impl LocalCloud {
         self.standby.as_mut().and_then(Kafka::cluster)
     }
 
-    /// Waits until a part ends by itself, and returns the reason. Does not return while all parts
-    /// run. A broker that was made to fail through [`LocalCloud::primary_cluster_mut`] does not
-    /// count.
+    /// Waits until the emulator ends by itself, and returns the reason. Does not return while it
+    /// runs. A broker that ends does not count: see [`LocalCloud::brokers`].
     pub async fn failure(&mut self) -> anyhow::Error {
         loop {
-            let mut logs = self.primary.iter_mut().chain(&mut self.standby);
-            let checked = self.emulator.check().and_then(|()| logs.try_for_each(Kafka::check));
-            if let Err(error) = checked {
+            if let Err(error) = self.check() {
                 return error;
             }
-            tokio::time::sleep(Duration::from_millis(250)).await;
+            tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// Checks that the emulator runs.
+    ///
+    /// # Errors
+    /// If it ended. The message shows the end of its log.
+    pub fn check(&mut self) -> Result<()> {
+        self.emulator.check()
+    }
+
+    /// The states of a log's brokers, by number, and whether a broker that ends takes its records
+    /// with it. Empty if the log is not on Kafka, or the brokers are the user's.
+    pub fn brokers(&mut self, log: Role) -> (Vec<BrokerState>, bool) {
+        let kafka = self.kafka(log).ok();
+        kafka.map_or((Vec::new(), false), |kafka| (kafka.states(), kafka.in_memory()))
+    }
+
+    /// Kills a broker (SIGKILL), like a machine that is lost. Apache Kafka's keeps its data. The
+    /// embedded one loses it.
+    ///
+    /// # Errors
+    /// If there is no such broker, it does not run, or it is the user's.
+    pub async fn kill_broker(&mut self, log: Role, number: usize) -> Result<()> {
+        self.kafka(log)?.kill(number).await
+    }
+
+    /// Starts a broker again. The embedded one comes back empty: its topics are created again, and
+    /// the pollers begin anew.
+    ///
+    /// # Errors
+    /// If there is no such broker, it runs, or it does not start.
+    pub async fn revive_broker(&mut self, log: Role, number: usize) -> Result<()> {
+        let kafka = self.kafka(log)?;
+        kafka.revive(number).await?;
+        if !kafka.in_memory() {
+            return Ok(());
+        }
+        let bootstrap = kafka.bootstrap.clone();
+        for topic in [Some(self.endpoints.topic.clone()), self.endpoints.remote_topic.clone()].into_iter().flatten() {
+            broker::create_topic(&bootstrap, &topic, self.partitions, Some(1)).await?;
+        }
+        if let Err(error) = self.stop_poller().await {
+            // What they would commit is gone with the broker.
+            tracing::warn!("the pollers did not leave the lost broker: {error:#}");
+        }
+        self.start_poller().await
+    }
+
+    /// Makes all running brokers of a log hang (SIGSTOP), or go on. They keep their data.
+    ///
+    /// # Errors
+    /// If the log is not on Kafka, or the brokers are the user's.
+    pub fn hang_log(&mut self, log: Role, hangs: bool) -> Result<()> {
+        self.kafka(log)?.hang(hangs)
+    }
+
+    /// Makes the whole region hang (the emulator and its functions, by SIGSTOP), or go on.
+    ///
+    /// # Errors
+    /// If the signal cannot be sent.
+    pub fn hang_region(&mut self, hangs: bool) -> Result<()> {
+        self.emulator.signal(if hangs { Signal::STOP } else { Signal::CONT })?;
+        self.emulator_hangs = hangs;
+        Ok(())
+    }
+
+    /// Whether [`LocalCloud::hang_region`] made it hang.
+    #[must_use]
+    pub fn region_hangs(&self) -> bool {
+        self.emulator_hangs
+    }
+
+    /// The way from the functions to the store, if there is a live page.
+    #[must_use]
+    pub fn store(&self) -> Option<&FaultProxy> {
+        self.store.as_deref()
+    }
+
+    fn kafka(&mut self, log: Role) -> Result<&mut Kafka> {
+        let kafka = match log {
+            Role::Primary => self.primary.as_mut(),
+            Role::Standby => self.standby.as_mut(),
+        };
+        kafka.with_context(|| format!("the {log:?} log is not on Kafka"))
     }
 
     /// Ends it and waits until all parts are gone.
@@ -457,65 +560,6 @@ impl LocalCloud {
     }
 }
 
-/// A log on Kafka, primary or standby.
-#[derive(Debug)]
-struct Kafka {
-    servers: Servers,
-    bootstrap: String,
-}
-
-/// The brokers of a log on Kafka.
-#[derive(Debug)]
-enum Servers {
-    Embedded(Guarded),
-    Apache(ApacheKafka),
-    /// The user's: we neither start nor end them.
-    Users,
-}
-
-impl Kafka {
-    fn cluster(&mut self) -> Option<&mut ApacheKafka> {
-        match &mut self.servers {
-            Servers::Apache(cluster) => Some(cluster),
-            Servers::Embedded(_) | Servers::Users => None,
-        }
-    }
-
-    fn check(&mut self) -> Result<()> {
-        match &mut self.servers {
-            Servers::Embedded(broker) => broker.check(),
-            Servers::Apache(cluster) => cluster.check(),
-            Servers::Users => Ok(()),
-        }
-    }
-
-    fn let_go(&mut self) {
-        match &mut self.servers {
-            Servers::Embedded(broker) => broker.let_go(),
-            Servers::Apache(cluster) => cluster.let_go(),
-            Servers::Users => {}
-        }
-    }
-
-    async fn stop(self) -> Result<()> {
-        match self.servers {
-            Servers::Embedded(mut broker) => broker.finished(STOPPED_WITHIN).await.map(|_| ()),
-            Servers::Apache(cluster) => cluster.stop().await,
-            Servers::Users => Ok(()),
-        }
-    }
-
-    /// The minimum number of copies of an acknowledged record, for `ingest`'s configuration.
-    fn min_in_sync(&self, brokers: u16) -> u16 {
-        match self.servers {
-            Servers::Apache(_) => brokers.min(2),
-            // The embedded broker has no replicas. We do not know the setting of the user's
-            // brokers.
-            Servers::Embedded(_) | Servers::Users => 1,
-        }
-    }
-}
-
 /// Starts the logs of a run.
 struct Start<'a> {
     options: &'a LocalOptions,
@@ -541,8 +585,7 @@ impl Start<'_> {
                 (Kafka { servers: Servers::Users, bootstrap: brokers.clone() }, None)
             }
             (Primary::Kafka, Brokers::Embedded) => {
-                let live = folder.temporary("broker")?;
-                let broker = broker::start_embedded(tools, &live, folder.log("broker"), port).await?;
+                let broker = Embedded::start(tools, folder, port).await?;
                 (Kafka { servers: Servers::Embedded(broker), bootstrap: format!("127.0.0.1:{port}") }, Some(1))
             }
         };

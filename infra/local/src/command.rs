@@ -1,7 +1,7 @@
 //! `playhead local up|down|status|serve`.
 
+use super::LocalOptions;
 use super::args::CloudArgs;
-use super::{LocalRegions, Progress};
 use anyhow::{Context as _, Result, bail};
 use operate::Endpoints;
 use operate::run::{RUN, Run, in_background, run_dir};
@@ -51,17 +51,17 @@ enum LocalCommand {
     Serve(CloudArgs),
 }
 
-/// Runs `playhead local`.
+/// Runs `playhead local`. `serve` holds the local cloud in the foreground, with its live page.
 ///
 /// # Errors
 /// If the command fails.
-pub async fn run(args: Args) -> Result<ExitCode> {
+pub async fn run(args: Args, serve: impl AsyncFnOnce(LocalOptions) -> Result<ExitCode>) -> Result<ExitCode> {
     let Args { run, command } = args;
     match command {
         LocalCommand::Up(args) => up(&run, &args).await,
         LocalCommand::Down => down(&run).await,
         LocalCommand::Status { json } => status(&run, json),
-        LocalCommand::Serve(args) => serve(&run, args).await,
+        LocalCommand::Serve(args) => serve(args.options(&run)?).await,
     }
 }
 
@@ -222,6 +222,7 @@ fn describe(endpoints: &Endpoints) -> Result<Value> {
 fn print(endpoints: &Endpoints) {
     let logs = endpoints.run_dir.join("logs").display().to_string();
     let lines = [
+        ("Live page", endpoints.live_page.as_ref()),
         ("API", Some(&endpoints.api)),
         ("AWS endpoint", Some(&endpoints.aws_endpoint)),
         ("Kafka", endpoints.log_bootstrap.as_ref()),
@@ -262,38 +263,11 @@ fn print(endpoints: &Endpoints) {
     }
 }
 
-async fn serve(run: &str, args: CloudArgs) -> Result<ExitCode> {
-    // Ignore SIGHUP: closing the terminal must not stop the cloud.
-    let _hangup = signal(SignalKind::hangup())?;
-    let options = args.options(run)?;
-    let progress = Progress::new();
-    let mut cloud = tokio::select! {
-        cloud = LocalRegions::start(options, &progress) => cloud?,
-        signal = asked_to_end() => {
-            signal?;
-            eprintln!("Stopped before it was up.");
-            return Ok(ExitCode::SUCCESS);
-        }
-    };
-    eprintln!("The local cloud is up: {}", cloud.endpoints().api);
-    let failed = tokio::select! {
-        error = cloud.failure() => Some(error),
-        signal = asked_to_end() => {
-            signal?;
-            None
-        }
-    };
-    progress.step("Stopping the local cloud");
-    let stopped = cloud.stop().await;
-    progress.finish();
-    match failed {
-        Some(error) => Err(error.context("a part of the local cloud failed")),
-        None => stopped.map(|()| ExitCode::SUCCESS),
-    }
-}
-
 /// Returns on Ctrl-C or SIGTERM.
-async fn asked_to_end() -> Result<()> {
+///
+/// # Errors
+/// If signals cannot be received.
+pub async fn asked_to_end() -> Result<()> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::select! {
         _ = interrupt.recv() => {}

@@ -50,6 +50,7 @@ impl LocalDynamoDb {
         let emulator = Emulator {
             port,
             region: DEFAULT_REGION,
+            dynamodb_endpoint: None,
             sqs_endpoint: None,
             bootstrap: None,
             folder: folder.temporary("emulator")?,

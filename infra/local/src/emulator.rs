@@ -18,6 +18,8 @@ pub(super) struct Emulator<'a> {
     pub(super) port: u16,
     /// The functions' region.
     pub(super) region: &'a str,
+    /// Endpoint of the functions' DynamoDB clients, if it is not this emulator.
+    pub(super) dynamodb_endpoint: Option<&'a str>,
     /// Endpoint of the functions' SQS clients, if it is not this emulator.
     pub(super) sqs_endpoint: Option<&'a str>,
     /// The answer to `GetBootstrapBrokers`.
@@ -70,7 +72,9 @@ impl Emulator<'_> {
         ];
         let bootstrap = self.bootstrap.map(|brokers| ("MINISTACK_MSK_BOOTSTRAP", brokers.to_owned()));
         let sqs = self.sqs_endpoint.map(|endpoint| ("AWS_ENDPOINT_URL_SQS", endpoint.to_owned()));
-        environment.extend(own.into_iter().chain(bootstrap).chain(sqs).map(|(name, value)| (name.to_owned(), value)));
+        let dynamodb = self.dynamodb_endpoint.map(|endpoint| ("AWS_ENDPOINT_URL_DYNAMODB", endpoint.to_owned()));
+        let given = bootstrap.into_iter().chain(sqs).chain(dynamodb);
+        environment.extend(own.into_iter().chain(given).map(|(name, value)| (name.to_owned(), value)));
         environment
     }
 }

@@ -17,6 +17,7 @@ use super::child::{Guarded, Program};
 use super::cloud::free_ports;
 use super::java::{Installed, JavaProgram};
 use super::progress::Progress;
+use super::servers::{BrokerState, reap};
 use super::tools::Tools;
 use anyhow::{Context as _, Result, bail, ensure};
 use base64::Engine as _;
@@ -297,6 +298,20 @@ impl ApacheKafka {
     pub fn check(&mut self) -> Result<()> {
         let mut expected = self.nodes.iter_mut().filter(|node| !node.full).filter_map(|node| node.child.as_mut());
         expected.try_for_each(Guarded::check)
+    }
+
+    /// The state of each node. A node that has ended by itself is down from now on, and can be
+    /// restarted.
+    pub fn states(&mut self) -> Vec<BrokerState> {
+        let state = |node: &mut Node| {
+            reap(&mut node.child);
+            match &node.child {
+                None => BrokerState::Down,
+                Some(_) if node.paused => BrokerState::Hangs,
+                Some(_) => BrokerState::Up,
+            }
+        };
+        self.nodes.iter_mut().map(state).collect()
     }
 
     /// Ends it and waits until all nodes are gone.

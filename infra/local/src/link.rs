@@ -124,6 +124,12 @@ impl Link {
         self.state.settings.send_modify(|settings| settings.cut = None);
     }
 
+    /// Whether they are cut off from each other.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.state.settings.borrow().cut.is_some()
+    }
+
     /// The traffic between regions, by source and target region.
     #[must_use]
     pub fn crossings(&self) -> BTreeMap<(String, String), Crossing> {

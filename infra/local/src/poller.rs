@@ -80,6 +80,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::info;
 
+use super::servers::Role;
+
 use self::core::Core;
 use self::failure::FailureSink;
 use self::kafka::KafkaLog;
@@ -302,6 +304,16 @@ impl Pollers {
     #[must_use]
     pub fn stats(&self) -> PollerStats {
         self.pollers.values().map(Poller::stats).sum()
+    }
+
+    /// What the pollers of one log have done so far.
+    #[must_use]
+    pub fn stats_of(&self, log: Role) -> PollerStats {
+        let of_log = match log {
+            Role::Primary => OF_PRIMARY,
+            Role::Standby => OF_STANDBY,
+        };
+        of_log.iter().filter_map(|logical_id| self.of(logical_id)).map(Poller::stats).sum()
     }
 
     /// The poller of one mapping.

@@ -110,6 +110,11 @@ impl LocalRegions {
         &self.clouds
     }
 
+    /// All clouds, to stop and start their parts.
+    pub fn clouds_mut(&mut self) -> &mut [LocalCloud] {
+        &mut self.clouds
+    }
+
     /// The link between the regions' functions and the queues of other regions.
     #[must_use]
     pub fn link(&self) -> &Link {

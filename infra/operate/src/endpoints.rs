@@ -93,6 +93,9 @@ pub struct Endpoints {
     pub run_dir: PathBuf,
     /// The process that holds the local cloud.
     pub pid: u32,
+    /// URL of the live page.
+    #[serde(default)]
+    pub live_page: Option<String>,
     /// The local clouds of the other regions, if there are any. Their own `peers` are empty.
     #[serde(default)]
     pub peers: Vec<Endpoints>,
@@ -138,6 +141,7 @@ impl fmt::Debug for Endpoints {
             jwt_secret: _,
             run_dir,
             pid,
+            live_page,
             remote_topic,
             remote_stream,
             remote_standby_stream,
@@ -174,6 +178,7 @@ impl fmt::Debug for Endpoints {
             .field("jwt_secret", &format_args!("…"))
             .field("run_dir", run_dir)
             .field("pid", pid)
+            .field("live_page", live_page)
             .field("remote_topic", remote_topic)
             .field("remote_stream", remote_stream)
             .field("remote_standby_stream", remote_standby_stream)

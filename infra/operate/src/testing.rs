@@ -27,6 +27,7 @@ pub fn endpoints() -> Endpoints {
         jwt_secret: "do-not-show-this".into(),
         run_dir: "/run".into(),
         pid: 1,
+        live_page: None,
         remote_topic: None,
         remote_stream: None,
         remote_standby_stream: None,

@@ -59,7 +59,7 @@ impl Cli {
             Command::Routing(args) => return routing::run(*args).await,
             Command::Rollout(args) => return rollout::run(*args).await,
             Command::Compare(args) => return comparison::run(*args).await,
-            Command::Local(args) => return local::command::run(args).await,
+            Command::Local(args) => return local::command::run(args, live::serve).await,
             Command::Invoke(args) => invoke::run(args).await?,
             Command::Token(args) => token::run(args)?,
             Command::Folding(args) => folding::run(&args)?,

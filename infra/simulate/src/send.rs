@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio::time::Instant;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(200);
@@ -189,6 +189,8 @@ pub struct Valve {
     places: Semaphore,
     size: u32,
     stopped: watch::Sender<bool>,
+    /// Who is told about every attempt as it ends.
+    told: Option<mpsc::UnboundedSender<Attempt>>,
 }
 
 impl Valve {
@@ -196,7 +198,14 @@ impl Valve {
     #[must_use]
     pub fn new(pace: Pace) -> Self {
         let size = u32::try_from(pace.concurrency.max(1)).unwrap_or(u32::MAX);
-        Self { places: Semaphore::new(size as usize), size, stopped: watch::Sender::new(false) }
+        Self { places: Semaphore::new(size as usize), size, stopped: watch::Sender::new(false), told: None }
+    }
+
+    /// The same, and tells about every attempt as it ends, for those who cannot wait for the
+    /// report.
+    #[must_use]
+    pub fn telling(pace: Pace, told: mpsc::UnboundedSender<Attempt>) -> Self {
+        Self { told: Some(told), ..Self::new(pace) }
     }
 
     /// Waits until every attempt in flight has ended. No attempt starts until the returned permit
@@ -242,14 +251,15 @@ pub async fn send_through(
     bar.set_length(plan.posts.len() as u64);
 
     let sender = &sender;
-    let sending = plan.posts.iter().enumerate().map(|(index, post)| async move {
+    let sending = (0..plan.posts.len()).map(|index| async move {
+        let post = &plan.posts[index];
         let paced = pace.per_second.map(|rate| index as f64 / rate);
         let played = pace.speed.map(|speed| (post.at_ms - virtual_start) as f64 / 1000.0 / speed);
         let due = began + Duration::from_secs_f64(paced.into_iter().chain(played).fold(0.0, f64::max));
         let mut stopped = valve.stopped.subscribe();
         tokio::select! {
             biased;
-            _ = stopped.wait_for(|stopped| *stopped) => (index, post, None),
+            _ = async { stopped.wait_for(|stopped| *stopped).await.map(drop) } => (index, post, None),
             () = tokio::time::sleep_until(due) => (index, post, Some(sender.deliver(index, post).await)),
         }
     });
@@ -343,7 +353,12 @@ impl Sender<'_> {
             let (began_at, began) = (SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64, Instant::now());
             let (status, answered) = self.attempt(post, &id, body.clone(), gzip).await?;
             drop(place);
-            attempts.push(Attempt { post: index, number: attempts.len(), began_at, took: began.elapsed(), status });
+            let attempt = Attempt { post: index, number: attempts.len(), began_at, took: began.elapsed(), status };
+            if let Some(told) = &self.valve.told {
+                // Nobody listens any more: the report still has it.
+                let _ = told.send(attempt);
+            }
+            attempts.push(attempt);
             let result = match answered {
                 Reply::Taken(taken) => Ok(taken),
                 Reply::Refused(why) => Err(why),

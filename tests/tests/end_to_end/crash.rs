@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
+use local::functions::{Environments, configure};
 use local::poller::{Checkpoints, Poller, PollerConfig, Pollers};
-use playhead_tests::functions::{Environments, configure};
-use playhead_tests::proxy::{Fault, FaultProxy, Rule, When};
+use local::proxy::{Fault, FaultProxy, Rule, When};
 use simulate::expect::expect;
 use simulate::{Faults, Model};
 use tokio::runtime::Runtime;

@@ -7,8 +7,8 @@ use aws_sdk_s3::primitives::ByteStream;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use lambda::batch::Source;
-use playhead_tests::functions::configure;
-use playhead_tests::proxy::{Fault, FaultProxy, Rule, When};
+use local::functions::configure;
+use local::proxy::{Fault, FaultProxy, Rule, When};
 use playhead_tests::queues::due;
 use serde_json::{Value, json};
 

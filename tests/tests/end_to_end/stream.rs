@@ -8,9 +8,9 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use lambda::batch::Source;
 use local::LocalCloud;
+use local::functions::configure;
 use local::poller::{Checkpoints, Poller, PollerConfig, PollerStats};
-use playhead_tests::functions::configure;
-use playhead_tests::proxy::{Fault, FaultProxy, Rule, When};
+use local::proxy::{Fault, FaultProxy, Rule, When};
 use serde_json::{Value, json};
 
 use super::cloud::{Cloud, eventually, run, run_alone};

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use local::Standby;
-use playhead_tests::functions::Environments;
-use playhead_tests::proxy::{Fault, Rule, When};
+use local::functions::Environments;
+use local::proxy::{Fault, Rule, When};
 use playhead_tests::{suite, within};
 use rand::RngExt as _;
 use rand::seq::IndexedRandom as _;

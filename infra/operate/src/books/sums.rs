@@ -56,6 +56,8 @@ pub struct Books {
     pub circuit_closed: u64,
     /// Records that reached `process`, and messages that reached `retry`.
     pub received_records: u64,
+    /// Changes of views that the change feed has.
+    pub changes_published: u64,
     /// Conditional writes of views.
     pub view_writes: u64,
     /// Views read.
@@ -182,6 +184,7 @@ impl AddAssign<&Books> for Books {
         self.circuit_opened += other.circuit_opened;
         self.circuit_closed += other.circuit_closed;
         self.received_records += other.received_records;
+        self.changes_published += other.changes_published;
         self.view_writes += other.view_writes;
         self.view_reads += other.view_reads;
         self.lost_races += other.lost_races;
@@ -279,6 +282,7 @@ impl Books {
             "AppendErrors" => self.append_errors += n,
             "CircuitOpened" => self.circuit_opened += n,
             "CircuitClosed" => self.circuit_closed += n,
+            "ChangesPublished" => self.changes_published += n,
             "ViewWrites" => self.view_writes += n,
             "ViewReads" => self.view_reads += n,
             "LostRaces" => self.lost_races += n,

@@ -117,6 +117,9 @@ pub(super) fn invite(endpoints: &Endpoints, profile: Option<&str>) -> Result<()>
     let api = &endpoints.api;
     let profile = profile.unwrap_or("p00000000");
     eprintln!("\nThe local cloud stays up until Ctrl-C.\n");
+    if let Some(page) = &endpoints.live_page {
+        eprintln!("  Watch it, play a film on it, and break it: {page}\n");
+    }
     for Endpoints { region, api, aws_endpoint, log_bootstrap, events_stream, peers: _, .. } in endpoints.regions() {
         let log = log_bootstrap.as_ref().or(events_stream.as_ref()).map_or("", String::as_str);
         eprintln!("  {region}\n  API    {api}\n  AWS    {aws_endpoint}\n  Log    {log}\n");

@@ -4,6 +4,7 @@
 use super::Args;
 use super::print::invite;
 use anyhow::{Result, anyhow, bail};
+use live::Page;
 use local::{LocalOptions, LocalRegions, Progress};
 use operate::Endpoints;
 use serde::Serialize;
@@ -31,12 +32,17 @@ pub(super) trait Proof: Serialize {
 /// # Errors
 /// If the cloud does not start or stop, `play` fails, or a signal or a broken cloud ends it early.
 pub(super) async fn run<P: Proof>(
-    options: LocalOptions,
+    mut options: LocalOptions,
     args: &Args,
     progress: &Progress,
     play: impl AsyncFnOnce(&Endpoints, Duration) -> Result<P>,
 ) -> Result<ExitCode> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let page = Page::bind().await?;
+    options.live_page = Some(page.url());
+    // Viewers and faults of others would spoil the proof.
+    let lock = page.lock();
+    lock.send_replace(Some("the demo counts what its own viewers send"));
     let began = Instant::now();
     let started = tokio::select! {
         started = LocalRegions::start(options, progress) => started,
@@ -45,9 +51,11 @@ pub(super) async fn run<P: Proof>(
     };
     let mut cloud = started?;
     let endpoints = cloud.endpoints().clone();
+    progress.step(format!("Live page: {}", page.url()));
+    let mut attending = Box::pin(page.attend(&mut cloud));
     let played = tokio::select! {
         played = play(&endpoints, began.elapsed()) => played,
-        reason = cloud.failure() => Err(reason),
+        reason = &mut attending => Err(reason),
         _ = interrupt.recv() => Err(anyhow!("interrupted")),
         _ = terminate.recv() => Err(anyhow!("terminated")),
     };
@@ -57,14 +65,16 @@ pub(super) async fn run<P: Proof>(
             false => proof.print(&endpoints),
         }
         if !args.exit {
+            lock.send_replace(None);
             invite(&endpoints, proof.profile())?;
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
-                reason = cloud.failure() => eprintln!("{reason:#}"),
+                reason = &mut attending => eprintln!("{reason:#}"),
             }
         }
     }
+    drop(attending);
     progress.step("Stopping");
     let stopped = cloud.stop().await;
     progress.finish();

@@ -1,17 +1,16 @@
 //! The functions of a local cloud, seen as processes with a configuration that can be changed.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use aws_sdk_lambda::types::{Environment, LastUpdateStatus};
 use operate::Endpoints;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::within;
-
 const CONFIGURED_WITHIN: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The processes (execution environments) of one function in one local cloud.
 #[derive(Debug, Clone)]
@@ -84,9 +83,13 @@ pub async fn configure(endpoints: &Endpoints, function: &str, variables: &[(&str
     }
     let environment = Environment::builder().set_variables(Some(all)).build();
     lambda.update_function_configuration().function_name(function).environment(environment).send().await?;
-    within(CONFIGURED_WITHIN, "the function's new configuration", async || {
+    let deadline = Instant::now() + CONFIGURED_WITHIN;
+    loop {
         let now = lambda.get_function_configuration().function_name(function).send().await?;
-        Ok((now.last_update_status == Some(LastUpdateStatus::Successful)).then_some(()))
-    })
-    .await
+        if now.last_update_status == Some(LastUpdateStatus::Successful) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "{function} was not configured within {} s", CONFIGURED_WITHIN.as_secs());
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }

@@ -34,7 +34,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, watch};
 
-use crate::functions::Environments;
+use super::functions::Environments;
 
 /// The variables that point a function's clients here.
 pub const ENDPOINTS: [&str; 4] =
