@@ -93,7 +93,7 @@ demo() {
 }
 
 # The web player library: types, size and unit tests, and in Chromium its tests against a model of
-# the API. Sliced, Chromium is the turn of every third commit; whole, the local cloud's turn comes too.
+# the API and those of the live page. Sliced, Chromium is the turn of every third commit; whole, the local cloud's turn comes too.
 web() {
     local copy=target/ci/web
     node_and_npm
@@ -102,16 +102,34 @@ web() {
     # Without what a developer built there.
     tar -C sdk/web --exclude=./node_modules --exclude=./dist --exclude=./build -c . | tar -C "$copy" -x
     (cd "$copy" && npm ci --no-audit --no-fund && npm test)
+    # The live page carries the built library, because those who run it may not have Node.
+    cmp "$copy/dist/index.js" infra/live/assets/playhead-web.js
     if [[ $sliced && $(slice_of 3) != 1 ]]; then
         printf 'Left to other commits: .ci/full web\n'
         return
     fi
     browser
     (cd "$copy" && npm run test:browser)
+    live
     if [[ ! $sliced ]]; then
         web_against_local_cloud
     fi
 }
+
+# The live page in Chromium, on a local cloud, which a shell of its own ends whatever happens.
+live() (
+    local page=target/ci/live
+    rm -rf "$page"
+    mkdir -p "$page"
+    tar -C infra/live/browser --exclude=./node_modules -c . | tar -C "$page" -x
+    (cd "$page" && npm ci --no-audit --no-fund)
+    cargo playhead local up
+    trap 'cargo playhead local down' EXIT
+    PLAYHEAD_STATUS=$(cargo playhead local status --json)
+    export PLAYHEAD_STATUS
+    cd "$page"
+    npm test
+)
 
 # In a shell of its own, so that its trap ends the local cloud whatever happens.
 web_against_local_cloud() (

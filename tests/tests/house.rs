@@ -92,6 +92,7 @@ fn arrows_point_from_functions_to_libraries_to_the_domain() {
         "compare",
         "playhead",
         "operate",
+        "live",
         "local",
         "simulate",
         "legacy",

@@ -69,7 +69,7 @@ async function look() {
   const sessions = await history();
   const mine = sessions.find(({ session_id }) => session_id === session.id);
   const text = JSON.stringify(sessions);
-  document.getElementById("s-member").textContent = `${sessions.length} sessions`;
+  document.getElementById("s-member").textContent = `${sessions.length} session${sessions.length === 1 ? "" : "s"}`;
   if (text === shown) return;
   shown = text;
   if (mine) {

@@ -9,6 +9,7 @@
 //! | other regions ([`LocalRegions`]) | one local cloud per region, each with its own emulator |
 //! | DynamoDB's global tables | our `replicate` ([`Replicator`]) |
 //! | the way to another region's SQS | our `link` ([`Link`]), which can be slow or cut |
+//! | calls of AWS that fail | our [`proxy`], for tests and for the live page |
 //!
 //! **Invariant:** nothing outlives the process that holds a [`LocalCloud`], even if it is killed
 //! (test `letting_go_ends_the_child_and_its_descendants`).
