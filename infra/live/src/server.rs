@@ -188,7 +188,7 @@ mod tests {
 
     async fn ask(method: Method, path: &str, headers: &[(&str, &str)], body: &'static str) -> (StatusCode, Vec<u8>) {
         let endpoints = operate::testing::endpoints();
-        let (locked, _) = (watch::Sender::new(Some("the proof runs")), ());
+        let locked = watch::Sender::new(Some("the proof runs"));
         let shared = Shared::new(endpoints, locked.subscribe(), mpsc::channel(1).0);
         let app = router(PORT, Arc::new(shared)).unwrap();
         let mut request = Request::builder().method(method).uri(path);

@@ -10,6 +10,7 @@ use local::LocalOptions;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -48,6 +49,28 @@ fn members() -> Vec<Pid> {
     processes.filter_map(Pid::from_raw).filter(works_there).collect()
 }
 
+/// The broker's own process, not its guard.
+fn broker() -> Pid {
+    let is_broker = |pid: &Pid| {
+        let program = fs::read(format!("/proc/{}/cmdline", pid.as_raw_nonzero())).unwrap_or_default();
+        program.split(|byte| *byte == 0).next().is_some_and(|name| name.ends_with(b"/tansu"))
+    };
+    members().into_iter().find(is_broker).expect("no broker runs")
+}
+
+/// Posts JSON as the page at this address does, and returns the answer.
+fn post(address: &str, path: &str, body: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let length = body.len();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\nOrigin: http://{address}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
 #[track_caller]
 fn assert_nothing_is_left(aws_endpoint: &str) {
     let deadline = Instant::now() + GONE_WITHIN;
@@ -80,6 +103,23 @@ fn local_cloud_comes_up_once_and_leaves_nothing_behind() {
     }
     assert!(first.get("jwt_secret").is_none(), "the status shows the secret");
     assert!(members().len() >= 4, "emulator, broker and their guards: {:?}", members());
+
+    // A broker that dies ends nothing: it can be revived on the live page.
+    kill_process(broker(), Signal::KILL).unwrap();
+    let page = first["live_page"].as_str().unwrap().strip_prefix("http://").unwrap().trim_end_matches('/');
+    let revive = r#"{"do":"broker","region":"us-east-1","log":"primary","broker":0,"up":true}"#;
+    let deadline = Instant::now() + GONE_WITHIN;
+    loop {
+        // Until it is noticed, the broker is "already running".
+        let answer = post(page, "/controls", revive);
+        if answer.starts_with("HTTP/1.1 204") {
+            break;
+        }
+        assert!(answer.contains("already running") && Instant::now() < deadline, "{answer}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(status().1, first, "the cloud is still the same");
+    assert!(fs::exists(format!("/proc/{}", broker().as_raw_nonzero())).unwrap());
 
     let again = succeeds(&["up"]);
     assert!(again.contains("already up"), "{again}");
