@@ -26,7 +26,8 @@ pub use pack::{MAX_PACKED_BYTES, Message, pack};
 pub use queues::{FIND_FOR, Inbound, InboundError, RegionQueues};
 
 use apply::{
-    Books, DeadLetter, Diverted, LetterQueue, Slots, Unbalanced, Unit, divert, is_flood, redelivered_together,
+    Books, DeadLetter, Diverted, LetterQueue, Slots, Unbalanced, Unit, divert, is_flood, log_waiting,
+    redelivered_together,
 };
 use bytes::Bytes;
 use lambda::batch::{Batch, BatchAnswer, Record, Source, answer};
@@ -126,6 +127,7 @@ impl<Q: Inbound, D: LetterQueue<DeadLetter>> Forward<Q, D> {
             if let Err(error) = &result {
                 let (region, records) = (&region.name, holds.len());
                 tracing::warn!(region, records, %error, "a region did not take records; they stay on the log");
+                log_waiting(holds.iter().map(|at| &units[*at].0));
             }
             for at in holds {
                 let (unit, books) = &units[at];

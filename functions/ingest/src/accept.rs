@@ -203,9 +203,27 @@ pub(crate) fn stamp(headers: &HeaderMap, routes: &Routes, sent_at: Option<u64>, 
     Stamp { received_at: now, sent_at, ingest_region, trace_id: trace_id(headers), shadow: false }
 }
 
-/// The trace id of a W3C `traceparent` header (version 00: `00-<32 hex>-<16 hex>-<2 hex>`).
+/// The device's trace id: that of a W3C `traceparent` header (version 00:
+/// `00-<32 hex>-<16 hex>-<2 hex>`). Without one, that of X-Ray (`Root=1-<8 hex>-<24 hex>`), which
+/// API Gateway gives to every request.
 pub(crate) fn trace_id(headers: &HeaderMap) -> Option<[u8; 16]> {
-    let header = headers.get("traceparent")?.to_str().ok()?;
-    let hex = header.split('-').nth(1).filter(|hex| hex.len() == 32)?;
-    u128::from_str_radix(hex, 16).ok().filter(|id| *id != 0).map(u128::to_be_bytes)
+    let id = |hex: &str| u128::from_str_radix(hex, 16).ok().filter(|id| *id != 0).map(u128::to_be_bytes);
+    let device = || text(headers, "traceparent")?.split('-').nth(1).filter(|hex| hex.len() == 32).and_then(id);
+    let gateway = || {
+        let root = text(headers, X_RAY)?.split(';').find_map(|part| part.trim().strip_prefix("Root=1-"))?;
+        let (time, unique) = root.split_once('-').filter(|(time, unique)| (time.len(), unique.len()) == (8, 24))?;
+        id(&format!("{time}{unique}"))
+    };
+    device().or_else(gateway)
+}
+
+/// Whether X-Ray samples the request.
+pub(crate) fn is_sampled(headers: &HeaderMap) -> bool {
+    text(headers, X_RAY).is_some_and(|header| header.split(';').any(|part| part.trim() == "Sampled=1"))
+}
+
+const X_RAY: &str = "x-amzn-trace-id";
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
 }

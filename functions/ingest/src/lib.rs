@@ -31,7 +31,8 @@ use lambda::problem::{Problem, json};
 use lambda::route::Table;
 use lambda::routing::Routing;
 use lambda::runtime::ServeHttp;
-use lambda_http::{Body, Request};
+use lambda_http::request::RequestContext;
+use lambda_http::{Body, Request, RequestExt};
 use playback::edge::{BodyText, SessionWindow};
 use playback::session::SessionId;
 use serde::Serialize;
@@ -83,6 +84,7 @@ impl<L: DurableLog + 'static> ServeHttp for Ingest<L> {
     async fn serve(&self, metrics: &Metrics, request: Request, now: u64) -> Response<Body> {
         let response = self.route(&request, metrics, now).await.unwrap_or_else(|problem| problem.response());
         metrics.add(Metric::Requests(response.status()), 1);
+        log(&request, response.status(), metrics);
         response
     }
 }
@@ -125,6 +127,27 @@ impl<L: DurableLog + 'static> Ingest<L> {
     async fn identify(&self, headers: &HeaderMap) -> Result<Arc<Identity>, Problem> {
         let authorization = headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         Ok(self.authenticator.verify(authorization).await?)
+    }
+}
+
+/// The line that leads from a request to its records: they carry its trace id. INFO if it is
+/// noteworthy or X-Ray samples it, else DEBUG.
+fn log(request: &Request, status: StatusCode, metrics: &Metrics) {
+    let rejected = metrics.count_where(|metric| matches!(metric, Metric::EventsRejected(_)));
+    let is_noteworthy = rejected > 0 || status.is_server_error() || accept::is_sampled(request.headers());
+    if !is_noteworthy && !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    let trace_id = accept::trace_id(request.headers()).map(|id| format!("{:032x}", u128::from_be_bytes(id)));
+    let api_request_id = match request.request_context_ref() {
+        Some(RequestContext::ApiGatewayV2(context)) => context.request_id.as_deref(),
+        _ => None,
+    };
+    let (status, accepted) = (status.as_u16(), metrics.count(Metric::EventsAccepted));
+    if is_noteworthy {
+        tracing::info!(trace_id, api_request_id, status, accepted, rejected, "answered a request");
+    } else {
+        tracing::debug!(trace_id, api_request_id, status, accepted, rejected, "answered a request");
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::accept::trace_id;
+use crate::accept::{is_sampled, trace_id};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use jsonwebtoken::{EncodingKey, Header, encode};
@@ -492,6 +492,23 @@ fn trace_id_comes_from_traceparent() {
     assert_eq!(of("00-000102030405060708090a0b0c0d0e0f-00f067aa0ba902b7-01").map(|id| id[1]), Some(1));
     assert_eq!(of("00-00000000000000000000000000000000-00f067aa0ba902b7-01"), None);
     assert_eq!(of("garbage"), None);
+}
+
+#[test]
+fn without_traceparent_the_trace_id_is_that_of_x_ray() {
+    let of = |value: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-amzn-trace-id", value.parse().unwrap());
+        let without = (trace_id(&headers).map(|id| format!("{:032x}", u128::from_be_bytes(id))), is_sampled(&headers));
+        headers.insert("traceparent", "00-000102030405060708090a0b0c0d0e0f-00f067aa0ba902b7-01".parse().unwrap());
+        assert_eq!(trace_id(&headers).map(|id| id[1]), Some(1), "the device's own id comes first");
+        without
+    };
+    let id = Some("5759e988bd862e3fe1be46a994272793".to_owned());
+    assert_eq!(of("Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"), (id.clone(), true));
+    assert_eq!(of("Self=1-1-1;Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=0"), (id, false));
+    assert_eq!(of("Root=1-5759e988-bd862e3fe1be46a99427279"), (None, false));
+    assert_eq!(of("garbage"), (None, false));
 }
 
 /// An event of a session whose home is us-west-2.

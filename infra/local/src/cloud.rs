@@ -629,6 +629,7 @@ async fn parameters(
         ("PrimaryLog", options.primary.name().to_owned()),
         ("StandbyLog", options.standby.service().to_owned()),
         ("JwtSecret", secret),
+        ("SavedQueries", "off".to_owned()), // the emulator has no Logs Insights
         ("AllowedOrigins", "*".to_owned()), // a page on any port of this machine, with a token
     ];
     if primary.is_some() {

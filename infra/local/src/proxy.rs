@@ -319,8 +319,20 @@ mod tests {
         (calls, url)
     }
 
+    /// Long enough for any answer on a busy machine.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
     async fn call(proxy: &FaultProxy, operation: &str, body: &'static str) -> reqwest::Result<reqwest::Response> {
-        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_millis(300)).build().unwrap();
+        call_for(PATIENCE, proxy, operation, body).await
+    }
+
+    async fn call_for(
+        time: Duration,
+        proxy: &FaultProxy,
+        operation: &str,
+        body: &'static str,
+    ) -> reqwest::Result<reqwest::Response> {
+        let client = reqwest::Client::builder().no_proxy().timeout(time).build().unwrap();
         client.post(&proxy.url).header("x-amz-target", operation).body(body).send().await
     }
 
@@ -353,7 +365,8 @@ mod tests {
             assert_eq!(*calls.lock().await, seen);
         }
         proxy.set(vec![rule("Kinesis", When::Before, Fault::Hang)]);
-        assert!(call(&proxy, "Kinesis_20131202.PutRecords", "").await.unwrap_err().is_timeout());
+        let hangs = call_for(Duration::from_millis(300), &proxy, "Kinesis_20131202.PutRecords", "").await;
+        assert!(hangs.unwrap_err().is_timeout());
         proxy.set(vec![rule("", When::After, Fault::Error(500, "InternalServerError"))]);
         assert_eq!(call(&proxy, "any", "bad").await.unwrap().status(), 400, "an error of the service is passed on");
         assert_eq!(proxy.done().await["it"], 4);
@@ -384,7 +397,7 @@ mod tests {
         let app = Router::new().fallback(echo).layer(DefaultBodyLimit::disable());
         tokio::spawn(async { axum::serve(listener, app).await });
         let proxy = FaultProxy::start(&url, 1).await.unwrap();
-        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap();
+        let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
         let send = async |method: Method, path: &str, bytes: usize| {
             let request = client.request(method, format!("{}{path}", proxy.url)).header("x-amz-date", "today");
             request.body(vec![0; bytes]).send().await

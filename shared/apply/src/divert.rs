@@ -209,7 +209,18 @@ where
     for (at, (unit, decision)) in units.iter().zip(decisions).enumerate() {
         let events = unit.events;
         match decision {
-            Decision::Applied(counts) => outcomes.fill(at, Outcome::Applied(counts)),
+            Decision::Applied(counts) => {
+                if let Some(failure) = &unit.history.first_error {
+                    let (trace_id, attempts) = (unit.trace_id(), unit.history.attempts);
+                    tracing::info!(
+                        trace_id,
+                        attempts,
+                        cause = failure.cause,
+                        "applied a record that had failed before"
+                    );
+                }
+                outcomes.fill(at, Outcome::Applied(counts));
+            }
             Decision::Redeliver(cause) => outcomes.fill(at, Outcome::Redeliver(cause)),
             Decision::Retry(cause, _) if redelivered.contains(&together[at]) => {
                 outcomes.fill(at, Outcome::Redeliver(cause));
@@ -222,12 +233,31 @@ where
             }
         }
     }
+    let waiting = units.iter().zip(together).filter(|(_, group)| redelivered.contains(group));
+    log_waiting(waiting.map(|(unit, _)| unit));
     redelivered.extend(divert(retry, to_retry, &mut outcomes).await.into_iter().map(|at| together[at]));
     let (held_back, dead): (Vec<_>, Vec<_>) =
         dead.into_iter().partition(|letter| redelivered.contains(&together[letter.at]));
     held_back.iter().for_each(|letter| outcomes.fill(letter.at, Outcome::Redeliver(Cause::HeldBack)));
     divert(dead_letters, dead, &mut outcomes).await;
     outcomes.finish()
+}
+
+/// Logs the first trace ids of records that are redelivered: one line, since these may be a whole
+/// batch, each time it comes.
+pub fn log_waiting<'a>(units: impl Iterator<Item = &'a Unit>) {
+    const MOST: usize = 10;
+    let mut records = 0;
+    let mut trace_ids = Vec::new();
+    for unit in units {
+        records += 1;
+        if trace_ids.len() < MOST {
+            trace_ids.extend(unit.trace_id());
+        }
+    }
+    if records > 0 {
+        tracing::info!(records, trace_ids = trace_ids.join(" "), "records are redelivered");
+    }
 }
 
 /// Which records their source redelivers together, as a number for each: the envelopes of a
@@ -268,9 +298,10 @@ pub async fn divert<L, Q: LetterQueue<L>>(
         return redelivered;
     }
     let (letters, then): (Vec<L>, Vec<_>) =
-        diverted.into_iter().map(|one| (one.letter, (one.at, &one.unit.source, one.outcome))).unzip();
+        diverted.into_iter().map(|one| (one.letter, (one.at, one.unit, one.outcome))).unzip();
     let mut results = queue.put(letters).await.into_iter();
-    for (at, source, outcome) in then {
+    for (at, unit, outcome) in then {
+        let (source, trace_id) = (&unit.source, unit.trace_id());
         let refused = match results.next() {
             Some(Ok(())) => None,
             Some(Err(error)) => Some((error.to_string(), error.may_have_arrived())),
@@ -278,11 +309,15 @@ pub async fn divert<L, Q: LetterQueue<L>>(
         };
         let outcome = match (refused, outcome) {
             (None, Outcome::DeadLetter { reason, .. }) => {
-                tracing::error!(?source, reason = reason.as_str(), "dead-lettered a record");
+                tracing::error!(?source, trace_id, reason = reason.as_str(), "dead-lettered a record");
                 outcome
             }
             (None, _) => {
-                tracing::debug!(?source, "sent a record to retry");
+                let cause = match outcome {
+                    Outcome::Retry { cause, .. } => Some(cause.as_str()),
+                    _ => None,
+                };
+                tracing::info!(?source, trace_id, cause, "sent a record to retry");
                 outcome
             }
             (Some((error, may_have_arrived)), _) => {
@@ -291,7 +326,7 @@ pub async fn divert<L, Q: LetterQueue<L>>(
                     _ if may_have_arrived => ("retry", Cause::RetryUnanswered),
                     _ => ("retry", Cause::RetryUnavailable),
                 };
-                tracing::error!(?source, queue, error, "a queue did not take a record: it is redelivered");
+                tracing::error!(?source, trace_id, queue, error, "a queue did not take a record: it is redelivered");
                 redelivered.push(at);
                 Outcome::Redeliver(cause)
             }

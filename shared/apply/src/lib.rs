@@ -24,7 +24,7 @@ mod unit;
 pub use apply::{Applied, apply};
 pub use count::{Books, count, count_usage};
 pub use divert::{
-    Chances, Decision, Diverted, Flood, Recent, carry_out, decide, divert, is_flood, redelivered_together,
+    Chances, Decision, Diverted, Flood, Recent, carry_out, decide, divert, is_flood, log_waiting, redelivered_together,
 };
 pub use letter::{DeadLetter, Failure, Letter, Redrive};
 pub use letter_queue::{LetterQueue, NotPut};

@@ -70,6 +70,11 @@ impl Unit {
         Self { source, key, bytes, events, received_at, arrived: false, receives: 0, history: History::default() }
     }
 
+    /// The trace id of the request that brought it, if it is known.
+    pub fn trace_id(&self) -> Option<String> {
+        playback::envelope::trace_id(&self.bytes)
+    }
+
     /// A unit of these bytes, and what they hold.
     pub fn decode(source: Source, key: Option<Bytes>, bytes: Bytes) -> (Self, Decoded) {
         let decoded = Envelope::decode(&bytes);

@@ -27,7 +27,10 @@ pub const NAMESPACE: &str = "Playhead";
 /// ([`Metric::dimension`]), and a metric that the books use also with `Stage` alone
 /// ([`Metric::is_of_stage`]): an alarm may name at most 10 metrics and may not search, so it needs
 /// the sum.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+///
+/// [`strum::IntoEnumIterator`] lists them, with empty values: what must cover every metric takes its
+/// list from there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, strum::EnumIter, strum::IntoStaticStr)]
 pub enum Metric {
     /// Events that a durable log acknowledged and a `202` called accepted.
     EventsAccepted,
@@ -143,59 +146,7 @@ pub enum Metric {
 impl Metric {
     /// The metric's name in CloudWatch.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::EventsAccepted => "EventsAccepted",
-            Self::EventsRejected(_) => "EventsRejected",
-            Self::EventsAdjusted => "EventsAdjusted",
-            Self::EventsApplied => "EventsApplied",
-            Self::EventsDuplicate => "EventsDuplicate",
-            Self::EventsDead(_) => "EventsDead",
-            Self::EventsRedriven => "EventsRedriven",
-            Self::EventsForwarded => "EventsForwarded",
-            Self::EventsArrived => "EventsArrived",
-            Self::RecordsReceived => "RecordsReceived",
-            Self::RecordsSettled => "RecordsSettled",
-            Self::RecordsDead(_) => "RecordsDead",
-            Self::EventsRetried => "EventsRetried",
-            Self::RecordsRetried(_) => "RecordsRetried",
-            Self::OldestMessageAge => "OldestMessageAge",
-            Self::RecordsForwarded => "RecordsForwarded",
-            Self::ForwardRequests => "ForwardRequests",
-            Self::ForwardBytes => "ForwardBytes",
-            Self::RoutingErrors(_) => "RoutingErrors",
-            Self::RecordsDropped => "RecordsDropped",
-            Self::ShadowAppended => "ShadowAppended",
-            Self::ShadowMissed => "ShadowMissed",
-            Self::ShadowApplied => "ShadowApplied",
-            Self::ShadowDuplicate => "ShadowDuplicate",
-            Self::ShadowDropped => "ShadowDropped",
-            Self::LegacyRequests(_) => "LegacyRequests",
-            Self::RecordsFailed(_) => "RecordsFailed",
-            Self::HolesOpened => "HolesOpened",
-            Self::HolesClosed => "HolesClosed",
-            Self::ViewWrites => "ViewWrites",
-            Self::ViewReads => "ViewReads",
-            Self::LostRaces => "LostRaces",
-            Self::Throttles => "Throttles",
-            Self::RecordsAppended => "RecordsAppended",
-            Self::RecordsOnStandby => "RecordsOnStandby",
-            Self::EventsUnclaimed => "EventsUnclaimed",
-            Self::AppendErrors => "AppendErrors",
-            Self::CircuitOpened => "CircuitOpened",
-            Self::CircuitClosed => "CircuitClosed",
-            Self::ComparedSessions => "ComparedSessions",
-            Self::MatchedSessions => "MatchedSessions",
-            Self::FieldDifferences(_) => "FieldDifferences",
-            Self::MissingLive => "MissingLive",
-            Self::MissingShadow => "MissingShadow",
-            Self::PartialSessions => "PartialSessions",
-            Self::UnansweredSessions(_) => "UnansweredSessions",
-            Self::ChangesReceived => "ChangesReceived",
-            Self::ChangesPublished => "ChangesPublished",
-            Self::ChangesFailed(_) => "ChangesFailed",
-            Self::ChangesDead(_) => "ChangesDead",
-            Self::Requests(_) => "Requests",
-        }
+        self.into()
     }
 
     /// The metric's unit in CloudWatch.
@@ -332,7 +283,12 @@ impl Metrics {
 
     /// The count of `metric` so far, over all times.
     pub fn count(&self, metric: Metric) -> u64 {
-        self.counts().iter().filter(|((_, counted), _)| *counted == metric).map(|(_, n)| n).sum()
+        self.count_where(|counted| *counted == metric)
+    }
+
+    /// The count of all metrics of which this holds.
+    pub fn count_where(&self, holds: impl Fn(&Metric) -> bool) -> u64 {
+        self.counts().iter().filter(|((_, counted), _)| holds(counted)).map(|(_, n)| n).sum()
     }
 
     fn counts(&self) -> std::sync::MutexGuard<'_, BTreeMap<(u64, Metric), u64>> {

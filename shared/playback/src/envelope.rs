@@ -117,6 +117,13 @@ impl Head {
     }
 }
 
+/// The trace id of a record, for log lines: 32 hex digits, if the record has one. It asks nothing
+/// else of the bytes, since the lines are about records that cannot be applied.
+pub fn trace_id(bytes: &[u8]) -> Option<String> {
+    let id: [u8; 16] = proto::Envelope::decode(bytes).ok()?.trace_id.try_into().ok()?;
+    Some(format!("{:032x}", u128::from_be_bytes(id)))
+}
+
 /// Appends `region` to an envelope's hops. A repeated field may stand anywhere in a message, so the
 /// existing bytes stay unchanged, unknown fields included.
 pub fn with_hop(envelope: &[u8], region: &str) -> Vec<u8> {

@@ -26,6 +26,7 @@ fn ours() -> BTreeMap<&'static str, (Metric, &'static [&'static str])> {
     const FORWARDS: &[&str] = &["ForwardFunction"];
     const FOLDS_SHADOWS: &[&str] = &["ProcessFunction", "ProcessCandidateFunction"];
     const COMPARES: &[&str] = &["CompareFunction"];
+    const PUBLISHES: &[&str] = &["PublishFunction"];
     let dead = Reason::ALL[0].as_str();
     let cause = Cause::ALL[0].as_str();
     [
@@ -49,6 +50,14 @@ fn ours() -> BTreeMap<&'static str, (Metric, &'static [&'static str])> {
         (Metric::ForwardRequests, FORWARDS),
         (Metric::ForwardBytes, FORWARDS),
         (Metric::RoutingErrors("invalid"), &["ForwardFunction", "IngestFunction"]),
+        (Metric::EventsAdjusted, TAKES_IN),
+        (Metric::RecordsReceived, &["ProcessFunction", "RetryFunction", "ForwardFunction"]),
+        (Metric::RecordsSettled, APPLIES),
+        (Metric::RecordsDropped, FOLDS_SHADOWS),
+        (Metric::ChangesReceived, PUBLISHES),
+        (Metric::ChangesPublished, PUBLISHES),
+        (Metric::ChangesFailed("held_back"), PUBLISHES),
+        (Metric::ChangesDead("corrupt_view"), PUBLISHES),
         (Metric::RecordsDead(dead), APPLIES),
         (Metric::RecordsRetried(cause), APPLIES),
         (Metric::OldestMessageAge, APPLIES),
@@ -86,6 +95,7 @@ const OF_AWS: [(&str, &[&str], &[&str]); 6] = [
         &["FunctionName"],
         &[
             "Errors",
+            "Invocations",
             "Throttles",
             "Duration",
             "ConcurrentExecutions",
@@ -167,11 +177,13 @@ fn every_alarm_explains_itself_and_notifies_the_topic() {
     let to_topic = json!({ "Fn::If": ["HasAlarmTopic", [{ "Ref": "AlarmTopicArn" }], { "Ref": "AWS::NoValue" }] });
     for (id, alarm) in of_type(&observability, "AWS::CloudWatch::Alarm") {
         assert!(id.ends_with("Alarm"), "{id}");
-        let description = alarm["AlarmDescription"].as_str().unwrap_or_else(|| panic!("{id} has no description"));
+        let description = alarm["AlarmDescription"]["Fn::Sub"].as_str();
+        let description = description.unwrap_or_else(|| panic!("{id} has no description"));
         let (meaning, advice) =
             description.split_once(" Do: ").unwrap_or_else(|| panic!("{id} does not say what to do"));
         assert!(meaning.len() > 40 && advice.len() > 40, "{id}: {description}");
-        assert!(description.len() <= 1_024, "{id}: CloudWatch takes 1,024 characters, not {}", description.len());
+        let longest = description.len() - "${RunbookUrl}".len() + 200;
+        assert!(longest <= 1_024, "{id}: CloudWatch takes 1,024 characters, not {longest}");
         for actions in ["AlarmActions", "OKActions"] {
             assert_eq!(alarm[actions], to_topic, "{id}");
         }
@@ -369,6 +381,19 @@ fn alarms_of_a_log_exist_with_that_log() {
 }
 
 #[test]
+fn alarms_of_the_change_feed_exist_with_it() {
+    let (template, observability) = (template(), observability());
+    let of_the_feed = ["FeedBehindAlarm", "PublishFailedAlarm", "PublishErrorsAlarm", "FeedThrottledAlarm"];
+    for (feed, expected) in [("on", true), ("off", false)] {
+        let choice = Choice::of(&template, KINESIS_FIRST.into_iter().chain([("ChangeFeed", feed)]));
+        let all = choice.nested(OBSERVABILITY, &observability).resources();
+        for id in of_the_feed {
+            assert_eq!(all.contains_key(id), expected, "{id} with ChangeFeed={feed}");
+        }
+    }
+}
+
+#[test]
 fn nested_parameters_are_those_of_the_stack_or_its_resources() {
     let template = template();
     for choice in accepted_stacks(&template) {
@@ -434,7 +459,7 @@ fn dashboard_is_json_and_shows_metrics_that_are_written() {
     let dashboard: Value = serde_json::from_str(&substituted(body[0].as_str().unwrap(), &body[1])).unwrap();
     let widgets = dashboard["widgets"].as_array().unwrap();
     let mut shown = BTreeSet::new();
-    for widget in widgets {
+    for widget in widgets.iter().filter(|widget| widget["type"] == "metric") {
         let properties = &widget["properties"];
         let title = properties["title"].as_str().unwrap();
         assert!(widget["x"].as_u64().unwrap() + widget["width"].as_u64().unwrap() <= 24, "{title}");

@@ -11,6 +11,7 @@ mod budgets;
 mod choice;
 mod concurrency;
 mod feed;
+mod generated;
 mod logs;
 mod regions;
 mod retry;

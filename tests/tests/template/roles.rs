@@ -2,6 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use super::choice::Choice;
+use super::logs::made_of;
+use super::shadow::TRIED;
+use super::views::LOG;
 use super::{of_type, statements, strings, template};
 
 #[test]
@@ -12,6 +16,8 @@ fn no_role_allows_more_than_its_function_needs() {
     // bucket.
     let needed = [
         ("kafka:GetBootstrapBrokers", "*"),
+        ("xray:PutTraceSegments", "*"),
+        ("xray:PutTelemetryRecords", "*"),
         ("ec2:DescribeNetworkInterfaces", "*"),
         ("ec2:DescribeSecurityGroups", "*"),
         ("ec2:DescribeSubnets", "*"),
@@ -93,4 +99,25 @@ fn only_query_and_retry_delete_views_and_only_ingest_writes() {
     // Only the operator writes the routing document.
     check("ssm:GetParameter", &["CompareRole", "ForwardRole", "IngestRole"]);
     check("ssm:PutParameter", &[]);
+}
+
+#[test]
+fn x_ray_is_written_exactly_where_tracing_is_on() {
+    let template = template();
+    for (tracing, mode) in [("on", "Active"), ("off", "PassThrough")] {
+        let choice = Choice::of(&template, [LOG, ("Tracing", tracing)].into_iter().chain(TRIED));
+        let roles = made_of(&choice.resources(), "AWS::IAM::Role");
+        assert!(roles.len() >= 7, "{roles:?}");
+        for id in roles {
+            let policies = choice.resources()[&id]["Properties"]["Policies"].clone();
+            let actions: Vec<String> = statements(&policies).iter().flat_map(|of| strings(&of["Action"])).collect();
+            let xray: Vec<&String> = actions.iter().filter(|action| action.starts_with("xray:")).collect();
+            let expected: &[&str] =
+                if tracing == "on" { &["xray:PutTraceSegments", "xray:PutTelemetryRecords"] } else { &[] };
+            assert_eq!(xray, expected, "{id}");
+        }
+        let globals = &template["Globals"]["Function"]["Tracing"]["Fn::If"];
+        assert_eq!(globals[if tracing == "on" { 1 } else { 2 }], mode);
+        assert_eq!(globals[0], "TracesRequests");
+    }
 }
