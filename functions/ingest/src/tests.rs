@@ -6,7 +6,10 @@ use jsonwebtoken::{EncodingKey, Header, encode};
 use lambda::auth::AuthConfig;
 use lambda::config::Env;
 use lambda::metrics::Emitter;
+use lambda::testing::Logged;
 use lambda_http::RequestExt;
+use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpRequestContext;
+use lambda_http::request::RequestContext;
 use playback::contract::{MAX_BODY_BYTES, MAX_DECOMPRESSED_BYTES};
 use playback::envelope::Envelope;
 use playback::routing::Regions;
@@ -14,6 +17,7 @@ use serde_json::{Value, json};
 use std::io::Write;
 use stream::testing::{Effect, RecordingLog};
 use stream::{AppendError, Attempt, LogRecord, Policy};
+use tracing::level_filters::LevelFilter;
 
 pub(crate) const SECRET: &str = "a secret of at least thirty-two bytes";
 const NOW: u64 = 1_790_000_010_200;
@@ -509,6 +513,36 @@ fn without_traceparent_the_trace_id_is_that_of_x_ray() {
     assert_eq!(of("Self=1-1-1;Root=1-5759e988-bd862e3fe1be46a994272793;Sampled=0"), (id, false));
     assert_eq!(of("Root=1-5759e988-bd862e3fe1be46a99427279"), (None, false));
     assert_eq!(of("garbage"), (None, false));
+}
+
+#[tokio::test]
+async fn noteworthy_requests_are_logged_with_their_ids() {
+    let logged = Logged::at(LevelFilter::INFO);
+    let check = async |body: Value, x_ray: &str, expected: Option<(u64, u64)>| {
+        let ingest = ingest(RecordingLog::new());
+        let request =
+            post("/v1/events").header("x-amzn-trace-id", format!("Root=1-5759e988-bd862e3fe1be46a994272793{x_ray}"));
+        let mut context = ApiGatewayV2httpRequestContext::default();
+        context.request_id = Some("of-the-api".to_owned());
+        let request = on_path(request.body(body.to_string().into()).unwrap());
+        let sent = send(&ingest, request.with_request_context(RequestContext::ApiGatewayV2(context))).await;
+        assert_eq!(sent.status, 202);
+        let line = logged.lines("answered a request").last().cloned();
+        let counts = line.as_ref().map(|line| (line["accepted"].as_u64().unwrap(), line["rejected"].as_u64().unwrap()));
+        assert_eq!(counts, expected);
+        let trace_id = "5759e988bd862e3fe1be46a994272793";
+        if let Some(line) = line {
+            assert_eq!((&line["trace_id"], &line["api_request_id"]), (&json!(trace_id), &json!("of-the-api")));
+            assert_eq!((&line["status"], &line["level"]), (&json!(202), &json!("INFO")));
+        }
+        // The records lead back to it.
+        for record in ingest.local.primary().appended() {
+            assert_eq!(playback::envelope::trace_id(&record.value).as_deref(), Some(trace_id));
+        }
+    };
+    check(json!({"events": [event(1, 0)]}), ";Sampled=0", None).await;
+    check(json!({"events": [event(1, 0), event(2, 0)]}), ";Sampled=1", Some((2, 0))).await;
+    check(json!({"events": [event(1, 0), 7]}), ";Sampled=0", Some((1, 1))).await;
 }
 
 /// An event of a session whose home is us-west-2.

@@ -335,3 +335,70 @@ pub async fn divert<L, Q: LetterQueue<L>>(
     }
     redelivered
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use lambda::testing::Logged;
+    use playback::contract::{Device, Event, Kind};
+    use playback::envelope::{Envelope, Stamp};
+    use tracing::level_filters::LevelFilter;
+
+    use super::*;
+    use crate::letter::Failure;
+    use crate::testing::Letters;
+
+    /// A record of a request with a trace id.
+    fn traced() -> Unit {
+        let event = Event {
+            seq: 0,
+            kind: Kind::Started,
+            position_ms: 0,
+            played_ms: 0,
+            title_duration_ms: None,
+            credits_ms: None,
+            occurred_at: None,
+            device: Device { id: None, kind: None }.into(),
+            country: None,
+        };
+        let (received_at, ingest_region) = (5, "us-east-1".to_owned());
+        let stamp = Stamp { received_at, sent_at: None, ingest_region, trace_id: Some([7; 16]), shadow: false };
+        let session_id = "use1-01M3250V3TW3KG5DD5CEVSMJC1".parse().unwrap();
+        let (profile_id, title_id) = ("p1".to_owned(), "t1".to_owned());
+        let bytes = Envelope { session_id, profile_id, title_id, stamp, events: vec![event] }.encode();
+        let source = Source::Kafka { topic: "t".to_owned(), partition: 0, offset: 17 };
+        Unit::new(source, None, Bytes::from(bytes), 1, Some(received_at))
+    }
+
+    fn failed(cause: Cause) -> Applied {
+        Err(Unapplied::Transient { cause, detail: "down".to_owned() })
+    }
+
+    #[tokio::test]
+    async fn diverted_records_are_logged_with_their_trace_id() {
+        let logged = Logged::at(LevelFilter::INFO);
+        let trace_id = "07".repeat(16);
+        let check = async |unit: Unit, applied: Applied, flood: Flood, message: &str, (name, value): (&str, &str)| {
+            let units = [unit];
+            let decisions = decide(&units, vec![applied], Chances::default(), flood, 9);
+            let (retry, dead) = (Letters::<Letter>::default(), Letters::<DeadLetter>::default());
+            carry_out(&retry, &dead, &units, &[0], decisions).await.unwrap();
+            let lines = logged.lines(message);
+            let [line] = lines.as_slice() else { panic!("{message}: {lines:?}") };
+            assert_eq!(line[name], value, "{line}");
+            assert!(line["trace_id"] == trace_id || line["trace_ids"] == trace_id, "{line}");
+        };
+        let calm = Flood { transient: false, poison: false };
+        let flood = Flood { transient: true, ..calm };
+        let unavailable = ("cause", "store_unavailable");
+        check(traced(), failed(Cause::StoreUnavailable), calm, "sent a record to retry", unavailable).await;
+        let poison = Err(Unapplied::Poison { reason: Reason::CorruptView, detail: "bytes".to_owned() });
+        check(traced(), poison, calm, "dead-lettered a record", ("reason", "corrupt_view")).await;
+        let throttled = failed(Cause::StoreThrottled);
+        check(traced(), throttled, flood, "records are redelivered", ("level", "INFO")).await;
+        let mut again = traced();
+        let failure = Failure { cause: "store_unavailable".to_owned(), detail: "down".to_owned(), at: 7 };
+        again.history.first_error = Some(failure);
+        check(again, Ok(Counts::default()), calm, "applied a record that had failed before", unavailable).await;
+    }
+}

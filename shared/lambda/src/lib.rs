@@ -15,4 +15,5 @@ pub mod problem;
 pub mod route;
 pub mod routing;
 pub mod runtime;
+pub mod testing;
 pub mod warm_up;

@@ -30,7 +30,7 @@ pub fn init(level: LevelFilter) {
     }));
 }
 
-fn subscriber(
+pub(crate) fn subscriber(
     level: LevelFilter,
     writer: impl for<'w> MakeWriter<'w> + Send + Sync + 'static,
 ) -> impl tracing::Subscriber + Send + Sync {

@@ -376,6 +376,8 @@ impl Document<'_> {
 
 #[cfg(test)]
 mod tests {
+    use strum::IntoEnumIterator;
+
     use super::*;
 
     type Lines = Arc<Mutex<Vec<String>>>;
@@ -460,6 +462,24 @@ mod tests {
         drop(metrics);
         let golden = r#"{"_aws":{"Timestamp":1790000010122,"CloudWatchMetrics":[{"Namespace":"Playhead","Dimensions":[["Stage","Function"]],"Metrics":[{"Name":"OldestMessageAge","Unit":"Seconds"}]}]},"Stage":"dev","Function":"playhead-process","OldestMessageAge":1861}"#;
         assert_eq!(*lines.lock().unwrap(), [golden]);
+    }
+
+    /// Name, unit and dimensions of every metric, as CloudWatch reads them. `PLAYHEAD_BLESS=1`
+    /// writes the file again: read the diff, since dashboards of others may name what changed.
+    #[test]
+    fn every_metric_is_written_as_the_golden_file_says() {
+        let (emitter, lines) = recording();
+        for metric in Metric::iter() {
+            let metrics = emitter.start(1_790_000_010_122);
+            if metric.is_maximum() { metrics.observe(metric, 1) } else { metrics.add(metric, 1) }
+        }
+        let written: String = lines.lock().unwrap().iter().map(|line| format!("{line}\n")).collect();
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/metrics.golden.jsonl");
+        if std::env::var_os("PLAYHEAD_BLESS").is_some() {
+            std::fs::write(path, &written).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(path).unwrap(), written);
+        assert_eq!(written.lines().count(), Metric::iter().count());
     }
 
     #[test]

@@ -17,8 +17,8 @@ fn views_match_with_kinesis_as_the_only_log() -> Result<()> {
         let mappings = aws_sdk_lambda::Client::new(&sdk).list_event_source_mappings().send().await?;
         let sources = mappings.event_source_mappings().iter().filter_map(|mapping| mapping.event_source_arn());
         assert!(
-            sources.clone().count() == 4 && !sources.clone().any(|arn| arn.contains(":kafka:")),
-            "the stream, twice because the candidate reads it too, and the queues"
+            sources.clone().count() == 5 && !sources.clone().any(|arn| arn.contains(":kafka:")),
+            "the stream, twice because the candidate reads it too, the queues, and the table's stream"
         );
         assert_eq!((&cloud.endpoints.log_bootstrap, &cloud.endpoints.standby_stream), (&None, &None));
 

@@ -85,7 +85,7 @@ fn forward_needs_no_vpc_and_no_table() {
     let role = properties(&template, "ForwardRole");
     let actions = statements(&role["Policies"]).into_iter().flat_map(|statement| strings(&statement["Action"]));
     let services: BTreeSet<String> = actions.map(|action| action.split(':').next().unwrap().to_owned()).collect();
-    let expected = ["ec2", "kafka", "kafka-cluster", "kinesis", "logs", "s3", "sqs", "ssm"];
+    let expected = ["ec2", "kafka", "kafka-cluster", "kinesis", "logs", "s3", "sqs", "ssm", "xray"];
     assert_eq!(services, expected.map(str::to_owned).into(), "ec2 is for Lambda's pollers");
 }
 

@@ -133,7 +133,7 @@ fn a_candidate_gets_its_own_variables_and_touches_nothing_live() {
     for statement in statements(&role["Policies"]) {
         for action in strings(&statement["Action"]) {
             let (service, _) = action.split_once(':').unwrap();
-            let services = ["logs", "dynamodb", "kinesis", "kafka", "kafka-cluster", "ec2", "sqs"];
+            let services = ["logs", "dynamodb", "kinesis", "kafka", "kafka-cluster", "ec2", "sqs", "xray"];
             assert!(services.contains(&service), "{action}");
             assert!(service != "sqs" || statement["Resource"] == arn_of("CandidateQueue"), "{statement}");
             assert!(service != "dynamodb" || statement["Resource"] == arn_of("ShadowTable"), "{statement}");

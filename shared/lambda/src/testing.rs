@@ -1,0 +1,45 @@
+//! Log lines as values, for tests of what is logged.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::Value;
+use tracing::level_filters::LevelFilter;
+use tracing::subscriber::DefaultGuard;
+
+/// The lines that this thread logs while it lives.
+pub struct Logged {
+    bytes: Bytes,
+    _guard: DefaultGuard,
+}
+
+#[derive(Clone, Default)]
+struct Bytes(Arc<Mutex<Vec<u8>>>);
+
+impl Logged {
+    /// Begins to listen, as [`logs::init`](crate::logs::init) does on a function.
+    pub fn at(level: LevelFilter) -> Self {
+        let bytes = Bytes::default();
+        let writer = bytes.clone();
+        let guard = tracing::subscriber::set_default(crate::logs::subscriber(level, move || writer.clone()));
+        Self { bytes, _guard: guard }
+    }
+
+    /// The lines so far that have this message.
+    pub fn lines(&self, message: &str) -> Vec<Value> {
+        let bytes = self.bytes.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+        lines.filter(|line| line["message"] == message).collect()
+    }
+}
+
+impl Write for Bytes {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
