@@ -1,6 +1,6 @@
 //! Configuration of `publish`.
 
-use lambda::config::{Common, Env};
+use lambda::config::{Common, Env, completed_percent};
 use playback::history::Rules;
 use std::collections::BTreeSet;
 
@@ -27,17 +27,13 @@ impl Config {
         let stream = env.required("VIEW_CHANGES_STREAM");
         let failed_queue_url = env.required("PUBLISH_FAILED_QUEUE_URL");
         let joined_table = env.optional("JOINED_TABLE");
-        let default = Rules::default();
-        let completed_percent = env.parsed("COMPLETED_PERCENT", default.completed_percent)?;
-        if !(1..=100).contains(&completed_percent) {
-            env.problem("COMPLETED_PERCENT", "must be between 1 and 100");
-        }
+        let completed_percent = completed_percent(env);
         Some(Self {
             common: common?,
             stream: stream?,
             failed_queue_url: failed_queue_url?,
             joined_table: joined_table?,
-            rules: Rules { completed_percent, ..default },
+            rules: Rules { completed_percent: completed_percent?, ..Rules::default() },
         })
     }
 

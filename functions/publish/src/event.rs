@@ -3,7 +3,7 @@
 //!
 //! Attributes: CloudEvents 1.0, and its documented extensions `partitionkey` and `sequence`.
 
-use playback::history::Rules;
+use playback::history::{Rules, ShownView};
 use playback::view::View;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -67,27 +67,6 @@ enum What {
         watched: bool,
         changed_at: u64,
     },
-}
-
-/// A view in the form of the member's history.
-#[derive(Serialize)]
-struct Shown<'a> {
-    started_at: u64,
-    watched_at: u64,
-    last_received_at: u64,
-    position_ms: u64,
-    played_ms: u64,
-    title_duration_ms: Option<u64>,
-    completed: bool,
-    device: Device<'a>,
-    country: Option<String>,
-    events: u64,
-}
-
-#[derive(Serialize)]
-struct Device<'a> {
-    id: Option<&'a str>,
-    kind: Option<&'a str>,
 }
 
 impl Event {
@@ -158,19 +137,7 @@ fn describe(what: Changed, rules: &Rules) -> Option<(&'static str, Data)> {
 }
 
 fn shown(view: &View, rules: &Rules) -> Map<String, Value> {
-    let shown = Shown {
-        started_at: view.first.watched_at,
-        watched_at: view.latest.watched_at,
-        last_received_at: view.latest.received_at,
-        position_ms: view.position_ms(),
-        played_ms: view.played_ms(),
-        title_duration_ms: view.title_duration_ms(),
-        completed: rules.is_finished(view),
-        device: Device { id: view.latest.device.id.as_deref(), kind: view.latest.device.kind.as_deref() },
-        country: view.first.country.map(|country| country.to_string()),
-        events: view.events(),
-    };
-    match serde_json::to_value(shown) {
+    match serde_json::to_value(ShownView::of(view, rules)) {
         Ok(Value::Object(fields)) => fields,
         _ => Map::new(), // numbers and text only, so it is always an object
     }

@@ -131,21 +131,18 @@ impl<F: DurableLog, Q: LetterQueue<DeadLetter>, P: Parts> Publish<F, Q, P> {
                 endings[at] = Ending::Failed(failed::STORE_UNAVAILABLE);
             }
         }
-        // Lambda delivers everything again from the first failure on. What follows it must not be
-        // ahead of it.
-        let first_failed = endings.iter().position(|ending| matches!(ending, Ending::Failed(_)));
-        let held_back = |at: usize| first_failed.is_some_and(|first| at >= first);
         let event = |(at, change)| {
             let event = Event::of(change, &self.source, &self.rules)?;
             // Text and numbers only, so serialising cannot fail.
             let json = serde_json::to_vec(&event).unwrap_or_default();
             Some(Pending { at, record: LogRecord::new(event.partitionkey, json) })
         };
-        let (held, pending): (Vec<_>, Vec<_>) =
-            changes.into_iter().filter_map(event).partition(|one| held_back(one.at));
-        for one in held.into_iter().filter(|one| first_failed != Some(one.at)) {
-            endings[one.at] = Ending::Failed(failed::HELD_BACK);
-        }
+        // Lambda delivers everything again from the first failure on. What follows it must not
+        // overtake it.
+        let first_failed = endings.iter().position(|ending| matches!(ending, Ending::Failed(_)));
+        let follows = |one: &Pending| first_failed.is_some_and(|first| one.at > first);
+        let (held, pending): (Vec<_>, Vec<_>) = changes.into_iter().filter_map(event).partition(follows);
+        held.iter().for_each(|one| endings[one.at] = Ending::Failed(failed::HELD_BACK));
         pending
     }
 

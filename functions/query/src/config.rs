@@ -1,7 +1,7 @@
 //! Configuration of `query`.
 
 use lambda::auth::AuthConfig;
-use lambda::config::{Common, Env};
+use lambda::config::{Common, Env, completed_percent};
 use playback::edge::SessionWindow;
 use playback::history::Rules;
 use std::collections::BTreeSet;
@@ -54,7 +54,7 @@ fn read_rules(env: &mut Env) -> Option<Rules> {
     let default = Rules::default();
     let minimum = env.parsed("RESUME_MINIMUM_PERCENT", default.resume_minimum_percent);
     let seconds = env.parsed::<u32>("RESUME_MINIMUM_SECONDS", 120);
-    let completed = env.parsed("COMPLETED_PERCENT", default.completed_percent);
+    let completed = completed_percent(env);
     let rules = Rules {
         resume_minimum_percent: minimum?,
         resume_minimum_ms: u64::from(seconds?) * 1000,
@@ -62,9 +62,6 @@ fn read_rules(env: &mut Env) -> Option<Rules> {
     };
     if rules.resume_minimum_percent > 100 {
         env.problem("RESUME_MINIMUM_PERCENT", "must be between 0 and 100");
-    }
-    if !(1..=100).contains(&rules.completed_percent) {
-        env.problem("COMPLETED_PERCENT", "must be between 1 and 100");
     }
     Some(rules)
 }

@@ -17,7 +17,7 @@ use lambda::problem::{Problem, json, no_content};
 use lambda::runtime::ServeHttp;
 use lambda_http::{Body, Request};
 use playback::edge::{Code, SessionWindow};
-use playback::history::{Entry, Rules, TitleState};
+use playback::history::{Entry, Rules, ShownView, TitleState};
 use playback::session::SessionId;
 use queue::Queue;
 use route::{Call, ROUTES, route};
@@ -69,24 +69,10 @@ struct Page {
 struct Session {
     session_id: String,
     title_id: String,
-    started_at: u64,
-    watched_at: u64,
-    last_received_at: u64,
-    position_ms: u64,
-    played_ms: u64,
-    title_duration_ms: Option<u64>,
-    completed: bool,
-    device: Device,
-    country: Option<String>,
-    events: u64,
+    #[serde(flatten)]
+    view: ShownView,
     missing: u64,
     hidden: bool,
-}
-
-#[derive(Serialize)]
-struct Device {
-    id: Option<String>,
-    kind: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -113,22 +99,8 @@ struct Resume {
 
 impl Session {
     fn of(Entry { session_id, view, hidden, missing }: Entry, rules: &Rules) -> Self {
-        Self {
-            session_id: session_id.to_string(),
-            started_at: view.first.watched_at,
-            watched_at: view.latest.watched_at,
-            last_received_at: view.latest.received_at,
-            position_ms: view.position_ms(),
-            played_ms: view.played_ms(),
-            title_duration_ms: view.title_duration_ms(),
-            completed: rules.is_finished(&view),
-            device: Device { id: view.latest.device.id.clone(), kind: view.latest.device.kind.clone() },
-            country: view.first.country.map(|country| country.to_string()),
-            events: view.events(),
-            missing,
-            hidden,
-            title_id: view.title_id,
-        }
+        let (session_id, shown) = (session_id.to_string(), ShownView::of(&view, rules));
+        Self { session_id, title_id: view.title_id, view: shown, missing, hidden }
     }
 }
 

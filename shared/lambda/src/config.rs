@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
+use playback::history::Rules;
 use playback::session::Home;
 use tracing::level_filters::LevelFilter;
 
@@ -153,6 +154,16 @@ impl fmt::Debug for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// From what share of its length on a title counts as finished, percent (`COMPLETED_PERCENT`).
+/// `None` means that a problem was noted.
+pub fn completed_percent(env: &mut Env) -> Option<u8> {
+    let share = env.parsed("COMPLETED_PERCENT", Rules::default().completed_percent)?;
+    if !(1..=100).contains(&share) {
+        env.problem("COMPLETED_PERCENT", "must be between 1 and 100");
+    }
+    Some(share)
 }
 
 /// A value that must not be printed.

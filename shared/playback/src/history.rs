@@ -7,6 +7,7 @@
 
 use crate::session::{Home, SessionId};
 use crate::view::{Sequence, View};
+use serde::Serialize;
 use std::collections::HashMap;
 use ulid::Ulid;
 
@@ -149,6 +150,46 @@ impl Entry {
     /// decides between titles of one session.
     fn watched(&self) -> (u64, &SessionId, u16, &str) {
         (self.view.latest.watched_at, &self.session_id, self.view.latest.seq, &self.view.title_id)
+    }
+}
+
+/// A view in the contract's form, as members read it and as the change feed tells of it.
+#[derive(Debug, Serialize)]
+pub struct ShownView {
+    started_at: u64,
+    watched_at: u64,
+    last_received_at: u64,
+    position_ms: u64,
+    played_ms: u64,
+    title_duration_ms: Option<u64>,
+    completed: bool,
+    device: ShownDevice,
+    country: Option<String>,
+    events: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct ShownDevice {
+    id: Option<String>,
+    kind: Option<String>,
+}
+
+impl ShownView {
+    /// Shows a view.
+    pub fn of(view: &View, rules: &Rules) -> Self {
+        let device = &view.latest.device;
+        Self {
+            started_at: view.first.watched_at,
+            watched_at: view.latest.watched_at,
+            last_received_at: view.latest.received_at,
+            position_ms: view.position_ms(),
+            played_ms: view.played_ms(),
+            title_duration_ms: view.title_duration_ms(),
+            completed: rules.is_finished(view),
+            device: ShownDevice { id: device.id.clone(), kind: device.kind.clone() },
+            country: view.first.country.map(|country| country.to_string()),
+            events: view.events(),
+        }
     }
 }
 
