@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{Change, Key, view_of};
+use crate::{Change, Key, Report, view_of};
 
 /// A view counts as watched from this on, milliseconds.
 const WATCHED_MS: u64 = 60_000;
@@ -12,19 +12,6 @@ const WATCHED_MS: u64 = 60_000;
 pub struct BecauseYouWatched(BTreeSet<Key>);
 
 impl BecauseYouWatched {
-    /// Takes a change.
-    pub fn take(&mut self, change: &Change) {
-        match view_of(change) {
-            Some((key, Some(view))) if view.completed || view.played_ms >= WATCHED_MS => {
-                self.0.insert(key);
-            }
-            Some((key, _)) => {
-                self.0.remove(&key);
-            }
-            None => {}
-        }
-    }
-
     /// For a title, the others that its viewers watched, with how many did.
     #[must_use]
     pub fn others(&self, title_id: &str) -> Vec<(String, usize)> {
@@ -42,10 +29,24 @@ impl BecauseYouWatched {
         others.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         others
     }
+}
 
-    /// A few recommendations for the titles with most viewers, as text.
-    #[must_use]
-    pub fn text(&self, lines: usize) -> String {
+impl Report for BecauseYouWatched {
+    const ABOUT: &str = "Titles that were watched by the same members, from the change feed";
+
+    fn take(&mut self, change: &Change) {
+        match view_of(change) {
+            Some((key, Some(view))) if view.completed || view.played_ms >= WATCHED_MS => {
+                self.0.insert(key);
+            }
+            Some((key, _)) => {
+                self.0.remove(&key);
+            }
+            None => {}
+        }
+    }
+
+    fn text(&self, lines: usize) -> String {
         let mut viewers: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for (profile_id, _, title_id) in &self.0 {
             viewers.entry(title_id).or_default().insert(profile_id);

@@ -60,6 +60,13 @@ pub struct Feed {
     client: Client,
     /// The iterators of the shards that are not closed.
     shards: Vec<String>,
+    repeats: Repeats,
+}
+
+/// Tells repeats: a change comes at least once, and what is not greater than the last one of its
+/// profile was there.
+#[derive(Debug, Default)]
+pub struct Repeats {
     /// The greatest sequence by source and profile.
     last: HashMap<(String, String), String>,
 }
@@ -79,7 +86,7 @@ impl Feed {
             let got = from.shard_iterator_type(ShardIteratorType::TrimHorizon).send().await;
             shards.extend(got.with_context(|| format!("opening a shard of {stream}"))?.shard_iterator);
         }
-        Ok(Self { client, shards, last: HashMap::new() })
+        Ok(Self { client, shards, repeats: Repeats::default() })
     }
 
     /// The next changes of all shards, without repeats. Empty at the end, after a pause.
@@ -93,7 +100,7 @@ impl Feed {
             is_behind |= read.millis_behind_latest.unwrap_or_default() > 0 || !read.records.is_empty();
             for record in &read.records {
                 let change: Change = serde_json::from_slice(record.data.as_ref()).context("a record of the feed")?;
-                changes.extend(self.is_new(&change).then_some(change));
+                changes.extend(self.repeats.is_new(&change).then_some(change));
             }
             open.extend(read.next_shard_iterator);
         }
@@ -117,9 +124,11 @@ impl Feed {
             }
         }
     }
+}
 
-    /// A change comes at least once: what is not greater than the last one of its profile was there.
-    fn is_new(&mut self, change: &Change) -> bool {
+impl Repeats {
+    /// Whether the change was not there before.
+    pub fn is_new(&mut self, change: &Change) -> bool {
         let last = self.last.entry((change.source.clone(), change.partitionkey.clone())).or_default();
         let is_new = change.sequence > *last;
         if is_new {

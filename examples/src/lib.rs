@@ -8,8 +8,10 @@
 pub mod because_you_watched;
 mod feed;
 pub mod minutes_watched;
+mod report;
 
-pub use feed::{Change, Data, Feed, View};
+pub use feed::{Change, Data, Feed, Repeats, View};
+pub use report::{Report, run};
 
 /// A view: its profile, session and title.
 pub type Key = (String, String, String);

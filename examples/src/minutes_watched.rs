@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{Change, Key, view_of};
+use crate::{Change, Key, Report, view_of};
 
 /// What was played of each view, milliseconds. A later change of a view replaces it, so the sum is
 /// right however often a view changes.
@@ -21,15 +21,6 @@ pub struct Line {
 }
 
 impl MinutesWatched {
-    /// Takes a change.
-    pub fn take(&mut self, change: &Change) {
-        match view_of(change) {
-            Some((key, Some(view))) => drop(self.0.insert(key, view.played_ms)),
-            Some((key, None)) => drop(self.0.remove(&key)),
-            None => {}
-        }
-    }
-
     /// The report, most watched first.
     #[must_use]
     pub fn report(&self) -> Vec<Line> {
@@ -48,10 +39,20 @@ impl MinutesWatched {
         lines.sort_by(|a, b| b.minutes.cmp(&a.minutes).then_with(|| a.title_id.cmp(&b.title_id)));
         lines
     }
+}
 
-    /// The first lines of the report, as text.
-    #[must_use]
-    pub fn text(&self, lines: usize) -> String {
+impl Report for MinutesWatched {
+    const ABOUT: &str = "How many minutes of each title were watched, from the change feed";
+
+    fn take(&mut self, change: &Change) {
+        match view_of(change) {
+            Some((key, Some(view))) => drop(self.0.insert(key, view.played_ms)),
+            Some((key, None)) => drop(self.0.remove(&key)),
+            None => {}
+        }
+    }
+
+    fn text(&self, lines: usize) -> String {
         let mut text = String::from("minutes  viewers  title\n");
         for Line { title_id, minutes, viewers } in self.report().iter().take(lines) {
             text.push_str(&format!("{minutes:>7}  {viewers:>7}  {title_id}\n"));

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use examples::{Change, Repeats};
+use serde::Deserialize as _;
 use serde_json::Value;
 
 /// What a consumer keeps.
@@ -14,8 +16,7 @@ pub(crate) struct Consumer {
     pub(crate) firsts: Vec<String>,
     /// The views, by profile, session and title.
     pub(crate) views: BTreeMap<(String, String, String), Value>,
-    /// The greatest `sequence` by profile.
-    last: BTreeMap<String, String>,
+    repeats: Repeats,
 }
 
 impl Consumer {
@@ -26,14 +27,11 @@ impl Consumer {
         if self.seen.insert(id.clone()) {
             self.firsts.push(id);
         }
-        let (profile, sequence) = (text(&event["partitionkey"]), text(&event["sequence"]));
-        let last = self.last.entry(profile.clone()).or_default();
-        if sequence <= *last {
-            return; // a repeat
+        if !self.repeats.is_new(&Change::deserialize(event).unwrap()) {
+            return;
         }
-        *last = sequence;
         let data = &event["data"];
-        let key = (profile, text(&data["session_id"]), text(&data["title_id"]));
+        let key = (text(&event["partitionkey"]), text(&data["session_id"]), text(&data["title_id"]));
         match event["type"].as_str() {
             Some("playhead.view.changed") => {
                 self.views.insert(key, data["new"].clone());

@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 use aws_config::SdkConfig;
-use examples::Feed;
 use examples::because_you_watched::BecauseYouWatched;
 use examples::minutes_watched::MinutesWatched;
+use examples::{Feed, Report as _};
 use serde::Serialize;
 use simulate::expect::Expected;
 use std::collections::BTreeMap;
