@@ -42,7 +42,7 @@ const { createPlayhead } = await import("/playhead-web.js");
 const playhead = createPlayhead({
   endpoint: config.api,
   token: () => config.token,
-  // Short, so that something is to be seen.
+  // Short, so that viewers soon see a change.
   sendEveryMs: 2_000,
   progressEveryMs: 2_000,
   onError: ({ message }) => console.warn(message),

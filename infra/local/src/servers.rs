@@ -1,5 +1,5 @@
-//! The brokers of a log on Kafka, whoever started them. They may fail, by order or by themselves:
-//! that ends nothing, because a pipeline that survives lost brokers must be watched surviving them.
+//! The brokers of a log on Kafka: ours, or the user's. A broker that fails, on request or on its own,
+//! does not end the local cloud: the pipeline survives lost brokers, and the live page shows it.
 
 use super::broker;
 use super::child::Guarded;

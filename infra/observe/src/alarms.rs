@@ -209,6 +209,60 @@ fn metric(series: &Series) -> Value {
     json!({ "Namespace": series.namespace, "MetricName": series.name, "Dimensions": dimensions })
 }
 
+/// Invocations of a function crash or time out. What that means is for the caller to say.
+fn function_fails(id: &'static str, severity: Severity, function: &'static str) -> Alarm {
+    Alarm {
+        id,
+        condition: None,
+        severity,
+        means: "",
+        to_do: "",
+        watched: One(lambda("Errors", function)),
+        period: 60,
+        points: (3, 10),
+        rings: Above(0),
+        silence: IsGood,
+    }
+}
+
+macro_rules! refused_by {
+    ($log:literal) => {
+        concat!(
+            "Kinesis refused records of the ",
+            $log,
+            " log's streams in 3 of 5 minutes: more arrives than their shards take. (With several regions, one of \
+             them is for the others, and takes everything while this region is drained.) ingest sends the records \
+             again, and answers 503 if they do not get through.",
+        )
+    };
+}
+
+/// The streams of a log refuse records: that of this region, and that for others if `forwards`
+/// holds. Which log it is is for the caller to say.
+fn streams_refuse(home: &'static str, forwards: &'static str, remote: &'static str) -> Alarm {
+    Alarm {
+        id: "",
+        condition: None,
+        severity: Page,
+        means: "",
+        to_do: "an on-demand stream doubles its capacity within 15 minutes. If that is not enough, check \
+                    the account's quota of shards. A single hot key (a session) can fill a shard.",
+        watched: Several {
+            series: vec![("home", throttled(home))],
+            more: Some((forwards, vec![("remote", throttled(remote))])),
+            steps: vec![(
+                "throttled",
+                "refused records",
+                Either(forwards, "FILL(home, 0) + FILL(remote, 0)", "FILL(home, 0)"),
+            )],
+        },
+        period: 60,
+        points: (3, 5),
+        rings: Above(0),
+        silence: IsGood,
+    }
+}
+
 /// Every alarm.
 pub fn all() -> Vec<Alarm> {
     [served(), books(), behind(), left_over(), logs_and_limits(), migration(), feed()].into_iter().flatten().collect()
@@ -263,72 +317,38 @@ fn served() -> Vec<Alarm> {
             silence: IsGood,
         },
         Alarm {
-            id: "IngestErrorsAlarm",
-            condition: None,
-            severity: Page,
             means: "Invocations of ingest crashed or timed out in 3 of 10 minutes. Devices got a 500 and try \
                     again.",
             to_do: "look for \"error\" and \"panicked\" in its log group. A timeout means that a log neither took \
                     nor refused records in time.",
-            watched: One(lambda("Errors", "IngestFunction")),
-            period: 60,
-            points: (3, 10),
-            rings: Above(0),
-            silence: IsGood,
+            ..function_fails("IngestErrorsAlarm", Page, "IngestFunction")
         },
         Alarm {
-            id: "QueryErrorsAlarm",
-            condition: None,
-            severity: Page,
             means: "Invocations of query crashed or timed out in 3 of 10 minutes. Members saw an error.",
             to_do: "look for the cause in its log group. Nothing is lost.",
-            watched: One(lambda("Errors", "QueryFunction")),
-            period: 60,
-            points: (3, 10),
-            rings: Above(0),
-            silence: IsGood,
+            ..function_fails("QueryErrorsAlarm", Page, "QueryFunction")
         },
         Alarm {
-            id: "ProcessErrorsAlarm",
-            condition: None,
-            severity: Ticket,
             means: "Invocations of process crashed or timed out in 3 of 10 minutes. Lambda delivers the batch \
                     again, in halves, and gives it up into the failure bucket after 10 retries.",
             to_do: "look in its log group for what makes it crash (a single record can; bisecting narrows it \
                     down), or for a timeout of the store. Batches that are given up go through retry, so fix \
                     the cause within the 5 days for which records are tried.",
-            watched: One(lambda("Errors", "ProcessFunction")),
-            period: 60,
-            points: (3, 10),
-            rings: Above(0),
-            silence: IsGood,
+            ..function_fails("ProcessErrorsAlarm", Ticket, "ProcessFunction")
         },
         Alarm {
-            id: "ForwardErrorsAlarm",
             condition: Some("HasOtherRegions"),
-            severity: Ticket,
             means: "Invocations of forward crashed or timed out in 3 of 10 minutes. Lambda delivers the batch \
                     again, in halves. Records for other regions wait on the log, for 5 days at most.",
             to_do: "look in its log group for what makes it crash. A region that does not answer does not count \
                     as an error here; ForwardLagAlarm and ForwardAgeAlarm cover that.",
-            watched: One(lambda("Errors", "ForwardFunction")),
-            period: 60,
-            points: (3, 10),
-            rings: Above(0),
-            silence: IsGood,
+            ..function_fails("ForwardErrorsAlarm", Ticket, "ForwardFunction")
         },
         Alarm {
-            id: "RetryErrorsAlarm",
-            condition: None,
-            severity: Ticket,
             means: "Invocations of retry crashed or timed out in 3 of 10 minutes. The queue delivers the letter \
                     again every 6 minutes, and after 1,000 times it is a dead letter.",
             to_do: "look in its log group for what makes it crash. Letters wait meanwhile; see RetryAgeAlarm.",
-            watched: One(lambda("Errors", "RetryFunction")),
-            period: 60,
-            points: (3, 10),
-            rings: Above(0),
-            silence: IsGood,
+            ..function_fails("RetryErrorsAlarm", Ticket, "RetryFunction")
         },
     ]
 }
@@ -698,50 +718,14 @@ fn logs_and_limits() -> Vec<Alarm> {
         Alarm {
             id: "EventsStreamThrottledAlarm",
             condition: Some("PrimaryIsKinesis"),
-            severity: Page,
-            means: "Kinesis refused records of the primary log's streams in 3 of 5 minutes: more arrives than \
-                    their shards take. (With several regions, one of them is for the others, and takes \
-                    everything while this region is drained.) ingest sends the records again, and answers 503 \
-                    if they do not get through.",
-            to_do: "an on-demand stream doubles its capacity within 15 minutes. If that is not enough, check \
-                    the account's quota of shards. A single hot key (a session) can fill a shard.",
-            watched: Several {
-                series: vec![("home", throttled("EventsStream"))],
-                more: Some(("ForwardsFromPrimaryKinesis", vec![("remote", throttled("RemoteStream"))])),
-                steps: vec![(
-                    "throttled",
-                    "refused records",
-                    Either("ForwardsFromPrimaryKinesis", "FILL(home, 0) + FILL(remote, 0)", "FILL(home, 0)"),
-                )],
-            },
-            period: 60,
-            points: (3, 5),
-            rings: Above(0),
-            silence: IsGood,
+            means: refused_by!("primary"),
+            ..streams_refuse("EventsStream", "ForwardsFromPrimaryKinesis", "RemoteStream")
         },
         Alarm {
             id: "StandbyStreamThrottledAlarm",
             condition: Some("StandbyIsKinesis"),
-            severity: Page,
-            means: "Kinesis refused records of the standby log's streams in 3 of 5 minutes: more arrives than \
-                    their shards take. (With several regions, one of them is for the others, and takes \
-                    everything while this region is drained.) ingest sends the records again, and answers 503 \
-                    if they do not get through.",
-            to_do: "an on-demand stream doubles its capacity within 15 minutes. If that is not enough, check \
-                    the account's quota of shards. A single hot key (a session) can fill a shard.",
-            watched: Several {
-                series: vec![("home", throttled("StandbyStream"))],
-                more: Some(("ForwardsFromStandbyKinesis", vec![("remote", throttled("RemoteStandbyStream"))])),
-                steps: vec![(
-                    "throttled",
-                    "refused records",
-                    Either("ForwardsFromStandbyKinesis", "FILL(home, 0) + FILL(remote, 0)", "FILL(home, 0)"),
-                )],
-            },
-            period: 60,
-            points: (3, 5),
-            rings: Above(0),
-            silence: IsGood,
+            means: refused_by!("standby"),
+            ..streams_refuse("StandbyStream", "ForwardsFromStandbyKinesis", "RemoteStandbyStream")
         },
     ]
 }
@@ -922,18 +906,12 @@ fn feed() -> Vec<Alarm> {
             silence: IsGood,
         },
         Alarm {
-            id: "PublishErrorsAlarm",
             condition: WITH_FEED,
-            severity: Ticket,
             means: "Invocations of publish crashed or timed out in 3 of 10 minutes. Lambda delivers the batch again, in \
                     halves, for 22 hours. Histories are not affected.",
             to_do: "look in its log group for what makes it crash, and whether the stream or the table answers too \
                     slowly.",
-            watched: One(lambda("Errors", "PublishFunction")),
-            period: 60,
-            points: (3, 10),
-            rings: Above(0),
-            silence: IsGood,
+            ..function_fails("PublishErrorsAlarm", Ticket, "PublishFunction")
         },
         Alarm {
             id: "FeedThrottledAlarm",

@@ -16,15 +16,9 @@ use tracing::{info, warn};
 
 use super::record::{KinesisRecord, Record, Stream, shard_id, shard_number};
 use super::settings::StartingPosition;
-use super::shards::{Checkpoints, Reading, ShardLog};
+use super::shards::{AFTER_ERROR, Checkpoints, IDLE, Reading, ShardLog};
 use super::shell::now_ms;
 
-/// Shortest and longest pause at the end of a shard. It doubles each time that no record came.
-/// Lambda waits a second. On one machine a record should arrive sooner, but each request costs
-/// milliseconds.
-const IDLE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(250));
-/// Pause after an error.
-const AFTER_ERROR: Duration = Duration::from_millis(500);
 /// Time limit of one request.
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum number of records from `GetRecords`, and of shards from `ListShards`.

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::{mpsc, watch};
@@ -11,6 +12,12 @@ use tokio::task::JoinSet;
 use super::record::Record;
 use super::shell::{Log, Read};
 
+/// Shortest and longest pause at the end of a shard. It doubles each time that no record came.
+/// Lambda waits a second. On one machine a record should arrive sooner, but each request costs
+/// milliseconds.
+pub(super) const IDLE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(250));
+/// Pause after an error.
+pub(super) const AFTER_ERROR: Duration = Duration::from_millis(500);
 /// Where pollers of mappings with shards stopped: for each shard, the last sequence number before the
 /// first unsettled record. Clones share the checkpoints. So a new poller in the same process
 /// resumes where the previous one stopped or died.

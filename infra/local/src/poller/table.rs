@@ -4,7 +4,6 @@
 //! Lambda with Amazon DynamoDB".
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use aws_config::SdkConfig;
@@ -16,13 +15,9 @@ use tracing::warn;
 
 use super::record::Record;
 use super::settings::StartingPosition;
-use super::shards::{Checkpoints, Reading, ShardLog};
+use super::shards::{AFTER_ERROR, Checkpoints, IDLE, Reading, ShardLog};
 use crate::table_stream::TableReader;
 
-/// Shortest and longest pause at the end of the stream. It doubles each time that no record came.
-const IDLE: (Duration, Duration) = (Duration::from_millis(25), Duration::from_millis(250));
-/// Pause after an error.
-const AFTER_ERROR: Duration = Duration::from_millis(500);
 /// The number of the only shard.
 const SHARD: i32 = 0;
 
@@ -115,9 +110,6 @@ fn item(attributes: &HashMap<String, AttributeValue>) -> Result<Value> {
 }
 
 fn attribute(value: &AttributeValue) -> Result<Value> {
-    let all = |values: &[aws_sdk_dynamodbstreams::primitives::Blob]| -> Vec<String> {
-        values.iter().map(|bytes| STANDARD.encode(bytes)).collect()
-    };
     Ok(match value {
         AttributeValue::S(text) => json!({ "S": text }),
         AttributeValue::N(number) => json!({ "N": number }),
@@ -126,7 +118,9 @@ fn attribute(value: &AttributeValue) -> Result<Value> {
         AttributeValue::Null(is) => json!({ "NULL": is }),
         AttributeValue::Ss(texts) => json!({ "SS": texts }),
         AttributeValue::Ns(numbers) => json!({ "NS": numbers }),
-        AttributeValue::Bs(bytes) => json!({ "BS": all(bytes) }),
+        AttributeValue::Bs(bytes) => {
+            json!({ "BS": bytes.iter().map(|bytes| STANDARD.encode(bytes)).collect::<Vec<_>>() })
+        }
         AttributeValue::L(values) => json!({ "L": values.iter().map(attribute).collect::<Result<Vec<_>>>()? }),
         AttributeValue::M(values) => json!({ "M": item(values)? }),
         other => bail!("unknown kind of attribute: {other:?}"),

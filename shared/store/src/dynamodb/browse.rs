@@ -84,12 +84,8 @@ impl Views {
     /// # Errors
     /// When the table cannot be read.
     pub async fn between(&self, profile_id: &str, first: &str, last: &str) -> Result<ViewsPage, StoreError> {
-        let mut pages = self.query_between(profile_id, first, last).into_paginator().items().send();
-        let mut items = Vec::new();
-        while let Some(item) = pages.next().await {
-            items.push(item.map_err(|error| classify("Query", self.of_profile(profile_id), error))?);
-        }
-        Ok(self.placed(items))
+        let query = self.query_between(profile_id, first, last);
+        Ok(self.placed(self.all_items(profile_id, query).await?))
     }
 
     /// All parts of the views of a session, as last written: one item per title and region.
@@ -100,12 +96,16 @@ impl Views {
         let SessionId { ulid, home } = session_id;
         let (first, last) = (format!("{ulid}#{home}"), format!("{ulid}#{home}#~~"));
         let query = self.query_between(profile_id, &first, &last).consistent_read(true);
+        Ok(self.placed(self.all_items(profile_id, query).await?).views)
+    }
+
+    async fn all_items(&self, profile_id: &str, query: QueryFluentBuilder) -> Result<Vec<Item>, StoreError> {
         let mut pages = query.into_paginator().items().send();
         let mut items = Vec::new();
         while let Some(item) = pages.next().await {
             items.push(item.map_err(|error| classify("Query", self.of_profile(profile_id), error))?);
         }
-        Ok(self.placed(items).views)
+        Ok(items)
     }
 
     /// The views of a profile between two sort keys, as last written; `None` if they are more than one page.
