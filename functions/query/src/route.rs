@@ -120,7 +120,9 @@ fn read_page(of: &Parameters<'_>) -> Result<Page, Problem> {
 
 fn read_limit(of: &Parameters<'_>) -> Result<usize, Problem> {
     let Some(text) = of.query("limit") else { return Ok(DEFAULT_PAGE) };
-    text.parse().ok().filter(|limit| (1..=MAX_PAGE).contains(limit)).ok_or_else(|| {
+    // `parse` takes a sign, too, which the contract's integer does not have.
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|limit| digits && (1..=MAX_PAGE).contains(limit)).ok_or_else(|| {
         Problem::bad_request("limit_out_of_range", format!("`limit` must be between 1 and {MAX_PAGE}")).field("limit")
     })
 }
@@ -171,8 +173,12 @@ mod tests {
         assert_eq!(get(history, &[("limit", "0")]), named("limit"));
         assert_eq!(get(history, &[("limit", "101")]), named("limit"));
         assert_eq!(get(history, &[("limit", "ten")]), named("limit"));
+        assert_eq!(get(history, &[("limit", "")]), named("limit"));
+        assert_eq!(get(history, &[("limit", "+5")]), named("limit"));
         assert_eq!(get(history, &[("page_token", "x")]), named("page_token"));
+        assert_eq!(get(history, &[("page_token", "")]), named("page_token"));
         assert_eq!(get(history, &[("include_hidden", "yes")]), named("include_hidden"));
+        assert_eq!(get(history, &[("include_hidden", "")]), named("include_hidden"));
         assert_eq!(get("/v1/profiles/a%23b/history", &[]), named("profile_id"));
         assert_eq!(get("/v1/profiles//history", &[]), named("profile_id"));
         assert_eq!(get("/v1/profiles/p1/titles/~/bookmark", &[]), named("title_id"));

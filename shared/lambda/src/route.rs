@@ -39,9 +39,9 @@ impl Parameters<'_> {
     }
 
     /// The value of a parameter in the query string, decoded; the first one if there are several.
-    /// Empty counts as absent.
+    /// One without a value, as in `?limit=`, is given and empty.
     pub fn query(&self, name: &str) -> Option<&str> {
-        self.request.query_string_parameters_ref()?.first(name).filter(|value| !value.is_empty())
+        self.request.query_string_parameters_ref()?.first(name)
     }
 }
 
@@ -250,11 +250,11 @@ mod tests {
     }
 
     #[test]
-    fn query_parameters_are_decoded_and_empty_ones_absent() {
+    fn query_parameters_are_decoded_and_empty_ones_given() {
         let request = request("GET", "GET /v1/things/{thing}", "$default", "/v1/things/t1", json!({"thing": "t1"}));
         let (_, of) = THINGS.find(&request).unwrap();
         assert_eq!((of.query("limit"), of.query("name")), (Some("5"), Some("a/b")));
-        assert_eq!((of.query("empty"), of.query("other"), of.path("other")), (None, None, ""));
+        assert_eq!((of.query("empty"), of.query("other"), of.path("other")), (Some(""), None, ""));
     }
 
     #[test]
