@@ -33,6 +33,8 @@ REGION_SLICES=6
 
 RELEASE_LOG=target/ci/release.log
 
+ACTIVITY_TESTS=functions/query/page/test
+
 sliced=
 release_pid=
 took=()
@@ -93,15 +95,21 @@ demo() {
 }
 
 # The web player library: types, size and unit tests, and in Chromium its tests against a model of
-# the API and those of the live page. Sliced, Chromium is the turn of every third commit; whole, the local cloud's turn comes too.
+# the API. The activity page likewise, and the live page. Sliced, Chromium is the turn of every third
+# commit; whole, the local cloud's turn comes too.
 web() {
-    local copy=target/ci/web
+    local copy=target/ci/web pages=target/ci/pages
     node_and_npm
     rm -rf "$copy"
     mkdir -p "$copy"
     # Without what a developer built there.
     tar -C sdk/web --exclude=./node_modules --exclude=./dist --exclude=./build -c . | tar -C "$copy" -x
     (cd "$copy" && npm ci --no-audit --no-fund && npm test)
+    # The activity page's tests read its files and a golden event.
+    rm -rf "$pages"
+    mkdir -p "$pages"
+    tar --exclude=node_modules -c functions/query/page events/api | tar -C "$pages" -x
+    (cd "$pages/$ACTIVITY_TESTS" && npm ci --no-audit --no-fund && npm test)
     # The live page carries the built library, because those who run it may not have Node.
     cmp "$copy/dist/index.js" infra/live/assets/playhead-web.js
     if [[ $sliced && $(slice_of 3) != 1 ]]; then
@@ -110,6 +118,7 @@ web() {
     fi
     browser
     (cd "$copy" && npm run test:browser)
+    (cd "$pages/$ACTIVITY_TESTS" && npm run test:browser)
     live
     if [[ ! $sliced ]]; then
         web_against_local_cloud
@@ -139,8 +148,9 @@ web_against_local_cloud() (
     # Not through cargo, which may have to wait for another one while a page waits for its token.
     PLAYHEAD_TOKEN_COMMAND="$PWD/target/debug/playhead token --profile"
     export PLAYHEAD_ENDPOINT PLAYHEAD_TOKEN_COMMAND
-    cd target/ci/web
-    npm run test:browser
+    (cd target/ci/web && npm run test:browser)
+    cd "target/ci/pages/$ACTIVITY_TESTS"
+    node --test cloud.test.js
 )
 
 # Node.js 20 or later; Debian's may be older.

@@ -1,5 +1,6 @@
 //! Configuration of `query`.
 
+use crate::FrameAncestors;
 use lambda::auth::AuthConfig;
 use lambda::config::{Common, Env, completed_percent};
 use playback::edge::SessionWindow;
@@ -22,6 +23,8 @@ pub struct Config {
     pub rules: Rules,
     /// How far ahead of our clock a session may begin (`SESSION_MAX_AHEAD_MINUTES`).
     pub window: SessionWindow,
+    /// Which pages may have the activity page in a frame (`ALLOWED_ORIGINS`; none if absent).
+    pub frame_ancestors: FrameAncestors,
 }
 
 impl Config {
@@ -32,6 +35,7 @@ impl Config {
         let views_table = env.required("VIEWS_TABLE");
         let retry_queue_url = env.required("RETRY_QUEUE_URL");
         let rules = read_rules(env);
+        let frame_ancestors = env.parsed("ALLOWED_ORIGINS", FrameAncestors::default());
         let minutes = env.parsed::<u32>("SESSION_MAX_AHEAD_MINUTES", 10);
         let window = SessionWindow { max_ahead_ms: u64::from(minutes?) * 60 * 1000, ..SessionWindow::default() };
         Some(Self {
@@ -41,6 +45,7 @@ impl Config {
             retry_queue_url: retry_queue_url?,
             rules: rules?,
             window,
+            frame_ancestors: frame_ancestors?,
         })
     }
 

@@ -1,14 +1,17 @@
-//! The member's API: history, continue watching, titles; hide, mark watched, forget, erase.
+//! The member's API: history, continue watching, titles; hide, mark watched, forget, erase. And the
+//! page on which members do all that themselves.
 //!
 //! A member can reach only the profiles of their token; that is checked here, before any call to
 //! the store.
 
 mod config;
 mod erase;
+mod page;
 mod route;
 
 pub use config::Config;
 pub use erase::{Erasing, erase};
+pub use page::{FrameAncestors, NotOrigins};
 
 use http::{Response, StatusCode};
 use lambda::auth::Authenticator;
@@ -41,7 +44,7 @@ const RETRY_AFTER_S: u32 = 2;
 
 /// The keys of the routes that are served, as `template.yaml` must have them.
 pub fn route_keys() -> impl Iterator<Item = &'static str> {
-    ROUTES.keys()
+    ROUTES.keys().chain(page::ROUTES.keys())
 }
 
 /// Serves requests; one per process.
@@ -56,6 +59,8 @@ pub struct Query {
     pub rules: Rules,
     /// How far ahead of our clock a session may begin.
     pub window: SessionWindow,
+    /// Which pages may have the activity page in a frame.
+    pub frame_ancestors: FrameAncestors,
 }
 
 #[derive(Serialize)]
@@ -127,6 +132,9 @@ impl ServeHttp for Query {
 
 impl Query {
     async fn answer(&self, request: &Request, now: u64) -> Result<Response<Body>, Problem> {
+        if let Some(page) = page::serve(request, &self.frame_ancestors) {
+            return page;
+        }
         let authorization = request.headers().get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let identity = self.authenticator.verify(authorization).await?;
         let (profile_id, call) = route(request)?;

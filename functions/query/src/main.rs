@@ -24,6 +24,7 @@ async fn run() -> anyhow::Result<()> {
     let authenticator = Authenticator::new(&config.auth)?;
     let emitter = Emitter::stdout(&config.common.stage, &config.common.function);
     tokio::join!(warm_up("views", BOUND, views.warm_up()), warm_up("keys", BOUND, authenticator.warm_up()));
-    let (retry, rules, window) = (Queue::new(sqs, config.retry_queue_url), config.rules, config.window);
-    Ok(lambda::runtime::run_http(emitter, Query { views, retry, authenticator, rules, window }).await?)
+    let Config { retry_queue_url, rules, window, frame_ancestors, .. } = config;
+    let query = Query { views, retry: Queue::new(sqs, retry_queue_url), authenticator, rules, window, frame_ancestors };
+    Ok(lambda::runtime::run_http(emitter, query).await?)
 }

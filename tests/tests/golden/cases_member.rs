@@ -15,10 +15,12 @@ const TITLE: &str = "/v1/profiles/{profile_id}/titles/{title_id}";
 const WATCHED: &str = "/v1/profiles/{profile_id}/titles/{title_id}/watched";
 const SESSION: &str = "/v1/profiles/{profile_id}/history/{session_id}";
 const HIDDEN: &str = "/v1/profiles/{profile_id}/history/{session_id}/hidden";
+const ACTIVITY: &str = "/activity";
+const ACTIVITY_FILE: &str = "/activity/{file}";
 
 /// All of them.
 pub(crate) fn cases() -> Vec<Case> {
-    [history(), continue_watching(), bookmark(), titles(), changes(), erasures(), refused()].concat()
+    [history(), continue_watching(), bookmark(), titles(), changes(), erasures(), refused(), activity()].concat()
 }
 
 fn case(name: &str, about: &str, given: Given, request: ApiRequest) -> Case {
@@ -359,6 +361,39 @@ fn erasures() -> Vec<Case> {
             "403, and nothing is erased.",
             given(),
             foreign.authorized(token_for(&[PROFILE])),
+        ),
+    ]
+}
+
+/// The member's page, which needs no token and asks nothing of the store.
+fn activity() -> Vec<Case> {
+    let file = |name: &str| ApiRequest::new("GET", ACTIVITY_FILE, ACTIVITY_FILE.replace("{file}", name));
+    vec![
+        case(
+            "activity",
+            "The member's page, without a token: that is in the address's fragment, which no browser sends.",
+            Given::default(),
+            ApiRequest::new("GET", ACTIVITY, ACTIVITY),
+        ),
+        case("activity-file", "A file that the page loads.", Given::default(), file("icon.svg")),
+        case(
+            "activity-file-known",
+            "304: the browser has the file.",
+            Given::default(),
+            file("icon.svg").header("if-none-match", "*"),
+        ),
+        case(
+            "activity-file-compressed",
+            "With gzip.",
+            Given::default(),
+            file("icon.svg").header("accept-encoding", "gzip"),
+        ),
+        case("activity-no-such-file", "404: only the page's own files.", Given::default(), file("index.html")),
+        case(
+            "activity-behind-a-mapping-key",
+            "Behind a custom domain with a mapping key: the page's addresses are relative.",
+            Given::default(),
+            file("icon.svg").behind("/watch/playhead"),
         ),
     ]
 }

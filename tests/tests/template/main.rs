@@ -220,6 +220,8 @@ fn every_route_of_the_contract_leads_to_its_function() {
         ("DELETE /v1/profiles/{profile_id}/titles/{title_id}", "QueryFunction"),
         ("PUT /v1/profiles/{profile_id}/titles/{title_id}/watched", "QueryFunction"),
         ("DELETE /v1/profiles/{profile_id}/titles/{title_id}/watched", "QueryFunction"),
+        ("GET /activity", "QueryFunction"),
+        ("GET /activity/{file}", "QueryFunction"),
     ];
     assert_eq!(routes, expected.map(|(key, function)| (key.to_owned(), function.to_owned())).into());
     let of = |function: &'static str| move |key: &'static str| (key.to_owned(), function.to_owned());
