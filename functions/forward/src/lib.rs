@@ -132,7 +132,11 @@ impl<Q: Inbound, D: LetterQueue<DeadLetter>> Forward<Q, D> {
             for at in holds {
                 let (unit, books) = &units[at];
                 let outcome = match &result {
-                    Ok(()) => Outcome::Forwarded { events: unit.events },
+                    Ok(()) => {
+                        let (source, region) = (&unit.source, &region.name);
+                        tracing::debug!(?source, trace_id = unit.trace_id(), region, "forwarded a record");
+                        Outcome::Forwarded { events: unit.events }
+                    }
                     Err(error) => {
                         if error.may_have_arrived() {
                             books.count_unclaimed(metrics, unit);

@@ -29,6 +29,17 @@ impl Severity {
     pub const ALL: [Self; 3] = [Self::Page, Self::Ticket, Self::Info];
 }
 
+impl Severity {
+    /// Who is notified. Pages have a topic of their own where there is one.
+    fn topic(self) -> Value {
+        let or_none = json!({ "Fn::If": ["HasAlarmTopic", [{ "Ref": "AlarmTopicArn" }], { "Ref": "AWS::NoValue" }] });
+        match self {
+            Self::Page => json!({ "Fn::If": ["HasPageTopic", [{ "Ref": "PageTopicArn" }], or_none] }),
+            Self::Ticket | Self::Info => or_none,
+        }
+    }
+}
+
 impl fmt::Display for Severity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -136,7 +147,7 @@ impl Alarm {
     }
 
     pub(crate) fn resource(&self) -> Value {
-        let to_topic = json!({ "Fn::If": ["HasAlarmTopic", [{ "Ref": "AlarmTopicArn" }], { "Ref": "AWS::NoValue" }] });
+        let to_topic = self.severity.topic();
         let (threshold, comparison) = match self.rings {
             Above(threshold) => (threshold, "GreaterThanThreshold"),
             Below(threshold) => (threshold, "LessThanThreshold"),

@@ -6,7 +6,9 @@ use lambda::metrics::{Metric, NAMESPACE};
 use serde_json::{Map, Value, json};
 
 use crate::parameters::OPTIONAL;
-use crate::series::{Series, api, lambda, lambda_lag, of, of_stage, sqs, throttled};
+use crate::series::{
+    Series, VIEWS, api, bytes_in, lambda, lambda_lag, of, of_stage, sqs, throttled, units, units_of_index,
+};
 
 /// CloudWatch's grid has so many columns.
 const COLUMNS: u32 = 24;
@@ -182,6 +184,19 @@ fn mapped(name: &str, id: &'static str, label: &'static str) -> Line {
     )
 }
 
+/// What the brokers of a cluster take in each second, all topics together. MSK measures it by
+/// broker.
+fn broker_bytes(cluster: &str, id: &'static str, label: &'static str) -> Line {
+    math(
+        id,
+        label,
+        format!(
+            "SUM(SEARCH('{{AWS/Kafka,\"Broker ID\",\"Cluster Name\"}} MetricName=\"BytesInPerSec\" \
+             \"Cluster Name\"=\"${{{cluster}}}\"', 'Average', 60))"
+        ),
+    )
+}
+
 const INGEST: &str = "IngestFunction";
 const PROCESS: &str = "ProcessFunction";
 const RETRY: &str = "RetryFunction";
@@ -190,6 +205,10 @@ const FORWARD: &str = "ForwardFunction";
 const PUBLISH: &str = "PublishFunction";
 const CANDIDATE: &str = "ProcessCandidateFunction";
 const COMPARE: &str = "CompareFunction";
+
+/// What the dashboard calls the clusters: their names, which are a part of their ARNs.
+const CLUSTER: &str = "Cluster";
+const STANDBY_CLUSTER: &str = "StandbyCluster";
 
 /// The functions of every stack, and the two that some have.
 const FUNCTIONS: [(&str, &str); 6] = [
@@ -399,9 +418,9 @@ fn behind() -> Section {
 fn cost() -> Section {
     Section {
         title: "What does it cost?",
-        text: "What AWS bills follows from these: requests, invocations and their duration, writes and reads of the \
-               table. Good: writes per event stay well below one. If they rise, batches got smaller, or many functions \
-               write one session (lost races). See docs/cost.md.",
+        text: "What AWS bills follows from these: units of the table, invocations and their duration, bytes on the logs, \
+               requests to the API. Good: writes per event stay well below one. If they rise, batches got smaller, or many \
+               functions write one session (lost races). See docs/cost.md.",
         widgets: vec![
             widget("Store writes per event", 8, "writes", [])
                 .and(named("writes", "", of(Metric::ViewWrites, PROCESS)))
@@ -418,7 +437,33 @@ fn cost() -> Section {
                     ("conditional writes of retry", of(Metric::ViewWrites, RETRY)),
                 ],
             ),
+            widget(
+                "Units of the table",
+                8,
+                "units",
+                [
+                    ("write units", units("ConsumedWriteCapacityUnits")),
+                    ("write units of the index", units_of_index("ConsumedWriteCapacityUnits")),
+                    ("read units", units("ConsumedReadCapacityUnits")),
+                    ("read units of the index", units_of_index("ConsumedReadCapacityUnits")),
+                ],
+            ),
             widget("Invocations", 8, "invocations", of_functions("Invocations")),
+            widget("Time of all executions", 8, "ms", of_functions("Duration")).statistic("Sum"),
+            widget(
+                "Bytes on the logs and the feed",
+                8,
+                "bytes per minute",
+                [
+                    ("Kinesis, primary", bytes_in("EventsStream")),
+                    ("Kinesis, standby", bytes_in("StandbyStream")),
+                    ("Kinesis, primary for other regions", bytes_in("RemoteStream")),
+                    ("Kinesis, standby for other regions", bytes_in("RemoteStandbyStream")),
+                    ("change feed", bytes_in("ViewChangesStream")),
+                ],
+            )
+            .and(broker_bytes(CLUSTER, "primary", "brokers, primary, bytes per second"))
+            .and(broker_bytes(STANDBY_CLUSTER, "standby", "brokers, standby, bytes per second")),
         ],
     }
 }
@@ -566,7 +611,16 @@ pub(crate) fn resource() -> Value {
     // Things that do not exist have no metrics: their lines stay empty.
     let optional =
         OPTIONAL.map(|(name, condition)| (name.to_owned(), json!({ "Fn::If": [condition, { "Ref": name }, "none"] })));
-    let optional: Map<String, Value> = optional.into_iter().collect();
+    let name = |arn: &str| json!({ "Fn::Select": [1, { "Fn::Split": ["/", { "Ref": arn }] }] });
+    let cluster = |condition: &str, arn: &str| json!({ "Fn::If": [condition, name(arn), "none"] });
+    let views = json!({ "Fn::If": ["OwnsViewsTable", { "Ref": "ViewsTable" }, { "Ref": "ViewsTableName" }] });
+    let named = [
+        (VIEWS, views),
+        (CLUSTER, cluster("HasCluster", "KafkaClusterArn")),
+        (STANDBY_CLUSTER, cluster("HasStandbyCluster", "StandbyKafkaClusterArn")),
+    ];
+    let named = named.map(|(name, value)| (name.to_owned(), value));
+    let optional: Map<String, Value> = optional.into_iter().chain(named).collect();
     json!({
         "Type": "AWS::CloudWatch::Dashboard",
         "Properties": {

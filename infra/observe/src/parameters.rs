@@ -18,6 +18,9 @@ use Allowed::{OneOf, Pattern};
 const FUNCTION: Allowed = Pattern("[A-Za-z0-9_-]{1,64}");
 const FUNCTION_OR_NONE: Allowed = Pattern("(|[A-Za-z0-9_-]{1,64})");
 const QUEUE: Allowed = Pattern("[A-Za-z0-9_-]{1,80}");
+const TOPIC_OR_NONE: Allowed = Pattern("(|arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256})");
+const CLUSTER_OR_NONE: Allowed =
+    Pattern("(|arn:aws[a-z-]*:kafka:[a-z0-9-]+:[0-9]{12}:cluster/[A-Za-z0-9-]+/[A-Za-z0-9-]+)");
 const STREAM_OR_NONE: Allowed = Pattern("(|[A-Za-z0-9_.-]{1,128})");
 
 const GROUPS: [Group; 3] = [
@@ -27,8 +30,13 @@ const GROUPS: [Group; 3] = [
             ("Stage", Pattern("[a-z][a-z0-9-]{0,15}"), "Name of the stage, a dimension of every metric."),
             (
                 "AlarmTopicArn",
-                Pattern("(|arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256})"),
+                TOPIC_OR_NONE,
                 "SNS topic that is notified when an alarm starts and ends. If empty, alarms only show in CloudWatch.",
+            ),
+            (
+                "PageTopicArn",
+                TOPIC_OR_NONE,
+                "SNS topic for the alarms that someone must be woken for. If empty, AlarmTopicArn gets them.",
             ),
             (
                 "RunbookUrl",
@@ -48,6 +56,17 @@ const GROUPS: [Group; 3] = [
         parameters: &[
             ("PrimaryLog", OneOf(&["kafka", "kinesis"]), "Service of the primary log."),
             ("StandbyLog", OneOf(&["none", "kafka", "kinesis"]), "Service of the standby log."),
+            ("KafkaClusterArn", CLUSTER_OR_NONE, "Cluster of the primary log. Empty if that log is on Kinesis."),
+            (
+                "StandbyKafkaClusterArn",
+                CLUSTER_OR_NONE,
+                "Cluster of the standby log. Empty if that log is on Kinesis, or there is no standby.",
+            ),
+            (
+                "ViewsTableName",
+                Pattern("(|[A-Za-z0-9_.-]{3,255})"),
+                "Name of the table of the views, if the stack does not own it.",
+            ),
             (
                 "LegacyEndpoint",
                 Pattern(r"(|https?://\S+)"),
@@ -79,6 +98,11 @@ const GROUPS: [Group; 3] = [
                 "PublishFailedQueue",
                 Pattern("(|[A-Za-z0-9_-]{1,80})"),
                 "Name of the queue of the changes that cannot be published. Empty if there is no change feed.",
+            ),
+            (
+                "ViewsTable",
+                Pattern("(|[A-Za-z0-9_.-]{3,255})"),
+                "Name of the stack's own table of the views. Empty if it has none.",
             ),
             ("FailureBucket", Pattern("[a-z0-9.-]{3,63}"), "Name of the bucket of the batches that Lambda gave up."),
             ("EventsStream", STREAM_OR_NONE, "Stream of the primary log. Empty if that log is on Kafka."),
@@ -147,6 +171,10 @@ pub(crate) fn conditions() -> Value {
     let holds = |name: &str| json!({ "Condition": name });
     let all = [
         ("HasAlarmTopic", given("AlarmTopicArn")),
+        ("HasPageTopic", given("PageTopicArn")),
+        ("HasCluster", given("KafkaClusterArn")),
+        ("HasStandbyCluster", given("StandbyKafkaClusterArn")),
+        ("OwnsViewsTable", given("ViewsTable")),
         ("SavesQueries", is("SavedQueries", "on")),
         ("UsesKafka", json!({ "Fn::Or": [is("PrimaryLog", "kafka"), is("StandbyLog", "kafka")] })),
         ("UsesKinesis", json!({ "Fn::Or": [holds("PrimaryIsKinesis"), holds("StandbyIsKinesis")] })),

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 /// Where a query looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Logs {
-    /// The log groups of the functions that a record passes.
+    /// The log groups of the functions.
     Functions,
     /// The access log of the API.
     Api,
@@ -32,7 +32,12 @@ impl Query {
             Logs::Functions => {
                 let always = ["IngestFunction", "ProcessFunction", "RetryFunction", "QueryFunction"];
                 let group = |function: &str| json!({ "Fn::Sub": format!("/aws/lambda/${{{function}}}") });
-                let sometimes = [("ForwardFunction", "HasOtherRegions"), ("PublishFunction", "HasChangeFeed")];
+                let sometimes = [
+                    ("ForwardFunction", "HasOtherRegions"),
+                    ("PublishFunction", "HasChangeFeed"),
+                    ("CompareFunction", "Compares"),
+                    ("ProcessCandidateFunction", "HasCandidate"),
+                ];
                 let sometimes = sometimes.map(|(function, condition)| {
                     json!({ "Fn::If": [condition, group(function), { "Ref": "AWS::NoValue" }] })
                 });

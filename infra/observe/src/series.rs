@@ -92,6 +92,26 @@ pub(crate) fn sqs(name: &'static str, queue: &'static str) -> Series {
     Series::aws("AWS/SQS", name, "QueueName", queue, "Maximum")
 }
 
+/// Capacity units that the table of the views used.
+pub(crate) fn units(name: &'static str) -> Series {
+    Series::aws("AWS/DynamoDB", name, "TableName", VIEWS, "Sum")
+}
+
+/// The same of the table's index.
+pub(crate) fn units_of_index(name: &'static str) -> Series {
+    let mut series = units(name);
+    series.dimensions.push(("GlobalSecondaryIndexName", Dimension::Text("by_title")));
+    series
+}
+
+/// The name by which the dashboard knows the table of the views, be it the stack's own or a shared one.
+pub(crate) const VIEWS: &str = "Views";
+
+/// Bytes that a stream took in.
+pub(crate) fn bytes_in(stream: &'static str) -> Series {
+    Series::aws("AWS/Kinesis", "IncomingBytes", "StreamName", stream, "Sum")
+}
+
 /// Records that a stream refused.
 pub(crate) fn throttled(stream: &'static str) -> Series {
     Series::aws("AWS/Kinesis", "WriteProvisionedThroughputExceeded", "StreamName", stream, "Sum")

@@ -218,6 +218,9 @@ where
                         cause = failure.cause,
                         "applied a record that had failed before"
                     );
+                } else {
+                    // Most records: asked for at DEBUG only, and decoded only then.
+                    tracing::debug!(source = ?unit.source, trace_id = unit.trace_id(), "applied a record");
                 }
                 outcomes.fill(at, Outcome::Applied(counts));
             }
@@ -376,7 +379,7 @@ mod tests {
 
     #[tokio::test]
     async fn diverted_records_are_logged_with_their_trace_id() {
-        let logged = Logged::at(LevelFilter::INFO);
+        let logged = Logged::at(LevelFilter::DEBUG);
         let trace_id = "07".repeat(16);
         let check = async |unit: Unit, applied: Applied, flood: Flood, message: &str, (name, value): (&str, &str)| {
             let units = [unit];
@@ -396,6 +399,7 @@ mod tests {
         check(traced(), poison, calm, "dead-lettered a record", ("reason", "corrupt_view")).await;
         let throttled = failed(Cause::StoreThrottled);
         check(traced(), throttled, flood, "records are redelivered", ("level", "INFO")).await;
+        check(traced(), Ok(Counts::default()), calm, "applied a record", ("level", "DEBUG")).await;
         let mut again = traced();
         let failure = Failure { cause: "store_unavailable".to_owned(), detail: "down".to_owned(), at: 7 };
         again.history.first_error = Some(failure);

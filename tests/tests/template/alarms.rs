@@ -88,8 +88,9 @@ fn ours() -> BTreeMap<&'static str, (Metric, &'static [&'static str])> {
 }
 
 /// The AWS metrics that are watched: namespace, dimensions, names. From the developer guides of
-/// Lambda ("Types of metrics"), SQS, Kinesis, S3 and API Gateway ("metrics for HTTP APIs").
-const OF_AWS: [(&str, &[&str], &[&str]); 6] = [
+/// Lambda ("Types of metrics"), SQS, Kinesis, DynamoDB, MSK, S3 and API Gateway ("metrics for HTTP
+/// APIs").
+const OF_AWS: [(&str, &[&str], &[&str]); 9] = [
     (
         "AWS/Lambda",
         &["FunctionName"],
@@ -111,7 +112,14 @@ const OF_AWS: [(&str, &[&str], &[&str]); 6] = [
         &["PolledEventCount", "FailedInvokeEventCount", "OnFailureDestinationDeliveredEventCount", "DroppedEventCount"],
     ),
     ("AWS/SQS", &["QueueName"], &["ApproximateAgeOfOldestMessage", "ApproximateNumberOfMessagesVisible"]),
-    ("AWS/Kinesis", &["StreamName"], &["WriteProvisionedThroughputExceeded"]),
+    ("AWS/Kinesis", &["StreamName"], &["IncomingBytes", "WriteProvisionedThroughputExceeded"]),
+    ("AWS/DynamoDB", &["TableName"], &["ConsumedReadCapacityUnits", "ConsumedWriteCapacityUnits"]),
+    (
+        "AWS/DynamoDB",
+        &["TableName", "GlobalSecondaryIndexName"],
+        &["ConsumedReadCapacityUnits", "ConsumedWriteCapacityUnits"],
+    ),
+    ("AWS/Kafka", &["Broker ID", "Cluster Name"], &["BytesInPerSec"]),
     ("AWS/S3", &["BucketName", "StorageType"], &["NumberOfObjects"]),
     ("AWS/ApiGateway", &["ApiId", "Stage"], &["5xx", "Count", "Latency"]),
 ];
@@ -175,6 +183,7 @@ fn metrics_of(alarm: &Value) -> Vec<&Value> {
 fn every_alarm_explains_itself_and_notifies_the_topic() {
     let observability = observability();
     let to_topic = json!({ "Fn::If": ["HasAlarmTopic", [{ "Ref": "AlarmTopicArn" }], { "Ref": "AWS::NoValue" }] });
+    let to_page = json!({ "Fn::If": ["HasPageTopic", [{ "Ref": "PageTopicArn" }], to_topic] });
     for (id, alarm) in of_type(&observability, "AWS::CloudWatch::Alarm") {
         assert!(id.ends_with("Alarm"), "{id}");
         let description = alarm["AlarmDescription"]["Fn::Sub"].as_str();
@@ -184,8 +193,9 @@ fn every_alarm_explains_itself_and_notifies_the_topic() {
         assert!(meaning.len() > 40 && advice.len() > 40, "{id}: {description}");
         let longest = description.len() - "${RunbookUrl}".len() + 200;
         assert!(longest <= 1_024, "{id}: CloudWatch takes 1,024 characters, not {longest}");
+        let topic = if description.starts_with("[page] ") { &to_page } else { &to_topic };
         for actions in ["AlarmActions", "OKActions"] {
-            assert_eq!(alarm[actions], to_topic, "{id}");
+            assert_eq!(alarm[actions], *topic, "{id}");
         }
         let treated = alarm["TreatMissingData"].as_str();
         assert!(
@@ -478,9 +488,11 @@ fn dashboard_is_json_and_shows_metrics_that_are_written() {
                 continue;
             };
             let (namespace, dimensions) = schema.split_once(',').unwrap();
-            let dimensions: Vec<String> = dimensions.split(',').map(str::to_owned).collect();
+            // A name with a space is in quotes.
+            let dimensions: Vec<String> = dimensions.split(',').map(|name| name.trim_matches('"').to_owned()).collect();
             let wanted = search.split_once("MetricName=").unwrap().1;
-            let wanted = wanted.split(" Stage=").next().unwrap().split(" EventSourceMappingUUID=").next().unwrap();
+            let next = [" Stage=", " EventSourceMappingUUID=", " \"Cluster Name\"="];
+            let wanted = next.iter().fold(wanted, |wanted, next| wanted.split(next).next().unwrap());
             for name in wanted.split('"').filter(|part| part.chars().all(char::is_alphanumeric) && !part.is_empty()) {
                 exists(namespace, name, &dimensions, None, title);
                 shown.insert(name.to_owned());
@@ -509,6 +521,10 @@ fn dashboard_is_json_and_shows_metrics_that_are_written() {
         "ConcurrentExecutions",
         "FailedInvokeEventCount",
         "OnFailureDestinationDeliveredEventCount",
+        "ConsumedWriteCapacityUnits",
+        "ConsumedReadCapacityUnits",
+        "IncomingBytes",
+        "BytesInPerSec",
     ];
     for name in expected {
         assert!(shown.contains(name), "{name} is not on the dashboard");

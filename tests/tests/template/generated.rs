@@ -113,6 +113,8 @@ fn every_alarm_links_to_its_section_and_says_how_severe_it_is() {
 #[test]
 fn saved_queries_name_fields_that_our_logs_have() {
     let code: String = ["functions", "shared"].into_iter().map(|folder| sources(&root().join(folder))).collect();
+    let logged = logged_fields(&code);
+    assert!(logged.contains("trace_id") && !logged.contains("unit"), "these are fields of log lines: {logged:?}");
     let access = properties(&template(), "ApiStage")["AccessLogSettings"]["Format"].as_str().unwrap().to_owned();
     let access: Value = serde_json::from_str(&access).unwrap();
     let of_the_line = ["level", "message", "span.requestId"];
@@ -123,11 +125,10 @@ fn saved_queries_name_fields_that_our_logs_have() {
             let known = match query.logs {
                 Logs::Api => access.get(&field).is_some(),
                 Logs::Functions => {
-                    let logged = [format!("{field},"), format!("{field} ="), format!("{field} =")];
                     of_the_line.contains(&field.as_str())
                         || names_of_metrics.contains(field.as_str())
                         || ["Code", "Reason"].contains(&field.as_str())
-                        || logged.iter().any(|text| code.contains(text.as_str()))
+                        || logged.contains(&field)
                 }
             };
             assert!(known, "{}: no log line has a field {field}", query.name);
@@ -140,6 +141,22 @@ fn saved_queries_name_fields_that_our_logs_have() {
         }
     }
     assert!(checked > 15, "only {checked} fields were found");
+}
+
+/// The fields that log lines are written with: `%error`, `?source`, `reason = why` or `trace_id`.
+fn logged_fields(code: &str) -> BTreeSet<String> {
+    let call = regex_lite::Regex::new(r"(?s)tracing::(?:error|warn|info|debug)!\((.*?)\);").unwrap();
+    let field = regex_lite::Regex::new(r"(?:^|,)\s*[%?]?([a-z][a-z0-9_]*)\s*(?:,|=)").unwrap();
+    let mut fields = BTreeSet::new();
+    for call in call.captures_iter(code) {
+        // Two fields share the comma between them, so each search begins at the last one.
+        let mut rest = &call[1];
+        while let Some(found) = field.captures(rest) {
+            fields.insert(found[1].to_owned());
+            rest = &rest[found.get(0).unwrap().end() - 1..];
+        }
+    }
+    fields
 }
 
 /// The fields that a query reads, without those that CloudWatch itself adds (`@…`) and those that
