@@ -686,8 +686,10 @@ function forgetting(target, said, covers, send) {
       state.entries = state.entries.filter((session) => !covers(session));
       state.cards = state.cards.filter((session) => !covers(session));
       state.gone.delete(covers);
-      if (isLoading) void refresh();
-      else render();
+      if (isLoading) return void refresh();
+      render();
+      // An earlier viewing may be where to go on with the title now.
+      void loadCards();
     },
   };
 }

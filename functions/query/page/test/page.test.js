@@ -188,6 +188,19 @@ test("forgets a title only when it can no longer be undone", async () => {
   assert.equal(await entry("northern-lights").count(), 0);
 });
 
+test("after a viewing is forgotten, an earlier one says where to go on", async () => {
+  const newest = session(2, { title_id: "northern-lights", position_ms: 7_080_000, title_duration_ms: 7_260_000 });
+  const here = await member({ sessions: [newest, ...evenings()] });
+  const { page, entry } = here;
+  const card = page.locator(".card", { hasText: "northern-lights" });
+  await card.getByText(/^3 mins? left/).waitFor();
+  await entry("northern-lights").first().locator("summary").click();
+  await entry("northern-lights").first().getByRole("button", { name: "Forget this viewing" }).click();
+  await page.mouse.move(0, 0);
+  await page.clock.fastForward(UNDONE_NO_MORE_MS);
+  await card.getByText(/^31 mins? left/).waitFor();
+});
+
 test("sends what waits to be forgotten when the page goes away", async () => {
   const here = await member();
   const { page, model } = here;
