@@ -8,6 +8,7 @@ use local::{BrokerState, Cut, LocalCloud, LocalRegions, Role, append_poison};
 use operate::Endpoints;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::oneshot;
 
 /// Largest number of records of poison at once.
@@ -132,7 +133,7 @@ async fn poison(shared: &Shared, region: &str, records: u8) -> Result<()> {
     let endpoints: &Endpoints = endpoints.with_context(|| format!("there is no region {region}"))?;
     for _ in 0..records {
         append_poison(endpoints).await?;
-        shared.poisoned(1);
+        shared.poison.fetch_add(1, Relaxed);
     }
     shared.note(format!("{region}: {records} records of poison are on the primary log"));
     Ok(())

@@ -9,6 +9,7 @@ use aws_sdk_sqs::types::QueueAttributeName;
 use futures::future::try_join3;
 use operate::Endpoints;
 use operate::books::{Books, Reader};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinSet;
@@ -125,7 +126,7 @@ fn snapshot(
         at: now,
         locked: *shared.locked.borrow(),
         draining: *shared.draining.borrow(),
-        poison: shared.poisoned(0),
+        poison: shared.poison.load(Relaxed),
         traffic: shared.viewers().figures(*shared.level.borrow(), now),
         all: of_all.figures(now),
         regions,

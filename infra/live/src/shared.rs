@@ -6,6 +6,7 @@ use crate::traffic::{Level, Viewers};
 use operate::Endpoints;
 use serde::Serialize;
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
@@ -33,9 +34,10 @@ pub(crate) struct Shared {
     pub(crate) orders: mpsc::Sender<Order>,
     /// Whether somebody waits for the pipeline to be empty.
     pub(crate) draining: watch::Sender<bool>,
+    /// Records of poison that a log acknowledged.
+    pub(crate) poison: AtomicU64,
     parts: Mutex<Vec<RegionParts>>,
     viewers: Mutex<Viewers>,
-    poison: Mutex<u64>,
     notes: Mutex<VecDeque<Note>>,
 }
 
@@ -52,9 +54,9 @@ impl Shared {
             locked,
             orders,
             draining: watch::Sender::new(false),
+            poison: AtomicU64::default(),
             parts: Mutex::default(),
             viewers: Mutex::default(),
-            poison: Mutex::default(),
             notes: Mutex::default(),
         }
     }
@@ -80,13 +82,6 @@ impl Shared {
 
     pub(crate) fn viewers(&self) -> MutexGuard<'_, Viewers> {
         lock(&self.viewers)
-    }
-
-    /// Counts records of poison that a log acknowledged.
-    pub(crate) fn poisoned(&self, records: u64) -> u64 {
-        let mut poison = lock(&self.poison);
-        *poison += records;
-        *poison
     }
 
     pub(crate) fn note(&self, text: impl Into<String>) {
