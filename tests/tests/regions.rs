@@ -125,7 +125,8 @@ fn travelling_sessions_match_in_both_and_are_written_at_home() -> Result<()> {
                 Ok(differences.is_empty().then_some(()))
             });
             let agreed = agreed.await;
-            ensure!(agreed.is_ok(), "{} differences in {}: {differences:#?}", differences.len(), region.region);
+            agreed
+                .with_context(|| format!("{} differences in {}: {differences:#?}", differences.len(), region.region))?;
         }
 
         let mut readers: Vec<Reader> = endpoints.regions().map(Reader::new).collect();

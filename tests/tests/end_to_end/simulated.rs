@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use indicatif::ProgressBar;
 use playhead_tests::sample::rename_profiles;
 use simulate::expect::{Expected, check, expect};
@@ -40,8 +40,7 @@ pub(crate) async fn agree(cloud: &'static Cloud, expected: &Expected) -> Result<
         Ok(differences.is_empty().then_some(()))
     });
     let agreed = agreed.await;
-    ensure!(agreed.is_ok(), "{} differences: {differences:#?}", differences.len());
-    Ok(())
+    agreed.with_context(|| format!("{} differences: {differences:#?}", differences.len()))
 }
 
 /// Waits until everything that is on the log has been processed: sends enough sessions to reach
