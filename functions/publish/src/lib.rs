@@ -41,9 +41,9 @@ pub const RESERVE: Duration = SEND_FOR.saturating_add(Duration::from_secs(7));
 pub mod failed {
     /// The feed did not take it.
     pub const FEED_UNAVAILABLE: &str = "feed_unavailable";
-    /// An earlier change of its profile was not published, or time ran out.
+    /// An earlier record was not published, or time ran out.
     pub const HELD_BACK: &str = "held_back";
-    /// Newer code wrote the view.
+    /// Newer code wrote the view, or another region's part of it.
     pub const NEWER_VIEW: &str = "newer_view";
     /// The other regions' parts of the view could not be read.
     pub const STORE_UNAVAILABLE: &str = "store_unavailable";
@@ -98,8 +98,10 @@ impl<F: DurableLog, Q: LetterQueue<DeadLetter>, P: Parts> ServeBatch for Publish
     async fn serve(&self, metrics: &Metrics, batch: Batch, invocation: Invocation) -> Result<BatchAnswer, Infallible> {
         let records = batch.records;
         let mut endings = vec![Ending::Silent; records.len()];
-        let pending = self.pending(&records, &mut endings).await;
-        self.append(pending, &mut endings, invocation.leaving(RESERVE)).await;
+        let until = invocation.leaving(RESERVE);
+        let pending = self.pending(&records, &mut endings, until).await;
+        self.append(pending, &mut endings, until).await;
+        hold_back(&mut endings);
         self.bury(&records, &mut endings, invocation.now).await;
         count(metrics, &endings);
         let failed = records.iter().zip(&endings).filter(|(_, ending)| matches!(ending, Ending::Failed(_)));
@@ -108,8 +110,9 @@ impl<F: DurableLog, Q: LetterQueue<DeadLetter>, P: Parts> ServeBatch for Publish
 }
 
 impl<F: DurableLog, Q: LetterQueue<DeadLetter>, P: Parts> Publish<F, Q, P> {
-    /// Reads the records. The changes to append are in the batch's order.
-    async fn pending(&self, records: &[Record], endings: &mut [Ending]) -> Vec<Pending> {
+    /// Reads the records. The changes to append are in the batch's order. Joining the regions' parts
+    /// takes at most half of the time.
+    async fn pending(&self, records: &[Record], endings: &mut [Ending], until: Instant) -> Vec<Pending> {
         let mut changes = Vec::with_capacity(records.len());
         for (at, record) in records.iter().enumerate() {
             match record.value.as_deref().map_err(ToString::to_string).map(Change::read) {
@@ -127,8 +130,9 @@ impl<F: DurableLog, Q: LetterQueue<DeadLetter>, P: Parts> Publish<F, Q, P> {
             }
         }
         if let Some(parts) = &self.parts {
-            for at in parts::join(parts, &mut changes).await {
-                endings[at] = Ending::Failed(failed::STORE_UNAVAILABLE);
+            let until = Instant::now() + until.saturating_duration_since(Instant::now()) / 2;
+            for (at, cause) in parts::join(parts, &mut changes, until).await {
+                endings[at] = Ending::Failed(cause);
             }
         }
         let event = |(at, change)| {
@@ -140,9 +144,13 @@ impl<F: DurableLog, Q: LetterQueue<DeadLetter>, P: Parts> Publish<F, Q, P> {
         // Lambda delivers everything again from the first failure on. What follows it must not
         // overtake it.
         let first_failed = endings.iter().position(|ending| matches!(ending, Ending::Failed(_)));
-        let follows = |one: &Pending| first_failed.is_some_and(|first| one.at > first);
-        let (held, pending): (Vec<_>, Vec<_>) = changes.into_iter().filter_map(event).partition(follows);
-        held.iter().for_each(|one| endings[one.at] = Ending::Failed(failed::HELD_BACK));
+        let waits = |one: &Pending| first_failed.is_some_and(|first| one.at >= first);
+        let (waiting, pending): (Vec<_>, Vec<_>) = changes.into_iter().filter_map(event).partition(waits);
+        for one in waiting {
+            if endings[one.at] == Ending::Silent {
+                endings[one.at] = Ending::Failed(failed::HELD_BACK);
+            }
+        }
         pending
     }
 
@@ -206,6 +214,15 @@ impl<F: DurableLog, Q: LetterQueue<DeadLetter>, P: Parts> Publish<F, Q, P> {
                 endings[at] = Ending::Failed(failed::QUEUE_UNAVAILABLE);
             }
         }
+    }
+}
+
+/// Lambda delivers everything again from the first failure on, so what can never be published and
+/// comes after it is buried when it comes again, once.
+fn hold_back(endings: &mut [Ending]) {
+    let after_failure = endings.iter_mut().skip_while(|ending| !matches!(ending, Ending::Failed(_)));
+    for ending in after_failure.filter(|ending| matches!(ending, Ending::Dead(..))) {
+        *ending = Ending::Failed(failed::HELD_BACK);
     }
 }
 

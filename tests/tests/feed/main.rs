@@ -17,7 +17,7 @@ use boon::{Compiler, Schemas};
 use consumer::Consumer;
 use futures::Stream;
 use lambda::batch::Batch;
-use lambda::metrics::{Emitter, Metric};
+use lambda::metrics::{Emitter, Metric, Metrics};
 use lambda::runtime::{Invocation, ServeBatch as _};
 use local::poller::{Mapping, MappingSettings, MappingStep};
 use playback::history::Rules;
@@ -27,8 +27,8 @@ use publish::{Parts, Publish};
 use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
-use store::StoreError;
 use store::dynamodb::PlacedView;
+use store::{Fault, StoreError};
 use table::Table;
 
 /// A mutation of what surrounds the function, as a bug in it would do it. The check must find each.
@@ -78,12 +78,20 @@ impl DurableLog for Feed {
     }
 }
 
-/// The regions' parts, as the table holds them.
-struct Stored(Arc<Mutex<Table>>);
+/// The regions' parts, as the table holds them, if it answers.
+struct Stored {
+    table: Arc<Mutex<Table>>,
+    rng: Mutex<ChaCha8Rng>,
+    failing: f64,
+}
 
 impl Parts for Stored {
     async fn of_session(&self, profile_id: &str, session_id: &SessionId) -> Result<Vec<PlacedView>, StoreError> {
-        Ok(self.0.lock().unwrap().parts(profile_id, session_id))
+        if self.rng.lock().unwrap().random_bool(self.failing) {
+            let fault = Fault::Unavailable("away".to_owned());
+            return Err(StoreError { operation: "Query", subject: "views".to_owned(), fault });
+        }
+        Ok(self.table.lock().unwrap().parts(profile_id, session_id))
     }
 }
 
@@ -109,7 +117,11 @@ async fn run(seed: u64, failing: f64, regions: bool, mutation: Mutation) -> Run 
         source: "/playhead/test/us-east-1".to_owned(),
         feed: feed.clone(),
         failed: Letters::<DeadLetter>::new(false),
-        parts: regions.then(|| Stored(Arc::clone(&table))),
+        parts: regions.then(|| Stored {
+            table: Arc::clone(&table),
+            rng: Mutex::new(ChaCha8Rng::seed_from_u64(seed + 3)),
+            failing: failing / 10.0,
+        }),
         rules: Rules::default(),
     };
     let settings = MappingSettings { batch_size: 20, window_ms: 0, max_retries: u32::MAX, max_age_ms: i64::MAX / 2 };
@@ -253,6 +265,69 @@ fn poison_goes_to_its_queue_and_stops_nothing() {
     assert!(run.iter().all(|letter| letter.reason == "not_a_change" && letter.dead_at == 7), "{run:?}");
     let source = serde_json::to_value(&run[0].letter.source).unwrap();
     assert_eq!(source["kind"], "dynamodb");
+}
+
+/// Publishes the first 200 records of a table, of which the fourth is poison, by a function that is
+/// made for it. Returns the letters and what `count` reads.
+async fn publish_with_poison<P: Parts, T>(
+    failing: f64,
+    parts: Option<P>,
+    count: impl Fn(&Metrics) -> T,
+) -> (Vec<DeadLetter>, T) {
+    let mut table = Table::new(1, parts.is_some());
+    while !table.is_over() {
+        table.something_happens();
+    }
+    table.records[3]["dynamodb"]["Keys"]["sk"]["S"] = "~nobody-knows".into();
+    table.records.truncate(200);
+    let publish = Publish {
+        source: "/playhead/test/us-east-1".to_owned(),
+        feed: Feed {
+            records: Arc::default(),
+            overtaken: Arc::default(),
+            rng: Arc::new(Mutex::new(ChaCha8Rng::seed_from_u64(1))),
+            failing,
+            mutation: Mutation::None,
+        },
+        failed: Letters::<DeadLetter>::new(false),
+        parts,
+        rules: Rules::default(),
+    };
+    let metrics = Emitter::to("test", "publish", |_| {}).start(7);
+    let batch = Batch::parse(serde_json::json!({ "Records": table.records }).to_string().as_bytes()).unwrap();
+    let answer = publish.serve(&metrics, batch, Invocation::new(7, Duration::from_secs(60))).await.unwrap();
+    assert_ne!(serde_json::to_value(answer).unwrap()["batchItemFailures"], serde_json::json!([]));
+    (publish.failed.take(), count(&metrics))
+}
+
+#[test]
+fn poison_behind_a_failure_is_not_buried_yet() {
+    let count = |metrics: &Metrics| metrics.count(Metric::ChangesDead("not_a_change"));
+    let run = publish_with_poison(1.0, None::<Stored>, count);
+    let (letters, dead) = runtime().block_on(run);
+    assert_eq!((letters.len(), dead), (0, 0), "it is delivered again, and would be buried each time");
+}
+
+/// A table that does not answer.
+struct Hanging;
+
+impl Parts for Hanging {
+    async fn of_session(&self, _: &str, _: &SessionId) -> Result<Vec<PlacedView>, StoreError> {
+        std::future::pending().await
+    }
+}
+
+#[test]
+fn a_table_that_hangs_leaves_time_to_answer() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let (took, failed) = runtime.block_on(async {
+        let began = tokio::time::Instant::now();
+        let count = |metrics: &Metrics| metrics.count(Metric::ChangesFailed("store_unavailable"));
+        let (_, failed) = publish_with_poison(0.0, Some(Hanging), count).await;
+        (began.elapsed(), failed)
+    });
+    assert!(took < Duration::from_secs(60), "{took:?}");
+    assert!(failed > 0);
 }
 
 #[test]

@@ -6,12 +6,12 @@
 use super::Views;
 use super::error::classify;
 use super::item::{self, AFTER_SESSIONS, Item};
-use crate::table::StoreError;
+use crate::table::{Fault, StoreError};
 use aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder;
 use playback::fold::ViewKey;
 use playback::history::Row;
 use playback::session::SessionId;
-use playback::view::View;
+use playback::view::{UnreadableView, View};
 
 /// Most sessions have one view. One with more than this is not read as a whole.
 const ONE_PAGE: i32 = 200;
@@ -88,15 +88,22 @@ impl Views {
         Ok(self.placed(self.all_items(profile_id, query).await?))
     }
 
-    /// All parts of the views of a session, as last written: one item per title and region.
+    /// All parts of the views of a session, as last written: one item per title and region. One that
+    /// cannot be read is skipped, unless newer code wrote it: that one may tell more than the others.
     ///
     /// # Errors
-    /// When the table cannot be read.
+    /// When the table cannot be read, or newer code wrote a part.
     pub async fn parts(&self, profile_id: &str, session_id: &SessionId) -> Result<Vec<PlacedView>, StoreError> {
         let SessionId { ulid, home } = session_id;
         let (first, last) = (format!("{ulid}#{home}"), format!("{ulid}#{home}#~~"));
         let query = self.query_between(profile_id, &first, &last).consistent_read(true);
-        Ok(self.placed(self.all_items(profile_id, query).await?).views)
+        let items = self.all_items(profile_id, query).await?;
+        for item in &items {
+            if let Err(fault @ Fault::Unreadable(UnreadableView::Newer(_))) = item::row(item) {
+                return Err(StoreError { operation: "Query", subject: self.of_profile(profile_id), fault });
+            }
+        }
+        Ok(self.placed(items).views)
     }
 
     async fn all_items(&self, profile_id: &str, query: QueryFluentBuilder) -> Result<Vec<Item>, StoreError> {
