@@ -1,12 +1,12 @@
 //! Reads the change feed from its beginning, and leaves out repeats.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use aws_config::SdkConfig;
 use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::types::ShardIteratorType;
+use aws_sdk_kinesis::types::{ChildShard, Shard, ShardIteratorType};
 use serde::Deserialize;
 
 /// How long to wait when a shard has nothing new.
@@ -58,8 +58,11 @@ pub struct View {
 #[derive(Debug)]
 pub struct Feed {
     client: Client,
-    /// The iterators of the shards that are not closed.
-    shards: Vec<String>,
+    stream: String,
+    /// The iterators of the shards that are being read, by their ids.
+    shards: BTreeMap<String, String>,
+    /// Whether there may be more to read at once.
+    is_behind: bool,
     repeats: Repeats,
 }
 
@@ -78,34 +81,56 @@ impl Feed {
     /// If it cannot be read.
     pub async fn open(sdk: &SdkConfig, stream: &str) -> Result<Self> {
         let client = Client::new(sdk);
-        let listed = client.list_shards().stream_name(stream).send().await;
-        let listed = listed.with_context(|| format!("listing the shards of {stream}"))?;
-        let mut shards = Vec::new();
-        for shard in listed.shards() {
-            let from = client.get_shard_iterator().stream_name(stream).shard_id(&shard.shard_id);
-            let got = from.shard_iterator_type(ShardIteratorType::TrimHorizon).send().await;
-            shards.extend(got.with_context(|| format!("opening a shard of {stream}"))?.shard_iterator);
+        let (mut shards, mut first) = (Vec::new(), true);
+        let mut token = None;
+        while first || token.is_some() {
+            let list = client.list_shards();
+            // Only the first call may name the stream.
+            let list = if first { list.stream_name(stream) } else { list.set_next_token(token) };
+            let listed = list.send().await.with_context(|| format!("listing the shards of {stream}"))?;
+            (token, first) = (listed.next_token, false);
+            shards.extend(listed.shards.unwrap_or_default());
         }
-        Ok(Self { client, shards, repeats: Repeats::default() })
+        let repeats = Repeats::default();
+        let mut feed = Self { client, stream: stream.to_owned(), shards: BTreeMap::new(), is_behind: true, repeats };
+        for id in oldest(&shards) {
+            feed.begin(id).await?;
+        }
+        Ok(feed)
     }
 
-    /// The next changes of all shards, without repeats. Empty at the end, after a pause.
+    async fn begin(&mut self, shard_id: String) -> Result<()> {
+        let from = self.client.get_shard_iterator().stream_name(&self.stream).shard_id(&shard_id);
+        let got = from.shard_iterator_type(ShardIteratorType::TrimHorizon).send().await;
+        let got = got.with_context(|| format!("opening a shard of {}", self.stream))?;
+        self.shards.extend(got.shard_iterator.map(|iterator| (shard_id, iterator)));
+        Ok(())
+    }
+
+    /// The next changes of all shards, without repeats. After a pause, if there was nothing new.
     ///
     /// # Errors
     /// If the stream cannot be read, or a record is not a change.
     pub async fn next(&mut self) -> Result<Vec<Change>> {
-        let (mut changes, mut open, mut is_behind) = (Vec::new(), Vec::new(), false);
-        for iterator in std::mem::take(&mut self.shards) {
+        let (mut changes, mut children) = (Vec::new(), Vec::new());
+        self.is_behind = false;
+        for (id, iterator) in std::mem::take(&mut self.shards) {
             let read = self.client.get_records().shard_iterator(iterator).send().await.context("reading the feed")?;
-            is_behind |= read.millis_behind_latest.unwrap_or_default() > 0 || !read.records.is_empty();
+            self.is_behind |= read.millis_behind_latest.unwrap_or_default() > 0 || !read.records.is_empty();
             for record in &read.records {
                 let change: Change = serde_json::from_slice(record.data.as_ref()).context("a record of the feed")?;
                 changes.extend(self.repeats.is_new(&change).then_some(change));
             }
-            open.extend(read.next_shard_iterator);
+            match read.next_shard_iterator {
+                Some(next) => drop(self.shards.insert(id, next)),
+                None => children.extend(read.child_shards.unwrap_or_default()),
+            }
         }
-        self.shards = open;
-        if !is_behind {
+        for child in children.into_iter().filter(|child| is_next(child, &self.shards)).collect::<Vec<_>>() {
+            self.is_behind = true;
+            self.begin(child.shard_id).await?;
+        }
+        if !self.is_behind {
             tokio::time::sleep(PAUSE).await;
         }
         Ok(changes)
@@ -116,14 +141,26 @@ impl Feed {
     /// # Errors
     /// As [`Feed::next`].
     pub async fn read_to_end(&mut self) -> Result<Vec<Change>> {
-        let mut all = Vec::new();
-        loop {
-            match self.next().await? {
-                next if next.is_empty() => return Ok(all),
-                next => all.extend(next),
-            }
+        let mut all = self.next().await?;
+        while self.is_behind {
+            all.extend(self.next().await?);
         }
+        Ok(all)
     }
+}
+
+/// The shards to begin with. Those that others were split or merged into come after their parents:
+/// a profile's changes are in order only then.
+fn oldest(shards: &[Shard]) -> Vec<String> {
+    let listed: HashSet<&str> = shards.iter().map(Shard::shard_id).collect();
+    let parents = |shard: &Shard| [shard.parent_shard_id.clone(), shard.adjacent_parent_shard_id.clone()];
+    let is_oldest = |shard: &&Shard| !parents(shard).iter().flatten().any(|parent| listed.contains(parent.as_str()));
+    shards.iter().filter(is_oldest).map(|shard| shard.shard_id.clone()).collect()
+}
+
+/// Whether a shard follows now: all its parents have been read, and it has not begun.
+fn is_next(child: &ChildShard, reading: &BTreeMap<String, String>) -> bool {
+    !reading.contains_key(&child.shard_id) && !child.parent_shards.iter().any(|parent| reading.contains_key(parent))
 }
 
 impl Repeats {
@@ -135,5 +172,38 @@ impl Repeats {
             last.clone_from(&change.sequence);
         }
         is_new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shard(id: &str, parents: [Option<&str>; 2]) -> Shard {
+        let [parent, adjacent] = parents.map(|parent| parent.map(str::to_owned));
+        let shard = Shard::builder().shard_id(id).set_parent_shard_id(parent).set_adjacent_parent_shard_id(adjacent);
+        shard.build().unwrap()
+    }
+
+    #[test]
+    fn shards_that_were_split_or_merged_come_before_what_became_of_them() {
+        let (split, a, b) = (Some("split"), Some("a"), Some("b"));
+        let shards = [
+            shard("a", [split, None]),
+            shard("b", [split, None]),
+            shard("merged", [a, b]),
+            shard("split", [Some("expired"), None]),
+            shard("other", [None, None]),
+        ];
+        assert_eq!(oldest(&shards), ["split", "other"]);
+    }
+
+    #[test]
+    fn a_shard_that_was_merged_waits_for_both_parents() {
+        let child = ChildShard::builder().shard_id("merged").parent_shards("a").parent_shards("b").build().unwrap();
+        let reading = |ids: &[&str]| ids.iter().map(|id| ((*id).to_owned(), String::new())).collect();
+        assert!(!is_next(&child, &reading(&["b", "other"])));
+        assert!(is_next(&child, &reading(&["other"])));
+        assert!(!is_next(&child, &reading(&["merged"])));
     }
 }
