@@ -11,7 +11,7 @@ use http::StatusCode;
 use lambda::metrics::Metric;
 use serde_json::{Map, Value, json};
 
-use crate::series::{Series, api, lambda, lambda_lag, objects, of, of_stage, sqs, throttled, with_code};
+use crate::series::{Series, api, freshness, lambda, lambda_lag, objects, of, of_stage, sqs, throttled, with_code};
 
 /// What an alarm asks of people. Its name stands in brackets at the beginning of the description.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -274,6 +274,29 @@ fn streams_refuse(home: &'static str, forwards: &'static str, remote: &'static s
     }
 }
 
+/// A function answers requests with 503. What that means is for the caller to say.
+fn answers_503(id: &'static str, function: &'static str) -> Alarm {
+    Alarm {
+        id,
+        condition: None,
+        severity: Page,
+        means: "",
+        to_do: "",
+        watched: Several {
+            series: vec![
+                ("unavailable", with_code(Metric::Requests(StatusCode::OK), function, "503")),
+                ("requests", of(Metric::Requests(StatusCode::OK), function)),
+            ],
+            more: None,
+            steps: vec![("share", "503 answers, % of the requests", Always("100 * FILL(unavailable, 0) / requests"))],
+        },
+        period: 60,
+        points: (3, 5),
+        rings: Above(1),
+        silence: IsGood,
+    }
+}
+
 /// Every alarm.
 pub fn all() -> Vec<Alarm> {
     [served(), books(), behind(), left_over(), logs_and_limits(), migration(), feed()].into_iter().flatten().collect()
@@ -302,30 +325,12 @@ fn served() -> Vec<Alarm> {
             silence: IsGood,
         },
         Alarm {
-            id: "IngestUnavailableAlarm",
-            condition: None,
-            severity: Page,
             means: "More than 1% of the requests to ingest were answered 503, in 3 of 5 minutes: no durable log \
                     took their events. Devices keep them and try again, so nothing is lost yet.",
             to_do: "check whether the primary log is down (broker health, CircuitOpenedAlarm) and whether there \
                     is a standby (parameter StandbyLog). If the primary is up but instances do not return to \
                     it, `cargo playhead routing set --log primary`; if it is half dead, `--log standby`.",
-            watched: Several {
-                series: vec![
-                    ("unavailable", with_code(Metric::Requests(StatusCode::OK), "IngestFunction", "503")),
-                    ("requests", of(Metric::Requests(StatusCode::OK), "IngestFunction")),
-                ],
-                more: None,
-                steps: vec![(
-                    "share",
-                    "503 answers, % of the requests",
-                    Always("100 * FILL(unavailable, 0) / requests"),
-                )],
-            },
-            period: 60,
-            points: (3, 5),
-            rings: Above(1),
-            silence: IsGood,
+            ..answers_503("IngestUnavailableAlarm", "IngestFunction")
         },
         Alarm {
             means: "Invocations of ingest crashed or timed out in 3 of 10 minutes. Devices got a 500 and try \
@@ -338,6 +343,13 @@ fn served() -> Vec<Alarm> {
             means: "Invocations of query crashed or timed out in 3 of 10 minutes. Members saw an error.",
             to_do: "look for the cause in its log group. Nothing is lost.",
             ..function_fails("QueryErrorsAlarm", Page, "QueryFunction")
+        },
+        Alarm {
+            means: "More than 1% of the requests to query were answered 503, in 3 of 5 minutes: it could not read \
+                    the table, or check the token. Members see an error instead of their history. Nothing is lost.",
+            to_do: "see the warnings in its log group. If the table throttles or does not answer, do as for \
+                    StoreThrottledAlarm. If the keys of the issuer cannot be fetched, bring its JWKS back.",
+            ..answers_503("QueryUnavailableAlarm", "QueryFunction")
         },
         Alarm {
             means: "Invocations of process crashed or timed out in 3 of 10 minutes. Lambda delivers the batch \
@@ -380,7 +392,7 @@ fn books() -> Vec<Alarm> {
         severity: Page,
         means: "Events that were accepted here, or arrived from another region, at least 30 minutes ago are \
                     neither in a view nor dead nor sent on: in flight for too long, or lost.",
-        to_do: "run `cargo playhead books --stack <stack>` to see the minutes. Lag (LogLagAlarm, \
+        to_do: "run `cargo playhead books --since 7h --stack <stack>` to see the minutes. Lag (LogLagAlarm, \
                     StreamAgeAlarm, ForwardLagAlarm, ForwardAgeAlarm), letters on the retry queue \
                     (RetryAgeAlarm) and objects in the failure bucket are events in flight: deal with those \
                     first. If there are none and the difference stays, it is a loss: keep the topics' records \
@@ -892,27 +904,65 @@ fn feed() -> Vec<Alarm> {
             severity: Ticket,
             means: "The oldest change that publish read was older than a minute, for 5 minutes: recommendations and \
                     analytics are late. Histories are not affected. Changes wait for 22 hours, then they are given up.",
-            to_do: "see ChangesFailed by Reason. feed_unavailable means that the stream refuses records: see \
-                    FeedThrottledAlarm. Without failures, publish is too slow or does not run: check its errors, \
-                    throttles and mapping.",
+            to_do: "see ChangesFailed by Reason. feed_unavailable: the stream refuses records (FeedThrottledAlarm). \
+                    newer_view: newer code wrote the views, so deploy publish, too, or again. store_unavailable: the table does not answer. Without failures, publish \
+                    is too slow: check its errors and throttles.",
             watched: One(lambda_lag("IteratorAge", "PublishFunction")),
             period: 60,
             points: (5, 5),
             rings: Above(60_000),
             silence: KeepsState,
         },
+        // An age is written with each batch that is delivered, so none says nothing.
+        Alarm {
+            id: "FeedStoppedAlarm",
+            condition: WITH_FEED,
+            severity: Ticket,
+            means: "Records were applied in 15 of 20 minutes, but publish received no change. DynamoDB keeps changes for 24 \
+                    hours; what is older then never gets to the consumers.",
+            to_do: "check that PublishMapping is enabled and its last result is OK, that the stream of the table is on, \
+                    and whether Lambda throttles publish.",
+            watched: Several {
+                series: vec![
+                    ("process", of(Metric::RecordsSettled, "ProcessFunction")),
+                    ("retry", of(Metric::RecordsSettled, "RetryFunction")),
+                    ("received", of(Metric::ChangesReceived, "PublishFunction")),
+                ],
+                more: None,
+                steps: vec![(
+                    "unseen",
+                    "records applied while no change was received",
+                    Always("IF(FILL(received, 0) > 0, 0, FILL(process, 0) + FILL(retry, 0))"),
+                )],
+            },
+            period: 300,
+            points: (3, 4),
+            rings: Above(0),
+            silence: IsGood,
+        },
         Alarm {
             id: "PublishFailedAlarm",
             condition: WITH_FEED,
             severity: Ticket,
-            means: "Changes that cannot be published are on their queue, or the place of a batch that was given up. \
-                    Consumers miss them. The table has them.",
+            means: "Changes that cannot be published are on their queue, or the place of a batch that was given up, or \
+                    Lambda could not even put that there. Consumers miss them. The table has them.",
             to_do: "read the messages (they are kept for 14 days) and the errors in the log of publish. Fix the cause. \
-                    The next change of each view brings all of it again; until then, consumers can read those views \
-                    from the API.",
-            watched: One(sqs("ApproximateNumberOfMessagesVisible", "PublishFailedQueue")),
+                    The next change of a view brings all of it again, but an erasure, a hiding or a mark does not come \
+                    again: have consumers compare those profiles with the API.",
+            watched: Several {
+                series: vec![
+                    ("waiting", sqs("ApproximateNumberOfMessagesVisible", "PublishFailedQueue")),
+                    ("unwritten", lambda("DestinationDeliveryFailures", "PublishFunction")),
+                ],
+                more: None,
+                steps: vec![(
+                    "missed",
+                    "messages, and batches that could not be put there",
+                    Always("FILL(waiting, 0) + FILL(unwritten, 0)"),
+                )],
+            },
             period: 60,
-            points: (1, 1),
+            points: (1, 2),
             rings: Above(0),
             silence: IsGood,
         },
@@ -936,6 +986,20 @@ fn feed() -> Vec<Alarm> {
             period: 60,
             points: (3, 5),
             rings: Above(0),
+            silence: IsGood,
+        },
+        Alarm {
+            id: "ArchiveLateAlarm",
+            condition: Some("HasChangeArchive"),
+            severity: Ticket,
+            means: "The oldest change that Firehose has not written to S3 is over two hours old: Athena lacks what came \
+                    since. The feed has it for the retention of its stream.",
+            to_do: "read in the log group of the nested stack ChangeArchiveStack why Firehose failed, and give the role \
+                    back what it lost, or correct the Glue table. Firehose tries again by itself.",
+            watched: One(freshness("ArchiveDelivery")),
+            period: 300,
+            points: (3, 3),
+            rings: Above(7_200),
             silence: IsGood,
         },
     ]

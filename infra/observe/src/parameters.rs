@@ -118,6 +118,7 @@ const GROUPS: [Group; 3] = [
                 "Stream of the standby log for other regions. Empty if there is none.",
             ),
             ("ViewChangesStream", STREAM_OR_NONE, "Stream of the change feed. Empty if there is none."),
+            ("ArchiveDelivery", STREAM_OR_NONE, "Firehose stream of the feed's archive. Empty if there is none."),
             (
                 "Mappings",
                 Pattern(r#"[0-9a-zA-Z-]+(\\" OR \\"[0-9a-zA-Z-]+)*"#),
@@ -152,7 +153,7 @@ pub(crate) fn parameters() -> Value {
 }
 
 /// The resources that may not exist, with the condition that says whether they do.
-pub(crate) const OPTIONAL: [(&str, &str); 9] = [
+pub(crate) const OPTIONAL: [(&str, &str); 10] = [
     ("EventsStream", "PrimaryIsKinesis"),
     ("StandbyStream", "StandbyIsKinesis"),
     ("RemoteStream", "ForwardsFromPrimaryKinesis"),
@@ -162,6 +163,7 @@ pub(crate) const OPTIONAL: [(&str, &str); 9] = [
     ("CompareFunction", "Compares"),
     ("PublishFunction", "HasChangeFeed"),
     ("ViewChangesStream", "HasChangeFeed"),
+    ("ArchiveDelivery", "HasChangeArchive"),
 ];
 
 /// A condition that `template.yaml` has too holds exactly when it holds there.

@@ -117,6 +117,11 @@ pub(crate) fn throttled(stream: &'static str) -> Series {
     Series::aws("AWS/Kinesis", "WriteProvisionedThroughputExceeded", "StreamName", stream, "Sum")
 }
 
+/// How old the oldest record is that a delivery stream has not written, in seconds.
+pub(crate) fn freshness(delivery: &'static str) -> Series {
+    Series::aws("AWS/Firehose", "DeliveryToS3.DataFreshness", "DeliveryStreamName", delivery, "Maximum")
+}
+
 /// The API's.
 pub(crate) fn api(name: &'static str) -> Series {
     let dimensions = vec![("ApiId", Dimension::Parameter("Api")), ("Stage", Dimension::Text("$default"))];

@@ -88,9 +88,9 @@ fn ours() -> BTreeMap<&'static str, (Metric, &'static [&'static str])> {
 }
 
 /// The AWS metrics that are watched: namespace, dimensions, names. From the developer guides of
-/// Lambda ("Types of metrics"), SQS, Kinesis, DynamoDB, MSK, S3 and API Gateway ("metrics for HTTP
+/// Lambda ("Types of metrics"), SQS, Kinesis, DynamoDB, Firehose, MSK, S3 and API Gateway ("metrics for HTTP
 /// APIs").
-const OF_AWS: [(&str, &[&str], &[&str]); 9] = [
+const OF_AWS: [(&str, &[&str], &[&str]); 10] = [
     (
         "AWS/Lambda",
         &["FunctionName"],
@@ -119,6 +119,7 @@ const OF_AWS: [(&str, &[&str], &[&str]); 9] = [
         &["TableName", "GlobalSecondaryIndexName"],
         &["ConsumedReadCapacityUnits", "ConsumedWriteCapacityUnits"],
     ),
+    ("AWS/Firehose", &["DeliveryStreamName"], &["DeliveryToS3.DataFreshness"]),
     ("AWS/Kafka", &["Broker ID", "Cluster Name"], &["BytesInPerSec"]),
     ("AWS/S3", &["BucketName", "StorageType"], &["NumberOfObjects"]),
     ("AWS/ApiGateway", &["ApiId", "Stage"], &["5xx", "Count", "Latency"]),
@@ -151,7 +152,7 @@ fn exists(namespace: &str, name: &str, dimensions: &[String], who: Option<&str>,
 /// The alarms of various stacks, by a name that says which.
 fn made() -> BTreeMap<String, Value> {
     let (template, observability) = (template(), observability());
-    let trials = [&[][..], &TAKEN_OVER_FROM, &TRIED];
+    let trials = [&[][..], &TAKEN_OVER_FROM, &TRIED, &[("ChangeArchive", "on")]];
     let ways = [KAFKA_FIRST, KINESIS_FIRST].into_iter().flat_map(|logs| [(logs, ALONE), (logs, ONE_OF_TWO)]);
     let ways = ways.flat_map(|(logs, regions)| trials.map(|trial| (logs, regions, trial)));
     let made: BTreeMap<String, Value> = ways
@@ -428,6 +429,10 @@ fn nested_parameters_are_those_of_the_stack_or_its_resources() {
                 for id in mappings {
                     assert_eq!(made[&id]["Properties"]["MetricsConfig"], json!({ "Metrics": ["EventCount"] }), "{id}");
                 }
+            } else if name == "ArchiveDelivery" {
+                let delivery = json!({ "Fn::GetAtt": ["ChangeArchiveStack", "Outputs.DeliveryStreamName"] });
+                let there = made.contains_key("ChangeArchiveStack");
+                assert_eq!(*value, if there { delivery } else { json!("") });
             } else if name == "DashboardName" {
                 // All regions of an account share one set of dashboards.
                 assert_eq!(*value, json!({ "Fn::Sub": "${AWS::StackName}-overview-${AWS::Region}" }));
