@@ -135,7 +135,8 @@ live() (
     cargo playhead local up
     trap 'cargo playhead local down' EXIT
     PLAYHEAD_STATUS=$(cargo playhead local status --json)
-    export PLAYHEAD_STATUS
+    PLAYHEAD=$PWD/target/debug/playhead
+    export PLAYHEAD_STATUS PLAYHEAD
     cd "$page"
     npm test
 )

@@ -2,16 +2,20 @@
  * The live page in a real browser, on the real local cloud: its figures move, its player's events
  * reach the member's view, and what is broken by its controls shows, and works again afterwards.
  *
- * `PLAYHEAD_STATUS` is what `cargo playhead local status --json` prints.
+ * `PLAYHEAD_STATUS` is what `cargo playhead local status --json` prints, and `PLAYHEAD` the built command.
  * With `PLAYHEAD_BLESS=1` the pictures in docs/images are made anew.
  */
 import assert from "node:assert/strict";
-import { existsSync, mkdirSync, readFileSync, readdirSync, readlinkSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, readlinkSync } from "node:fs";
 import { request } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { after, afterEach, before, test } from "node:test";
 import { chromium } from "playwright-core";
 
 const { live_page: URL_OF_PAGE, log_bootstrap: BOOTSTRAP } = JSON.parse(process.env.PLAYHEAD_STATUS ?? "{}");
+const { PLAYHEAD } = process.env;
 const IMAGES = new URL("../../../docs/images/", import.meta.url).pathname;
 const LARGEST_IMAGE = 250_000;
 /** How long anything may take: far more than it takes on an idle machine. */
@@ -133,15 +137,28 @@ test("pictures for the documentation", { skip: process.env.PLAYHEAD_BLESS !== "1
   }
 });
 
-test("poison is a dead letter, and the books balance", async () => {
+test("a burst of poison becomes dead letters, stops nothing, and ends by the runbook", async () => {
   const { poison, all } = await snapshot();
+  await click("Poison: Drop 10");
   await click("Poison: Drop 1");
-  await until((now) => now.poison === poison + 1 && now.all.totals.dead_records === all.totals.dead_records + 1);
-  await until(({ regions }) => regions[0].queues.dead_letter > 0);
+  await until((now) => now.poison === poison + 11 && now.all.totals.dead_records === all.totals.dead_records + 11);
+  await until(({ regions }) => regions[0].queues.dead_letter >= 11);
   await drain();
   await note("the books balance");
   assert.match(await page.locator("#books-words").textContent(), /They balance/);
+  // As docs/operate.md has it: see what they are, then throw away what is worthless.
+  assert.match(dlq("list"), /invalid_envelope/);
+  const saved = join(mkdtempSync(join(tmpdir(), "playhead-")), "dead.jsonl");
+  dlq("discard", "--reason", "invalid_envelope", "--yes", "--save", saved);
+  assert.ok(readFileSync(saved, "utf8").trim().split("\n").length >= 11);
+  await until(({ regions }) => regions[0].queues.dead_letter === 0);
 });
+
+/** Runs `cargo playhead dlq` on the local cloud. @param {string[]} args */
+function dlq(...args) {
+  assert.ok(PLAYHEAD, "PLAYHEAD must be the built command, such as target/debug/playhead");
+  return execFileSync(PLAYHEAD, ["dlq", ...args], { encoding: "utf8" });
+}
 
 test("a store that hangs shows as lag, and everything is applied afterwards", async () => {
   await click("Viewers: Gentle");
