@@ -19,7 +19,7 @@
  *   `takeBack` it cannot be undone once it is sent
  */
 import { Api, Failure, member } from "./api.js";
-import { ago, device, duration, exactly, heading, reached, timeOfDay } from "./format.js";
+import { ago, device, duration, exactly, heading, listed, reached, timeOfDay } from "./format.js";
 
 /** How many entries are shown at first, and how many more each time. */
 const STEP = 50;
@@ -127,6 +127,17 @@ const isGone = (session) => [...state.gone].some((covers) => covers(session));
 /** @param {Session} session */
 const isWatched = ({ title_id, completed }) => state.watched.get(title_id) ?? completed;
 
+/**
+ * The titles of a viewing that are loaded: hiding or forgetting it reaches all of them.
+ *
+ * @param {Session} session
+ */
+function titlesOf({ session_id }) {
+  const isOne = (/** @type {Session} */ one) => one.session_id === session_id && !isGone(one);
+  const all = [...state.entries.filter(isOne), ...state.cards.filter(isOne)];
+  return [...new Set(all.map(({ title_id }) => title_id))];
+}
+
 /** @param {Session} session */
 function matches(session) {
   const text = `${session.title_id} ${device(session.device.kind)}`.toLowerCase();
@@ -163,11 +174,22 @@ function arrange(parent, children) {
  * @param {string} name
  * @param {string} text
  * @param {string} title
+ * @param {string} [rest] of the text, for those who do not see what is around it
  */
-function label(row, name, text, title) {
+function label(row, name, text, title, rest = "") {
   const button = part(row, `[data-do="${name}"]`);
   button.textContent = text;
-  button.setAttribute("aria-label", `${text}: ${title}`);
+  button.setAttribute("aria-label", `${text}${rest}: ${title}`);
+}
+
+/**
+ * @param {Element} row
+ * @param {Session} session
+ */
+function labelHide(row, session) {
+  const [verb, count] = [session.hidden ? "Show" : "Hide", titlesOf(session).length];
+  if (count > 1) label(row, "hide", `${verb} ${count} titles`, session.title_id, " of this viewing");
+  else label(row, "hide", verb, session.title_id);
 }
 
 /**
@@ -240,9 +262,10 @@ function entryOf(session, now) {
   part(row, ".seen").hidden = !watched;
   part(row, ".veiled").hidden = !hidden;
   row.classList.toggle("is-hidden", hidden);
-  label(row, "hide", hidden ? "Show" : "Hide", title_id);
+  labelHide(row, session);
   label(row, "watched", watched ? "Mark as not watched" : "Mark as watched", title_id);
-  label(row, "forget-session", "Forget this viewing", title_id);
+  const count = titlesOf(session).length;
+  label(row, "forget-session", `Forget this viewing${count > 1 ? ` of ${count} titles` : ""}`, title_id);
   label(row, "forget-title", "Forget this title", title_id);
   part(row, "summary").setAttribute("aria-label", `More: ${title_id}`);
   return row;
@@ -261,7 +284,7 @@ function cardOf(session, now) {
       ? `${duration(played_ms)} watched`
       : `${duration(Math.max(title_duration_ms - position_ms, 0))} left`;
   label(row, "watched", "Mark watched", title_id);
-  label(row, "hide", "Hide", title_id);
+  labelHide(row, session);
   return row;
 }
 
@@ -620,11 +643,25 @@ function sendLater(change) {
 }
 
 /**
+ * What was done to a viewing. One of several titles is named with all of them.
+ *
+ * @param {Session} session
+ * @param {string} done
+ * @param {string} alone what is said if it has one title
+ */
+function saidOf(session, done, alone) {
+  const titles = titlesOf(session);
+  return titles.length > 1 ? `This viewing is ${done}, with all ${titles.length} titles: ${listed(titles)}.` : alone;
+}
+
+/**
  * @param {Session} session
  * @param {boolean} hidden
  * @returns {Change}
  */
-function hiding({ session_id, title_id }, hidden) {
+function hiding(session, hidden) {
+  const { session_id, title_id } = session;
+  const done = hidden ? "hidden" : "shown again";
   const set = (/** @type {boolean} */ to) => {
     for (const one of [...state.entries, ...state.cards]) if (one.session_id === session_id) one.hidden = to;
   };
@@ -632,7 +669,7 @@ function hiding({ session_id, title_id }, hidden) {
   return {
     of: state.api,
     target: `session ${session_id}`,
-    said: hidden ? `${title_id} is hidden.` : `${title_id} is shown again.`,
+    said: saidOf(session, done, `${title_id} is ${done}.`),
     apply: () => set(hidden),
     revert: () => set(!hidden),
     send: send(hidden),
@@ -722,12 +759,12 @@ function erasing() {
 const CHANGES = {
   hide: (session) => hiding(session, !session.hidden),
   watched: (session) => marking(session, !isWatched(session)),
-  "forget-session": ({ session_id, title_id }) =>
+  "forget-session": (session) =>
     forgetting(
-      `session ${session_id}`,
-      `This viewing of ${title_id} is forgotten.`,
-      (one) => one.session_id === session_id,
-      (api) => api.forgetSession(session_id),
+      `session ${session.session_id}`,
+      saidOf(session, "forgotten", `This viewing of ${session.title_id} is forgotten.`),
+      (one) => one.session_id === session.session_id,
+      (api) => api.forgetSession(session.session_id),
     ),
   "forget-title": ({ title_id }) =>
     forgetting(

@@ -83,6 +83,17 @@ export function ago(at, now) {
 /** @param {number} at */
 export const exactly = (at) => whole.format(at);
 
+// In the language of the sentence around it.
+const list = new Intl.ListFormat("en-GB");
+
+/**
+ * Some names, in one line: of more than three, two and how many more.
+ *
+ * @param {string[]} names
+ */
+export const listed = (names) =>
+  list.format(names.length > 3 ? [...names.slice(0, 2), `${names.length - 2} more`] : names);
+
 /** @type {Record<string, string>} */
 const DEVICES = {
   tv: "TV",

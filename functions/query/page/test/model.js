@@ -71,9 +71,9 @@ export function session(minutes, { kind = "tv", ...of } = {}) {
 let made = 0;
 
 export class Model {
-  /** @param {Session[]} sessions */
+  /** @param {Session[]} sessions those of one id are its titles, the newest first */
   constructor(sessions) {
-    this.sessions = sessions.toSorted((a, b) => (a.session_id < b.session_id ? 1 : -1));
+    this.sessions = sessions.toSorted((a, b) => b.session_id.localeCompare(a.session_id, "en"));
     /** @type {Map<string, boolean>} */
     this.watched = new Map();
     /** @type {Call[]} every call of the API, in order */

@@ -201,6 +201,46 @@ test("after a viewing is forgotten, an earlier one says where to go on", async (
   await card.getByText(/^31 mins? left/).waitFor();
 });
 
+/** A viewing of three titles in a row, and an older viewing of one of them. */
+const marathon = () => {
+  const last = session(70, { title_id: "harbour-s01e03" });
+  const before = ["harbour-s01e02", "harbour-s01e01"].map((title_id) => ({ ...last, title_id, completed: true }));
+  return [last, ...before, session(2 * DAY, { title_id: "harbour-s01e01" })];
+};
+
+test("forgetting a viewing of several titles says so, before and after", async () => {
+  const { page, entry, titles, notice, model } = await member({ sessions: marathon() });
+  await page.getByRole("searchbox").fill("s01e02");
+  await gone(entry("harbour-s01e03"));
+  await entry("harbour-s01e02").locator("summary").click();
+  await page.getByRole("button", { name: "Forget this viewing of 3 titles: harbour-s01e02", exact: true }).click();
+  const said = "This viewing is forgotten, with all 3 titles: harbour-s01e03, harbour-s01e02 and harbour-s01e01.";
+  assert.equal(await notice.locator("p").textContent(), said);
+  await page.getByRole("searchbox").fill("");
+  await entry("harbour-s01e01").waitFor();
+  assert.deepEqual(await titles(), ["harbour-s01e01"]);
+  await entry("harbour-s01e01").locator("summary").click();
+  await page.getByRole("button", { name: "Forget this viewing: harbour-s01e01", exact: true }).waitFor();
+  await page.mouse.move(0, 0);
+  await page.clock.fastForward(UNDONE_NO_MORE_MS);
+  await until("the call", () => model.sessions.length === 1);
+});
+
+test("hiding a viewing of several titles says so, and so does showing it again", async () => {
+  const { page, entry, titles, notice, model } = await member({ sessions: marathon() });
+  await entry("harbour-s01e02").waitFor();
+  assert.equal(await page.locator(".card", { hasText: "harbour-s01e03" }).getByText("Hide 3 titles").count(), 1);
+  await entry("harbour-s01e02").getByRole("button", { name: "Hide 3 titles of this viewing: harbour-s01e02" }).click();
+  const all = "with all 3 titles: harbour-s01e03, harbour-s01e02 and harbour-s01e01.";
+  assert.equal(await notice.locator("p").textContent(), `This viewing is hidden, ${all}`);
+  assert.deepEqual(await titles(), ["harbour-s01e01"]);
+  await page.getByLabel("Show hidden").check();
+  await entry("harbour-s01e03").getByRole("button", { name: "Show 3 titles of this viewing: harbour-s01e03" }).click();
+  assert.equal(await notice.last().locator("p").textContent(), `This viewing is shown again, ${all}`);
+  await until("both calls", () => model.changes().length === 2);
+  assert.ok(model.sessions.every(({ hidden }) => !hidden));
+});
+
 test("sends what waits to be forgotten when the page goes away", async () => {
   const here = await member();
   const { page, model } = here;
