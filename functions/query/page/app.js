@@ -360,22 +360,26 @@ async function learnWatched(sessions) {
   if (!api || !ids.length) return;
   try {
     const { titles } = await api.titles(ids.slice(0, 100));
+    if (api !== state.api) return;
     // What the member has marked meanwhile is newer.
     for (const { title_id, watched } of titles) if (!state.watched.has(title_id)) state.watched.set(title_id, watched);
     render();
   } catch (error) {
     // Until it is known, a finished viewing counts.
-    if (error instanceof Failure && error.kind !== "later") fail(error, refresh);
+    if (api === state.api && error instanceof Failure && error.kind !== "later") fail(error, refresh);
   }
 }
 
+/** Whether no call works with this token. @param {Failure} error */
+const isOfToken = ({ kind }) => kind === "ended" || kind === "forbidden";
+
 /**
- * @param {unknown} error
+ * @param {unknown} error of a call with the newest token: what an older one gets is no news
  * @param {() => void} again
  */
 function fail(error, again) {
   if (!(error instanceof Failure)) throw error;
-  if (error.kind === "ended" || error.kind === "forbidden") return end(error.message);
+  if (isOfToken(error)) return end(error.message);
   state.problem = { text: error.message, again };
   say(error.message);
 }
@@ -508,9 +512,17 @@ const isOfAnother = ({ of }) => of?.profile !== state.api?.profile;
  */
 function asMember(call) {
   const { api } = state;
-  return async () => {
-    const latest = state.api?.profile === api?.profile ? state.api : api;
-    if (latest) await call(latest);
+  const newest = () => (state.api?.profile === api?.profile ? state.api : api);
+  return async function send() {
+    const by = newest();
+    if (!by) return;
+    try {
+      await call(by);
+    } catch (error) {
+      // It was refused because of its token, and a newer one came meanwhile.
+      if (error instanceof Failure && isOfToken(error) && by !== newest()) return send();
+      throw error;
+    }
   };
 }
 
@@ -589,7 +601,7 @@ function refused(change, error) {
   if (isOfAnother(change)) return;
   change.revert();
   render();
-  if (error.kind === "ended" || error.kind === "forbidden") return end(error.message);
+  if (isOfToken(error)) return end(error.message);
   notify(`${error.message} Nothing was changed.`, "Try again", () => perform(change));
 }
 
@@ -888,16 +900,19 @@ setInterval(() => document.visibilityState === "visible" && !state.loading && re
 function start() {
   const who = member();
   if (!who) return end("Open this page from the app: the link there says whose activity to show.");
-  sendWaiting();
-  // What one member could undo or try again is nothing for another one.
-  if (who.profile !== state.api?.profile) $.notices.replaceChildren();
-  Object.assign(state, { api: new Api(who), entries: [], cards: [], next: null, shown: STEP, ended: false });
-  Object.assign(state, { erasing: false, problem: undefined });
-  state.watched.clear();
-  state.gone.clear();
-  $.profile.textContent = who.profile;
-  $.profile.hidden = false;
-  state.withHidden = $.hidden.checked;
+  if (who.profile !== state.api?.profile) {
+    // While the API is still that of the member who asked for it.
+    sendWaiting();
+    // What one member could undo or try again is nothing for another one.
+    $.notices.replaceChildren();
+    Object.assign(state, { api: undefined, entries: [], cards: [], next: null, shown: STEP, erasing: false });
+    state.watched.clear();
+    state.gone.clear();
+    $.profile.textContent = who.profile;
+    $.profile.hidden = false;
+    state.withHidden = $.hidden.checked;
+  }
+  if (who.token !== state.api?.token) Object.assign(state, { api: new Api(who), problem: undefined, ended: false });
   void refresh();
 }
 

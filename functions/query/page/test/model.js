@@ -81,6 +81,8 @@ export class Model {
     /** @type {(call: Call) => Fault} */
     this.fault = () => "pass";
     this.headers = HEADERS;
+    /** The only one that is good. */
+    this.token = TOKEN;
     this.server = createServer((request, response) => this.#serve(request, response));
   }
 
@@ -129,7 +131,7 @@ export class Model {
 
   /** @param {Call} call @returns {{ status: number, headers?: Record<string, string>, body?: unknown }} */
   #answer({ method, path, query, authorization }) {
-    if (authorization !== `Bearer ${TOKEN}`) return { status: 401, body: { code: "invalid_token" } };
+    if (authorization !== `Bearer ${this.token}`) return { status: 401, body: { code: "invalid_token" } };
     const [list, id = "", what] = /** @type {[string, string?, string?]} */ (path.split("/"));
     if (method === "GET" && path === "history") return { status: 200, body: this.#page(query) };
     if (method === "GET" && path === "continue-watching") {

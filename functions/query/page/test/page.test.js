@@ -283,6 +283,15 @@ test("erases everything, but only when it is confirmed and not taken back", asyn
   assert.equal(await page.locator(".card").count(), 0);
 });
 
+/**
+ * The app hands over a token, as it may at any time.
+ *
+ * @param {import("playwright-core").Page} page
+ * @param {{ profile?: string, token?: string }} [of]
+ */
+const handOver = (page, { profile = "p1", token = TOKEN } = {}) =>
+  page.evaluate((hash) => void (location.hash = hash), `#profile=${profile}&token=${token}`);
+
 test("an expired token ends the page with what to do, and a new one goes on", async () => {
   const { page, entry, model } = await member({ token: "expired" });
   await page.getByRole("alert").getByText("Open it again from the app").waitFor();
@@ -300,12 +309,62 @@ test("an expired token ends the page with what to do, and a new one goes on", as
   await entry("northern-lights").waitFor();
 });
 
+const NEWER = "header.newer.signature";
+
+test("what waits as a token expires goes out with the newer one", async () => {
+  const here = await member();
+  const { page, model } = here;
+  await forget(here, "northern-lights", "Forget this title");
+  model.token = NEWER;
+  await handOver(page, { token: NEWER });
+  await until("the newer token", () => model.seen.at(-1)?.authorization === `Bearer ${NEWER}`);
+  await page.mouse.move(0, 0);
+  await page.clock.fastForward(UNDONE_NO_MORE_MS);
+  await until("it is forgotten", () => model.sessions.every(({ title_id }) => title_id !== "northern-lights"));
+  assert.equal(await page.getByRole("alert").count(), 0);
+  assert.deepEqual(model.changes(), ["DELETE titles/northern-lights"], "sent with the expired token");
+});
+
+for (const [name, path] of /** @type {[string, string][]} */ ([
+  ["change", "/hidden"], ["list", "/history?"], ["question about titles", "/titles?"],
+])) {
+  test(`a refusal of an older token comes late, and does not end the page: a ${name}`, async () => {
+    const { page, entry, model } = await member();
+    await entry("glass-gardens").waitFor();
+    await page.waitForLoadState("networkidle");
+    /** @type {(value?: unknown) => void} */
+    let answer = () => undefined;
+    const late = new Promise((resolve) => (answer = resolve));
+    const isOld = (/** @type {import("playwright-core").Request} */ one) =>
+      one.url().includes(path) && one.headers()["authorization"] === `Bearer ${TOKEN}`;
+    await page.route("**/v1/**", async (route) => {
+      if (!isOld(route.request())) return route.fallback();
+      await late;
+      await route.fulfill({ status: 401 });
+    });
+    const asked = page.waitForRequest(isOld);
+    if (name === "change") await entry("northern-lights").getByRole("button", { name: "Hide" }).click();
+    else await page.getByRole("button", { name: "Refresh" }).click();
+    await asked;
+    model.token = NEWER;
+    const seen = model.seen.length;
+    await handOver(page, { token: NEWER });
+    await until("the newer list", () => model.seen.slice(seen).some(({ path }) => path === "history"));
+    const refused = page.waitForResponse((response) => isOld(response.request()));
+    answer();
+    await refused;
+    if (name === "change") await until("it is hidden", () => model.sessions.some(({ hidden }) => hidden));
+    await page.getByRole("button", { name: "Refresh" }).click();
+    await page.getByText("Refreshed.").waitFor({ state: "attached" });
+    assert.equal(await page.getByRole("alert").count(), 0);
+    assert.equal(await entry("northern-lights").count(), name === "change" ? 0 : 1);
+  });
+}
+
 test("a change of one member never reaches another one's history", async () => {
   const { page, entry, notice, model } = await member();
   const changesOf = (/** @type {string} */ profile) =>
     model.seen.filter((call) => call.profile === profile && call.method !== "GET").map(({ method, path }) => `${method} ${path}`);
-  const handOver = (/** @type {string} */ profile) =>
-    page.evaluate((hash) => void (location.hash = hash), `#profile=${profile}&token=${TOKEN}`);
   const eraseAll = async () => {
     await page.getByRole("button", { name: "Erase everything…" }).click();
     await page.getByRole("dialog").getByRole("button", { name: "Erase everything" }).click();
@@ -317,11 +376,11 @@ test("a change of one member never reaches another one's history", async () => {
   await notice.getByRole("button", { name: "Dismiss" }).click();
   await notice.getByRole("button", { name: "Try again" }).waitFor();
   model.fault = () => "pass";
-  await handOver("p2");
+  await handOver(page, { profile: "p2" });
   await page.locator("#profile", { hasText: "p2" }).waitFor();
   assert.equal(await notice.count(), 0, "what another member can undo or try again");
   // One that waits as the other member comes, and is answered late.
-  await handOver("p1");
+  await handOver(page, { profile: "p1" });
   await page.locator("#profile", { hasText: "p1" }).waitFor();
   await entry("harbour-s01e04").waitFor();
   /** @type {(value?: unknown) => void} */
@@ -333,7 +392,7 @@ test("a change of one member never reaches another one's history", async () => {
   });
   const asked = page.waitForRequest((request) => request.method() === "DELETE");
   await eraseAll();
-  await handOver("p2");
+  await handOver(page, { profile: "p2" });
   assert.match((await asked).url(), /\/p1\/history$/);
   await entry("harbour-s01e04").waitFor();
   const answered = page.waitForResponse((response) => response.request().method() === "DELETE");
