@@ -25,6 +25,8 @@ import { ago, device, duration, exactly, heading, listed, reached, timeOfDay } f
 const STEP = 50;
 /** How many are loaded at once while searching: the most that the API gives. */
 const SEARCH_STEP = 100;
+/** Of how many titles is asked at once: the most that the API takes. */
+const TITLES_STEP = 100;
 /** How long a change can be undone. */
 const UNDO_MS = 8_000;
 /** After how long without an answer the member is told that it takes long. */
@@ -353,17 +355,25 @@ function say(text) {
 
 // ------------------------------------------------------------------------------------------- loading
 
-/** @param {Session[]} sessions */
+/**
+ * Learns whether the titles of these were watched. What is known counts until the answer is there.
+ *
+ * @param {Session[]} sessions
+ */
 async function learnWatched(sessions) {
   const { api } = state;
-  const ids = [...new Set(sessions.map(({ title_id }) => title_id))].filter((id) => !state.watched.has(id));
-  if (!api || !ids.length) return;
+  const ids = [...new Set(sessions.map(({ title_id }) => title_id))];
+  const before = new Map(state.watched);
   try {
-    const { titles } = await api.titles(ids.slice(0, 100));
-    if (api !== state.api) return;
-    // What the member has marked meanwhile is newer.
-    for (const { title_id, watched } of titles) if (!state.watched.has(title_id)) state.watched.set(title_id, watched);
-    render();
+    for (let from = 0; from < ids.length; from += TITLES_STEP) {
+      const answer = await api?.titles(ids.slice(from, from + TITLES_STEP));
+      if (!answer || api !== state.api) return;
+      for (const { title_id, watched } of answer.titles) {
+        // What the member has marked meanwhile is newer.
+        if (state.watched.get(title_id) === before.get(title_id)) state.watched.set(title_id, watched);
+      }
+      render();
+    }
   } catch (error) {
     // Until it is known, a finished viewing counts.
     if (api === state.api && error instanceof Failure && error.kind !== "later") fail(error, refresh);
@@ -475,8 +485,7 @@ async function refresh() {
     if (!older.length) state.next = page.next_page_token;
     state.entries = [...page.sessions, ...older];
     state.loadedAt = Date.now();
-    state.watched.clear();
-    void learnWatched(page.sessions);
+    void learnWatched(state.entries);
   } catch (error) {
     fail(error, refresh);
     return render();

@@ -160,6 +160,44 @@ test("marks a title as watched and back", async () => {
   await until("the call", () => model.changes().at(-1) === "DELETE titles/harbour-s01e03/watched");
 });
 
+test("a refresh keeps what is known of older titles, and learns what changed", async () => {
+  const many = Array.from({ length: 150 }, (_, at) => session(at * 9 + 5, { title_id: `film-${at}.` }));
+  const { page, entry, model } = await member({ sessions: many });
+  model.watched.set("film-70.", true).set("film-140.", true);
+  const seen = (/** @type {string} */ title) => entry(title).getByText("Watched", { exact: true });
+  for (const last of [49, 99, 149]) {
+    await page.locator(".entry").nth(last).waitFor();
+    if (last < 149) await page.getByRole("button", { name: "Show more" }).click();
+  }
+  await seen("film-70.").waitFor();
+  await seen("film-140.").waitFor();
+  // Marked elsewhere, while the answers are not there yet.
+  model.watched.set("film-140.", false).set("film-145.", true);
+  /** @type {(value?: unknown) => void} */
+  let answer = () => undefined;
+  const late = new Promise((resolve) => (answer = resolve));
+  await page.route("**/titles?*", async (route) => {
+    await late;
+    await route.fallback();
+  });
+  const asked = page.waitForRequest("**/titles?*");
+  await page.getByRole("button", { name: "Refresh" }).click();
+  await asked;
+  await page.getByText("Refreshed.").waitFor({ state: "attached" });
+  assert.ok(await seen("film-70.").isVisible(), "it was known");
+  await entry("film-3.").locator("summary").click();
+  await page.getByRole("button", { name: "Mark as watched: film-3.", exact: true }).last().click();
+  await until("the mark", () => model.changes().length === 1);
+  model.watched.set("film-3.", false);
+  answer();
+  await seen("film-145.").waitFor();
+  await seen("film-140.").waitFor({ state: "hidden" });
+  assert.ok(await seen("film-70.").isVisible());
+  assert.ok(await seen("film-3.").isVisible(), "what the member marked meanwhile is newer");
+  const asks = model.seen.filter(({ path }) => path === "titles").map(({ query }) => query.get("ids")?.split(",").length ?? 0);
+  assert.ok(Math.max(...asks) <= 100, `asked for ${asks} titles at once`);
+});
+
 /** @param {Awaited<ReturnType<typeof member>>} of @param {string} title @param {string} what */
 async function forget({ entry }, title, what) {
   await entry(title).locator("summary").click();
