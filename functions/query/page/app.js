@@ -109,6 +109,8 @@ const state = {
   withHidden: false,
   shown: STEP,
   loading: false,
+  /** What is being loaded is not shown as such, because nobody here asked for it. */
+  quiet: false,
   slow: false,
   loadedAt: 0,
   /** Answers to calls of an earlier list are dropped. */
@@ -315,9 +317,11 @@ function renderDays(shown, now) {
   arrange($.days, sections);
 }
 
+const isBusy = () => state.loading && !state.quiet;
+
 function note() {
   if (state.slow) return "This is taking longer than usual…";
-  if (state.loading) return state.query && state.entries.length ? "Looking through older viewings…" : "";
+  if (isBusy()) return state.query && state.entries.length ? "Looking through older viewings…" : "";
   if (visible().length || state.next !== null || state.problem || state.ended) return "";
   if (state.query) return "Nothing you watched matches this search.";
   return "Nothing here yet. What you watch will show up on this page.";
@@ -334,15 +338,15 @@ function render() {
     cards.map((card) => cardOf(card, now)),
   );
   $.continue.hidden = !cards.length;
-  $.history.setAttribute("aria-busy", String(state.loading));
-  $.loading.hidden = !state.loading;
+  $.history.setAttribute("aria-busy", String(isBusy()));
+  $.loading.hidden = !isBusy();
   const said = note();
   $.note.textContent = said;
   $.note.hidden = !said;
   $.problem.hidden = !state.problem || state.ended;
   $.problemText.textContent = state.problem?.text ?? "";
   $.more.hidden =
-    state.loading || state.ended || !!state.problem || state.erasing || (all.length <= shown.length && state.next === null);
+    isBusy() || state.ended || !!state.problem || state.erasing || (all.length <= shown.length && state.next === null);
   $.ended.hidden = !state.ended;
   document.body.classList.toggle("ended", state.ended);
 }
@@ -409,11 +413,13 @@ function end(text) {
  *
  * @template T
  * @param {Promise<T>} answer
+ * @param {boolean} [isQuiet] shows it only if it takes long
  * @returns {Promise<T | undefined>} nothing if the list has changed meanwhile
  */
-async function load(answer) {
+async function load(answer, isQuiet = false) {
   const { list } = state;
   state.loading = true;
+  state.quiet = isQuiet;
   state.problem = undefined;
   render();
   const slow = setTimeout(() => {
@@ -468,14 +474,18 @@ async function loadCards() {
   render();
 }
 
-/** Loads the newest entries, and keeps the older ones that are loaded already. */
-async function refresh() {
+/**
+ * Loads the newest entries, and keeps the older ones that are loaded already.
+ *
+ * @param {boolean} [isQuiet]
+ */
+async function refresh(isQuiet = false) {
   const { api } = state;
   if (!api || state.ended) return;
   state.list++;
   const cards = loadCards();
   try {
-    const page = await load(api.history({ limit: STEP, hidden: state.withHidden }));
+    const page = await load(api.history({ limit: STEP, hidden: state.withHidden }), isQuiet);
     if (!page) return;
     const last = page.sessions.at(-1);
     const known = new Set(state.entries.map(keyOf));
@@ -909,7 +919,8 @@ setInterval(() => document.visibilityState === "visible" && !state.loading && re
 function start() {
   const who = member();
   if (!who) return end("Open this page from the app: the link there says whose activity to show.");
-  if (who.profile !== state.api?.profile) {
+  const isSame = who.profile === state.api?.profile;
+  if (!isSame) {
     // While the API is still that of the member who asked for it.
     sendWaiting();
     // What one member could undo or try again is nothing for another one.
@@ -922,9 +933,9 @@ function start() {
     state.withHidden = $.hidden.checked;
   }
   if (who.token !== state.api?.token) Object.assign(state, { api: new Api(who), problem: undefined, ended: false });
-  void refresh();
+  void refresh(isSame);
 }
 
-// The app may hand over a new token by a new fragment.
+// The app may hand over a new token by a new fragment, or only ask for a refresh by the same one.
 addEventListener("hashchange", () => new URLSearchParams(location.hash.slice(1)).has("token") && start());
 start();

@@ -49,10 +49,8 @@ async function member({ sessions = evenings(), fault, token = TOKEN, look } = {}
   assert.ok(model.url);
   const { context, page, wrong } = await open(browser, model.url + (token ? `#profile=p1&token=${token}` : ""), look);
   page.setDefaultTimeout(SOON_MS);
-  ends.push(async () => {
-    await context.close();
-    assert.deepEqual(wrong, [], "the page did what it must not");
-  });
+  ends.push(() => context.close());
+  ends.unshift(async () => assert.deepEqual(wrong, [], "the page did what it must not"));
   const entry = (/** @type {string} */ title) => page.locator(".entry", { hasText: title });
   const titles = () => page.locator(".entry .title").allTextContents();
   return { model, page, entry, titles, notice: page.locator(".notice"), wrong };
@@ -439,6 +437,63 @@ test("a change of one member never reaches another one's history", async () => {
   await page.clock.runFor(UNDONE_NO_MORE_MS);
   assert.equal(await entry("harbour-s01e04").count(), 1, "the other member's entries stay");
   assert.deepEqual(changesOf("p2"), []);
+});
+
+/** As an app's page that embeds this one, on another site and so in another process. */
+async function embedded() {
+  const here = await member({ token: null });
+  const { page, model } = here;
+  // There are two origins, as meant.
+  page.removeAllListeners("request");
+  const policy = model.headers["content-security-policy"]?.replace("frame-ancestors 'none'", "frame-ancestors *");
+  model.headers = { ...model.headers, "content-security-policy": policy ?? "" };
+  await page.goto(`${model.origin}/another-page`.replace("127.0.0.1", "localhost"));
+  const set = (/** @type {string} */ way) =>
+    page.evaluate(
+      ([way, url = ""]) => {
+        const frame = document.querySelector("iframe");
+        if (way === "src" && frame) frame.src = url;
+        else frame?.contentWindow?.location.replace(url);
+      },
+      [way, `${model.url}#profile=p1&token=${model.token}`],
+    );
+  const frame = page.frameLocator("iframe");
+  return { ...here, set, frame, entry: (/** @type {string} */ title) => frame.locator(".entry", { hasText: title }) };
+}
+
+test("a fragment once more refreshes the page in a frame, and disturbs nothing", async () => {
+  const { page, model, set, frame, entry } = await embedded();
+  await set("replace");
+  await entry("harbour-s01e04").waitFor();
+  const seen = model.seen.length;
+  const steps = await page.evaluate(() => history.length);
+  await entry("the-cartographer").locator("summary").click();
+  await entry("the-cartographer").getByRole("button", { name: "Forget this title" }).click();
+  await frame.getByRole("searchbox").fill("harbour");
+  await gone(entry("northern-lights"));
+  await entry("harbour-s01e02").locator("summary").click();
+  const menu = entry("harbour-s01e02").getByRole("button", { name: "Mark as not watched" });
+  await menu.focus();
+  const busy = await frame.locator("#loading").evaluateHandle((element) => {
+    const seen = { shown: false };
+    new MutationObserver(() => (seen.shown ||= !Reflect.get(element, "hidden"))).observe(element, { attributes: true });
+    return seen;
+  });
+  model.sessions.unshift(session(0, { title_id: "harbour-s01e05" }));
+  for (const [at, way] of ["replace", "src", "replace"].entries()) {
+    await set(way);
+    await until("the list", () => model.seen.slice(seen).filter(({ path }) => path === "history").length === at + 1);
+  }
+  await entry("harbour-s01e05").waitFor();
+  assert.ok(await menu.evaluate((button) => button === document.activeElement), "the menu is open, with the focus in it");
+  assert.equal(await frame.getByRole("searchbox").inputValue(), "harbour");
+  assert.equal(await entry("northern-lights").count(), 0);
+  assert.equal(await busy.evaluate(({ shown }) => shown), false, "it flickered");
+  assert.deepEqual(model.changes(), [], "sent while it can be undone");
+  await frame.locator(".notice").getByRole("button", { name: "Undo" }).click();
+  await frame.getByRole("searchbox").fill("");
+  await entry("the-cartographer").waitFor();
+  assert.equal(await page.evaluate(() => history.length), steps + 1, "only setting `src` adds a step back");
 });
 
 test("without a token it says where to come from", async () => {
