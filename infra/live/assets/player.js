@@ -4,8 +4,8 @@
 const byId = (id) => document.getElementById(id);
 const POLL_MS = 1_000;
 const LIT_MS = 2_500;
-/** The member's page is loaded again at most this often. */
-const RELOAD_MS = 5_000;
+/** The member's page is refreshed at most this often. */
+const REFRESH_MS = 5_000;
 
 const config = await (await fetch("/config")).json();
 const video = byId("video");
@@ -84,7 +84,7 @@ async function look() {
   show(sessions);
 }
 
-let [reloadedAt, reloading] = [0, 0];
+let [refreshedAt, refreshing] = [0, 0];
 
 /** The member's page if the stack has one, else the history as a table. */
 function show(sessions) {
@@ -106,18 +106,30 @@ function show(sessions) {
     byId("member").replaceChildren(table);
     return;
   }
-  clearTimeout(reloading);
-  reloading = setTimeout(() => {
-    reloadedAt = Date.now();
+  clearTimeout(refreshing);
+  refreshing = setTimeout(() => {
+    refreshedAt = Date.now();
+    const framed = byId("member").querySelector("iframe");
+    // The fragment once more refreshes the page in it, which keeps its menus, search and notices.
+    if (framed) return framed.contentWindow.location.replace(config.activity);
     const frame = document.createElement("iframe");
     frame.title = "Your viewing activity";
     frame.src = config.activity;
     byId("member").replaceChildren(frame);
-  }, Math.max(0, reloadedAt + RELOAD_MS - Date.now()));
+  }, Math.max(0, refreshedAt + REFRESH_MS - Date.now()));
+}
+
+/** Asks for the member's page again: a function that had to start first may not have answered in time. */
+async function findPage() {
+  if (config.activity) return;
+  const { activity } = await (await original("/config")).json();
+  if (!activity) return;
+  config.activity = activity;
+  show([]);
 }
 
 show([]);
 for (;;) {
-  await look().catch(({ message }) => (byId("s-member").textContent = message.slice(0, 24)));
+  await look().then(findPage).catch(({ message }) => (byId("s-member").textContent = message.slice(0, 24)));
   await new Promise((resolve) => setTimeout(resolve, POLL_MS));
 }
