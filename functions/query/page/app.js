@@ -919,8 +919,7 @@ setInterval(() => document.visibilityState === "visible" && !state.loading && re
 function start() {
   const who = member();
   if (!who) return end("Open this page from the app: the link there says whose activity to show.");
-  const isSame = who.profile === state.api?.profile;
-  if (!isSame) {
+  if (who.profile !== state.api?.profile) {
     // While the API is still that of the member who asked for it.
     sendWaiting();
     // What one member could undo or try again is nothing for another one.
@@ -933,7 +932,7 @@ function start() {
     state.withHidden = $.hidden.checked;
   }
   if (who.token !== state.api?.token) Object.assign(state, { api: new Api(who), problem: undefined, ended: false });
-  void refresh(isSame);
+  void refresh(state.entries.length > 0 && !isBusy());
 }
 
 // The app may hand over a new token by a new fragment, or only ask for a refresh by the same one.

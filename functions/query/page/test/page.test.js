@@ -541,6 +541,19 @@ test("a slow API: says so, and shows everything in the end", async () => {
   assert.equal(await page.locator("#note").isVisible(), false);
 });
 
+test("a refresh in place while the first list is loading still says that it loads", async () => {
+  const { page, entry, model } = await member({ fault: ({ path }) => (path === "history" ? "hang" : "pass") });
+  const lists = () => model.seen.filter(({ path }) => path === "history").length;
+  await until("the first list", () => lists() === 1);
+  await handOver(page);
+  await until("another one", () => lists() === 2);
+  assert.ok(await page.locator(".skeleton").isVisible());
+  assert.equal(await page.locator("#note").isVisible(), false);
+  model.fault = () => "pass";
+  await handOver(page);
+  await entry("glass-gardens").waitFor();
+});
+
 test("a 503 is tried again after Retry-After, without bothering the member", async () => {
   let refused = 0;
   const { page, entry } = await member({
