@@ -147,9 +147,9 @@ test("a burst of poison becomes dead letters, stops nothing, and ends by the run
   await note("the books balance");
   assert.match(await page.locator("#books-words").textContent(), /They balance/);
   // As docs/operate.md has it: see what they are, then throw away what is worthless.
-  assert.match(dlq("list"), /invalid_envelope/);
+  assert.match(dlq("list"), /not_an_envelope/);
   const saved = join(mkdtempSync(join(tmpdir(), "playhead-")), "dead.jsonl");
-  dlq("discard", "--reason", "invalid_envelope", "--yes", "--save", saved);
+  dlq("discard", "--reason", "not_an_envelope", "--yes", "--save", saved);
   assert.ok(readFileSync(saved, "utf8").trim().split("\n").length >= 11);
   await until(({ regions }) => regions[0].queues.dead_letter === 0);
 });
