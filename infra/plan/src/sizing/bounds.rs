@@ -1,0 +1,102 @@
+//! Which limit is reached first, and what to do about it.
+
+use super::capacity::{Capacity, LogCapacity};
+use super::{Bound, Demand};
+use crate::sheet::{Sheet, Term};
+use anyhow::Result;
+
+const PART: &str = "limits";
+
+pub(super) fn compute(sheet: &mut Sheet, demand: &Demand, capacity: &Capacity) -> Result<Vec<Bound>> {
+    let mut bounds = Bounds { sheet, rate: demand.rate, found: Vec::new() };
+    bounds.add(
+        "requests per second to the API",
+        "http_api.requests_per_s",
+        &capacity.posts,
+        "raise the account's quota and the stage's throttle (both the same number); or let players send more events in a POST",
+    )?;
+    let publish = capacity.publish_concurrency.clone().unwrap_or(Term::number(0.0));
+    let on_lambda = if capacity.instances.is_some() { Term::number(0.0) } else { capacity.environments.clone() };
+    bounds.add(
+        "concurrent executions",
+        "lambda.concurrency",
+        &(on_lambda + &capacity.process_concurrency + publish),
+        "raise the account's quota; or run ingest on managed instances, where an environment serves many requests",
+    )?;
+    bounds.add(
+        "write units per second of the table",
+        "dynamodb.table_units_per_s",
+        &capacity.units,
+        "raise the table's quota; or let players send more events in a POST",
+    )?;
+    bounds.add(
+        "write units per second of a new table",
+        "dynamodb.new_table_units_per_s",
+        &capacity.units,
+        "set the table's warm throughput before the first traffic; it stays",
+    )?;
+    if let Some([pollers, _]) = &capacity.pollers {
+        bounds.add("pollers in the template", "template.pollers", pollers, "raise MaximumPollers of the mapping")?;
+        bounds.add("pollers of a mapping", "lambda.pollers", pollers, "split the topic in two, with a mapping each")?;
+    }
+    match &capacity.log {
+        LogCapacity::Brokers { count, .. } => {
+            bounds.add("brokers of a cluster", "msk.brokers", count, "raise the quota, or use a second cluster")?;
+            bounds.add(
+                "IAM connections of a broker",
+                "msk.connections",
+                &capacity.environments,
+                "fewer environments: reserve concurrency for ingest, or run it on managed instances",
+            )?;
+            let starting = match capacity.instances {
+                // Instances start by the minute, not by the second.
+                Some(_) => Term::number(0.0),
+                None => bounds.sheet.get("lambda.environments_per_s")?.min(&capacity.environments),
+            };
+            bounds.add(
+                "new IAM connections per second of a broker",
+                "msk.new_connections_per_s",
+                &starting,
+                "a cold start storm connects as fast as Lambda starts environments: provisioned concurrency before a peak",
+            )?;
+        }
+        LogCapacity::Serverless => bounds.add(
+            "MB/s into MSK Serverless",
+            "msk.serverless_mb_s",
+            &capacity.log_mb,
+            "use provisioned brokers",
+        )?,
+        LogCapacity::Shards(shards) => {
+            bounds.add("shards of the account", "kinesis.shards", shards, "raise the quota")?;
+        }
+        LogCapacity::OnDemand => bounds.add(
+            "MB/s into a new stream on demand",
+            "kinesis.new_stream_mb_s",
+            &capacity.log_mb,
+            "set the stream's warm throughput, or give it shards at first",
+        )?,
+    }
+    let mut found = bounds.found;
+    found.sort_by(|one, two| one.reached_at.total_cmp(&two.reached_at));
+    Ok(found)
+}
+
+struct Bounds<'s, 'c> {
+    sheet: &'s mut Sheet<'c>,
+    rate: f64,
+    found: Vec<Bound>,
+}
+
+impl Bounds<'_, '_> {
+    fn add(&mut self, name: &'static str, key: &str, needed: &Term, advice: &'static str) -> Result<()> {
+        let limit = self.sheet.get(key)?;
+        let rate = self.sheet.argument("rate", self.rate);
+        let reached = rate * &limit / needed;
+        let reached_at = if needed.value > 0.0 { reached.value } else { f64::INFINITY };
+        if needed.value > 0.0 {
+            self.sheet.line(PART, &format!("{name}, reached at"), "events/s", reached);
+            self.found.push(Bound { name, limit: limit.value, needed: needed.value, reached_at, advice });
+        }
+        Ok(())
+    }
+}
