@@ -4,6 +4,7 @@
 use crate::constants::Constant;
 use crate::sheet::{Computed, figure};
 use crate::sizing::{Demand, LogService, Sized};
+use crate::surge::{Course, LATE, Occasion, Settings, SurgeResult};
 use anyhow::{Context as _, Result};
 use serde_json::json;
 
@@ -23,7 +24,7 @@ const SHOWN: [&str; 24] = [
     "records in a batch",
     "duration of a batch",
     "invocations of process at once",
-    "pollers",
+    "event pollers",
     "event poller units",
     "writes per event",
     "write units",
@@ -65,6 +66,7 @@ pub(crate) fn text(demand: &Demand, plans: &[Sized], logs: &[(LogService, Sized)
     text += &dollars(plans);
     text += &beside(plans);
     text += &by_log(logs);
+    text += &elsewhere(plans);
     text += &sources(plans);
     if explain {
         for plan in plans {
@@ -181,6 +183,19 @@ fn by_log(logs: &[(LogService, Sized)]) -> String {
     table("The log, by service, dollars a month", &rows)
 }
 
+/// What folding would cost on other platforms.
+fn elsewhere(plans: &[Sized]) -> String {
+    let Some(plan) = plans.first() else { return String::new() };
+    let part = |name: &str| plan.dollars.iter().find(|part| part.part == name).map_or(0.0, |part| part.on_demand);
+    let rows = [
+        ("Lambda, with its pollers", part("process") + part("pollers")),
+        ("Fargate, always there for the peak", plan.value("tasks of Fargate, a month")),
+        ("Managed Flink, if it needed no more CPU", plan.value("KPUs of Flink, a month")),
+    ];
+    let rows = rows.map(|(name, dollars)| vec![name.to_owned(), format!("${}", figure(dollars.round()))]);
+    table("Reading the log and folding, by platform, dollars a month", &rows)
+}
+
 /// How much of it rests on what.
 fn sources(plans: &[Sized]) -> String {
     let Some(plan) = plans.first() else { return String::new() };
@@ -225,4 +240,74 @@ fn constants(plans: &[Sized]) -> String {
         text += &format!("  {key} = {} {unit}{region}: {name}\n    {source}{quoted}, {read}\n", figure(*value));
     }
     text
+}
+
+/// The runs of an occasion.
+type Runs = (Occasion, Vec<(SurgeResult, Course)>);
+
+/// Everything of a simulation, for programs.
+pub(crate) fn surge_json(settings: &Settings, runs: &[Runs]) -> Result<String> {
+    let runs: Vec<_> = runs
+        .iter()
+        .flat_map(|(_, runs)| runs)
+        .map(|(result, course)| json!({ "result": result, "course": course }))
+        .collect();
+    serde_json::to_string_pretty(&json!({ "settings": settings, "runs": runs })).context("writing JSON")
+}
+
+/// How each rule did in each occasion.
+pub(crate) fn surge_text(settings: &Settings, runs: &[Runs]) -> String {
+    let Settings { peak, partitions, per_worker, target, start, evaluate, pause, seed, worker_hour, .. } = settings;
+    let mut text = format!(
+        "Consumers of {partitions} partitions, up to {} events/s. A worker processes {} events/s and should be {:.0}% \
+         busy; it costs ${worker_hour:.4} an hour.\n",
+        figure(*peak),
+        figure(*per_worker),
+        target * 100.0
+    );
+    text += &format!(
+        "A rule looks every {evaluate} s at the last {evaluate} s. A new worker joins after {start} s, and every change \
+         of the group stops {} for {pause} s. Seed {seed}. A simulation, not a measurement.\n",
+        match settings.rebalance {
+            crate::surge::Rebalance::Eager => "all partitions",
+            crate::surge::Rebalance::Cooperative => "the partitions that move",
+        }
+    );
+    for (occasion, runs) in runs {
+        let heading = [
+            "scaled",
+            "most lag, events",
+            "longest wait, s",
+            "late before, min",
+            "during",
+            "after",
+            "rebalances",
+            "turns",
+            "workers",
+            "worker-hours",
+            "of ideal",
+            "cost",
+        ];
+        let mut rows = vec![heading.map(str::to_owned).to_vec()];
+        rows.extend(runs.iter().map(|(result, _)| surge_row(result)));
+        text += &table(&format!("{} (late: waits over {LATE} s)", occasion.name()), &rows);
+    }
+    text
+}
+
+fn surge_row(result: &SurgeResult) -> Vec<String> {
+    vec![
+        result.scaling.name().to_owned(),
+        figure(result.peak_lag.round()),
+        format!("{:.0}", result.worst_delay),
+        format!("{:.1}", result.late_before),
+        format!("{:.1}", result.late_during),
+        format!("{:.1}", result.late_after),
+        result.rebalances.to_string(),
+        result.turns.to_string(),
+        format!("{}-{}", result.workers[0], result.workers[1]),
+        format!("{:.1}", result.worker_hours),
+        format!("{:.2}", result.of_ideal),
+        format!("${:.2}", result.dollars),
+    ]
 }

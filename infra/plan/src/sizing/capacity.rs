@@ -7,6 +7,8 @@ use anyhow::Result;
 /// The lines that limits and dollars build upon. Rates are per second.
 #[derive(Debug)]
 pub(super) struct Capacity {
+    /// Events at the peak in a region.
+    pub(super) events: Term,
     /// Events on average in all regions.
     pub(super) mean: Term,
     /// POSTs at the peak in a region.
@@ -31,6 +33,8 @@ pub(super) struct Capacity {
     pub(super) batch_records: Term,
     pub(super) batch_ms: Term,
     pub(super) process_concurrency: Term,
+    /// CPU that folding an event takes, µs.
+    pub(super) cpu_per_event: Term,
     pub(super) pollers: Option<[Term; 2]>,
     /// Writes for each event.
     pub(super) writes_per_event: Term,
@@ -101,6 +105,7 @@ pub(super) fn compute(sheet: &mut Sheet, demand: &Demand, approach: Approach) ->
         if demand.no_change_feed { None } else { Some(publish(sheet, &events, &writes_per_event, approach)?) };
     latency(sheet, &ingest, &batch, &records)?;
     Ok(Capacity {
+        events,
         mean,
         posts,
         mean_posts,
@@ -115,6 +120,7 @@ pub(super) fn compute(sheet: &mut Sheet, demand: &Demand, approach: Approach) ->
         batch_records: batch.records,
         batch_ms: batch.ms,
         process_concurrency: batch.concurrency,
+        cpu_per_event: batch.cpu_per_event,
         pollers,
         writes_per_event,
         units_per_event,
@@ -195,6 +201,7 @@ struct Batch {
     records: Term,
     ms: Term,
     concurrency: Term,
+    cpu_per_event: Term,
 }
 
 /// Partitions, batches, and how many invocations of `process` run at once.
@@ -221,6 +228,8 @@ fn batch(sheet: &mut Sheet, demand: &Demand, approach: Approach, of: [&Term; 4])
         _ => sheet.get("reference.cpu")? * &batch_writes,
     };
     let cpu = sheet.line(PART, "CPU of a batch", "ms", cpu / Term::number(1e3));
+    let cpu_per_event = &cpu * Term::number(1e3) / &batch_events;
+    let cpu_per_event = sheet.line(PART, "CPU per event", "µs", cpu_per_event);
     let vcpus = sheet.get("template.process_memory")? / sheet.get("lambda.mb_per_vcpu")?;
     let vcpus = sheet.line(PART, "vCPUs of process", "", vcpus.min(Term::number(1.0)));
     let rounds = match approach {
@@ -237,14 +246,14 @@ fn batch(sheet: &mut Sheet, demand: &Demand, approach: Approach, of: [&Term; 4])
     // A partition has one batch at a time, and must have time left to catch up.
     let busy = (&concurrency / sheet.get("assumed.busy")?).ceil();
     let partitions = sheet.line("the log", "partitions", "", lanes.max(busy));
-    Ok(Batch { partitions, records: batch_records, ms, concurrency })
+    Ok(Batch { partitions, records: batch_records, ms, concurrency, cpu_per_event })
 }
 
 fn pollers(sheet: &mut Sheet, log_mb: &Term, concurrency: &Term) -> Result<[Term; 2]> {
     const PART: &str = "process";
     let by_bytes = log_mb / sheet.get("lambda.poller_mb_s")?;
     let by_invocations = concurrency / sheet.get("lambda.poller_invocations")?;
-    let pollers = sheet.line(PART, "pollers", "", by_bytes.max(by_invocations).ceil());
+    let pollers = sheet.line(PART, "event pollers", "", by_bytes.max(by_invocations).ceil());
     let by_pollers = &pollers / sheet.get("lambda.epu_pollers")?;
     let by_bytes = log_mb / sheet.get("lambda.epu_mb_s")?;
     let units = sheet.line(PART, "event poller units", "", by_pollers.max(by_bytes).ceil());

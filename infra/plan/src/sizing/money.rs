@@ -51,6 +51,7 @@ pub(super) fn compute(
     month.change_feed()?;
     month.logs()?;
     month.regions()?;
+    month.elsewhere()?;
     Ok(month.found)
 }
 
@@ -278,6 +279,22 @@ impl Month<'_, '_> {
         let requests = requests * self.sheet.get_per_million("sqs.request")?;
         let term = gb * self.sheet.get("transfer.region")? + requests;
         self.pay("between regions", term);
+        Ok(())
+    }
+
+    /// What folding would cost on other platforms. It is in no total.
+    fn elsewhere(&mut self) -> Result<()> {
+        const PART: &str = "elsewhere";
+        let regions = self.regions_count();
+        let cpu = &self.capacity.cpu_per_event / Term::number(1e6) / self.sheet.get("assumed.busy")?;
+        let vcpus = (&self.capacity.events * cpu).ceil();
+        let vcpus = self.sheet.line(PART, "vCPUs to fold at the peak", "", vcpus);
+        let task = self.sheet.get("fargate.vcpu")? + Term::number(2.0) * self.sheet.get("fargate.gb")?;
+        let tasks = &vcpus * task * &self.hours * &regions;
+        self.sheet.line(PART, "tasks of Fargate, a month", "$/month", tasks);
+        // An application pays for one more, which coordinates.
+        let kpus = (vcpus + Term::number(1.0)) * self.sheet.get("flink.kpu")? * &self.hours * regions;
+        self.sheet.line(PART, "KPUs of Flink, a month", "$/month", kpus);
         Ok(())
     }
 }
