@@ -36,6 +36,7 @@ enum Command {
     Encode(encode::Args),
     Bench(bench::Args),
     Folding(folding::Args),
+    Plan(Box<plan::Args>),
     Soak(soak::Args),
     Books(books::Args),
     Dlq(Box<dlq::Args>),
@@ -63,6 +64,7 @@ impl Cli {
             Command::Invoke(args) => invoke::run(args).await?,
             Command::Token(args) => token::run(args)?,
             Command::Folding(args) => folding::run(&args)?,
+            Command::Plan(args) => plan::run(&args)?,
             Command::Simulate(args) => simulate::run(*args).await?,
             Command::Encode(args) => encode::run(args).await?,
         }

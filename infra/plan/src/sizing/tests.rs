@@ -76,8 +76,8 @@ fn capacity_is_what_it_is_by_hand() {
 ///   346,896 * 7 / 30.41667 = 79,833.6 GB * $0.10 = $7,983.36. Together $15,919.92.
 /// - Pollers: 7 * $0.185 * 730 h = $945.35.
 /// - Views: 2.628e12 / 57 * 12 = 5.5326e11 in a year, of 320 + 110 + 2 * 100 B: 348,556 GB * $0.45 = $156,850.1.
-/// - Feed: 1.314e12 changes of 1,082 B, billed as 2,000 B: 2,628,000 GB * $0.12 = $315,360; six days of them on the
-///   stream: 2,628,000 * 6 / 30.41667 = 518,400 GB * $0.10 = $51,840. Invocations: 2.628e9 * $0.20/M = $525.60, and
+/// - Feed: 1.314e12 changes of 1,082 B, billed as 2,048 B: 2,691,072 GB * $0.12 = $322,928.64; six days of them on the
+///   stream: 2,691,072 * 6 / 30.41667 = 530,841.6 GB * $0.10 = $53,084.16. Invocations: 2.628e9 * $0.20/M = $525.60, and
 ///   their time: 2.628e9 * 0.1 s * 0.5 GB = 1.314e8 GB-s, at the mean price of a GB-second.
 #[test]
 fn dollars_are_what_they_are_by_hand() {
@@ -91,7 +91,7 @@ fn dollars_are_what_they_are_by_hand() {
             ("the log", 15_919.92),
             ("pollers", 945.35),
             ("storage", 156_850.1),
-            ("the change feed", 315_360.0 + 51_840.0 + 525.6 + 1.314e8 * plan.value("mean price of a GB-second")),
+            ("the change feed", 322_928.64 + 53_084.16 + 525.6 + 1.314e8 * plan.value("mean price of a GB-second")),
         ],
     );
     // ingest: 1.314e12 POSTs of 11 ms and 0.5 GB are 7.227e9 GB-s, process: 2.628e9 batches of 45 ms and 1 GB are
