@@ -9,11 +9,12 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 
 /// Which lines people see first, in this order.
-const SHOWN: [&str; 24] = [
+const SHOWN: [&str; 25] = [
     "events",
     "POSTs",
     "duration of a POST",
     "environments of ingest",
+    "until all are connected, from nothing",
     "instances",
     "bytes per event",
     "MB into the log",
@@ -170,7 +171,7 @@ fn by_log(logs: &[(LogService, Sized)]) -> String {
         let part = |name: &str| plan.dollars.iter().find(|part| part.part == name).map_or(0.0, |part| part.on_demand);
         let all = part("the log") + part("between zones") + part("pollers");
         // Those that are the log's own.
-        let own = ["brokers", "connections", "MSK", "shards", "stream"];
+        let own = ["cluster", "connections", "MSK", "shards", "stream"];
         let bounds = plan.bounds.iter().filter(|bound| own.iter().any(|word| bound.name.contains(word)));
         let first = bounds.map(|bound| bound.reached_at).fold(f64::INFINITY, f64::min);
         vec![

@@ -40,24 +40,19 @@ pub(super) fn compute(sheet: &mut Sheet, demand: &Demand, capacity: &Capacity) -
         bounds.add("pollers of a mapping", "lambda.pollers", pollers, "split the topic in two, with a mapping each")?;
     }
     match &capacity.log {
-        LogCapacity::Brokers { count, .. } => {
-            bounds.add("brokers of a cluster", "msk.brokers", count, "raise the quota, or use a second cluster")?;
+        LogCapacity::Brokers { largest, .. } => {
+            let largest = largest.clone();
+            bounds.compare(
+                "MB/s into the largest cluster",
+                &largest,
+                &capacity.log_mb,
+                "raise the quota on brokers, or use a second cluster",
+            );
             bounds.add(
                 "IAM connections of a broker",
                 "msk.connections",
                 &capacity.environments,
                 "fewer environments: reserve concurrency for ingest, or run it on managed instances",
-            )?;
-            let starting = match capacity.instances {
-                // Instances start by the minute, not by the second.
-                Some(_) => Term::number(0.0),
-                None => bounds.sheet.get("lambda.environments_per_s")?.min(&capacity.environments),
-            };
-            bounds.add(
-                "new IAM connections per second of a broker",
-                "msk.new_connections_per_s",
-                &starting,
-                "a cold start storm connects as fast as Lambda starts environments: provisioned concurrency before a peak",
             )?;
         }
         LogCapacity::Serverless => bounds.add(
@@ -90,13 +85,17 @@ struct Bounds<'s, 'c> {
 impl Bounds<'_, '_> {
     fn add(&mut self, name: &'static str, key: &str, needed: &Term, advice: &'static str) -> Result<()> {
         let limit = self.sheet.get(key)?;
-        let rate = self.sheet.argument("rate", self.rate);
-        let reached = rate * &limit / needed;
-        let reached_at = if needed.value > 0.0 { reached.value } else { f64::INFINITY };
+        self.compare(name, &limit, needed, advice);
+        Ok(())
+    }
+
+    /// What is needed grows with the rate, so the limit is reached at the rate times what is left of it.
+    fn compare(&mut self, name: &'static str, limit: &Term, needed: &Term, advice: &'static str) {
         if needed.value > 0.0 {
-            self.sheet.line(PART, &format!("{name}, reached at"), "events/s", reached);
+            let reached = self.sheet.argument("rate", self.rate) * limit / needed;
+            let reached = self.sheet.line(PART, &format!("{name}, reached at"), "events/s", reached);
+            let reached_at = reached.value;
             self.found.push(Bound { name, limit: limit.value, needed: needed.value, reached_at, advice });
         }
-        Ok(())
     }
 }

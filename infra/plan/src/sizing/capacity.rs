@@ -52,10 +52,11 @@ pub(super) struct Capacity {
 /// What holds the log in a region.
 #[derive(Debug)]
 pub(super) enum LogCapacity {
-    /// So many brokers, of so many times the smallest size.
+    /// So many brokers, of so many times the smallest size; and the MB/s that the largest cluster takes.
     Brokers {
         count: Term,
         size: Term,
+        largest: Term,
     },
     Serverless,
     Shards(Term),
@@ -177,6 +178,11 @@ fn ingest(sheet: &mut Sheet, demand: &Demand, posts: &Term) -> Result<Ingest> {
     // An environment counts for at most 10 requests per second, however short they are.
     let counted = posts / sheet.get("lambda.requests_per_environment")?;
     let environments = sheet.line(PART, "environments of ingest", "", busy.max(counted).ceil());
+    if demand.log.is_kafka() {
+        // From nothing, each connects to every broker: as fast as Lambda starts them, and as brokers let them in.
+        let rate = sheet.get("lambda.environments_per_s")?.min(sheet.get("msk.new_connections_per_s")?);
+        sheet.line(PART, "until all are connected, from nothing", "s", &environments / rate);
+    }
     Ok(Ingest { ms, billed, environments, instances: None })
 }
 
@@ -280,7 +286,7 @@ fn log(sheet: &mut Sheet, demand: &Demand, of: [&Term; 3]) -> Result<LogCapacity
     let loss = sheet.get("assumed.zone_loss")?;
     // In brokers of the smallest size. Connections do not count: every environment connects to every broker, so more
     // brokers have as many each.
-    let by_bytes = log_mb * loss / per_mb;
+    let by_bytes = log_mb * &loss / &per_mb;
     let by_partitions = partitions * Term::number(ZONES) / per_partition;
     let most = sheet.get("msk.brokers")?;
     let need = |size: f64| {
@@ -295,7 +301,9 @@ fn log(sheet: &mut Sheet, demand: &Demand, of: [&Term; 3]) -> Result<LogCapacity
     let size = best.unwrap_or(SIZES[SIZES.len() - 1]);
     let count = sheet.line(PART, "brokers", "", need(size));
     let size = sheet.line(PART, "size of a broker", "× m7g.large", Term::number(size));
-    Ok(LogCapacity::Brokers { count, size })
+    let largest = most * Term::number(SIZES[SIZES.len() - 1]) * per_mb / loss;
+    let largest = sheet.line(PART, "MB into the largest cluster", "MB/s", largest);
+    Ok(LogCapacity::Brokers { count, size, largest })
 }
 
 /// Invocations of `publish` at once.

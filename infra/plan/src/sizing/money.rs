@@ -137,12 +137,12 @@ impl Month<'_, '_> {
         let records = &self.events * &self.capacity.records_per_event;
         let hours = self.hours.clone();
         let term = match (&self.capacity.log, self.demand.log) {
-            (LogCapacity::Brokers { count, size }, LogService::MskExpress) => {
+            (LogCapacity::Brokers { count, size, .. }, LogService::MskExpress) => {
                 let brokers = count * size * self.sheet.get("msk.express_broker")? * hours * regions;
                 let written = &gb * self.sheet.get("msk.express_ingest")?;
                 brokers + written + kept * self.sheet.get("msk.storage")?
             }
-            (LogCapacity::Brokers { count, size }, _) => {
+            (LogCapacity::Brokers { count, size, .. }, _) => {
                 let brokers = count * size * self.sheet.get("msk.standard_broker")? * hours * regions;
                 // Each of three replicas has its volume, which must not be full.
                 let volumes = kept * Term::number(3.0) / self.sheet.get("assumed.busy")?;
