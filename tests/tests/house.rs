@@ -93,6 +93,7 @@ fn arrows_point_from_functions_to_libraries_to_the_domain() {
         "playhead",
         "observe",
         "operate",
+        "plan",
         "live",
         "local",
         "simulate",
@@ -122,6 +123,8 @@ fn arrows_point_from_functions_to_libraries_to_the_domain() {
     check("functions/compare/Cargo.toml", &["playback", "store", "lambda"]);
     // What is watched is known by the names of the metrics.
     check("infra/observe/Cargo.toml", &["lambda"]);
+    // A plan is arithmetic: whatever it needs to know is in its constants.
+    check("infra/plan/Cargo.toml", &[]);
     // Operator code works on AWS: it knows nothing of the emulator or of simulated viewers.
     check("infra/operate/Cargo.toml", &["playback", "queue", "store", "lambda", "apply", "compare"]);
 }
