@@ -234,7 +234,9 @@ impl Authenticator {
                 ErrorKind::InvalidIssuer => "the token is from another issuer",
                 ErrorKind::InvalidAudience => "the token is for another audience",
                 ErrorKind::MissingRequiredClaim(_) => "the token lacks one of the claims exp, iss, aud",
-                ErrorKind::Json(_) => "the token's claims have the wrong form; `profiles` must be a list of strings",
+                ErrorKind::Json(_) | ErrorKind::InvalidClaimFormat(_) => {
+                    "the token's claims have the wrong form; `profiles` must be a list of strings"
+                }
                 _ => return None,
             },
         };

@@ -1,5 +1,7 @@
 //! Tokens with real signatures, and the key cache with a real HTTP server on loopback.
 
+mod attacks;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -277,6 +279,11 @@ struct Server {
 
 impl Server {
     async fn start(keys: &[&Issuer]) -> (Self, Authenticator) {
+        let (server, url) = Self::listen(keys).await;
+        (server, Authenticator::new(&config(KeySource::Jwks(url))).unwrap())
+    }
+
+    async fn listen(keys: &[&Issuer]) -> (Self, url::Url) {
         let server = Self::default();
         server.publish(keys);
         let state = server.clone();
@@ -292,7 +299,7 @@ impl Server {
         let url = format!("http://{}/jwks", listener.local_addr().unwrap()).parse().unwrap();
         let router = axum::Router::new().route("/jwks", axum::routing::get(serve));
         tokio::spawn(async move { axum::serve(listener, router).await });
-        (server, Authenticator::new(&config(KeySource::Jwks(url))).unwrap())
+        (server, url)
     }
 
     fn publish(&self, keys: &[&Issuer]) {
