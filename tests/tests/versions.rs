@@ -126,7 +126,8 @@ impl Stage {
             let now = self.lambda.get_function_configuration().function_name(name).send().await?;
             Ok((now.last_update_status == Some(LastUpdateStatus::Successful)).then_some(()))
         })
-        .await
+        .await?;
+        local::functions::publish(&self.lambda, name).await
     }
 
     fn event(&self, seq: u64) -> Value {

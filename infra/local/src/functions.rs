@@ -11,6 +11,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 const CONFIGURED_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Where routes and mappings lead, in the template.
+const ALIAS: &str = "live";
 
 /// The processes (execution environments) of one function in one local cloud.
 #[derive(Debug, Clone)]
@@ -87,9 +89,20 @@ pub async fn configure(endpoints: &Endpoints, function: &str, variables: &[(&str
     loop {
         let now = lambda.get_function_configuration().function_name(function).send().await?;
         if now.last_update_status == Some(LastUpdateStatus::Successful) {
-            return Ok(());
+            return publish(&lambda, function).await;
         }
         ensure!(Instant::now() < deadline, "{function} was not configured within {} s", CONFIGURED_WITHIN.as_secs());
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// Makes the alias to which routes and mappings lead point to what the function is now.
+///
+/// # Errors
+/// If the emulator refuses.
+pub async fn publish(lambda: &aws_sdk_lambda::Client, function: &str) -> Result<()> {
+    let published = lambda.publish_version().function_name(function).send().await?;
+    let version = published.version.context("a published version has no number")?;
+    lambda.update_alias().function_name(function).name(ALIAS).function_version(version).send().await?;
+    Ok(())
 }

@@ -135,7 +135,8 @@ pub(crate) fn referred(value: &Value) -> BTreeSet<String> {
         Value::Object(fields) => fields
             .iter()
             .flat_map(|(name, value)| match (name.as_str(), value) {
-                ("Ref" | "DependsOn", Value::String(to)) => BTreeSet::from([to.clone()]),
+                ("Ref" | "DependsOn", Value::String(to)) => BTreeSet::from([of_alias(to)]),
+                ("DependsOn", Value::Array(all)) => all.iter().map(|to| of_alias(to.as_str().unwrap())).collect(),
                 ("Fn::GetAtt", Value::Array(path)) => BTreeSet::from([path[0].as_str().unwrap().to_owned()]),
                 ("Fn::Sub", Value::String(text)) => in_text(text, &json!({})),
                 ("Fn::Sub", Value::Array(parts)) => {
@@ -150,6 +151,11 @@ pub(crate) fn referred(value: &Value) -> BTreeSet<String> {
     }
 }
 
+/// The function of an alias, which SAM creates: `F` of `F.Alias` and of `FAliaslive`.
+fn of_alias(name: &str) -> String {
+    name.trim_end_matches(".Alias").trim_end_matches("Aliaslive").to_owned()
+}
+
 /// `Api` and `Stage` of `${Api.Arn}/${Stage}/${!Text}`, without names that are defined in `own`.
 fn in_text(text: &str, own: &Value) -> BTreeSet<String> {
     let names = text.split("${").skip(1).map(|rest| rest.split(['}', '.']).next().unwrap());
@@ -159,9 +165,9 @@ fn in_text(text: &str, own: &Value) -> BTreeSet<String> {
 #[test]
 fn references_are_found_in_every_form() {
     let value = json!({
-        "DependsOn": "A",
-        "List": [{ "Ref": "B" }, { "Fn::GetAtt": ["C", "Arn"] }, "D"],
+        "DependsOn": ["A", "GAliaslive"],
+        "List": [{ "Ref": "B.Alias" }, { "Fn::GetAtt": ["C", "Arn"] }, "D"],
         "Sub": { "Fn::Sub": ["x${E.Arn}-${Own}-${AWS::Region}-${!Text}", { "Own": { "Fn::Sub": "${F}" } }] }
     });
-    assert_eq!(referred(&value), ["A", "AWS::Region", "B", "C", "E", "F"].map(str::to_owned).into());
+    assert_eq!(referred(&value), ["A", "AWS::Region", "B", "C", "E", "F", "G"].map(str::to_owned).into());
 }

@@ -10,6 +10,7 @@ mod alarms;
 mod budgets;
 mod choice;
 mod concurrency;
+mod deployment;
 mod feed;
 mod generated;
 mod logs;
@@ -31,8 +32,13 @@ use stream::{KafkaConfig, KafkaSecurity};
 const FUNCTIONS: [&str; 7] = ["compare", "forward", "ingest", "process", "publish", "query", "retry"];
 /// Every template, from the root of the repository: the stack, its nested stack, and the table of
 /// several regions.
-const TEMPLATES: [&str; 4] =
-    ["template.yaml", "infra/observability.yaml", "infra/views-global-table.yaml", "infra/change-archive.yaml"];
+const TEMPLATES: [&str; 5] = [
+    "template.yaml",
+    "infra/observability.yaml",
+    "infra/views-global-table.yaml",
+    "infra/change-archive.yaml",
+    "infra/gradual-deployment.yaml",
+];
 /// The nested stack.
 const OBSERVABILITY: &str = "Observability";
 
@@ -101,6 +107,13 @@ fn properties(template: &Value, id: &str) -> Value {
 /// `ingest` → `IngestFunction`.
 fn logical_id(function: &str) -> String {
     format!("{}{}Function", function[..1].to_uppercase(), &function[1..])
+}
+
+/// The function to whose alias a reference leads. Whatever serves goes through an alias, or an update
+/// could not be gradual.
+fn behind(reference: &Value) -> String {
+    let to = reference["Ref"].as_str().unwrap_or_else(|| panic!("not an alias: {reference}"));
+    to.strip_suffix(".Alias").unwrap_or_else(|| panic!("not an alias: {to}")).to_owned()
 }
 
 fn arn_of(id: &str) -> Value {
@@ -201,7 +214,7 @@ fn every_route_of_the_contract_leads_to_its_function() {
             let integration = target.trim_start_matches("integrations/${").trim_end_matches('}');
             let integration = properties(&template, integration);
             assert_eq!(integration["PayloadFormatVersion"], "2.0");
-            let function = integration["IntegrationUri"]["Fn::GetAtt"][0].as_str().unwrap().to_owned();
+            let function = behind(&integration["IntegrationUri"]);
             (route["RouteKey"].as_str().unwrap().to_owned(), function)
         })
         .collect();
@@ -230,7 +243,7 @@ fn every_route_of_the_contract_leads_to_its_function() {
     let permitted: BTreeSet<_> = of_type(&template, "AWS::Lambda::Permission")
         .into_values()
         .filter(|permission| permission["Principal"] == "apigateway.amazonaws.com")
-        .map(|permission| permission["FunctionName"]["Ref"].as_str().unwrap().to_owned())
+        .map(|permission| behind(&permission["FunctionName"]))
         .collect();
     assert_eq!(permitted, routes.into_iter().map(|(_, function)| function).collect());
 }
@@ -240,7 +253,7 @@ fn gateway_outwaits_functions_and_queues_their_readers() {
     let template = template();
     let timeout = |function: &str| number(&properties(&template, &logical_id(function))["Timeout"]);
     for integration in of_type(&template, "AWS::ApiGatewayV2::Integration").into_values() {
-        let function = integration["IntegrationUri"]["Fn::GetAtt"][0].as_str().unwrap().to_owned();
+        let function = behind(&integration["IntegrationUri"]);
         let waits = number(&integration["TimeoutInMillis"]);
         assert!(waits > 1_000 * number(&properties(&template, &function)["Timeout"]), "{function}");
         assert!(waits <= 30_000, "{function}: an HTTP API allows 30 s");
@@ -253,8 +266,8 @@ fn gateway_outwaits_functions_and_queues_their_readers() {
 #[test]
 fn the_stage_limits_requests_and_logs_routes_not_paths() {
     let stage = properties(&template(), "ApiStage");
-    assert!(number(&stage["DefaultRouteSettings"]["ThrottlingRateLimit"]) > 0);
-    assert!(number(&stage["DefaultRouteSettings"]["ThrottlingBurstLimit"]) > 0);
+    assert_eq!(stage["DefaultRouteSettings"]["ThrottlingRateLimit"], json!({ "Ref": "ThrottleRate" }));
+    assert_eq!(stage["DefaultRouteSettings"]["ThrottlingBurstLimit"], json!({ "Ref": "ThrottleBurst" }));
     assert_eq!(stage["AccessLogSettings"]["DestinationArn"], arn_of("ApiLogs"));
     let format = stage["AccessLogSettings"]["Format"].as_str().unwrap();
     let line: Value = serde_json::from_str(format).expect("a line of the access log is JSON");
@@ -271,7 +284,7 @@ fn the_stage_limits_requests_and_logs_routes_not_paths() {
 fn inbound_queue_invokes_process_and_redrives_to_dead_letters() {
     let template = template();
     let mapping = properties(&template, "ProcessInboundMapping");
-    assert_eq!(mapping["FunctionName"], json!({ "Ref": "ProcessFunction" }));
+    assert_eq!(behind(&mapping["FunctionName"]), "ProcessFunction");
     assert_eq!(mapping["EventSourceArn"], arn_of("InboundQueue"));
     assert_eq!(mapping["FunctionResponseTypes"], json!(["ReportBatchItemFailures"]));
     let redrive = &properties(&template, "InboundQueue")["RedrivePolicy"];

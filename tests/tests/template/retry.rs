@@ -3,13 +3,13 @@
 
 use serde_json::json;
 
-use super::{arn_of, number, properties, statements, template};
+use super::{arn_of, behind, number, properties, statements, template};
 
 #[test]
 fn the_retry_queue_invokes_retry_and_outwaits_it() {
     let template = template();
     let mapping = properties(&template, "RetryMapping");
-    assert_eq!(mapping["FunctionName"], json!({ "Ref": "RetryFunction" }));
+    assert_eq!(behind(&mapping["FunctionName"]), "RetryFunction");
     assert_eq!(mapping["EventSourceArn"], arn_of("RetryQueue"));
     assert_eq!(mapping["FunctionResponseTypes"], json!(["ReportBatchItemFailures"]));
     assert!((2..=1_000).contains(&number(&mapping["ScalingConfig"]["MaximumConcurrency"])));

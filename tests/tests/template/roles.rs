@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::{Value, json};
+
 use super::choice::Choice;
 use super::logs::made_of;
 use super::shadow::TRIED;
@@ -10,7 +12,10 @@ use super::{of_type, statements, strings, template};
 
 #[test]
 fn no_role_allows_more_than_its_function_needs() {
-    const ENIS: &str = "arn:${AWS::Partition}:ec2:${AWS::Region}:${AWS::AccountId}:*/*";
+    const ENIS: &str = "arn:${AWS::Partition}:ec2:${AWS::Region}:${AWS::AccountId}:network-interface/*";
+    // Subnets and security groups that another account shares belong to that account.
+    const SUBNETS: &str = "arn:${AWS::Partition}:ec2:${AWS::Region}:*:subnet/*";
+    const GROUPS: &str = "arn:${AWS::Partition}:ec2:${AWS::Region}:*:security-group/*";
     const INBOUND: &str = "arn:${AWS::Partition}:sqs:*:${AWS::AccountId}:${AWS::StackName}-inbound";
     // AWS has no (narrower) resource-level permission for these, or they are objects in our own
     // bucket.
@@ -23,6 +28,8 @@ fn no_role_allows_more_than_its_function_needs() {
         ("ec2:DescribeSubnets", "*"),
         ("ec2:DescribeVpcs", "*"),
         ("ec2:CreateNetworkInterface", ENIS),
+        ("ec2:CreateNetworkInterface", SUBNETS),
+        ("ec2:CreateNetworkInterface", GROUPS),
         ("ec2:DeleteNetworkInterface", ENIS),
         ("ec2:AssignPrivateIpAddresses", ENIS),
         ("ec2:UnassignPrivateIpAddresses", ENIS),
@@ -40,7 +47,9 @@ fn no_role_allows_more_than_its_function_needs() {
         assert!(role.get("ManagedPolicyArns").is_none(), "{id}: managed policies allow more than is needed");
         let found = statements(&role["Policies"]);
         assert!(found.len() > 1, "{id} has no policies");
-        for statement in found {
+        let (denied, allowed): (Vec<_>, Vec<_>) = found.into_iter().partition(|one| one["Effect"] == "Deny");
+        check_interfaces(&id, &denied, &allowed);
+        for statement in allowed {
             assert_eq!(statement["Effect"], "Allow", "{id}: {statement}");
             let everything_but = ["NotAction", "NotResource"].iter().any(|field| statement.get(field).is_some());
             assert!(!everything_but, "{id}: {statement}");
@@ -53,6 +62,25 @@ fn no_role_allows_more_than_its_function_needs() {
     }
     let needed = needed.map(|(action, resource)| (action.to_owned(), resource.to_owned()));
     assert_eq!(wildcards, needed.into(), "wildcards in the template (left), wildcards that are needed (right)");
+}
+
+/// Lambda creates network interfaces with a function's role. The function's own code must not.
+fn check_interfaces(id: &str, denied: &[&Value], allowed: &[&Value]) {
+    let has = |statement: &&&Value| strings(&statement["Action"]).iter().any(|action| action.starts_with("ec2:"));
+    if !allowed.iter().any(|statement| has(&statement)) {
+        assert!(denied.is_empty(), "{id} denies what it does not allow");
+        return;
+    }
+    let [denied] = denied else { panic!("{id}: one statement denies the function's code what is Lambda's") };
+    let function = match id.strip_suffix("Role").unwrap() {
+        "ProcessCandidate" => "candidate".to_owned(),
+        name => name.to_lowercase(),
+    };
+    let function = format!(
+        "arn:${{AWS::Partition}}:lambda:${{AWS::Region}}:${{AWS::AccountId}}:function:${{AWS::StackName}}-{function}*"
+    );
+    let code = json!({ "ArnLike": { "lambda:SourceFunctionArn": { "Fn::Sub": function } } });
+    assert_eq!((&denied["Action"], &denied["Resource"], &denied["Condition"]), (&json!("ec2:*"), &json!("*"), &code));
 }
 
 #[test]
