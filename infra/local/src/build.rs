@@ -17,8 +17,15 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader};
 use tokio::process::Command;
 
 /// The template and its nested ones, from the root of the workspace.
-const TEMPLATES: [&str; 4] =
-    ["template.yaml", "infra/change-archive.yaml", "infra/gradual-deployment.yaml", "infra/observability.yaml"];
+const TEMPLATES: [&str; 7] = [
+    "template.yaml",
+    "infra/alarm-topics.yaml",
+    "infra/change-archive.yaml",
+    "infra/gradual-deployment.yaml",
+    "infra/kafka.yaml",
+    "infra/network.yaml",
+    "infra/observability.yaml",
+];
 
 /// Cargo sets these for the program that it runs. If the cargo that we start inherited them, build
 /// scripts would see changed values and run again, and everything that depends on them would be

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::choice::referred;
 use super::shadow::CANDIDATE;
-use super::{object, of_type, properties, read, template};
+use super::{object, object_mut, of_type, properties, read, template};
 
 /// The longest name of a stack, as `docs/deploy.md` says.
 const LONGEST_STACK: usize = 40;
@@ -50,15 +50,15 @@ fn a_changed_parameter_publishes_every_function() {
     assert_eq!(used, listed, "what functions use (left), what a new configuration is made of (right)");
 }
 
-fn object_mut(value: &mut Value) -> &mut serde_json::Map<String, Value> {
-    value.as_object_mut().unwrap()
-}
-
 /// The parameters on which a value depends, by reference or by condition.
 fn parameters_of(template: &Value, value: &Value) -> BTreeSet<String> {
     let mut found: BTreeSet<String> = referred(value);
     for name in conditions(value) {
         found.extend(parameters_of(template, &template["Conditions"][name]));
+    }
+    // What a nested stack says depends on what it is given.
+    for name in referred(value).iter().filter(|name| ["Kafka", "Network", "StandbyKafka"].contains(&name.as_str())) {
+        found.extend(parameters_of(template, &template["Resources"][name]["Properties"]));
     }
     found.retain(|name| template["Parameters"].get(name).is_some());
     found

@@ -25,7 +25,7 @@ struct Expected {
     /// Streams that `ingest` writes to and `process` reads. (With other regions each has a second
     /// one, for `forward`.)
     streams: &'static [&'static str],
-    /// Parameters of the clusters that are used in the same way.
+    /// The nested stacks of the clusters that are used in the same way.
     clusters: &'static [&'static str],
 }
 
@@ -35,21 +35,21 @@ static EVERY_WAY: [Expected; 6] = [
         standby: "none",
         mappings: &["ProcessLogMapping"],
         streams: &[],
-        clusters: &["KafkaClusterArn"],
+        clusters: &["Kafka"],
     },
     Expected {
         primary: "kafka",
         standby: "kafka",
         mappings: &["ProcessLogMapping", "ProcessStandbyLogMapping"],
         streams: &[],
-        clusters: &["KafkaClusterArn", "StandbyKafkaClusterArn"],
+        clusters: &["Kafka", "StandbyKafka"],
     },
     Expected {
         primary: "kafka",
         standby: "kinesis",
         mappings: &["ProcessLogMapping", "ProcessStandbyStreamMapping"],
         streams: &["StandbyStream"],
-        clusters: &["KafkaClusterArn"],
+        clusters: &["Kafka"],
     },
     Expected {
         primary: "kinesis",
@@ -63,7 +63,7 @@ static EVERY_WAY: [Expected; 6] = [
         standby: "kafka",
         mappings: &["ProcessStandbyLogMapping", "ProcessStreamMapping"],
         streams: &["EventsStream"],
-        clusters: &["StandbyKafkaClusterArn"],
+        clusters: &["StandbyKafka"],
     },
     Expected {
         primary: "kinesis",
@@ -175,6 +175,10 @@ fn every_choice_of_logs_creates_only_what_it_needs() {
         let mut named: BTreeSet<String> = outputs.filter(|name| name.ends_with("StreamName")).collect();
         named.remove(&format!("{FEED}Name"));
         assert_eq!(named, all_streams.iter().map(|stream| format!("{stream}Name")).collect(), "{way}");
+
+        let mut nested = made_of(&made, "AWS::CloudFormation::Stack");
+        assert!(nested.remove(OBSERVABILITY));
+        assert_eq!(nested, clusters, "{way}");
 
         assert_eq!(may(&made, "IngestRole", "kinesis:PutRecords"), all_streams, "{way}");
         assert_eq!(may(&made, "ProcessRole", "kinesis:GetRecords"), streams, "{way}");
@@ -310,26 +314,20 @@ fn log_mappings_answer_in_part_bisect_and_give_up_to_the_bucket() {
 fn topic_mappings_are_provisioned_with_their_own_groups() {
     let template = template();
     let mappings = [
-        ("ProcessLogMapping", "ProcessRole", "KafkaTopic", "KafkaClusterArn", "${AWS::StackName}-process"),
-        (
-            "ProcessStandbyLogMapping",
-            "ProcessRole",
-            "KafkaTopic",
-            "StandbyKafkaClusterArn",
-            "${AWS::StackName}-process-standby",
-        ),
-        ("ForwardLogMapping", "ForwardRole", "KafkaRemoteTopic", "KafkaClusterArn", "${AWS::StackName}-forward"),
+        ("ProcessLogMapping", "ProcessRole", "KafkaTopic", "Kafka", "${AWS::StackName}-process"),
+        ("ProcessStandbyLogMapping", "ProcessRole", "KafkaTopic", "StandbyKafka", "${AWS::StackName}-process-standby"),
+        ("ForwardLogMapping", "ForwardRole", "KafkaRemoteTopic", "Kafka", "${AWS::StackName}-forward"),
         (
             "ForwardStandbyLogMapping",
             "ForwardRole",
             "KafkaRemoteTopic",
-            "StandbyKafkaClusterArn",
+            "StandbyKafka",
             "${AWS::StackName}-forward-standby",
         ),
     ];
     for (id, role, topic, cluster, group) in mappings {
         let mapping = properties(&template, id);
-        assert_eq!(mapping["EventSourceArn"], json!({ "Ref": cluster }), "{id}");
+        assert_eq!(mapping["EventSourceArn"], json!({ "Fn::GetAtt": [cluster, "Outputs", "ClusterArn"] }), "{id}");
         assert_eq!(mapping["Topics"], json!([{ "Ref": topic }]), "{id}");
         let config = &mapping["AmazonManagedKafkaEventSourceConfig"];
         assert_eq!(config["ConsumerGroupId"], json!({ "Fn::Sub": group }), "{id}");

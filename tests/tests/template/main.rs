@@ -32,12 +32,16 @@ use stream::{KafkaConfig, KafkaSecurity};
 const FUNCTIONS: [&str; 7] = ["compare", "forward", "ingest", "process", "publish", "query", "retry"];
 /// Every template, from the root of the repository: the stack, its nested stack, and the table of
 /// several regions.
-const TEMPLATES: [&str; 5] = [
+const TEMPLATES: [&str; 9] = [
     "template.yaml",
     "infra/observability.yaml",
     "infra/views-global-table.yaml",
     "infra/change-archive.yaml",
     "infra/gradual-deployment.yaml",
+    "infra/network.yaml",
+    "infra/kafka.yaml",
+    "infra/alarm-topics.yaml",
+    "infra/data-key.yaml",
 ];
 /// The nested stack.
 const OBSERVABILITY: &str = "Observability";
@@ -90,6 +94,10 @@ fn object(value: &Value) -> &Map<String, Value> {
     value.as_object().unwrap_or_else(|| panic!("not an object: {value}"))
 }
 
+fn object_mut(value: &mut Value) -> &mut Map<String, Value> {
+    value.as_object_mut().unwrap()
+}
+
 /// Logical id → properties of every resource of a type.
 fn of_type(template: &Value, kind: &str) -> BTreeMap<String, Value> {
     let resources = object(&template["Resources"]).iter().filter(|(_, resource)| resource["Type"] == kind);
@@ -120,10 +128,10 @@ fn arn_of(id: &str) -> Value {
     json!({ "Fn::GetAtt": [id, "Arn"] })
 }
 
-/// The ARN of a `topic` or `group` of a cluster, which is the cluster's with another kind and a
-/// name behind it.
+/// The ARN of a `topic` or `group` of the cluster of a nested stack, which is the cluster's with another
+/// kind and a name behind it.
 fn part_of_cluster(kind: &str, cluster: &str, name: &str) -> Value {
-    let path = json!({ "Fn::Sub": format!("${{{cluster}}}/{name}") });
+    let path = json!({ "Fn::Sub": format!("${{{cluster}.Outputs.ClusterArn}}/{name}") });
     json!({ "Fn::Join": [format!(":{kind}/"), { "Fn::Split": [":cluster/", path] }] })
 }
 
@@ -314,22 +322,28 @@ fn queues_outlast_two_days_without_the_store() {
 #[test]
 fn stores_of_records_are_encrypted_and_survive_replacement() {
     let template = template();
+    // With AWS's keys, or with one of the user's.
+    let own = |given: Value, otherwise: Value| json!({ "Fn::If": ["HasDataKey", given, otherwise] });
+    let (key, no_value) = (json!({ "Ref": "DataKeyArn" }), json!({ "Ref": "AWS::NoValue" }));
     for (id, queue) in of_type(&template, "AWS::SQS::Queue") {
-        assert_eq!(queue["SqsManagedSseEnabled"], true, "{id}");
+        assert_eq!(queue["SqsManagedSseEnabled"], own(no_value.clone(), json!(true)), "{id}");
+        assert_eq!(queue["KmsMasterKeyId"], own(key.clone(), no_value.clone()), "{id}");
     }
     for (id, bucket) in of_type(&template, "AWS::S3::Bucket") {
         let rule = &bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"][0];
-        assert_eq!(rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"], "AES256", "{id}");
+        let rule = &rule["ServerSideEncryptionByDefault"];
+        assert_eq!(rule["SSEAlgorithm"], own(json!("aws:kms"), json!("AES256")), "{id}");
+        assert_eq!(rule["KMSMasterKeyID"], own(key.clone(), no_value.clone()), "{id}");
         let blocked = object(&bucket["PublicAccessBlockConfiguration"]);
         assert!(blocked.len() == 4 && blocked.values().all(|on| on == true), "{id}: {blocked:?}");
         assert!(number(&bucket["LifecycleConfiguration"]["Rules"][0]["ExpirationInDays"]) > 0, "{id}");
     }
     for (id, stream) in of_type(&template, "AWS::Kinesis::Stream") {
-        assert_eq!(
-            stream["StreamEncryption"],
-            json!({ "EncryptionType": "KMS", "KeyId": "alias/aws/kinesis" }),
-            "{id}"
-        );
+        assert_eq!(stream["StreamEncryption"]["EncryptionType"], "KMS", "{id}");
+        assert_eq!(stream["StreamEncryption"]["KeyId"], own(key.clone(), json!("alias/aws/kinesis")), "{id}");
+    }
+    for (id, table) in of_type(&template, "AWS::DynamoDB::Table") {
+        assert_eq!(table["SSESpecification"]["KMSMasterKeyId"], own(key.clone(), no_value.clone()), "{id}");
     }
     for kind in ["AWS::SQS::Queue", "AWS::S3::Bucket", "AWS::DynamoDB::Table", "AWS::Kinesis::Stream"] {
         for id in of_type(&template, kind).keys() {
@@ -338,6 +352,7 @@ fn stores_of_records_are_encrypted_and_survive_replacement() {
     }
     for (id, log_group) in of_type(&template, "AWS::Logs::LogGroup") {
         assert_eq!(log_group["RetentionInDays"], json!({ "Ref": "LogRetentionDays" }), "{id}");
+        assert_eq!(log_group["KmsKeyId"], own(key.clone(), no_value.clone()), "{id}");
     }
 }
 
@@ -560,9 +575,7 @@ async fn sam_validate_with_lint_is_clean() {
 
 #[tokio::test]
 async fn cfn_lint_is_clean() {
-    for template in TEMPLATES {
-        lint("cfn-lint", &["--template", template]).await;
-    }
+    lint("cfn-lint", &[&["--template"][..], &TEMPLATES].concat()).await;
 }
 
 #[test]

@@ -163,7 +163,7 @@ fn a_candidate_reads_what_process_reads_in_its_own_groups() {
             assert!(group(&mapping).is_null() || group(&mapping) != group(&live), "{id}");
             // The role may join that group.
             if let Some(group) = group(&mapping)["Fn::Sub"].as_str() {
-                let cluster = mapping["EventSourceArn"]["Ref"].as_str().unwrap();
+                let cluster = mapping["EventSourceArn"]["Fn::GetAtt"][0].as_str().unwrap();
                 let resource = part_of_cluster("group", cluster, group);
                 let role = &made["ProcessCandidateRole"]["Properties"]["Policies"];
                 let joins = statements(role).into_iter().filter(|statement| statement["Resource"] == resource);
