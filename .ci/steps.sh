@@ -10,7 +10,7 @@ export CARGO_TERM_COLOR=never RUST_BACKTRACE=1
 # A target folder that starts empty gains nothing from incremental compilation, and loses a third of its disk to it.
 export CARGO_INCREMENTAL=0
 
-STEPS=(format lints java build tests contract demo web demos release tls instructions faults regions)
+STEPS=(format lints policies java build tests contract demo web demos release tls instructions faults regions)
 
 # The functions that a user deploys. Flags of the release build, such as `--features`, go here.
 FUNCTIONS=(ingest process query retry forward compare publish)
@@ -55,6 +55,13 @@ lints() {
     else
         missing clippy "rustup component add clippy"
     fi
+}
+
+# What checkov finds in the templates; .checkov.yaml says what it may find, and why.
+policies() {
+    python3 -m venv target/ci/checkov
+    PIP_USER=0 target/ci/checkov/bin/python -m pip install --quiet --disable-pip-version-check checkov==3.3.30
+    target/ci/checkov/bin/checkov --config-file .checkov.yaml
 }
 
 # For DynamoDB Local and Apache Kafka.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::choice::referred;
 use super::shadow::CANDIDATE;
-use super::{object, object_mut, of_type, properties, read, template};
+use super::{object, object_mut, of_type, properties, read, statements, template};
 
 /// The longest name of a stack, as `docs/deploy.md` says.
 const LONGEST_STACK: usize = 40;
@@ -91,6 +91,18 @@ fn a_gradual_deployment_goes_back_when_its_alarms_ring() {
     for (kind, how) in gradual {
         assert_eq!(how["Gradual"], if kind == "AllAtOnce" { "false" } else { "true" }, "{kind}");
     }
+    // CodeDeploy may move aliases of this stack, and nothing else.
+    let actions: BTreeSet<String> = statements(&properties(&nested, "Role")["Policies"])
+        .into_iter()
+        .flat_map(|statement| super::strings(&statement["Action"]))
+        .collect();
+    let expected = [
+        "cloudwatch:DescribeAlarms",
+        "lambda:GetAlias",
+        "lambda:GetProvisionedConcurrencyConfig",
+        "lambda:UpdateAlias",
+    ];
+    assert_eq!(actions, expected.map(str::to_owned).into());
     for (id, function) in published(&template) {
         let how = &function["DeploymentPreference"];
         assert_eq!(how["Type"], json!({ "Ref": "Deployment" }), "{id}");

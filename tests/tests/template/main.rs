@@ -13,6 +13,7 @@ mod concurrency;
 mod deployment;
 mod feed;
 mod generated;
+mod ground;
 mod logs;
 mod regions;
 mod retry;
