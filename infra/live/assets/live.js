@@ -260,7 +260,7 @@ function groups({ regions, traffic, draining }) {
     });
     list.push({
       title: `Poison${of}`,
-      hint: "Puts garbage on the primary log, as a broken program would. It becomes a dead letter, and the records behind it go on.",
+      hint: "Puts garbage on the primary log, as a broken program would. It becomes a dead letter, and the records behind it go on. More than ten with hardly anything else wait instead: that could be a bug of ours.",
       buttons: [
         ["Drop 1", { do: "poison", region, records: 1 }],
         ["Drop 10", { do: "poison", region, records: 10 }],

@@ -138,11 +138,13 @@ test("pictures for the documentation", { skip: process.env.PLAYHEAD_BLESS !== "1
 });
 
 test("a burst of poison becomes dead letters, stops nothing, and ends by the runbook", async () => {
+  // Among good records: a batch of little else but poison waits, as it would for a bug of ours.
+  await click("Viewers: × 10");
+  await until(({ all }) => all.rates.folded > 20);
   const { poison, all } = await snapshot();
   await click("Poison: Drop 10");
-  await click("Poison: Drop 1");
-  await until((now) => now.poison === poison + 11 && now.all.totals.dead_records === all.totals.dead_records + 11);
-  await until(({ regions }) => regions[0].queues.dead_letter >= 11);
+  await until((now) => now.poison === poison + 10 && now.all.totals.dead_records === all.totals.dead_records + 10);
+  await until(({ regions }) => regions[0].queues.dead_letter >= 10);
   await drain();
   await note("the books balance");
   assert.match(await page.locator("#books-words").textContent(), /They balance/);
@@ -150,7 +152,7 @@ test("a burst of poison becomes dead letters, stops nothing, and ends by the run
   assert.match(dlq("list"), /not_an_envelope/);
   const saved = join(mkdtempSync(join(tmpdir(), "playhead-")), "dead.jsonl");
   dlq("discard", "--reason", "not_an_envelope", "--yes", "--save", saved);
-  assert.ok(readFileSync(saved, "utf8").trim().split("\n").length >= 11);
+  assert.ok(readFileSync(saved, "utf8").trim().split("\n").length >= 10);
   await until(({ regions }) => regions[0].queues.dead_letter === 0);
 });
 

@@ -163,8 +163,8 @@ impl Alarm {
             "Threshold": threshold,
             "ComparisonOperator": comparison,
             "TreatMissingData": missing,
-            "AlarmActions": to,
-            "OKActions": to,
+            "AlarmActions": to_topic,
+            "OKActions": to_topic,
         });
         let fields = [own, self.metrics()].into_iter().filter_map(|part| match part {
             Value::Object(fields) => Some(fields),
