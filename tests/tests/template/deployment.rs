@@ -4,11 +4,12 @@
 
 use std::collections::BTreeSet;
 
+use local::{Progress, Tools};
 use serde_json::{Value, json};
 
 use super::choice::referred;
 use super::shadow::CANDIDATE;
-use super::{object, object_mut, of_type, properties, read, statements, template};
+use super::{object, object_mut, of_type, properties, read, root, statements, template};
 
 /// The longest name of a stack, as `docs/deploy.md` says.
 const LONGEST_STACK: usize = 40;
@@ -120,6 +121,51 @@ fn a_gradual_deployment_goes_back_when_its_alarms_ring() {
 
 fn strings_of(value: &Value) -> BTreeSet<String> {
     super::strings(value).into_iter().collect()
+}
+
+/// Transforms the template as CloudFormation does, with parameters: the emulator passes none to SAM.
+const TRANSFORM: &str = r#"
+import json, os, sys
+os.environ["AWS_DEFAULT_REGION"] = "us-east-1"
+from samcli.yamlhelper import yaml_parse
+from samtranslator.translator.transform import transform
+class NoPolicies:
+    def load(self):
+        return {}
+template = yaml_parse(open("template.yaml").read())
+for resource in template["Resources"].values():
+    if resource["Type"] == "AWS::Serverless::Function":
+        resource["Properties"]["CodeUri"] = "s3://bucket/key"
+made = transform(template, {"Deployment": sys.argv[1]}, NoPolicies())
+json.dump(made["Resources"], sys.stdout)
+"#;
+
+async fn transformed(deployment: &str) -> Value {
+    let python = Tools::install(&root(), &Progress::silent()).await.unwrap().deploy_python();
+    let mut command = tokio::process::Command::new(python);
+    let said = command.args(["-I", "-c", TRANSFORM, deployment]).current_dir(root()).output().await.unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    serde_json::from_slice(&said.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn sam_moves_each_alias_by_its_deployment_group() {
+    let (at_once, gradual) = (transformed("AllAtOnce").await, transformed("Canary10Percent5Minutes").await);
+    let of = |made: &Value, kind: &str| object(made).values().filter(|resource| resource["Type"] == kind).count();
+    for (made, groups) in [(&at_once, 0), (&gradual, 6)] {
+        assert_eq!(of(made, "AWS::Lambda::Alias"), 6);
+        assert_eq!(of(made, "AWS::CodeDeploy::DeploymentGroup"), groups);
+    }
+    assert!(gradual.get("CodeDeployServiceRole").is_none(), "it would have a managed policy");
+    for (id, _) in published(&template()) {
+        let policy = &gradual[format!("{id}Aliaslive")]["UpdatePolicy"]["CodeDeployLambdaAliasUpdate"];
+        assert_eq!(policy["DeploymentGroupName"], json!({ "Ref": format!("{id}DeploymentGroup") }), "{id}");
+        // Moving step by step, or at once, is no reason for a new version.
+        let versions = |made: &Value| -> Vec<String> {
+            object(made).keys().filter(|key| key.starts_with(&format!("{id}Version"))).cloned().collect()
+        };
+        assert_eq!(versions(&at_once), versions(&gradual), "{id}");
+    }
 }
 
 /// API Gateway answers more than a few changes per second with an error.
