@@ -35,7 +35,7 @@ pub struct UrlTemplate(String);
 
 /// Not a URL of this form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be an http or https URL with {{profile_id}} in it")]
+#[error("must be an http or https URL with {{profile_id}} in it, and without a user name or password")]
 pub struct MalformedUrlTemplate;
 
 impl FromStr for UrlTemplate {
@@ -44,8 +44,10 @@ impl FromStr for UrlTemplate {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let template = Self(text.to_owned());
         let url = template.of("p1", "use1-01M3250V3TW3KG5DD5CEVSMJCC").ok_or(MalformedUrlTemplate)?;
+        // What it has to prove itself with is a secret, and comes by reference.
+        let names_nobody = url.username().is_empty() && url.password().is_none();
         let is_http = matches!(url.scheme(), "http" | "https");
-        if is_http && text.contains(PROFILE) { Ok(template) } else { Err(MalformedUrlTemplate) }
+        if is_http && names_nobody && text.contains(PROFILE) { Ok(template) } else { Err(MalformedUrlTemplate) }
     }
 }
 
@@ -313,7 +315,13 @@ mod tests {
         let names_a_session = |text: &str| text.parse::<UrlTemplate>().map(|template| template.names_a_session());
         assert_eq!(names_a_session("https://a.example/{profile_id}/{session_id}"), Ok(true));
         assert_eq!(names_a_session("http://a.example/sessions?of={profile_id}"), Ok(false));
-        for text in ["", "a.example/{profile_id}", "https://a.example/{session_id}", "ftp://a.example/{profile_id}"] {
+        for text in [
+            "",
+            "a.example/{profile_id}",
+            "https://a.example/{session_id}",
+            "ftp://a.example/{profile_id}",
+            "https://user:password@a.example/{profile_id}",
+        ] {
             assert_eq!(names_a_session(text), Err(MalformedUrlTemplate), "{text}");
         }
     }

@@ -72,7 +72,10 @@ impl Config {
         let routing_parameter = env.required("ROUTING_PARAMETER");
         let legacy_endpoint = env.optional::<Url>("LEGACY_ENDPOINT");
         if legacy_endpoint.as_ref().and_then(Option::as_ref).is_some_and(|url| !is_private(url)) {
-            env.problem("LEGACY_ENDPOINT", "must be an https URL (http only on a loopback address)");
+            env.problem(
+                "LEGACY_ENDPOINT",
+                "must be an https URL without a user name (http only on a loopback address)",
+            );
         }
         let legacy_time_out = env.parsed::<u64>("LEGACY_TIMEOUT_MS", 8_000);
         let events_per_minute = env.parsed::<u32>("EVENTS_PER_PROFILE_PER_MINUTE", 6_000);

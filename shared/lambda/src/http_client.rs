@@ -15,10 +15,11 @@ pub fn client_for(url: &Url) -> ClientBuilder {
     if is_loopback(url) { builder.no_proxy() } else { builder }
 }
 
-/// Whether the traffic to the URL's host is safe from eavesdropping and tampering: `https`, or
-/// `http` on loopback.
+/// Whether the traffic to the URL's host is safe from eavesdropping and tampering (`https`, or `http`
+/// on loopback), and the URL has no user name or password, which would show wherever it is printed.
 pub fn is_private(url: &Url) -> bool {
-    url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url))
+    let names_nobody = url.username().is_empty() && url.password().is_none();
+    names_nobody && (url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url)))
 }
 
 fn is_loopback(url: &Url) -> bool {
@@ -77,12 +78,18 @@ mod tests {
     }
 
     #[test]
-    fn private_is_https_or_loopback() {
+    fn private_is_https_or_loopback_and_names_nobody() {
         let is_private = |url: &str| is_private(&url.parse().unwrap());
         for url in ["https://issuer.example/jwks", "http://127.0.0.1:8080/jwks", "http://[::1]/", "http://localhost/"] {
             assert!(is_private(url), "{url}");
         }
-        for url in ["http://issuer.example/jwks", "file:///etc/passwd", "http://localhost.example/"] {
+        for url in [
+            "http://issuer.example/jwks",
+            "file:///etc/passwd",
+            "http://localhost.example/",
+            "https://user@issuer.example/",
+            "https://:password@issuer.example/",
+        ] {
             assert!(!is_private(url), "{url}");
         }
     }

@@ -25,10 +25,16 @@ impl Logged {
         Self { bytes, _guard: guard }
     }
 
+    /// Everything so far.
+    pub fn text(&self) -> String {
+        let bytes = self.bytes.0.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     /// The lines so far that have this message.
     pub fn lines(&self, message: &str) -> Vec<Value> {
-        let bytes = self.bytes.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let lines = bytes.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+        let text = self.text();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         lines.filter(|line| line["message"] == message).collect()
     }
 }

@@ -13,19 +13,24 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode};
 use axum::routing::{get, post};
 use lambda::batch::{Batch, BatchAnswer, answer};
 use lambda::metrics::{Emitter, Metric, Metrics};
-use lambda::runtime::{Invocation, ServeBatch, ServeSchedule};
+use lambda::runtime::{Invocation, ServeBatch, ServeHttp, ServeSchedule};
+use lambda_http::{Body, Request};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::sync::{Barrier, mpsc};
+use tracing::level_filters::LevelFilter;
 
 const RUNTIME_API: &str = "AWS_LAMBDA_RUNTIME_API";
 /// The functions' names.
 const BATCHES: &str = "batches";
 const SCHEDULED: &str = "scheduled";
+const HTTP: &str = "http";
+/// What no log line may have.
+const TOKEN: &str = "header.claims.signature-that-nobody-may-see";
 const DEADLINE: Duration = Duration::from_secs(30);
 
 #[tokio::main]
@@ -37,17 +42,19 @@ async fn main() {
     every_invocation_ends_in_an_answer_or_a_function_error(Some("4")).await;
     concurrent_invocations_run_side_by_side().await;
     schedule_ignores_its_event_and_knows_the_time_left().await;
-    println!("runtime: 4 passed");
+    no_part_of_a_request_is_logged_at_any_level().await;
+    println!("runtime: 5 passed");
 }
 
 /// The function under test: serves a schedule, or does what the body of its only record says.
 async fn function() {
-    lambda::logs::init(tracing::level_filters::LevelFilter::INFO);
+    let name = std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap();
+    lambda::logs::init(if name == HTTP { LevelFilter::TRACE } else { LevelFilter::INFO });
     let emitter = Emitter::stdout("test", "runtime");
-    if std::env::var("AWS_LAMBDA_FUNCTION_NAME").unwrap() == SCHEDULED {
-        lambda::runtime::run_schedule(emitter, TellsTheTimeLeft).await.unwrap();
-    } else {
-        lambda::runtime::run_batches(emitter, Obeys { meeting: Barrier::new(2) }).await.unwrap();
+    match name.as_str() {
+        SCHEDULED => lambda::runtime::run_schedule(emitter, TellsTheTimeLeft).await.unwrap(),
+        HTTP => lambda::runtime::run_http(emitter, Refuses).await.unwrap(),
+        _ => lambda::runtime::run_batches(emitter, Obeys { meeting: Barrier::new(2) }).await.unwrap(),
     }
 }
 
@@ -59,6 +66,22 @@ impl ServeSchedule for TellsTheTimeLeft {
 
     async fn serve(&self, _: &Metrics, time_left: Duration, _: u64) -> Result<Value, Infallible> {
         Ok(json!({ "seconds": time_left.as_secs() }))
+    }
+}
+
+struct Refuses;
+
+impl ServeHttp for Refuses {
+    async fn serve(&self, _: &Metrics, request: Request, _: u64) -> Response<Body> {
+        tracing::trace!(target: "lambda", "ours");
+        if request.body().is_empty() {
+            panic!("a bug");
+        }
+        let auth = lambda::config::Env::from_pairs([("JWT_SECRET", "a secret of at least thirty-two bytes")]);
+        let auth = lambda::config::read(auth, lambda::auth::AuthConfig::read).unwrap();
+        let authorization = request.headers()["authorization"].to_str().unwrap();
+        let refused = lambda::auth::Authenticator::new(&auth).unwrap().verify(Some(authorization)).await;
+        lambda::problem::Problem::from(refused.unwrap_err()).response()
     }
 }
 
@@ -182,5 +205,27 @@ async fn schedule_ignores_its_event_and_knows_the_time_left() {
     for (end, answer) in ends.values() {
         let seconds = answer["seconds"].as_u64().unwrap();
         assert!(end == "response" && (30..=60).contains(&seconds), "{answer}");
+    }
+}
+
+/// Neither by us nor by the runtime and the HTTP libraries, whether the function answers or panics,
+/// or the event has another form.
+async fn no_part_of_a_request_is_logged_at_any_level() {
+    let event = |body: &str, version: Value| {
+        let route = "POST /v1/events";
+        json!({"version": version, "routeKey": route, "rawPath": "/v1/events", "rawQueryString": format!("token={TOKEN}"),
+            "cookies": [format!("session={TOKEN}")], "headers": {"authorization": format!("Bearer {TOKEN}")},
+            "body": body, "isBase64Encoded": false,
+            "requestContext": {"routeKey": route, "http": {"method": "POST", "path": "/v1/events"}}})
+        .to_string()
+    };
+    let body = json!({ "token": TOKEN }).to_string();
+    let events = [event(&body, json!("2.0")), event("", json!("2.0")), event(&body, json!(2))];
+    let (ends, printed) = invoke(HTTP, &events, None).await;
+    assert_eq!((ends["0"].0.as_str(), &ends["0"].1["statusCode"]), ("response", &json!(401)));
+    assert_eq!((ends["1"].0.as_str(), ends["2"].0.as_str()), ("error", "error"));
+    assert!(printed.contains("ours") && printed.contains("panicked"), "{printed}");
+    for told in [printed, json!(ends).to_string()] {
+        assert!(!told.contains("nobody-may-see"), "{told}");
     }
 }

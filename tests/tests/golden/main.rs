@@ -18,6 +18,7 @@ mod cases_retry;
 mod dynamodb;
 mod player;
 mod readable;
+mod redaction;
 mod run;
 mod shape;
 

@@ -57,7 +57,10 @@ impl AuthConfig {
             (Some(url), None) if is_private(&url) => KeySource::Jwks(url),
             (None, Some(secret)) if secret.expose().len() >= MIN_SECRET_BYTES => KeySource::Secret(secret),
             (Some(_), None) => {
-                env.problem("JWT_JWKS_URL", "must be an https URL (http only on a loopback address)");
+                env.problem(
+                    "JWT_JWKS_URL",
+                    "must be an https URL without a user name (http only on a loopback address)",
+                );
                 return None;
             }
             (None, Some(_)) => {
@@ -102,7 +105,13 @@ mod tests {
         for url in ["https://issuer.example/jwks", "http://127.0.0.1:8080/jwks", "http://[::1]/", "http://localhost/"] {
             assert!(matches!(outcome(&[("JWT_JWKS_URL", url), DEVELOPMENT]), Ok(KeySource::Jwks(_))), "{url}");
         }
-        for url in ["http://issuer.example/jwks", "file:///etc/passwd", "http://localhost.example/", "jwks"] {
+        for url in [
+            "http://issuer.example/jwks",
+            "https://user:password@issuer.example/jwks",
+            "file:///etc/passwd",
+            "http://localhost.example/",
+            "jwks",
+        ] {
             assert_eq!(outcome(&[("JWT_JWKS_URL", url), DEVELOPMENT]), Err(vec!["JWT_JWKS_URL"]), "{url}");
         }
         assert_eq!(outcome(&[("JWT_SECRET", &long[1..])]), Err(vec!["JWT_SECRET"]));
