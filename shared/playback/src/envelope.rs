@@ -296,7 +296,7 @@ fn check_event(event: proto::Event, before: Option<&Event>) -> Result<Event, &'s
     ensure(u64::from(event.seq) <= MAX_SEQ, "events.seq")?;
     let position_ms = event.exact_position_ms.unwrap_or(event.position_ms);
     ensure(position_ms <= MAX_POSITION_MS, "events.position_ms")?;
-    ensure(event.played_ms <= position_ms, "events.played_ms")?;
+    ensure(event.played_ms <= position_ms.min(MAX_TITLE_DURATION_MS), "events.played_ms")?;
     let kind = kind_of(event.kind).ok_or("events.kind")?;
     let country = match event.country.as_deref() {
         None => before.and_then(|e| e.country),
@@ -492,6 +492,11 @@ mod tests {
         check(&with(|e| e.events[0].kind = 0), Reason::InvalidEnvelope, "events.kind");
         check(&with(|e| e.events[0].position_ms = u64::MAX), Reason::InvalidEnvelope, "events.position_ms");
         check(&with(|e| e.events[0].played_ms = u64::MAX), Reason::InvalidEnvelope, "events.played_ms");
+        let longer_than_a_title = |e: &mut proto::Envelope| {
+            e.events[0].exact_position_ms = Some(MAX_TITLE_DURATION_MS + 2);
+            e.events[0].played_ms = MAX_TITLE_DURATION_MS + 1;
+        };
+        check(&with(longer_than_a_title), Reason::InvalidEnvelope, "events.played_ms");
         check(&with(|e| e.events[0].credits_ms = Some(u64::MAX)), Reason::InvalidEnvelope, "events.credits_ms");
         check(
             &with(|e| e.events[0].exact_device_id = Some("a b".to_owned())),

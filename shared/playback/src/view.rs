@@ -440,11 +440,13 @@ impl View {
             newer => return Err(UnreadableView::Newer(newer)),
         }
         let seen = RangeSet::unpack(&packed.seen).map_err(|_| corrupt("seen"))?;
-        if seen.is_empty() {
-            return Err(corrupt("seen"));
-        }
         let first_seq = u16::try_from(packed.first_seq).map_err(|_| corrupt("first_seq"))?;
         let latest_seq = u16::try_from(packed.latest_seq).map_err(|_| corrupt("latest_seq"))?;
+        // Numbers that are wrongly among them would be taken for repeats when they come, and be lost.
+        let bounds = seen.ranges().first().zip(seen.ranges().last()).map(|(first, last)| (first.start, last.end));
+        if bounds != Some((first_seq.into(), u64::from(latest_seq) + 1)) {
+            return Err(corrupt("seen"));
+        }
         let second = packed.second.unwrap_or(proto::view::Second {
             // What the first release did not keep. A session mostly begins at 0, and its first event
             // stated the duration, unless it is the placeholder.
@@ -593,8 +595,11 @@ mod tests {
         packed.schema_version = 2;
         assert_eq!(View::unpack(&packed.encode_to_vec()), Err(UnreadableView::Newer(2)));
         packed.schema_version = 1;
-        packed.seen = vec![0];
-        assert_eq!(View::unpack(&packed.encode_to_vec()), Err(UnreadableView::Corrupt("seen".to_owned())));
+        // Half a range, none, and numbers before the first or after the latest, which is 1.
+        for seen in [vec![0], vec![], vec![0, 2], vec![1, 2], vec![1, 1, 1, 1], vec![1, u64::MAX - 1]] {
+            packed.seen = seen;
+            assert_eq!(View::unpack(&packed.encode_to_vec()), Err(UnreadableView::Corrupt("seen".to_owned())));
+        }
         assert!(matches!(View::unpack(b""), Err(UnreadableView::Corrupt(_))));
     }
 
@@ -634,6 +639,7 @@ mod tests {
     fn largest_view_is_small_enough_to_write_often() {
         let mut view = View::of_envelope(&testing::example()).unwrap();
         view.seen = (0..MAX_RANGES as u64).map(|at| at * 30..at * 30 + 1).collect();
+        (view.first.seq, view.latest.seq) = (0, (MAX_RANGES as u16 - 1) * 30);
         let step = MAX_TITLE_DURATION_MS / MAX_RANGES as u64;
         view.played = (0..MAX_RANGES as u64).map(|at| at * step..at * step + step / 2).collect();
         assert_eq!(view.ranges(), MAX_RANGES);

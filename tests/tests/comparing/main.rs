@@ -77,6 +77,7 @@ fn differences_are_named_by_field_and_no_member_is() {
         let mut only_here = other.clone();
         only_here.place.profile_id.push_str("-2");
         only_here.view.first.seq = 0;
+        only_here.view.seen.insert(0..1);
         for view in views.iter().filter(|view| view.place != of_one[1].place && view.place != of_one[2].place) {
             put(&stage.shadow, view).await?;
         }

@@ -38,6 +38,7 @@ pub(crate) async fn over_a_hundred_keys_come_in_order_with_absent_ones(case: Cas
 pub(crate) fn largest_view(number: u64) -> View {
     let mut view = Watched::new(number, "t1").view();
     view.seen = (0..=MAX_SEQ).step_by(2).map(|seq| seq..seq + 1).collect();
+    (view.first.seq, view.latest.seq) = (0, u16::MAX - 1);
     let step = MAX_TITLE_DURATION_MS / (MAX_SEQ + 1);
     view.played = (0..=MAX_SEQ).map(|at| at * step..at * step + step / 2).collect();
     view
