@@ -6,6 +6,7 @@
 use super::item::{ERASED, FORGOTTEN, HIDDEN, WATCHED};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use playback::contract::MAX_INSTANT;
 use playback::session::{Home, SessionId, parse_ulid};
 use playback::view::{UnreadableView, View};
 use serde::Deserialize;
@@ -159,8 +160,12 @@ impl Change {
             serde_json::from_slice(record).map_err(|error| UnreadableChange::Malformed(error.to_string()))?;
         let Data { approximate_creation_date_time, keys, old_image, new_image, sequence_number } = record.dynamodb;
         let what = Changed::of(keys.sk.text, old_image, new_image)?;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a time of our days")]
-        let at = (approximate_creation_date_time * 1_000.0) as u64;
+        let at = approximate_creation_date_time * 1_000.0;
+        if !(0.0..=MAX_INSTANT as f64).contains(&at) {
+            return Err(malformed("its time"));
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "just checked")]
+        let at = at as u64;
         Ok(Self { id: record.event_id, sequence_number, at, profile_id: keys.pk.text, what })
     }
 }

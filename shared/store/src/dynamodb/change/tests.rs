@@ -120,3 +120,17 @@ fn what_is_not_a_change_says_what_is_wrong() {
     assert!(matches!(Change::read(b"{}"), Err(UnreadableChange::Malformed(_))));
     assert!(matches!(Change::read(b"\xff"), Err(UnreadableChange::Malformed(_))));
 }
+
+/// No clock of ours says it, and none can write it down.
+#[test]
+fn record_of_an_impossible_time_is_malformed() {
+    let at = |seconds: f64| {
+        let mut record = record("~erased", Value::Null, json!({"erased_at": {"N": "7"}}));
+        record["dynamodb"]["ApproximateCreationDateTime"] = json!(seconds);
+        Change::read(record.to_string().as_bytes()).map(|change| change.at)
+    };
+    assert_eq!(at(253_402_300_799.0).unwrap(), 253_402_300_799_000);
+    for seconds in [253_402_300_800.0, 1e19, 1e300, -1.0] {
+        assert!(matches!(at(seconds), Err(UnreadableChange::Malformed(_))), "{seconds}");
+    }
+}
