@@ -127,8 +127,8 @@ where
         .draw()?;
     let seconds = |seconds: &f64| format!("{seconds:.0} s");
     chart.configure_secondary_axes().y_labels(5).y_label_formatter(&seconds).label_style((FONT, 11)).draw()?;
-    // Half of the points are as many as can be told apart.
-    let points = || course.points.iter().step_by(2);
+    // A quarter of the points are as many as can be told apart.
+    let points = || course.points.iter().step_by(4);
     let needed = points().map(|point| (point.at / 60.0, settings.workers_for(point.rate) as f64));
     chart.draw_series(LineSeries::new(thinned(needed), NEEDED.stroke_width(1)))?;
     let delays = points().map(|point| (point.at / 60.0, point.delay));

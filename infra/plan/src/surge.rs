@@ -40,22 +40,22 @@ pub const LATE: f64 = 10.0;
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
     /// Seed of what happens by chance: noise of the rate, uneven partitions
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, requires = "surge", value_name = "N", default_value_t = 1)]
     pub seed: u64,
     /// Events per second that a worker can process (default: a vCPU, by the measured CPU of process)
-    #[arg(long, value_name = "RATE", value_parser = rate)]
+    #[arg(long, requires = "surge", value_name = "RATE", value_parser = rate)]
     pub per_worker: Option<f64>,
     /// From asking for a worker until it joins the group
-    #[arg(long, value_name = "TIME", default_value = "90s", value_parser = humantime::parse_duration)]
+    #[arg(long, requires = "surge", value_name = "TIME", default_value = "90s", value_parser = humantime::parse_duration)]
     pub start: Duration,
     /// How often a rule looks at the last period and decides
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(long, requires = "surge", value_name = "TIME", default_value = "60s", value_parser = humantime::parse_duration)]
     pub evaluate: Duration,
     /// How long a rebalance stops those who take part in it
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(long, requires = "surge", value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     pub pause: Duration,
     /// Who stops in a rebalance
-    #[arg(long, value_enum, default_value_t = Rebalance::Eager)]
+    #[arg(long, requires = "surge", value_enum, default_value_t = Rebalance::Eager)]
     pub rebalance: Rebalance,
 }
 

@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// How often the course is written down, seconds.
-const EVERY: f64 = 10.0;
+const EVERY: f64 = 5.0;
 
 /// What it was like at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -73,7 +73,12 @@ fn seconds(millis: Millis) -> f64 {
 
 /// Plays an occasion under a rule.
 pub(super) fn run(occasion: Occasion, scaling: Scaling, settings: &Settings) -> Course {
-    let rates = occasion.rates(settings.peak, settings.seed);
+    play(occasion.rates(settings.peak, settings.seed), scaling, settings)
+}
+
+/// Plays these rates, one for each second, under a rule.
+pub(super) fn play(rates: Vec<f64>, scaling: Scaling, settings: &Settings) -> Course {
+    let end = rates.len() as Millis * 1_000;
     let first = rates.first().copied().unwrap_or_default();
     let workers =
         if scaling == Scaling::Peak { settings.workers_for(settings.peak) } else { settings.workers_for(first) };
@@ -94,7 +99,7 @@ pub(super) fn run(occasion: Occasion, scaling: Scaling, settings: &Settings) -> 
     for (at, what) in [(1.0, Happening::Second), (EVERY, Happening::Written), (settings.evaluate, Happening::Decided)] {
         clock.queue.push(Reverse((millis(at), what)));
     }
-    clock.play(millis(occasion.duration()));
+    clock.play(end);
     let Clock { group, points, worker_seconds, .. } = clock;
     let (arrived, processed, rebalances) = (group.arrived, group.processed, group.rebalances);
     Course { points, every: EVERY, arrived, processed, lag: group.lag(), worker_seconds, rebalances }

@@ -156,6 +156,53 @@ fn same_seed_same_course() {
     assert_ne!(run(7), run(8));
 }
 
+/// A surge that was sent to the local pipeline, and what its reader had been found to take just before.
+#[derive(serde::Deserialize)]
+struct Measured {
+    /// A backlog being worked off.
+    calibration: Vec<[f64; 3]>,
+    /// Records per second in each second of the surge.
+    rates: Vec<f64>,
+    /// Seconds, records that had arrived, records that had been committed.
+    surge: Vec<[f64; 3]>,
+}
+
+impl Measured {
+    /// Records per second of a reader that always has a full batch waiting.
+    fn capacity(&self) -> f64 {
+        let busy = || self.calibration.iter().filter(|[_, arrived, done]| *done > 0.0 && arrived - done > 600.0);
+        let ([from, _, before], [to, _, after]) = (busy().next().unwrap(), busy().next_back().unwrap());
+        (after - before) / (to - from)
+    }
+}
+
+/// The greatest lag, and when it had shrunk to less than a batch for good.
+fn peak_and_end(points: impl Iterator<Item = (f64, f64)> + Clone) -> [f64; 2] {
+    let peak = points.clone().map(|(_, lag)| lag).fold(0.0, f64::max);
+    let end = points.filter(|(_, lag)| *lag > 500.0).last().map_or(0.0, |(at, _)| at);
+    [peak, end]
+}
+
+/// `infra/plan/data/local-surge.json` is from `infra/plan/measure/surge.py`. The local poller has one batch at a time,
+/// of all partitions, so it is a group of one worker.
+#[test]
+fn simulation_comes_close_to_measured_surges() {
+    let all: Vec<Measured> = serde_json::from_str(include_str!("../../data/local-surge.json")).unwrap();
+    assert!(!all.is_empty());
+    for measured in all {
+        let per_worker = measured.capacity();
+        let settings = settings(per_worker * 0.5, 4, per_worker);
+        let course = simulation::play(measured.rates.clone(), Scaling::Peak, &settings);
+        let found = peak_and_end(measured.surge.iter().map(|[at, arrived, done]| (*at, arrived - done)));
+        let simulated = peak_and_end(course.points.iter().map(|point| (point.at, point.lag)));
+        let off = [0, 1].map(|index| simulated[index] / found[index] - 1.0);
+        println!(
+            "{per_worker:.0} records/s; peak lag and end: measured {found:.0?}, simulated {simulated:.0?}, off {off:.3?}"
+        );
+        assert!(off.iter().all(|off| off.abs() < 0.25), "{off:?}");
+    }
+}
+
 /// The talk's answer: "lag helps to scale up but not down; CPU or requests per second work".
 #[test]
 fn lag_scales_up_but_not_down_and_cpu_or_rate_do_both() {
