@@ -9,11 +9,12 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 
 /// Which lines people see first, in this order.
-const SHOWN: [&str; 25] = [
+const SHOWN: [&str; 26] = [
     "events",
     "POSTs",
     "duration of a POST",
     "environments of ingest",
+    "concurrency that the quota counts",
     "until all are connected, from nothing",
     "instances",
     "bytes per event",

@@ -1,6 +1,6 @@
 //! From a rate of events to what it takes on AWS: capacity, limits, latency and dollars.
 //!
-//! Everything is a [`Computed`] line of a [`Sheet`]. Capacity is that of one region at the peak;
+//! Everything is a [`Computed`] line of a sheet. Capacity is that of one region at the peak;
 //! dollars are those of all regions in a month of 730 hours at the mean rate, capacity included.
 //!
 //! Not in it: reads by members (`query`), the standby while it is idle, NAT and VPC endpoints, the

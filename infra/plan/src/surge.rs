@@ -6,10 +6,10 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`occasion`] | what arrives, second by second |
-//! | [`scaling`] | how many workers each rule wants, from what it can see |
-//! | [`group`] | the partitions: whose they are, what waits on them, who stops while they move |
-//! | [`simulation`] | the clock: what happens when |
+//! | `occasion` | what arrives, second by second |
+//! | `scaling` | how many workers each rule wants, from what it can see |
+//! | `group` | the partitions: whose they are, what waits on them, who stops while they move |
+//! | `simulation` | the clock: what happens when |
 //!
 //! The same seed gives the same course. It is a fluid model: events are amounts, not things, so that
 //! a million per second can be simulated in a moment. `arrived = processed + lag` holds at any time.

@@ -16,11 +16,10 @@ pub(super) fn compute(sheet: &mut Sheet, demand: &Demand, capacity: &Capacity) -
         "raise the account's quota and the stage's throttle (both the same number); or let players send more events in a POST",
     )?;
     let publish = capacity.publish_concurrency.clone().unwrap_or(Term::number(0.0));
-    let on_lambda = if capacity.instances.is_some() { Term::number(0.0) } else { capacity.environments.clone() };
     bounds.add(
         "concurrent executions",
         "lambda.concurrency",
-        &(on_lambda + &capacity.process_concurrency + publish),
+        &(&capacity.ingest_concurrency + &capacity.process_concurrency + publish),
         "raise the account's quota; or run ingest on managed instances, where an environment serves many requests",
     )?;
     bounds.add(

@@ -17,6 +17,8 @@ pub(super) struct Capacity {
     pub(super) mean_posts: Term,
     /// Environments of `ingest`.
     pub(super) environments: Term,
+    /// What they take of the account's concurrency.
+    pub(super) ingest_concurrency: Term,
     /// What is paid for a POST, ms.
     pub(super) ingest_billed: Term,
     /// Instances of a region, if `ingest` runs on them.
@@ -111,6 +113,7 @@ pub(super) fn compute(sheet: &mut Sheet, demand: &Demand, approach: Approach) ->
         posts,
         mean_posts,
         environments: ingest.environments,
+        ingest_concurrency: ingest.counted,
         ingest_billed: ingest.billed,
         instances: ingest.instances,
         log_bytes,
@@ -147,6 +150,7 @@ struct Ingest {
     ms: Term,
     billed: Term,
     environments: Term,
+    counted: Term,
     instances: Option<Term>,
 }
 
@@ -167,7 +171,8 @@ fn ingest(sheet: &mut Sheet, demand: &Demand, posts: &Term) -> Result<Ingest> {
         let ms = sheet.line(PART, "duration of a POST", "ms", cpu / millis + append);
         // One environment on an instance, so one connection to each broker.
         let environments = sheet.line(PART, "environments of ingest", "", instances.clone());
-        return Ok(Ingest { billed: Term::number(0.0), ms, environments, instances: Some(instances) });
+        let nothing = Term::number(0.0);
+        return Ok(Ingest { billed: nothing.clone(), ms, environments, counted: nothing, instances: Some(instances) });
     }
     let cpu = sheet.line(PART, "CPU of a POST", "µs", one + per_event * more);
     let vcpus = sheet.get("template.ingest_memory")? / sheet.get("lambda.mb_per_vcpu")?;
@@ -175,15 +180,16 @@ fn ingest(sheet: &mut Sheet, demand: &Demand, posts: &Term) -> Result<Ingest> {
     let ms = sheet.line(PART, "duration of a POST", "ms", cpu / millis / vcpus + append);
     let billed = sheet.line(PART, "billed for a POST", "ms", ms.ceil());
     let busy = posts * &ms / Term::number(1e3);
-    // An environment counts for at most 10 requests per second, however short they are.
+    let environments = sheet.line(PART, "environments of ingest", "", busy.ceil());
+    // The quota also limits requests: 10 per second for each, however short they are.
     let counted = posts / sheet.get("lambda.requests_per_environment")?;
-    let environments = sheet.line(PART, "environments of ingest", "", busy.max(counted).ceil());
+    let counted = sheet.line(PART, "concurrency that the quota counts", "", environments.max(counted).ceil());
     if demand.log.is_kafka() {
         // From nothing, each connects to every broker: as fast as Lambda starts them, and as brokers let them in.
         let rate = sheet.get("lambda.environments_per_s")?.min(sheet.get("msk.new_connections_per_s")?);
         sheet.line(PART, "until all are connected, from nothing", "s", &environments / rate);
     }
-    Ok(Ingest { ms, billed, environments, instances: None })
+    Ok(Ingest { ms, billed, environments, counted, instances: None })
 }
 
 /// Records and bytes on the log, for each event.
