@@ -10,7 +10,7 @@ export CARGO_TERM_COLOR=never RUST_BACKTRACE=1
 # A target folder that starts empty gains nothing from incremental compilation, and loses a third of its disk to it.
 export CARGO_INCREMENTAL=0
 
-STEPS=(format lints policies java build tests contract demo web demos release tls instructions faults regions)
+STEPS=(format lints policies deny java build docs tests contract demo web demos release tls instructions fuzz faults regions)
 
 # The functions that a user deploys. Flags of the release build, such as `--features`, go here.
 FUNCTIONS=(ingest process query retry forward compare publish)
@@ -62,6 +62,33 @@ policies() {
     python3 -m venv target/ci/checkov
     PIP_USER=0 target/ci/checkov/bin/python -m pip install --quiet --disable-pip-version-check checkov==3.3.30
     target/ci/checkov/bin/checkov --config-file .checkov.yaml
+}
+
+# Licences, sources and duplicates of all dependencies; and known vulnerabilities, where their list can be fetched.
+deny() {
+    cargo_tools
+    cargo deny --locked check --hide-inclusion-graph licenses bans sources
+    if cargo deny --locked fetch db 2>/dev/null; then
+        cargo deny --locked check --disable-fetch --hide-inclusion-graph advisories
+    else
+        printf '\n!!! THE LIST OF KNOWN VULNERABILITIES CANNOT BE FETCHED: THEIR CHECK IS SKIPPED\n'
+    fi
+}
+
+cargo_tools() {
+    python3 -m venv target/ci/cargo-tools
+    PIP_USER=0 target/ci/cargo-tools/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+        --requirement .ci/requirements.txt
+    export PATH="$PWD/target/ci/cargo-tools/bin:$PATH"
+}
+
+# The documentation of every crate: no broken link, no public item without a word. It is the turn of every third commit.
+docs() {
+    if [[ $sliced && $(slice_of 3) != 3 ]]; then
+        printf 'Left to other commits: .ci/full docs\n'
+        return
+    fi
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 }
 
 # For DynamoDB Local and Apache Kafka.
@@ -278,6 +305,21 @@ instructions() {
     fi
     callgrind
     CARGO_TARGET_DIR=target/ci/hot-paths cargo run --locked --release --package hot-paths
+}
+
+# libFuzzer looks for inputs that break a decoder, beyond those that the tests replay each time. With a build of its own
+# it is the turn of every sixth commit, and then of the domain's decoders: those of whole functions compile for long.
+fuzz() {
+    if [[ $sliced && $(slice_of 6) != 6 ]]; then
+        printf 'Left to other commits: .ci/full fuzz\n'
+        return
+    fi
+    cargo_tools
+    if [[ $sliced ]]; then
+        tests/fuzz/run 15 edge envelope routing view
+    else
+        tests/fuzz/run 120
+    fi
 }
 
 callgrind() {
