@@ -318,7 +318,7 @@ fuzz() {
     if [[ $sliced ]]; then
         tests/fuzz/run 15 edge envelope routing view
     else
-        tests/fuzz/run 120
+        tests/fuzz/run 60
     fi
 }
 
