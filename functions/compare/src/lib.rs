@@ -2,9 +2,9 @@
 //! match and where the others differ.
 //!
 //! A schedule wakes it. It walks through the shadow table from where it stopped, page by page,
-//! until time runs short. Sessions that settled since the last walk are due ([`judge`]). The live
-//! side is asked for them ([`live`]) and the fields are compared ([`session`]). The result
-//! ([`report`]) becomes metrics and an object in the bucket of reports, with a few redacted
+//! until time runs short. Sessions that settled since the last walk are due (`judge`). The live
+//! side is asked for them (`live`) and the fields are compared (`session`). The result
+//! (`report`) becomes metrics and an object in the bucket of reports, with a few redacted
 //! examples.
 //!
 //! It writes to no view and delays no one. If the live side fails for most of a page, the run stops

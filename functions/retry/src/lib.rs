@@ -46,7 +46,7 @@ use work::Work;
 const ERASE_FOR: Duration = Duration::from_secs(8);
 /// What an invocation keeps for the pauses, the deletion of objects and its answer.
 const RESERVE: Duration = Duration::from_secs(10);
-/// What it keeps for everything after the store: the two queues, erasures and [`RESERVE`].
+/// What it keeps for everything after the store: the two queues, erasures and `RESERVE`.
 pub const RESERVED: Duration = RESERVE.saturating_add(ERASE_FOR).saturating_add(SEND_FOR.saturating_mul(2));
 /// Messages whose objects are read at the same time; an object takes up to 16 MB. The ten messages of
 /// a batch are read in two rounds, so a bucket that hangs leaves time for the letters beside it.

@@ -22,7 +22,7 @@ pub struct Section {
     pub title: &'static str,
     /// What a good answer looks like, and where to look next. Markdown.
     pub text: &'static str,
-    /// Its widgets, in rows of [`COLUMNS`].
+    /// Its widgets, in rows of `COLUMNS`.
     pub widgets: Vec<Widget>,
 }
 

@@ -1,7 +1,7 @@
 //! `playhead dlq`: the dead-letter queue. Lists, shows, redrives and discards its letters.
 //!
 //! SQS has no random access and no cursor. So every command receives all letters, hides them from
-//! other readers (by their visibility time-out, [`queue::HOLD`]), decides, and at the end releases
+//! other readers (by their visibility time-out, `queue::HOLD`), decides, and at the end releases
 //! what it did not delete. It also releases them when it is interrupted or fails. If it is killed,
 //! letters stay hidden until the time-out, and none is lost.
 //!

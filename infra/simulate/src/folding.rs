@@ -2,8 +2,8 @@
 //! Lambda's batches, in virtual time.
 //!
 //! It shows what the template's batching window, batch size and parallelisation and the key of the
-//! log give, and what they cost in delay. [`habit`] plays the members, [`pickup`] makes the
-//! batches, [`study`] compares settings. Nothing here runs the pipeline's code: `playhead bench`
+//! log give, and what they cost in delay. `habit` plays the members, `pickup` makes the
+//! batches, `study` compares settings. Nothing here runs the pipeline's code: `playhead bench`
 //! measures that. A batch writes each of its sessions once: the test
 //! `each_batch_writes_each_session_at_most_once` holds `process` to that.
 

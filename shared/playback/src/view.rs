@@ -31,9 +31,9 @@ pub struct View {
     pub played: RangeSet,
     /// What the event with the lowest `seq` said. Join: minimum.
     pub first: First,
-    /// What the event with the greatest `seq` said. Join: maximum by [`Latest::rank`].
+    /// What the event with the greatest `seq` said. Join: maximum by `Latest::rank`.
     pub latest: Latest,
-    /// The newest stated duration of the title. Join: maximum by [`Statement::rank`].
+    /// The newest stated duration of the title. Join: maximum by `Statement::rank`.
     pub duration: Option<Statement>,
     /// The newest stated begin of the credits. Join: as `duration`.
     pub credits: Option<Statement>,

@@ -5,11 +5,11 @@
 //! the record is throttled immediately.
 //!
 //! It stays inside a sick cluster as long as that can accept records. A record goes to its key's
-//! partition, or to another if that one is sick ([`partitions`]). When an attempt fails with a
+//! partition, or to another if that one is sick (`partitions`). When an attempt fails with a
 //! transient error, or is silent for `second_attempt_after`, the record is also sent to another
 //! partition. Whichever acknowledges first makes it durable. Readers must tolerate the copies; the
 //! answer says how many there may be. librdkafka must not retry by itself, because it would retry
-//! in the same place: see [`config`].
+//! in the same place: see `config`.
 
 mod attempts;
 mod config;

@@ -3,7 +3,7 @@
 //! A call can succeed while some of its records fail. So every entry of the answer is checked, and
 //! only failed ones are sent again, for a limited time. Kinesis stores what it acknowledges in
 //! three availability zones. The key chooses the shard, among those of its lane if it has one
-//! ([`shards`]). The adapter creates no stream and keeps no record after its answer.
+//! (`shards`). The adapter creates no stream and keeps no record after its answer.
 //!
 //! The SDK's retries are off: they would repeat whole calls, over connections from the same pool.
 //! In an environment that was frozen, every connection in the pool may be dead without anyone

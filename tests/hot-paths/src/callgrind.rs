@@ -11,7 +11,7 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::process::Command;
 
-/// Both match [`crate::paths::counted`], however its symbol is mangled. Callgrind obeys only one of
+/// Both match `counted`, however its symbol is mangled. Callgrind obeys only one of
 /// two options that have the same pattern. `--toggle-collect` would not do: it limits what
 /// instructions are counted, but not which calls.
 const ENTERED: &str = "*hot_paths*counted*";

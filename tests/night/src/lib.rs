@@ -2,7 +2,7 @@
 //!
 //! `ingest` with its failover, `process`, `retry`, `forward`, the erasure of `query` and the mappings of
 //! the logs run with their real code. The logs, the queues, the bucket and the table are small models of what
-//! AWS documents, and fail as the [`weather`] says. Everything runs in one thread on tokio's paused
+//! AWS documents, and fail as the `weather` says. Everything runs in one thread on tokio's paused
 //! clock, which jumps from timer to timer, and all chance comes from one seed: so a seed replays
 //! exactly. [`play`] lives through a number of hours, lets everything recover, and [`Report`] says
 //! which promises were broken.
