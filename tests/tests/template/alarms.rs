@@ -429,8 +429,12 @@ fn nested_parameters_are_those_of_the_stack_or_its_resources() {
                 for id in mappings {
                     assert_eq!(made[&id]["Properties"]["MetricsConfig"], json!({ "Metrics": ["EventCount"] }), "{id}");
                 }
+            } else if let Some(log) = ["KafkaClusterArn", "StandbyKafkaClusterArn"].iter().position(|arn| name == arn) {
+                let (nested, condition) = [("Kafka", "PrimaryIsKafka"), ("StandbyKafka", "StandbyIsKafka")][log];
+                let arn = json!({ "Fn::GetAtt": [nested, "Outputs", "ClusterArn"] });
+                assert_eq!(*value, if choice.is(&json!(condition)) { arn } else { json!("") });
             } else if name == "ArchiveDelivery" {
-                let delivery = json!({ "Fn::GetAtt": ["ChangeArchiveStack", "Outputs.DeliveryStreamName"] });
+                let delivery = json!({ "Fn::GetAtt": ["ChangeArchiveStack", "Outputs", "DeliveryStreamName"] });
                 let there = made.contains_key("ChangeArchiveStack");
                 assert_eq!(*value, if there { delivery } else { json!("") });
             } else if name == "DashboardName" {

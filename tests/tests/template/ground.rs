@@ -83,7 +83,8 @@ fn created_topics_keep_records_longer_than_mappings_try() {
 
 #[test]
 fn a_kept_cluster_keeps_the_network_that_it_stands_on() {
-    for kind in ["AWS::MSK::Cluster", "AWS::MSK::ServerlessCluster", "AWS::MSK::Topic"] {
+    // MSK deletes no configuration that a cluster uses.
+    for kind in ["AWS::MSK::Cluster", "AWS::MSK::ServerlessCluster", "AWS::MSK::Topic", "AWS::MSK::Configuration"] {
         let nested = read("infra/kafka.yaml");
         for id in of_type(&nested, kind).keys() {
             assert_eq!(nested["Resources"][id]["DeletionPolicy"], "RetainExceptOnCreate", "{id}");
@@ -133,13 +134,19 @@ fn a_cluster_is_given_or_made_and_made_only_in_a_network() {
     let (network, subnets, groups) =
         (("CreateNetwork", "on"), ("SubnetIds", "subnet-0123abcd"), ("SecurityGroupIds", "sg-0123abcd"));
     for kind in KINDS {
-        let made = ("KafkaCluster", kind);
-        check(&[made, network], true);
-        check(&[made, subnets, groups], true);
-        check(&[made], false);
-        check(&[made, network, ("KafkaClusterArn", PRIMARY_CLUSTER)], false);
-        check(&[("PrimaryLog", "kinesis"), ("StandbyLog", "kafka"), ("StandbyKafkaCluster", kind), network], true);
-        check(&[("PrimaryLog", "kinesis"), ("StandbyLog", "kafka"), ("StandbyKafkaCluster", kind)], false);
+        let (made, topics) = (("KafkaCluster", kind), ("TopicPartitions", "12"));
+        check(&[made, topics, network], true);
+        check(&[made, topics, subnets, groups], true);
+        check(&[made, topics], false);
+        check(&[made, topics, network, ("KafkaClusterArn", PRIMARY_CLUSTER)], false);
+        check(&[made, topics, network, ("KafkaSecurity", "plaintext")], false);
+        let standby = [("PrimaryLog", "kinesis"), ("StandbyLog", "kafka"), ("StandbyKafkaCluster", kind), topics];
+        check(&[&standby[..], &[network]].concat(), true);
+        check(&standby, false);
+        // The stack's mappings want topics that only the stack can have made by then.
+        let is_serverless = kind == "serverless";
+        check(&[made, network], is_serverless);
+        check(&[&standby[..3], &[network]].concat(), is_serverless);
     }
     check(&[("PrimaryLog", "kinesis"), network, subnets, groups], false);
     check(&[("PrimaryLog", "kinesis"), ("AlarmEmail", "a@b.example")], true);

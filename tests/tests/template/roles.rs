@@ -13,6 +13,8 @@ use super::{of_type, statements, strings, template};
 #[test]
 fn no_role_allows_more_than_its_function_needs() {
     const ENIS: &str = "arn:${AWS::Partition}:ec2:${AWS::Region}:${AWS::AccountId}:network-interface/*";
+    // Lambda checks these for all resources; see IngestRole in the template.
+    const ALL: &str = "arn:${AWS::Partition}:ec2:${AWS::Region}:${AWS::AccountId}:*/*";
     // Subnets and security groups that another account shares belong to that account.
     const SUBNETS: &str = "arn:${AWS::Partition}:ec2:${AWS::Region}:*:subnet/*";
     const GROUPS: &str = "arn:${AWS::Partition}:ec2:${AWS::Region}:*:security-group/*";
@@ -30,9 +32,9 @@ fn no_role_allows_more_than_its_function_needs() {
         ("ec2:CreateNetworkInterface", ENIS),
         ("ec2:CreateNetworkInterface", SUBNETS),
         ("ec2:CreateNetworkInterface", GROUPS),
-        ("ec2:DeleteNetworkInterface", ENIS),
-        ("ec2:AssignPrivateIpAddresses", ENIS),
-        ("ec2:UnassignPrivateIpAddresses", ENIS),
+        ("ec2:DeleteNetworkInterface", ALL),
+        ("ec2:AssignPrivateIpAddresses", ALL),
+        ("ec2:UnassignPrivateIpAddresses", ALL),
         ("s3:PutObject", "${FailureBucket.Arn}/*"),
         ("s3:PutObject", "${ReportsBucket.Arn}/reports/*"),
         ("s3:GetObject", "${FailureBucket.Arn}/*"),
