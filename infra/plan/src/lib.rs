@@ -216,7 +216,7 @@ mod tests {
     fn explanation_has_every_formula_and_source() {
         let text = output("plan --explain");
         for part in [
-            "    write units = 910,401 /s\n      = events * write units per event\n      = 1,000,000 * 0.9104\n",
+            "    write units = 910,401 /s\n      = rate * write units per event\n      = 1,000,000 * 0.9104\n",
             "  lambda.epu = 0.185 $ per hour [us-east-1]: an event poller unit of Kafka\n    https://docs.aws.amazon.com/",
             "Assumed, not measured: assumed.append",
         ] {

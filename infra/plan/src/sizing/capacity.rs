@@ -42,7 +42,7 @@ pub(super) struct Capacity {
     pub(super) writes_per_event: Term,
     /// Write units for each event: of the table, and of its index for new views.
     pub(super) units_per_event: Term,
-    /// Write units at the peak in a region.
+    /// Write units at the peak. Each region's replica of the table takes the writes of all.
     pub(super) units: Term,
     /// Read units for each event.
     pub(super) reads_per_event: Term,
@@ -102,7 +102,8 @@ pub(super) fn compute(sheet: &mut Sheet, demand: &Demand, approach: Approach) ->
     let reads_per_event =
         if approach == Approach::Playhead { &writes_per_event / Term::number(2.0) } else { Term::number(0.0) };
     let reads_per_event = sheet.line("the store", "read units per event", "", reads_per_event);
-    let units = sheet.line("the store", "write units", "/s", &events * &units_per_event);
+    let rate = sheet.argument("rate", demand.rate);
+    let units = sheet.line("the store", "write units", "/s", rate * &units_per_event);
     let reads = sheet.line("the store", "read units", "/s", &events * &reads_per_event);
     let publish_concurrency =
         if demand.no_change_feed { None } else { Some(publish(sheet, &events, &writes_per_event, approach)?) };

@@ -205,9 +205,7 @@ impl Month<'_, '_> {
         let on_demand = self.sheet.line(PART, "the store, on demand", "$/month", writes + reads);
 
         let busy = self.sheet.get("assumed.busy")?;
-        let rate = self.sheet.argument("rate", self.demand.rate);
-        // A region's own writes at the peak, and the replicas of all.
-        let units = rate * &self.capacity.units_per_event / &busy;
+        let units = &self.capacity.units / &busy;
         let units = self.sheet.line("the store", "write capacity of a replica", "/s", units);
         let read_units = &self.capacity.reads / busy;
         let writes = units * self.sheet.get("dynamodb.write_capacity")?;

@@ -139,6 +139,24 @@ fn evacuated_region_is_carried_by_the_others() {
     check(&plan, &[("write capacity of a replica", alone.value("write units") / 0.7)]);
 }
 
+/// 300,000 * (1 / 1.12 + 1 / 57) = 273,120.3 write units/s in each of three replicas. A table takes 40,000:
+/// 300,000 * 40,000 / 273,120.3 = 43,936.7. A new one takes a tenth of that.
+#[test]
+fn each_replica_of_a_table_takes_all_writes() {
+    let plan = planned("--rate 300k/s --regions 3", Approach::Playhead);
+    check(&plan, &[("write units", 273_120.3), ("write capacity of a replica", 390_171.9)]);
+    check_bound(&plan, "write units per second of the table", 273_120.3, 43_936.7);
+    check_bound(&plan, "write units per second of a new table", 273_120.3, 4_393.67);
+}
+
+#[track_caller]
+fn check_bound(plan: &Sized, name: &str, needed: f64, reached_at: f64) {
+    let bound = plan.bounds.iter().find(|bound| bound.name == name).unwrap();
+    for (found, value) in [(bound.needed, needed), (bound.reached_at, reached_at)] {
+        assert!((found - value).abs() <= value * 1e-4, "{bound:?}, by hand {value}");
+    }
+}
+
 fn writes(plan: &Sized) -> f64 {
     plan.value("events a month") * plan.value("write units per event") * 0.625e-6
 }
