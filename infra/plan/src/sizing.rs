@@ -221,7 +221,7 @@ pub fn size(demand: &Demand, approach: Approach, constants: &Constants) -> Resul
     let mut sheet = Sheet::new(constants);
     let capacity = capacity::compute(&mut sheet, demand, approach)?;
     let bounds = bounds::compute(&mut sheet, demand, &capacity)?;
-    let dollars = money::compute(&mut sheet, demand, approach, &capacity)?;
+    let dollars = money::compute(&mut sheet, demand, &capacity)?;
     let (lines, constants) = sheet.finish();
     Ok(Sized { approach, lines, dollars, bounds, constants })
 }

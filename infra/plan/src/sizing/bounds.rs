@@ -15,7 +15,7 @@ pub(super) fn compute(sheet: &mut Sheet, demand: &Demand, capacity: &Capacity) -
         &capacity.posts,
         "raise the account's quota and the stage's throttle (both the same number); or let players send more events in a POST",
     )?;
-    let publish = capacity.publish_concurrency.clone().unwrap_or(Term::number(0.0));
+    let publish = capacity.feed.as_ref().map_or(Term::number(0.0), |feed| feed.publish_concurrency.clone());
     bounds.add(
         "concurrent executions",
         "lambda.concurrency",

@@ -44,11 +44,25 @@ pub(super) struct Capacity {
     pub(super) units_per_event: Term,
     /// Write units at the peak. Each region's replica of the table takes the writes of all.
     pub(super) units: Term,
-    /// Read units for each event.
+    /// Read units for each event, where it is folded.
     pub(super) reads_per_event: Term,
+    /// Read units at the peak in a region.
     pub(super) reads: Term,
+    pub(super) feed: Option<Feed>,
+}
+
+/// The change feed of a region. Each region's tells of all changes.
+#[derive(Debug)]
+pub(super) struct Feed {
+    pub(super) changes_per_event: Term,
+    /// Changes at the peak, per second.
+    pub(super) changes: Term,
+    /// Read units for each change, if there may be parts to join.
+    pub(super) reads_per_change: Option<Term>,
+    /// What an invocation of `publish` takes, ms.
+    pub(super) publish_ms: Term,
     /// Invocations of `publish` at once.
-    pub(super) publish_concurrency: Option<Term>,
+    pub(super) publish_concurrency: Term,
 }
 
 /// What holds the log in a region.
@@ -104,9 +118,12 @@ pub(super) fn compute(sheet: &mut Sheet, demand: &Demand, approach: Approach) ->
     let reads_per_event = sheet.line("the store", "read units per event", "", reads_per_event);
     let rate = sheet.argument("rate", demand.rate);
     let units = sheet.line("the store", "write units", "/s", rate * &units_per_event);
-    let reads = sheet.line("the store", "read units", "/s", &events * &reads_per_event);
-    let publish_concurrency =
-        if demand.no_change_feed { None } else { Some(publish(sheet, &events, &writes_per_event, approach)?) };
+    let feed = if demand.no_change_feed { None } else { Some(feed(sheet, demand, &writes_per_event, approach)?) };
+    let mut reads = &events * &reads_per_event;
+    if let Some(Feed { changes, reads_per_change: Some(each), .. }) = &feed {
+        reads = reads + changes * each;
+    }
+    let reads = sheet.line("the store", "read units", "/s", reads);
     latency(sheet, &ingest, &batch, &records)?;
     Ok(Capacity {
         events,
@@ -132,7 +149,7 @@ pub(super) fn compute(sheet: &mut Sheet, demand: &Demand, approach: Approach) ->
         units,
         reads_per_event,
         reads,
-        publish_concurrency,
+        feed,
     })
 }
 
@@ -313,15 +330,28 @@ fn log(sheet: &mut Sheet, demand: &Demand, of: [&Term; 3]) -> Result<LogCapacity
     Ok(LogCapacity::Brokers { count, size, largest })
 }
 
-/// Invocations of `publish` at once.
-fn publish(sheet: &mut Sheet, events: &Term, writes_per_event: &Term, approach: Approach) -> Result<Term> {
+/// What `publish` does in each region, where the table's stream has the changes of all.
+fn feed(sheet: &mut Sheet, demand: &Demand, writes_per_event: &Term, approach: Approach) -> Result<Feed> {
     const PART: &str = "the change feed";
     // The second write of an event, to a table of ids, is no change of a view.
     let per_event = if approach == Approach::TwoWritesPerEvent { Term::number(1.0) } else { writes_per_event.clone() };
-    let changes = sheet.line(PART, "changes", "/s", events * per_event);
-    let batches = changes / sheet.get("template.batch_size")?;
-    let at_once = batches * sheet.get("assumed.publish")? / Term::number(1e3);
-    Ok(sheet.line(PART, "invocations of publish at once", "", at_once.max(Term::number(1.0)).ceil()))
+    let changes_per_event = sheet.line(PART, "changes per event", "", per_event);
+    let rate = sheet.argument("rate", demand.rate);
+    let changes = sheet.line(PART, "changes", "/s", rate * &changes_per_event);
+    let size = sheet.get("template.batch_size")?;
+    let mut ms = sheet.get("assumed.publish")?;
+    let mut reads_per_change = None;
+    if demand.regions > 1 && approach == Approach::Playhead {
+        // A query for each changed session, and none changes twice in a batch's second. It is a consistent read of up
+        // to 4 KB: a unit.
+        reads_per_change = Some(sheet.line(PART, "read units per change", "", Term::number(1.0)));
+        ms = ms + (&size / sheet.get("assumed.joins_per_round")?).ceil() * sheet.get("assumed.call")?;
+    }
+    let publish_ms = sheet.line(PART, "duration of publish", "ms", ms);
+    let at_once = &changes / size * &publish_ms / Term::number(1e3);
+    let publish_concurrency =
+        sheet.line(PART, "invocations of publish at once", "", at_once.max(Term::number(1.0)).ceil());
+    Ok(Feed { changes_per_event, changes, reads_per_change, publish_ms, publish_concurrency })
 }
 
 /// When a device is answered, and when its events are readable.

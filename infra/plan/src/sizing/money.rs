@@ -1,8 +1,8 @@
 //! Dollars a month, by part. What is paid by use follows the mean rate; what is provisioned is there
 //! for the peak, in every region.
 
-use super::capacity::{Capacity, LogCapacity};
-use super::{Approach, Demand, Dollars, LogService, Processor};
+use super::capacity::{Capacity, Feed, LogCapacity};
+use super::{Demand, Dollars, LogService, Processor};
 use crate::sheet::{Sheet, Term};
 use anyhow::Result;
 
@@ -13,7 +13,6 @@ const DAYS: f64 = 365.0 / 12.0;
 pub(super) fn compute(
     sheet: &mut Sheet,
     demand: &Demand,
-    approach: Approach,
     capacity: &Capacity,
 ) -> Result<Vec<Dollars>> {
     let hours = sheet.line("the month", "hours", "h", Term::number(HOURS));
@@ -31,7 +30,6 @@ pub(super) fn compute(
     let mut month = Month {
         sheet,
         demand,
-        approach,
         capacity,
         hours,
         events,
@@ -58,7 +56,6 @@ pub(super) fn compute(
 struct Month<'s, 'c> {
     sheet: &'s mut Sheet<'c>,
     demand: &'s Demand,
-    approach: Approach,
     capacity: &'s Capacity,
     hours: Term,
     events: Term,
@@ -199,9 +196,13 @@ impl Month<'_, '_> {
             self.sheet.get_per_million("dynamodb.write_request")?,
             self.sheet.get_per_million("dynamodb.read_request")?,
         );
-        // Every region's replica takes every write. Only the home region reads.
+        // Every region's replica takes every write. Only the home region reads to fold; every region's `publish` reads
+        // to join.
         let writes = &self.events * &self.capacity.units_per_event * &regions * write;
-        let reads = &self.events * &self.capacity.reads_per_event * read;
+        let mut reads = &self.events * &self.capacity.reads_per_event * &read;
+        if let Some(Feed { changes_per_event, reads_per_change: Some(each), .. }) = &self.capacity.feed {
+            reads = reads + &self.events * changes_per_event * each * &regions * read;
+        }
         let on_demand = self.sheet.line(PART, "the store, on demand", "$/month", writes + reads);
 
         let busy = self.sheet.get("assumed.busy")?;
@@ -227,14 +228,10 @@ impl Month<'_, '_> {
     }
 
     fn change_feed(&mut self) -> Result<()> {
-        if self.demand.no_change_feed {
-            return Ok(());
-        }
-        let per_event = match self.approach {
-            Approach::TwoWritesPerEvent => Term::number(1.0),
-            _ => self.capacity.writes_per_event.clone(),
-        };
-        let changes = self.sheet.line("the month", "changes a month", "", &self.events * per_event);
+        let Some(feed) = &self.capacity.feed else { return Ok(()) };
+        // Each region's feed tells of all changes.
+        let changes = &self.events * &feed.changes_per_event * self.regions_count();
+        let changes = self.sheet.line("the month", "changes a month, in all feeds", "", changes);
         let step = self.sheet.get("kinesis.rounding")?;
         let billed = (self.sheet.get("bytes.change")? / &step).ceil() * step;
         let gb = self.sheet.line("the month", "GB of changes, as billed", "GB", &changes * billed / Term::number(1e9));
@@ -243,7 +240,7 @@ impl Month<'_, '_> {
         let moved = gb * (self.sheet.get("kinesis.gb_in")? + self.sheet.get("kinesis.gb_out")?);
         let batches = changes / self.sheet.get("template.batch_size")?;
         let memory = self.sheet.get("template.publish_memory")? / Term::number(1_024.0);
-        let time = &batches * (self.sheet.get("assumed.publish")? / Term::number(1e3)) * memory * &self.gb_second;
+        let time = &batches * (&feed.publish_ms / Term::number(1e3)) * memory * &self.gb_second;
         let term = moved + kept + batches * self.sheet.get_per_million("lambda.request")? + time;
         self.pay("the change feed", term);
         Ok(())
