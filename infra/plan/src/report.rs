@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 
 /// Which lines people see first, in this order.
-const SHOWN: [&str; 26] = [
+const SHOWN: [&str; 27] = [
     "events",
     "POSTs",
     "duration of a POST",
@@ -32,6 +32,7 @@ const SHOWN: [&str; 26] = [
     "write units",
     "read units",
     "changes",
+    "MB into the change feed",
     "GB on the log",
     "GB of views",
     "answered after",

@@ -55,7 +55,7 @@ pub struct Demand {
     #[arg(long, value_name = "N", value_parser = positive)]
     pub partitions: Option<f64>,
     /// How ingest runs: an environment for each request at a time, or Lambda managed instances, which share
-    /// theirs
+    /// theirs and which the template does not deploy
     #[arg(long, value_enum, default_value_t = IngestOn::Lambda)]
     pub ingest: IngestOn,
     /// Processor of the functions

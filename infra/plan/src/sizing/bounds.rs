@@ -20,7 +20,7 @@ pub(super) fn compute(sheet: &mut Sheet, demand: &Demand, capacity: &Capacity) -
         "concurrent executions",
         "lambda.concurrency",
         &(&capacity.ingest_concurrency + &capacity.process_concurrency + publish),
-        "raise the account's quota; or run ingest on managed instances, where an environment serves many requests",
+        "raise the account's quota; or let players send more events in a POST",
     )?;
     bounds.add(
         "write units per second of the table",
@@ -34,6 +34,15 @@ pub(super) fn compute(sheet: &mut Sheet, demand: &Demand, capacity: &Capacity) -
         &capacity.units,
         "set the table's warm throughput before the first traffic; it stays",
     )?;
+    if let Some(feed) = &capacity.feed {
+        // In on-demand mode, as it is without StreamShards.
+        bounds.add(
+            "MB/s into a new change feed",
+            "kinesis.new_stream_mb_s",
+            &feed.mb,
+            "give it shards (StreamShards), or set its warm throughput before the first traffic",
+        )?;
+    }
     if let Some([pollers, _]) = &capacity.pollers {
         bounds.add("pollers in the template", "template.pollers", pollers, "raise MaximumPollers of the mapping")?;
         bounds.add("pollers of a mapping", "lambda.pollers", pollers, "split the topic in two, with a mapping each")?;
@@ -51,7 +60,8 @@ pub(super) fn compute(sheet: &mut Sheet, demand: &Demand, capacity: &Capacity) -
                 "IAM connections of a broker",
                 "msk.connections",
                 &capacity.environments,
-                "fewer environments: reserve concurrency for ingest, or run it on managed instances",
+                "fewer environments: let players send more events in a POST, or reserve concurrency for ingest; or run it on \
+                 managed instances, which this template does not deploy",
             )?;
         }
         LogCapacity::Serverless => bounds.add(

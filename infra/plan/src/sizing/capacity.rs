@@ -57,6 +57,8 @@ pub(super) struct Feed {
     pub(super) changes_per_event: Term,
     /// Changes at the peak, per second.
     pub(super) changes: Term,
+    /// MB at the peak, per second.
+    pub(super) mb: Term,
     /// Read units for each change, if there may be parts to join.
     pub(super) reads_per_change: Option<Term>,
     /// What an invocation of `publish` takes, ms.
@@ -338,6 +340,8 @@ fn feed(sheet: &mut Sheet, demand: &Demand, writes_per_event: &Term, approach: A
     let changes_per_event = sheet.line(PART, "changes per event", "", per_event);
     let rate = sheet.argument("rate", demand.rate);
     let changes = sheet.line(PART, "changes", "/s", rate * &changes_per_event);
+    let mb = &changes * sheet.get("bytes.change")? / Term::number(1e6);
+    let mb = sheet.line(PART, "MB into the change feed", "MB/s", mb);
     let size = sheet.get("template.batch_size")?;
     let mut ms = sheet.get("assumed.publish")?;
     let mut reads_per_change = None;
@@ -351,7 +355,7 @@ fn feed(sheet: &mut Sheet, demand: &Demand, writes_per_event: &Term, approach: A
     let at_once = &changes / size * &publish_ms / Term::number(1e3);
     let publish_concurrency =
         sheet.line(PART, "invocations of publish at once", "", at_once.max(Term::number(1.0)).ceil());
-    Ok(Feed { changes_per_event, changes, reads_per_change, publish_ms, publish_concurrency })
+    Ok(Feed { changes_per_event, changes, mb, reads_per_change, publish_ms, publish_concurrency })
 }
 
 /// When a device is answered, and when its events are readable.

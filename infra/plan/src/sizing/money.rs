@@ -10,11 +10,7 @@ const PART: &str = "dollars";
 const HOURS: f64 = 730.0;
 const DAYS: f64 = 365.0 / 12.0;
 
-pub(super) fn compute(
-    sheet: &mut Sheet,
-    demand: &Demand,
-    capacity: &Capacity,
-) -> Result<Vec<Dollars>> {
+pub(super) fn compute(sheet: &mut Sheet, demand: &Demand, capacity: &Capacity) -> Result<Vec<Dollars>> {
     let hours = sheet.line("the month", "hours", "h", Term::number(HOURS));
     let seconds = sheet.line("the month", "seconds", "s", &hours * Term::number(3_600.0));
     let events = sheet.line("the month", "events a month", "", &capacity.mean * &seconds);

@@ -183,6 +183,19 @@ fn each_replica_of_a_table_takes_all_writes() {
     check_bound(&plan, "write units per second of a new table", 273_120.3, 4_393.67);
 }
 
+/// 1,000,000 / 1.12 = 892,857 changes/s of 1,082 B are 966.07 MB/s. A new stream takes 4 MB/s: 1,000,000 * 4 / 966.07 =
+/// 4,140.5 events/s, before a new table ends at 4,394. In three regions each feed has all of it.
+#[test]
+fn new_change_feed_ends_before_a_new_table() {
+    for line in ["--rate 1M/s", "--rate 1M/s --regions 3", "--rate 1M/s --log kinesis-provisioned"] {
+        let plan = planned(line, Approach::Playhead);
+        check_bound(&plan, "MB/s into a new change feed", 966.071, 4_140.48);
+        assert_eq!(plan.bounds[0].name, "MB/s into a new change feed", "{line}");
+    }
+    let silent = planned("--rate 1M/s --no-change-feed", Approach::Playhead);
+    assert!(silent.bounds.iter().all(|bound| !bound.name.contains("change feed")), "{:?}", silent.bounds);
+}
+
 #[track_caller]
 fn check_bound(plan: &Sized, name: &str, needed: f64, reached_at: f64) {
     let bound = plan.bounds.iter().find(|bound| bound.name == name).unwrap();
