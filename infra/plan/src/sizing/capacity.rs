@@ -48,12 +48,12 @@ pub(super) struct Capacity {
     pub(super) reads_per_event: Term,
     /// Read units at the peak in a region.
     pub(super) reads: Term,
-    pub(super) feed: Option<Feed>,
+    pub(super) feed: Option<FeedCapacity>,
 }
 
 /// The change feed of a region. Each region's tells of all changes.
 #[derive(Debug)]
-pub(super) struct Feed {
+pub(super) struct FeedCapacity {
     pub(super) changes_per_event: Term,
     /// Changes at the peak, per second.
     pub(super) changes: Term,
@@ -122,7 +122,7 @@ pub(super) fn compute(sheet: &mut Sheet, demand: &Demand, approach: Approach) ->
     let units = sheet.line("the store", "write units", "/s", rate * &units_per_event);
     let feed = if demand.no_change_feed { None } else { Some(feed(sheet, demand, &writes_per_event, approach)?) };
     let mut reads = &events * &reads_per_event;
-    if let Some(Feed { changes, reads_per_change: Some(each), .. }) = &feed {
+    if let Some(FeedCapacity { changes, reads_per_change: Some(each), .. }) = &feed {
         reads = reads + changes * each;
     }
     let reads = sheet.line("the store", "read units", "/s", reads);
@@ -333,7 +333,7 @@ fn log(sheet: &mut Sheet, demand: &Demand, of: [&Term; 3]) -> Result<LogCapacity
 }
 
 /// What `publish` does in each region, where the table's stream has the changes of all.
-fn feed(sheet: &mut Sheet, demand: &Demand, writes_per_event: &Term, approach: Approach) -> Result<Feed> {
+fn feed(sheet: &mut Sheet, demand: &Demand, writes_per_event: &Term, approach: Approach) -> Result<FeedCapacity> {
     const PART: &str = "the change feed";
     // The second write of an event, to a table of ids, is no change of a view.
     let per_event = if approach == Approach::TwoWritesPerEvent { Term::number(1.0) } else { writes_per_event.clone() };
@@ -355,7 +355,7 @@ fn feed(sheet: &mut Sheet, demand: &Demand, writes_per_event: &Term, approach: A
     let at_once = &changes / size * &publish_ms / Term::number(1e3);
     let publish_concurrency =
         sheet.line(PART, "invocations of publish at once", "", at_once.max(Term::number(1.0)).ceil());
-    Ok(Feed { changes_per_event, changes, mb, reads_per_change, publish_ms, publish_concurrency })
+    Ok(FeedCapacity { changes_per_event, changes, mb, reads_per_change, publish_ms, publish_concurrency })
 }
 
 /// When a device is answered, and when its events are readable.

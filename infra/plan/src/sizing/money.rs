@@ -1,7 +1,7 @@
 //! Dollars a month, by part. What is paid by use follows the mean rate; what is provisioned is there
 //! for the peak, in every region.
 
-use super::capacity::{Capacity, Feed, LogCapacity};
+use super::capacity::{Capacity, FeedCapacity, LogCapacity};
 use super::{Demand, Dollars, LogService, Processor};
 use crate::sheet::{Sheet, Term};
 use anyhow::Result;
@@ -196,7 +196,7 @@ impl Month<'_, '_> {
         // to join.
         let writes = &self.events * &self.capacity.units_per_event * &regions * write;
         let mut reads = &self.events * &self.capacity.reads_per_event * &read;
-        if let Some(Feed { changes_per_event, reads_per_change: Some(each), .. }) = &self.capacity.feed {
+        if let Some(FeedCapacity { changes_per_event, reads_per_change: Some(each), .. }) = &self.capacity.feed {
             reads = reads + &self.events * changes_per_event * each * &regions * read;
         }
         let on_demand = self.sheet.line(PART, "the store, on demand", "$/month", writes + reads);
