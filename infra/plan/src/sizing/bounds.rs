@@ -34,6 +34,18 @@ pub(super) fn compute(sheet: &mut Sheet, demand: &Demand, capacity: &Capacity) -
         &capacity.units,
         "set the table's warm throughput before the first traffic; it stays",
     )?;
+    bounds.add(
+        "read units per second of the table",
+        "dynamodb.table_read_units_per_s",
+        &capacity.reads,
+        "raise the table's quota; or let players send more events in a POST",
+    )?;
+    bounds.add(
+        "read units per second of a new table",
+        "dynamodb.new_table_read_units_per_s",
+        &capacity.reads,
+        "set the table's warm throughput before the first traffic; it stays",
+    )?;
     if let Some(feed) = &capacity.feed {
         // In on-demand mode, as it is without StreamShards.
         bounds.add(

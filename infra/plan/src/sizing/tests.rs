@@ -183,6 +183,18 @@ fn each_replica_of_a_table_takes_all_writes() {
     check_bound(&plan, "write units per second of a new table", 273_120.3, 4_393.67);
 }
 
+/// In three regions, one of them evacuated, 150,000 / 1.12 / 2 = 66,964.3 reads/s of folding and 300,000 / 1.12 =
+/// 267,857.1 of joining are 334,821.4: a table's 40,000 are reached at 300,000 * 40,000 / 334,821.4 = 35,840 events/s,
+/// before its writes are. A new table takes 12,000.
+#[test]
+fn reads_have_their_limits_too() {
+    let plan = planned("--rate 300k/s --regions 3", Approach::Playhead);
+    check_bound(&plan, "read units per second of the table", 334_821.4, 35_840.0);
+    check_bound(&plan, "read units per second of a new table", 334_821.4, 10_752.0);
+    let alone = planned("--rate 1M/s", Approach::Playhead);
+    check_bound(&alone, "read units per second of the table", 446_428.6, 89_600.0);
+}
+
 /// 1,000,000 / 1.12 = 892,857 changes/s of 1,082 B are 966.07 MB/s. A new stream takes 4 MB/s: 1,000,000 * 4 / 966.07 =
 /// 4,140.5 events/s, before a new table ends at 4,394. In three regions each feed has all of it.
 #[test]
