@@ -1,11 +1,17 @@
 //! Log lines as values, for tests of what is logged.
 
 use std::io::Write;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use serde_json::Value;
+use tracing::Dispatch;
 use tracing::level_filters::LevelFilter;
-use tracing::subscriber::DefaultGuard;
+use tracing::subscriber::{DefaultGuard, NoSubscriber};
+
+/// While there is one subscriber only, `tracing` asks the thread that first reaches a log line whether
+/// anybody wants it, for good. In tests that is often a thread that does not listen. With a second one
+/// it asks all of them.
+static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::default()));
 
 /// The lines that this thread logs while it lives.
 pub struct Logged {
@@ -19,6 +25,7 @@ struct Bytes(Arc<Mutex<Vec<u8>>>);
 impl Logged {
     /// Begins to listen, as [`logs::init`](crate::logs::init) does on a function.
     pub fn at(level: LevelFilter) -> Self {
+        LazyLock::force(&SECOND);
         let bytes = Bytes::default();
         let writer = bytes.clone();
         let guard = tracing::subscriber::set_default(crate::logs::subscriber(level, move || writer.clone()));
