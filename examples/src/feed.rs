@@ -81,15 +81,13 @@ impl Feed {
     /// If it cannot be read.
     pub async fn open(sdk: &SdkConfig, stream: &str) -> Result<Self> {
         let client = Client::new(sdk);
-        let (mut shards, mut first) = (Vec::new(), true);
-        let mut token = None;
-        while first || token.is_some() {
-            let list = client.list_shards();
-            // Only the first call may name the stream.
-            let list = if first { list.stream_name(stream) } else { list.set_next_token(token) };
+        let mut shards = Vec::new();
+        let mut page = Some(client.list_shards().stream_name(stream));
+        while let Some(list) = page {
             let listed = list.send().await.with_context(|| format!("listing the shards of {stream}"))?;
-            (token, first) = (listed.next_token, false);
             shards.extend(listed.shards.unwrap_or_default());
+            // The token stands for the stream's name, too.
+            page = listed.next_token.map(|token| client.list_shards().next_token(token));
         }
         let repeats = Repeats::default();
         let mut feed = Self { client, stream: stream.to_owned(), shards: BTreeMap::new(), is_behind: true, repeats };

@@ -12,6 +12,7 @@ use crate::session::{Field, Session, Value};
 use aws_sdk_ssm::error::DisplayErrorContext;
 use futures::future::try_join_all;
 use lambda::config::Secret;
+use lambda::http_client::names_nobody;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use playback::fold::ViewKey;
 use playback::session::SessionId;
@@ -44,10 +45,8 @@ impl FromStr for UrlTemplate {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let template = Self(text.to_owned());
         let url = template.of("p1", "use1-01M3250V3TW3KG5DD5CEVSMJCC").ok_or(MalformedUrlTemplate)?;
-        // What it has to prove itself with is a secret, and comes by reference.
-        let names_nobody = url.username().is_empty() && url.password().is_none();
         let is_http = matches!(url.scheme(), "http" | "https");
-        if is_http && names_nobody && text.contains(PROFILE) { Ok(template) } else { Err(MalformedUrlTemplate) }
+        if is_http && names_nobody(&url) && text.contains(PROFILE) { Ok(template) } else { Err(MalformedUrlTemplate) }
     }
 }
 

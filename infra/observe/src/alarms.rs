@@ -27,9 +27,7 @@ pub enum Severity {
 impl Severity {
     /// All of them, the worst first.
     pub const ALL: [Self; 3] = [Self::Page, Self::Ticket, Self::Info];
-}
 
-impl Severity {
     /// Who is notified. Pages have a topic of their own where there is one.
     fn topic(self) -> Value {
         let or_none = json!({ "Fn::If": ["HasAlarmTopic", [{ "Ref": "AlarmTopicArn" }], { "Ref": "AWS::NoValue" }] });

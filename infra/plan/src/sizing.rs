@@ -20,7 +20,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// What is to be planned for.
+/// What to plan for.
 #[derive(Debug, Clone, Serialize, clap::Args)]
 pub struct Demand {
     /// Events per second at the peak, over all regions: 1M/s, 250k/s, 90M/h

@@ -18,8 +18,13 @@ pub fn client_for(url: &Url) -> ClientBuilder {
 /// Whether the traffic to the URL's host is safe from eavesdropping and tampering (`https`, or `http`
 /// on loopback), and the URL has no user name or password, which would show wherever it is printed.
 pub fn is_private(url: &Url) -> bool {
-    let names_nobody = url.username().is_empty() && url.password().is_none();
-    names_nobody && (url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url)))
+    names_nobody(url) && (url.scheme() == "https" || (url.scheme() == "http" && is_loopback(url)))
+}
+
+/// Whether the URL has neither a user name nor a password. What one has to prove oneself with is a
+/// secret, and comes by reference.
+pub fn names_nobody(url: &Url) -> bool {
+    url.username().is_empty() && url.password().is_none()
 }
 
 fn is_loopback(url: &Url) -> bool {

@@ -623,7 +623,7 @@ test("can be used with the keyboard alone", async () => {
   await press("Enter");
   assert.equal(await focused(), "Undo");
   await page.clock.fastForward(UNDONE_NO_MORE_MS);
-  assert.equal(await focused(), "Undo", "whoever is at it is not hurried");
+  assert.equal(await focused(), "Undo", "a member who is at it is not hurried");
   await press("Enter");
   await entry("harbour-s01e04").waitFor();
   assert.equal(await focused(), "Hide: harbour-s01e03", "the focus is where it was, not at the top");
