@@ -10,7 +10,7 @@ export CARGO_TERM_COLOR=never RUST_BACKTRACE=1
 # A target folder that starts empty gains nothing from incremental compilation, and loses a third of its disk to it.
 export CARGO_INCREMENTAL=0
 
-STEPS=(format lints policies deny java build docs tests contract demo web demos release tls instructions fuzz faults regions)
+STEPS=(format lints policies deny java build docs tests contract demo web demos release tls instructions fuzz faults regions soak)
 
 # The functions that a user deploys. Flags of the release build, such as `--features`, go here.
 FUNCTIONS=(ingest process query retry forward compare publish)
@@ -319,6 +319,19 @@ fuzz() {
         tests/fuzz/run 15 edge envelope routing view
     else
         tests/fuzz/run 60
+    fi
+}
+
+# Everything at once for long, with memory. In a slice it is the turn of every sixth commit.
+soak() {
+    if [[ $sliced && $(slice_of 6) != 5 ]]; then
+        printf 'Left to other commits: .ci/full soak\n'
+        return
+    fi
+    if [[ $sliced ]]; then
+        cargo playhead soak --minutes 3
+    else
+        cargo playhead soak
     fi
 }
 

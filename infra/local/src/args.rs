@@ -71,7 +71,7 @@ impl CloudArgs {
 /// Options of the durable log.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Durable log")]
-struct LogArgs {
+pub struct LogArgs {
     /// Service of the primary log
     #[arg(long, value_enum, default_value_t)]
     primary: Primary,
@@ -92,11 +92,11 @@ struct LogArgs {
 }
 
 impl LogArgs {
-    /// The options of the run with this name.
+    /// The options of the run with this name, in one region.
     ///
     /// # Errors
     /// If options exclude each other, or outside a workspace.
-    fn options(&self, run: &str) -> Result<LocalOptions> {
+    pub fn options(&self, run: &str) -> Result<LocalOptions> {
         let Self { primary, kafka, brokers, standby } = self;
         ensure!(
             kafka.is_none() || *primary == Primary::Kafka,

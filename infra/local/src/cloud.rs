@@ -16,7 +16,7 @@ use aws_config::SdkConfig;
 use operate::run::{RunFolder, run_dir};
 use operate::workspace_root;
 use operate::{Endpoints, sdk_config};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::TcpListener;
@@ -463,6 +463,18 @@ impl LocalCloud {
     pub fn brokers(&mut self, log: Role) -> (Vec<BrokerState>, bool) {
         let kafka = self.kafka(log).ok();
         kafka.map_or((Vec::new(), false), |kafka| (kafka.states(), kafka.in_memory()))
+    }
+
+    /// The running processes of the emulator and of our brokers, by name. The functions' are
+    /// [`Environments`](super::functions::Environments).
+    pub fn processes(&mut self) -> Vec<(String, Pid)> {
+        let mut all: Vec<_> =
+            self.emulator.command_id().map(|id| ("the emulator".to_owned(), id)).into_iter().collect();
+        for (kafka, log) in [(&self.primary, "primary"), (&self.standby, "standby")] {
+            let ids = kafka.iter().flat_map(Kafka::processes);
+            all.extend(ids.map(|(number, id)| (format!("broker {number} of the {log} log"), id)));
+        }
+        all
     }
 
     /// Kills a broker (SIGKILL), like a machine that is lost. Apache Kafka's keeps its data. The

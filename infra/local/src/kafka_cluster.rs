@@ -25,7 +25,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use operate::run::RunFolder;
 use operate::workspace_root;
 use rdkafka::metadata::MetadataPartition;
-use rustix::process::{Resource, Rlimit, Signal, getrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -312,6 +312,12 @@ impl ApacheKafka {
             }
         };
         self.nodes.iter_mut().map(state).collect()
+    }
+
+    /// The processes of running nodes, by number.
+    pub(super) fn processes(&self) -> Vec<(usize, Pid)> {
+        let running = self.nodes.iter().enumerate();
+        running.filter_map(|(number, node)| Some((number, node.child.as_ref()?.command_id().ok()?))).collect()
     }
 
     /// Ends it and waits until all nodes are gone.

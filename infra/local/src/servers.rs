@@ -7,7 +7,7 @@ use super::kafka_cluster::ApacheKafka;
 use super::tools::Tools;
 use anyhow::{Context as _, Result, bail, ensure};
 use operate::run::RunFolder;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -70,6 +70,17 @@ impl Kafka {
         match &mut self.servers {
             Servers::Embedded(broker) => vec![broker.state()],
             Servers::Apache(cluster) => cluster.states(),
+            Servers::Users => Vec::new(),
+        }
+    }
+
+    /// The processes of running brokers, by number. The user's brokers are not listed.
+    pub(super) fn processes(&self) -> Vec<(usize, Pid)> {
+        match &self.servers {
+            Servers::Embedded(broker) => {
+                broker.child.iter().filter_map(|child| Some((0, child.command_id().ok()?))).collect()
+            }
+            Servers::Apache(cluster) => cluster.processes(),
             Servers::Users => Vec::new(),
         }
     }

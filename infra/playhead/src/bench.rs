@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `process`, `ingest`, `start`, `scale` | the measurements of whole functions |
 //! | `inside`, `forwarding`, `append` | those of the library code, in this process |
-//! | `runtime_api`, `function`, `usage` | Lambda's side: invocations, the process, its CPU and memory |
+//! | `runtime_api`, `function` | Lambda's side: invocations, the process |
 //! | `proxy`, `aws` | AWS's side: the store's requests counted, and the rest answered |
 //! | `viewing` | the members whose events they are |
 //! | `measure`, `statistics`, `report` | from runs to figures, tables and targets |
@@ -28,7 +28,6 @@ mod scale;
 mod stage;
 mod start;
 mod statistics;
-mod usage;
 mod viewing;
 
 use anyhow::{Context as _, Result};

@@ -46,6 +46,13 @@ enum Command {
 }
 
 impl Cli {
+    /// What is logged if `RUST_LOG` does not say it. While a soak breaks things, clients that
+    /// complain are no news.
+    #[must_use]
+    pub fn log_level(&self) -> &'static str {
+        if matches!(self.command, Command::Soak(_)) { "off" } else { "warn" }
+    }
+
     /// Runs the command.
     ///
     /// # Errors

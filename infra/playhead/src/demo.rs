@@ -2,17 +2,18 @@
 //! with the proof that nothing was lost on the way.
 
 mod account;
-mod consumers;
+pub(crate) mod consumers;
 mod migrate;
 mod print;
 mod regions;
 mod stage;
 
-use self::account::{Account, Accounts, account, settled, sum};
+use self::account::{Account, account};
 use self::consumers::{Consumed, consume};
 use self::print::print;
 use self::regions::{Regions, read_everywhere};
 use self::stage::Proof;
+use crate::settled::{Accounts, settled, sum};
 use anyhow::{Context as _, Result};
 use legacy::Bug;
 use local::args::CloudArgs;
@@ -33,6 +34,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 /// Default share of sessions that change region, in a demo with several regions.
 const TRAVEL: f64 = 0.2;
 const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
+/// If the books do not change for this long, events in flight count as lost.
+const STANDSTILL: Duration = Duration::from_secs(60);
 /// Maximum number of differences that are printed. All are counted.
 const DIFFERENCES_LISTED: usize = 10;
 
@@ -173,7 +176,7 @@ async fn play(args: &Args, endpoints: &Endpoints, start: Duration, progress: &Pr
 
     progress.step("Following the pipeline until it has settled");
     let began = Instant::now();
-    let Accounts { books, at: ended } = settled(endpoints, report.accepted as u64, progress).await?;
+    let Accounts { books, at: ended } = settled(endpoints, report.accepted as u64, STANDSTILL, progress).await?;
     let settle = began.elapsed();
 
     let expected = expect::expect(&plan, &report.failed_posts);

@@ -7,6 +7,7 @@ use super::plan::Plan;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::AddAssign;
 
 /// The expected result of a plan.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,6 +23,19 @@ pub struct Expected {
     pub duplicates: usize,
     /// Malformed events, by the code that must reject them.
     pub rejected: BTreeMap<String, usize>,
+}
+
+impl AddAssign for Expected {
+    /// Adds what another plan must lead to. The plans have no session in common.
+    fn add_assign(&mut self, other: Self) {
+        self.views.extend(other.views);
+        self.accepted += other.accepted;
+        self.distinct += other.distinct;
+        self.duplicates += other.duplicates;
+        for (code, n) in other.rejected {
+            *self.rejected.entry(code).or_default() += n;
+        }
+    }
 }
 
 /// One session's view, without the fields that depend on the server's clock.

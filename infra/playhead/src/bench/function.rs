@@ -3,7 +3,7 @@
 //! It gets the environment that Lambda would give it and none of ours.
 
 use super::runtime_api::{Answer, RuntimeApi};
-use super::usage::{Cpu, peak_memory};
+use crate::usage::{Cpu, peak_memory};
 use anyhow::{Context as _, Result, bail, ensure};
 use axum::body::Bytes;
 use futures::StreamExt as _;

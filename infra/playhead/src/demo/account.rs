@@ -1,19 +1,11 @@
-//! The books of a demo: waits until nothing is in flight, and checks the books against the devices
-//! and the simulator.
+//! The books of a demo, checked against the devices and the simulator.
 
-use anyhow::Result;
-use local::Progress;
-use operate::Endpoints;
-use operate::books::{Books, Reader};
+use crate::settled::sum;
+use operate::books::Books;
 use serde::Serialize;
 use simulate::expect::Expected;
 use simulate::send::SendReport;
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
-
-/// If the books do not change for this long, events in flight count as lost.
-const STANDSTILL: Duration = Duration::from_secs(60);
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The books of a run, from the devices to the views.
 #[derive(Debug, Serialize)]
@@ -32,47 +24,6 @@ pub(super) struct Account {
     pub(super) balanced: bool,
     /// The checks that do not hold, in words.
     pub(super) faults: Vec<String>,
-}
-
-/// The final books of all regions.
-pub(super) struct Accounts {
-    /// One per region.
-    pub(super) books: Vec<Books>,
-    /// When they last changed.
-    pub(super) at: Instant,
-}
-
-/// Waits until the books have all events that devices know as accepted, and nothing is in flight in
-/// or between regions. Gives up when the books stop changing. "Nothing in flight" alone is not
-/// enough: the counts of `process` may arrive before those of `ingest`.
-pub(super) async fn settled(endpoints: &Endpoints, accepted: u64, progress: &Progress) -> Result<Accounts> {
-    let mut readers: Vec<Reader> = endpoints.regions().map(Reader::new).collect();
-    let mut last = Vec::new();
-    let mut at = Instant::now();
-    loop {
-        let mut books = Vec::with_capacity(readers.len());
-        for reader in &mut readers {
-            books.push(reader.catch_up().await?.clone());
-        }
-        let all = sum(&books);
-        let in_flight = all.in_flight() + all.between_regions().cast_signed();
-        progress.detail(format!("{} of {} events done", all.accepted.cast_signed() - in_flight, all.accepted));
-        let still = books == last;
-        if !still {
-            (last, at) = (books, Instant::now());
-        }
-        if still && ((all.accepted >= accepted && in_flight <= 0) || at.elapsed() > STANDSTILL) {
-            return Ok(Accounts { books: last, at });
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
-}
-
-/// The books of all regions together.
-pub(super) fn sum(books: &[Books]) -> Books {
-    let mut all = Books::default();
-    books.iter().for_each(|books| all += books);
-    all
 }
 
 /// Checks the books of the devices, of the functions and of the simulator against each other.

@@ -17,21 +17,24 @@ const LINES: usize = 5;
 
 /// What the consumers made of the feed.
 #[derive(Debug, Serialize)]
-pub(super) struct Consumed {
+pub(crate) struct Consumed {
     /// Changes, each counted once.
-    pub(super) changes: usize,
+    pub(crate) changes: usize,
     /// Views that they know.
-    pub(super) views: usize,
+    pub(crate) views: usize,
     /// Whether each view played as long as expected.
-    pub(super) complete: bool,
+    pub(crate) complete: bool,
     #[serde(skip)]
-    pub(super) minutes_watched: String,
+    pub(crate) minutes_watched: String,
     #[serde(skip)]
-    pub(super) because_you_watched: String,
+    pub(crate) because_you_watched: String,
 }
 
 /// Reads the feed until it has told of all expected views, or for [`PATIENCE`].
-pub(super) async fn consume(sdk: &SdkConfig, stream: &str, expected: &Expected) -> Result<Consumed> {
+///
+/// # Errors
+/// If the feed cannot be read.
+pub(crate) async fn consume(sdk: &SdkConfig, stream: &str, expected: &Expected) -> Result<Consumed> {
     let until = Instant::now() + PATIENCE;
     let mut feed = Feed::open(sdk, stream).await?;
     let (mut minutes, mut because) = (MinutesWatched::default(), BecauseYouWatched::default());

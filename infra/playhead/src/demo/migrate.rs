@@ -13,9 +13,9 @@ mod walk;
 
 use self::journey::Journey;
 use self::walk::{Row, SETTLED_AFTER_S, Walk, profiles};
-use super::account::{Accounts, settled};
 use super::stage::{self, Proof};
-use super::{Args, DIFFERENCES_LISTED, TOKEN_LIFETIME, seconds};
+use super::{Args, DIFFERENCES_LISTED, STANDSTILL, TOKEN_LIFETIME, seconds};
+use crate::settled::{Accounts, settled};
 use anyhow::{Result, ensure};
 use compare::{Field, Report};
 use lambda::clock::now_ms;
@@ -131,7 +131,7 @@ async fn migrate(args: &Args, endpoints: &Endpoints, legacy: &Legacy, progress: 
     }
 
     progress.step("Following the pipeline until it has settled");
-    let Accounts { books, .. } = settled(endpoints, walk.accepted, progress).await?;
+    let Accounts { books, .. } = settled(endpoints, walk.accepted, STANDSTILL, progress).await?;
     let expected = expect::expect(&journey.plan, &walk.answers.not_here(&journey.plan));
     let faults = &mut walk.faults;
     for books in &books {

@@ -99,7 +99,7 @@ pub(super) async fn report(
         arrived: books.arrived,
         applied: books.applied,
     };
-    let all = super::account::sum(books);
+    let all = crate::settled::sum(books);
     let per_event = |n: u64| n as f64 / (all.forwarded as f64).max(1.0);
     let mut keys = Vec::new();
     for region in endpoints.regions() {

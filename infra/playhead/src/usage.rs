@@ -1,4 +1,4 @@
-//! What a process has used so far, from `/proc`: CPU of all its threads, and its peak of memory.
+//! What a process has used so far, from `/proc`: CPU of all its threads, and memory.
 //!
 //! `schedstat` counts in nanoseconds, but only for threads that still exist. `stat` counts threads
 //! that have ended too, in ticks. So the first is used unless a thread ended in between.
@@ -14,7 +14,7 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// The CPU that a process has used since it started.
 #[derive(Debug, Clone)]
-pub(super) struct Cpu {
+pub(crate) struct Cpu {
     /// By thread, nanoseconds.
     threads: BTreeMap<u32, u64>,
     /// User and system time, with threads that have ended.
@@ -23,7 +23,7 @@ pub(super) struct Cpu {
 
 impl Cpu {
     /// Reads it.
-    pub(super) fn of(pid: u32) -> Result<Self> {
+    pub(crate) fn of(pid: u32) -> Result<Self> {
         let stat = read(&format!("/proc/{pid}/stat"))?;
         let total = total(&stat).with_context(|| format!("/proc/{pid}/stat has another form: {stat}"))?;
         let mut threads = BTreeMap::new();
@@ -40,7 +40,7 @@ impl Cpu {
     }
 
     /// What it used after `earlier`.
-    pub(super) fn since(&self, earlier: &Self) -> Duration {
+    pub(crate) fn since(&self, earlier: &Self) -> Duration {
         let all_live = earlier.threads.keys().all(|thread| self.threads.contains_key(thread));
         if !all_live || self.threads.is_empty() {
             return self.total.saturating_sub(earlier.total);
@@ -51,8 +51,13 @@ impl Cpu {
 }
 
 /// The greatest memory that a process has had resident, bytes.
-pub(super) fn peak_memory(pid: u32) -> Result<u64> {
-    peak(&read(&format!("/proc/{pid}/status"))?).context("/proc has no VmHWM")
+pub(crate) fn peak_memory(pid: u32) -> Result<u64> {
+    bytes(&read(&format!("/proc/{pid}/status"))?, "VmHWM:").context("/proc has no VmHWM")
+}
+
+/// The memory that a process has allocated and resident, bytes: without files that it has mapped, such as its own code.
+pub(crate) fn allocated_memory(pid: u32) -> Result<u64> {
+    bytes(&read(&format!("/proc/{pid}/status"))?, "RssAnon:").context("/proc has no RssAnon")
 }
 
 fn read(path: &str) -> Result<String> {
@@ -67,8 +72,9 @@ fn total(stat: &str) -> Option<Duration> {
     Some(TICK * (times.next()?? + times.next()??))
 }
 
-fn peak(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+/// A value of `/proc/<pid>/status`.
+fn bytes(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
     Some(kib * 1024)
 }
@@ -85,9 +91,10 @@ mod tests {
     }
 
     #[test]
-    fn peak_memory_is_in_bytes() {
-        assert_eq!(peak("Name:\tx\nVmHWM:\t   2048 kB\nVmRSS:\t 1 kB\n"), Some(2 * 1024 * 1024));
-        assert_eq!(peak("Name:\tx\n"), None);
+    fn memory_is_in_bytes() {
+        let status = "Name:\tx\nVmHWM:\t   2048 kB\nRssAnon:\t 1 kB\n";
+        assert_eq!((bytes(status, "VmHWM:"), bytes(status, "RssAnon:")), (Some(2 * 1024 * 1024), Some(1024)));
+        assert_eq!(bytes("Name:\tx\n", "VmHWM:"), None);
     }
 
     #[test]
@@ -104,7 +111,8 @@ mod tests {
     #[test]
     fn own_process_has_used_something() {
         let own = std::process::id();
-        assert!(peak_memory(own).unwrap() > 0);
+        assert!(peak_memory(own).unwrap() >= allocated_memory(own).unwrap());
+        assert!(allocated_memory(own).unwrap() > 0);
         let before = Cpu::of(own).unwrap();
         assert!(before.since(&before) == Duration::ZERO && !before.threads.is_empty());
     }
