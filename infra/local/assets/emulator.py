@@ -25,6 +25,9 @@ call searches them all. So an iterator is removed once it was used.
 SQS: if an answer names a message that was not in the batch, or has an item that names no message, the event source
 mapping deletes the batch. Lambda treats such a batch as failed. So do we.
 
+Templates: CloudFormation reads them with PyYAML's parser in Python, which takes longer than everything else about a stack.
+The one in C builds the same values.
+
 DynamoDB streams: the event source mapping has the same faults as that of Kinesis, so it is off too. What PartiQL
 statements write is not on the stream, so we put it there. And records have times in whole seconds, as AWS shows them. That
 is too coarse to tell which of two regions' writes came last, so they get milliseconds.
@@ -37,6 +40,9 @@ import threading
 import time
 import uuid
 
+import yaml
+
+yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 socketserver.StreamRequestHandler.disable_nagle_algorithm = True
 
 from ministack.app import main  # noqa: E402  (must come after the switch)
