@@ -81,6 +81,19 @@ fn created_topics_keep_records_longer_than_mappings_try() {
     }
 }
 
+/// With more, the brokers would acknowledge no record.
+#[test]
+fn no_more_replicas_must_be_in_sync_than_a_topic_has() {
+    let (root, nested) = (template(), read("infra/kafka.yaml"));
+    let most = [
+        number(&root["Parameters"]["KafkaMinInsyncReplicas"]["MaxValue"]),
+        number(&nested["Parameters"]["MinInsyncReplicas"]["MaxValue"]),
+    ];
+    for (id, topic) in of_type(&nested, "AWS::MSK::Topic") {
+        assert_eq!(most, [number(&topic["ReplicationFactor"]); 2], "{id}");
+    }
+}
+
 #[test]
 fn a_kept_cluster_keeps_the_network_that_it_stands_on() {
     // MSK deletes no configuration that a cluster uses.
