@@ -8,9 +8,10 @@ use anyhow::{Context as _, Result, bail};
 use aws_sdk_kinesis::primitives::Blob;
 use operate::Endpoints;
 use operate::run::RunFolder;
+use operate::topics::TopicSettings;
 use operate::workspace_root;
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use rdkafka::types::RDKafkaErrorCode;
@@ -98,6 +99,30 @@ pub async fn delete_topic(bootstrap: &str, topic: &str) -> Result<()> {
     let answers = admin(bootstrap)?.delete_topics(&[topic], &options()).await;
     let answers = answers.with_context(|| format!("deleting the topic `{topic}` on {bootstrap}"))?;
     one_answer(answers, &format!("deleting the topic `{topic}` on {bootstrap}"))
+}
+
+/// How a topic is set, the brokers' defaults included.
+///
+/// # Errors
+/// If the brokers do not answer, or there is no such topic.
+pub async fn topic_settings(bootstrap: &str, topic: &str) -> Result<TopicSettings> {
+    let (admin, name) = (admin(bootstrap)?, topic.to_owned());
+    let asked = format!("describing the topic `{topic}` on {bootstrap}");
+    let answers = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options()).await;
+    let answer = answers.with_context(|| asked.clone())?.into_iter().next().context("no answer")?;
+    let entries = answer.with_context(|| asked.clone())?.entries.into_iter();
+    let settings = entries.filter_map(|entry| Some((entry.name, entry.value?))).collect();
+    let metadata =
+        tokio::task::spawn_blocking(move || admin.inner().fetch_metadata(Some(&name), REQUEST_TIMEOUT)).await?;
+    let metadata = metadata.with_context(|| asked.clone())?;
+    let partitions = metadata.topics().first().map_or(&[][..], |topic| topic.partitions());
+    let copies = partitions.iter().map(|partition| partition.replicas().len()).min();
+    Ok(TopicSettings {
+        partitions: i32::try_from(partitions.len())?,
+        // Of the partition with the fewest.
+        replication_factor: i32::try_from(copies.context(asked)?)?,
+        settings,
+    })
 }
 
 /// Appends a record that is no envelope to the primary log, as a broken program would.

@@ -39,7 +39,7 @@ mod servers;
 mod table_stream;
 mod tools;
 
-pub use broker::{LocalBroker, append_poison, create_topic, delete_topic};
+pub use broker::{LocalBroker, append_poison, create_topic, delete_topic, topic_settings};
 pub use build::{build_release, function_names};
 pub use cloud::{Brokers, DEFAULT_REGION, LocalCloud, LocalOptions, Primary, Standby};
 pub use dynamodb::LocalDynamoDb;

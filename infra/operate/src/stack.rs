@@ -153,6 +153,19 @@ impl Stack {
         Ok(Self { name, outputs, parameters, sdk, local })
     }
 
+    /// The stack that this resource nests.
+    ///
+    /// # Errors
+    /// If there is none, or access is denied.
+    pub async fn nested(&self, id: &str) -> Result<Self> {
+        let client = aws_sdk_cloudformation::Client::new(&self.sdk);
+        let found = client.describe_stack_resource().stack_name(&self.name).logical_resource_id(id).send().await;
+        let found = found.with_context(|| format!("describing the stack {id} in the stack {}", self.name))?;
+        let nested = found.stack_resource_detail().and_then(|resource| resource.physical_resource_id());
+        let nested = nested.with_context(|| format!("the stack {} has no stack {id}", self.name))?;
+        Self::describe(nested.to_owned(), self.sdk.clone(), None).await
+    }
+
     /// An output of the template.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use crate::{bench, demo, invoke, soak};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use operate::{books, comparison, dlq, rollout, routing, token};
+use operate::{books, comparison, dlq, rollout, routing, token, topics};
 use simulate::{encode, folding};
 use std::process::ExitCode;
 
@@ -43,6 +43,7 @@ enum Command {
     Routing(Box<routing::Args>),
     Rollout(Box<rollout::Args>),
     Compare(Box<comparison::Args>),
+    Topics(topics::Args),
 }
 
 impl Cli {
@@ -63,6 +64,7 @@ impl Cli {
             Command::Soak(args) => return soak::run(args).await,
             Command::Books(args) => return books::run(args).await,
             Command::Dlq(args) => return dlq::run(*args).await,
+            Command::Topics(args) => return topics::run(args, local::topic_settings).await,
             Command::Demo(args) => return demo::run(*args).await,
             Command::Routing(args) => return routing::run(*args).await,
             Command::Rollout(args) => return rollout::run(*args).await,

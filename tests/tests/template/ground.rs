@@ -2,6 +2,9 @@
 //! parameters are in `infra/stages`. The emulator makes no clusters, so this and the linters are all that
 //! checks them.
 
+use std::collections::BTreeMap;
+
+use operate::topics::{Promise, TopicSettings, judge, right};
 use serde_json::{Value, json};
 
 use super::choice::Choice;
@@ -92,6 +95,39 @@ fn no_more_replicas_must_be_in_sync_than_a_topic_has() {
     for (id, topic) in of_type(&nested, "AWS::MSK::Topic") {
         assert_eq!(most, [number(&topic["ReplicationFactor"]); 2], "{id}");
     }
+}
+
+/// What the stack sets on its topics is what `cargo playhead topics` asks of those that others made.
+#[test]
+fn topics_of_the_stack_pass_the_check_of_topics() {
+    let least = number(&template()["Parameters"]["KafkaMinInsyncReplicas"]["Default"]);
+    for (kind, kept_by_brokers) in [("express", true), ("standard", false), ("existing", false)] {
+        let promise = Promise { min_insync_replicas: u16::try_from(least).unwrap(), kept_by_brokers };
+        for (id, topic) in cluster(kind, "96").iter().filter(|(_, resource)| resource["Type"] == "AWS::MSK::Topic") {
+            let encoded = &topic["Properties"]["Configs"]["Fn::Base64"];
+            let text = encoded.as_str().or_else(|| encoded["Fn::Sub"].as_str()).unwrap();
+            let text = text.replace("${MinInsyncReplicas}", &least.to_string());
+            let own = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+            let settings = settings(&text).into_iter().map(own).collect::<BTreeMap<_, _>>();
+            let right = right(promise).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            assert_eq!(settings, right, "{kind}: {id}");
+            let topic = TopicSettings { partitions: 96, replication_factor: 3, settings };
+            assert_eq!(judge(&topic, promise), [], "{kind}: {id}");
+        }
+    }
+    let retention = (
+        "retention.ms".to_owned(),
+        (number(&properties(&template(), "ProcessLogMapping")["MaximumRecordAgeInSeconds"]) * 1_000).to_string(),
+    );
+    let topic = TopicSettings { partitions: 1, replication_factor: 3, settings: [retention].into() };
+    let promise = Promise { min_insync_replicas: 2, kept_by_brokers: true };
+    assert!(
+        judge(&topic, promise).iter().any(|wrong| wrong.setting == "retention.ms"),
+        "records are gone when mappings give up"
+    );
+    let batch = ("max.message.bytes".to_owned(), (stream::kafka::MAX_RECORD_BYTES - 1).to_string());
+    let topic = TopicSettings { settings: [batch].into(), ..topic };
+    assert!(judge(&topic, promise).iter().any(|wrong| wrong.setting == "max.message.bytes"), "brokers refuse batches");
 }
 
 #[test]

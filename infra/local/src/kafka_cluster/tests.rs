@@ -200,3 +200,52 @@ async fn acknowledged_records_survive_every_broker_failure() {
     tokio::task::block_in_place(|| writer.assert_all_are_there());
     cluster.stop().await.unwrap();
 }
+
+/// The check of topics, on settings as Kafka tells them: a topic with the defaults of a cluster as
+/// ours is right, and one that somebody made in a hurry is not, until its settings are corrected.
+#[tokio::test(flavor = "multi_thread")]
+async fn careless_topic_is_found_and_corrected() {
+    use operate::topics::{Promise, judge, right};
+    use rdkafka::admin::{AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+    let Some(_alone) = opted_in().await else { return };
+    let cluster = ApacheKafka::start("apache-kafka-topics", 3).await.unwrap();
+    cluster.create_topic(TOPIC, 6).await.unwrap();
+    let promise = Promise { min_insync_replicas: 2, kept_by_brokers: false };
+    let found = broker::topic_settings(cluster.bootstrap(), TOPIC).await.unwrap();
+    assert_eq!((found.partitions, found.replication_factor), (6, 3));
+    assert_eq!(judge(&found, promise), []);
+
+    let careless = NewTopic::new("careless", 1, TopicReplication::Fixed(2))
+        .set("min.insync.replicas", "1")
+        .set("unclean.leader.election.enable", "true")
+        .set("retention.ms", "86400000")
+        .set("max.message.bytes", "900000")
+        .set("cleanup.policy", "compact");
+    let admin = broker::admin(cluster.bootstrap()).unwrap();
+    let options = rdkafka::admin::AdminOptions::new();
+    admin.create_topics([&careless], &options).await.unwrap();
+    // Not every broker knows of a change at once.
+    let wrong = async |done: fn(&BTreeSet<&str>) -> bool| {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let found = broker::topic_settings(cluster.bootstrap(), "careless").await;
+            let wrong = found.map(|found| judge(&found, promise).into_iter().map(|wrong| wrong.setting).collect());
+            match wrong {
+                Ok(wrong) if done(&wrong) || Instant::now() > deadline => return wrong,
+                Err(error) if Instant::now() > deadline => panic!("{error:#}"),
+                _ => tokio::time::sleep(LOOK_EVERY).await,
+            }
+        }
+    };
+    let all = ["cleanup.policy", "max.message.bytes", "min.insync.replicas", "replication.factor", "retention.ms"];
+    assert_eq!(wrong(|_| true).await, all.into_iter().chain(["unclean.leader.election.enable"]).collect());
+
+    let settings = right(promise);
+    let corrected = settings
+        .iter()
+        .fold(AlterConfig::new(ResourceSpecifier::Topic("careless")), |all, (name, value)| all.set(name, value));
+    // This call puts every other setting back to its default.
+    admin.alter_configs([&corrected], &options).await.unwrap();
+    assert_eq!(wrong(|wrong| wrong.len() == 1).await, ["replication.factor"].into(), "copies cannot be set");
+    assert!(broker::topic_settings(cluster.bootstrap(), "absent").await.is_err());
+}
