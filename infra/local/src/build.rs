@@ -131,7 +131,11 @@ pub(super) fn assemble(workspace: &Path, binaries: &BTreeMap<String, PathBuf>, a
     Ok(())
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
+/// Copies a file, and creates its folder.
+///
+/// # Errors
+/// If that fails.
+pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder)?;
     }

@@ -77,37 +77,57 @@ impl DeployRequest<'_> {
         }
         create.send().await.context("creating the bucket for packages in the emulator")?;
 
-        self.skip_version_check()?;
         // In a file: anyone on the machine may read the arguments of a process, and one of them is
         // a secret.
         let parameters = self.folder.join("parameters.yaml");
         fs::write(&parameters, serde_json::to_vec(&self.parameters)?)?;
+        let file = format!("file://{}", parameters.display());
+        let arguments = ["deploy", "--template-file", "template.yaml", "--stack-name", STACK, "--s3-bucket", ARTIFACTS];
+        let options = ["--no-confirm-changeset", "--no-progressbar", "--parameter-overrides", &file];
+        let capabilities = ["--capabilities", "CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"];
+        let Self { endpoint, region, app, folder, .. } = self;
+        let tool = Sam { endpoint, region, app, folder, log: self.log };
+        let done = tool.run(tools, &[&arguments[..], &options, &capabilities].concat()).await;
+        fs::remove_file(&parameters)?;
+        done?;
+        Ok(Stack::describe(STACK.to_owned(), self.sdk.clone(), None).await?.outputs)
+    }
+}
+
+/// A run of the AWS SAM CLI against an emulator.
+#[derive(Debug)]
+pub(super) struct Sam<'a> {
+    pub(super) endpoint: &'a str,
+    pub(super) region: &'a str,
+    /// Where it runs: the folder of the template, of its binaries and of its settings, if any.
+    pub(super) app: &'a Path,
+    /// For everything that the tool writes except its log.
+    pub(super) folder: &'a Path,
+    pub(super) log: PathBuf,
+}
+
+impl Sam<'_> {
+    /// Runs `sam` with these arguments.
+    ///
+    /// # Errors
+    /// If it fails. The error has the end of its output.
+    pub(super) async fn run(self, tools: &Tools, arguments: &[&str]) -> Result<()> {
+        self.skip_version_check()?;
         let python = tools.deploy_python();
         let mut command = vec![python.to_string_lossy().into_owned()];
-        let arguments = ["-I", "-c", LAUNCHER, "deploy", "--template-file", "template.yaml", "--stack-name", STACK];
-        let options = ["--s3-bucket", ARTIFACTS, "--no-confirm-changeset", "--no-progressbar"];
-        let capabilities = ["--capabilities", "CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"];
-        command.extend(arguments.iter().chain(&options).chain(&capabilities).map(ToString::to_string));
-        command.extend(["--parameter-overrides".to_owned(), format!("file://{}", parameters.display())]);
+        command.extend(["-I", "-c", LAUNCHER].iter().chain(arguments).map(ToString::to_string));
         let mut environment = aws_environment(self.endpoint, self.region, self.folder);
         // No telemetry. The stack is ready within a second, so poll more often than every 5 s.
         let settings = [("SAM_CLI_TELEMETRY", "0"), ("SAM_CLI_POLL_DELAY", "0.2")];
         environment.extend(settings.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        let name = "sam deploy";
-        let mut sam = Guarded::start(Program {
-            name,
-            python: &python,
-            command,
-            environment,
-            folder: self.app,
-            log: self.log.clone(),
-        })?;
+        let name = "sam";
+        let (folder, log) = (self.app, self.log.clone());
+        let mut sam = Guarded::start(Program { name, python: &python, command, environment, folder, log })?;
         let status = sam.finished(DEPLOYED_WITHIN).await?;
-        fs::remove_file(&parameters)?;
         if !status.success() {
-            bail!("sam deploy failed ({status}); {}", sam.tail());
+            bail!("sam {} failed ({status}); {}", arguments.first().unwrap_or(&""), sam.tail());
         }
-        Ok(Stack::describe(STACK.to_owned(), self.sdk.clone(), None).await?.outputs)
+        Ok(())
     }
 
     /// The tool asks the package index for a newer version once a week. This tells it that it has

@@ -18,6 +18,7 @@
 //! written outside `target/`.
 
 pub mod args;
+mod bare;
 mod broker;
 mod build;
 mod child;
@@ -39,6 +40,7 @@ mod servers;
 mod table_stream;
 mod tools;
 
+pub use bare::BareCloud;
 pub use broker::{LocalBroker, append_poison, create_topic, delete_topic, topic_settings};
 pub use build::{build_release, function_names};
 pub use cloud::{Brokers, DEFAULT_REGION, LocalCloud, LocalOptions, Primary, Standby};
