@@ -129,7 +129,8 @@ impl Deployments {
         Ok(found)
     }
 
-    /// Deletes the stack: its functions go, and its streams, queues and buckets stay.
+    /// Deletes the stack: its functions go, and its streams, queues and buckets stay. By the API that
+    /// `sam delete` calls, because that one cannot read an emulator's URLs of packages.
     async fn delete(&self, variant: &Variant) -> Result<()> {
         let sdk = self.cloud.sdk_config(variant.region);
         let resources = self.resources(variant).await?;
