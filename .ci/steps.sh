@@ -245,22 +245,33 @@ regions() {
     PLAYHEAD_TEST_REGIONS=1 suite region_faults $REGION_SLICES
 }
 
-# The binaries that a user deploys. In a whole run they are built in the background from the demo on, with what the demos
-# leave of the processors: tests and suites depend more on time.
+# The binaries that a user deploys, and the bundle of them, which deploys from an empty folder. In a whole run they are
+# built in the background from the demo on, with what the demos leave of the processors: tests and suites depend more on
+# time.
 release() {
     if [[ ! $release_pid ]]; then
-        RELEASE_SLICED=$sliced release_build
-        return
+        release_build
+    else
+        # A process group of its own, which ends with us if a step before this one fails.
+        wait "$release_pid" || { tail -n 60 "$RELEASE_LOG"; return 1; }
+        tail -n 3 "$RELEASE_LOG"
     fi
-    # A process group of its own, which ends with us if a step before this one fails.
-    wait "$release_pid" || { tail -n 60 "$RELEASE_LOG"; return 1; }
-    tail -n 3 "$RELEASE_LOG"
+    local binaries=target/ci/lambda-out flags=()
+    if [[ $sliced ]]; then
+        binaries=target/ci/trial
+        flags=(--trial)
+        trial_binaries "$binaries"
+    fi
+    rm -rf target/ci/bundle
+    .ci/bundle "${flags[@]}" "$binaries" target/ci/bundle
+    PLAYHEAD_TEST_BUNDLE=$(ls target/ci/bundle/*.tar.gz) cargo test --locked --test bundle
 }
 
 release_in_background() {
     mkdir -p "${RELEASE_LOG%/*}"
     # In a shell of its own, where `set -e` holds although we wait for its status.
-    RELEASE_SLICED=$sliced setsid nice -n 19 bash -c 'source .ci/steps.sh; release_build' >"$RELEASE_LOG" 2>&1 &
+    RELEASE_SLICED=$sliced setsid nice -n 19 bash -c 'source .ci/steps.sh; sliced=$RELEASE_SLICED; release_build' \
+        >"$RELEASE_LOG" 2>&1 &
     release_pid=$!
 }
 
@@ -268,23 +279,54 @@ release_in_background() {
 release_build() {
     python3 -m venv target/ci/venv
     PIP_USER=0 target/ci/venv/bin/python -m pip install --quiet --disable-pip-version-check cargo-lambda==1.9.2
-    local function bins=() functions=("${FUNCTIONS[@]}")
-    if [[ ${RELEASE_SLICED:-} ]]; then
-        functions=("${FUNCTIONS[$(slice_of ${#FUNCTIONS[@]}) - 1]}")
+    local functions=()
+    mapfile -t functions < <(released)
+    if [[ $sliced ]]; then
         printf 'Of all functions: %s. The rest: .ci/full release\n' "${functions[*]}"
     fi
-    for function in "${functions[@]}"; do
-        bins+=(--bin "$function")
-    done
-    local flags=()
-    if [[ " ${functions[*]} " == *" ingest "* ]]; then
-        flags=("${RELEASE_FLAGS[@]}")
-    fi
     PATH="$PWD/target/ci/venv/bin:$PATH" CARGO_TARGET_DIR=target/ci/lambda \
-        cargo lambda build --release --locked "${flags[@]}" "${bins[@]}" --lambda-dir target/ci/lambda-out
-    for function in "${functions[@]}"; do
-        test -x "target/ci/lambda-out/$function/bootstrap"
+        lambda_build target/ci/lambda-out "${functions[@]}"
+}
+
+# The functions of which this run has a release build: all, or this commit's one.
+released() {
+    if [[ $sliced ]]; then
+        printf '%s\n' "${FUNCTIONS[$(slice_of ${#FUNCTIONS[@]}) - 1]}"
+    else
+        printf '%s\n' "${FUNCTIONS[@]}"
+    fi
+}
+
+# lambda_build FOLDER FUNCTION … [-- FLAG …]
+lambda_build() {
+    local folder=$1 function bins=() functions=()
+    shift
+    while (($#)) && [[ $1 != -- ]]; do
+        functions+=("$1")
+        bins+=(--bin "$1")
+        shift
     done
+    shift $(($# > 0))
+    if [[ " ${functions[*]} " == *" ingest "* ]]; then
+        set -- "$@" "${RELEASE_FLAGS[@]}"
+    fi
+    cargo lambda build --release --locked "$@" "${bins[@]}" --lambda-dir "$folder"
+    for function in "${functions[@]}"; do
+        test -x "$folder/$function/bootstrap"
+    done
+}
+
+# A release build of this commit's function, and debug builds of the others, without their symbols.
+trial_binaries() {
+    local folder=$1 function
+    rm -rf "$folder"
+    cargo build --locked --workspace
+    for function in "${FUNCTIONS[@]}"; do
+        mkdir -p "$folder/$function"
+        strip -o "$folder/$function/bootstrap" "target/debug/$function"
+    done
+    function=$(released)
+    cp "target/ci/lambda-out/$function/bootstrap" "$folder/$function/bootstrap"
 }
 
 # What only a build with TLS can show; with OpenSSL to compile it is the turn of every sixth commit.
