@@ -308,6 +308,16 @@ fn every_path_in_a_document_exists() {
     assert!(seen > 50, "only {seen} paths were found");
 }
 
+#[test]
+fn one_version_is_in_the_changelog_and_in_all_packages() {
+    let version = env!("CARGO_PKG_VERSION");
+    let changelog = read("CHANGELOG.md");
+    let newest = changelog.lines().find_map(|line| line.strip_prefix("## "));
+    assert_eq!(newest, Some(version), "the newest section of CHANGELOG.md");
+    let package = read("sdk/web/package.json");
+    assert!(package.contains(&format!("\"version\": \"{version}\"")), "sdk/web/package.json has another version");
+}
+
 /// Whether this is a path from the root of the repository to something that is kept in it.
 fn is_path(text: &str) -> bool {
     let roots = [".ci/", "docs/", "events/", "functions/", "infra/", "proto/", "sdk/", "shared/", "tests/"];
