@@ -208,7 +208,9 @@ async fn repair(cloud: &mut LocalRegions) -> Result<()> {
         if cloud.region_hangs() {
             cloud.hang_region(false)?;
         }
-        set_store(cloud, Store::Well)?;
+        if cloud.store().is_some() {
+            set_store(cloud, Store::Well)?;
+        }
         for role in [Role::Primary, Role::Standby] {
             let (states, _) = cloud.brokers(role);
             if states.contains(&BrokerState::Hangs) {

@@ -12,10 +12,28 @@ use std::time::Duration;
 /// Options of a local cloud.
 #[derive(Debug, clap::Args)]
 pub struct CloudArgs {
+    /// Deploy to this AWS emulator, which you run, such as LocalStack [default: one of ours]
+    ///
+    /// The run tries what the emulator can do, leaves out what it cannot, uses names of its own,
+    /// and deletes all that it made at the end. Functions must reach the brokers: with an emulator
+    /// in Docker, see --kafka and --function-kafka.
+    #[arg(long, value_name = "URL", value_parser = emulator, help_heading = "AWS")]
+    aws: Option<String>,
     #[command(flatten)]
     regions: RegionArgs,
     #[command(flatten)]
     log: LogArgs,
+}
+
+/// Accepts the URL of an endpoint, without a path. AWS itself is not for this.
+fn emulator(url: &str) -> Result<String, String> {
+    let url = url.trim_end_matches('/');
+    let host = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    match host {
+        Some(host) if host.contains(".amazonaws.") => Err("this is AWS itself: see docs/deploy.md".to_owned()),
+        Some(host) if !host.is_empty() && !host.contains(['/', '?', '#', '@']) => Ok(url.to_owned()),
+        _ => Err("must be a URL such as http://localhost:4566".to_owned()),
+    }
 }
 
 /// Options of its regions.
@@ -46,12 +64,14 @@ impl CloudArgs {
     /// If options exclude each other, or outside a workspace.
     pub fn options(&self, run: &str) -> Result<LocalOptions> {
         let RegionArgs { regions, replication_delay } = &self.regions;
+        ensure!(self.aws.is_none() || regions.len() == 1, "--aws has one region: each of several has its own emulator");
         let here = regions.first().map_or(DEFAULT_REGION, String::as_str);
         Regions::parse(here, &regions.join(",")).context("--regions")?;
         ensure!(regions.len() > 1 || replication_delay.is_none(), "--replication-delay needs several --regions");
         let options = self.log.options(run)?;
         Ok(LocalOptions {
             region: here.to_owned(),
+            aws: self.aws.clone(),
             regions: if regions.len() > 1 { regions.clone() } else { Vec::new() },
             replication_delay: replication_delay.map_or(DEFAULT_REPLICATION_DELAY, Duration::from_millis),
             ..options
@@ -62,6 +82,7 @@ impl CloudArgs {
     pub(super) fn as_arguments(&self) -> Vec<String> {
         let RegionArgs { regions, replication_delay } = &self.regions;
         let mut arguments = vec!["--regions".to_owned(), regions.join(",")];
+        arguments.extend(self.aws.iter().flat_map(|url| ["--aws".to_owned(), url.clone()]));
         arguments.extend(replication_delay.iter().flat_map(|ms| ["--replication-delay".to_owned(), ms.to_string()]));
         arguments.extend(self.log.as_arguments());
         arguments
@@ -83,6 +104,9 @@ pub struct LogArgs {
     /// topic there and deletes it at the end.
     #[arg(long, value_name = "embedded|apache|HOST:PORT[,…]")]
     kafka: Option<Brokers>,
+    /// The brokers of --kafka as the functions reach them, if an emulator runs them elsewhere
+    #[arg(long, value_name = "HOST:PORT[,…]", requires_all = ["aws", "kafka"], value_parser = addresses)]
+    function_kafka: Option<String>,
     /// Number of brokers in each Apache Kafka cluster, 1 to 5 [default: 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=5))]
     brokers: Option<u16>,
@@ -91,13 +115,21 @@ pub struct LogArgs {
     standby: Standby,
 }
 
+/// Accepts addresses of brokers.
+fn addresses(text: &str) -> Result<String, String> {
+    match text.parse() {
+        Ok(Brokers::At(addresses)) => Ok(addresses),
+        _ => Err("must be brokers as HOST:PORT[,…]".to_owned()),
+    }
+}
+
 impl LogArgs {
     /// The options of the run with this name, in one region.
     ///
     /// # Errors
     /// If options exclude each other, or outside a workspace.
     pub fn options(&self, run: &str) -> Result<LocalOptions> {
-        let Self { primary, kafka, brokers, standby } = self;
+        let Self { primary, kafka, function_kafka, brokers, standby } = self;
         ensure!(
             kafka.is_none() || *primary == Primary::Kafka,
             "--kafka chooses the primary log's brokers: it does not go with --primary {}",
@@ -111,6 +143,7 @@ impl LogArgs {
             primary: *primary,
             standby: *standby,
             kafka: kafka.clone().unwrap_or_default(),
+            function_kafka: function_kafka.clone(),
             brokers: brokers.unwrap_or(DEFAULT_BROKERS),
             ..LocalOptions::named(run)?
         })
@@ -118,9 +151,10 @@ impl LogArgs {
 
     /// The arguments that give another process the same options.
     fn as_arguments(&self) -> Vec<String> {
-        let Self { primary, kafka, brokers, standby } = self;
+        let Self { primary, kafka, function_kafka, brokers, standby } = self;
         let mut arguments = ["--primary", primary.name(), "--standby", standby.name()].map(str::to_owned).to_vec();
         arguments.extend(kafka.iter().flat_map(|kafka| ["--kafka".to_owned(), kafka.to_string()]));
+        arguments.extend(function_kafka.iter().flat_map(|them| ["--function-kafka".to_owned(), them.clone()]));
         arguments.extend(brokers.iter().flat_map(|brokers| ["--brokers".to_owned(), brokers.to_string()]));
         arguments
     }

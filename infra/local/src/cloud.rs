@@ -1,17 +1,18 @@
 //! The local cloud: its parts, the order in which they start, and how they end together.
 
+use super::abilities::{Abilities, ApiForm};
+use super::aws::{Aws, UsersAws};
 use super::broker;
 use super::build::{assemble, build};
-use super::child::Guarded;
-use super::deploy::{DeployRequest, STACK, create_cluster};
+use super::deploy::{DeployRequest, Names, create_cluster};
 use super::emulator::Emulator;
 use super::kafka_cluster::{self, ApacheKafka};
-use super::poller::{Checkpoints, Pollers, PollersConfig};
+use super::poller::{Checkpoints, Pollers, PollersConfig, take_over};
 use super::progress::Progress;
 use super::proxy::FaultProxy;
 use super::servers::{BrokerState, Embedded, Kafka, Role, Servers};
 use super::tools::{Tools, hex};
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use aws_config::SdkConfig;
 use operate::run::{RunFolder, run_dir};
 use operate::workspace_root;
@@ -23,7 +24,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The default region of a local cloud.
 pub const DEFAULT_REGION: &str = "us-east-1";
@@ -35,7 +36,8 @@ const REMOTE_TOPIC: &str = "playback-remote";
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
 /// AWS calls "within a second" typical.
 pub(super) const DEFAULT_REPLICATION_DELAY: Duration = Duration::from_millis(500);
-const STOPPED_WITHIN: Duration = Duration::from_secs(20);
+/// How long the deployed API of a user's emulator may take to answer.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
 /// How often we check that the emulator runs.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
@@ -145,6 +147,8 @@ pub struct LocalOptions {
     /// If there are several regions, all of them, including this one. [`super::LocalRegions`]
     /// starts them.
     pub regions: Vec<String>,
+    /// Endpoint of an AWS emulator that the user runs, instead of one of ours.
+    pub aws: Option<String>,
     /// How long a write of a view takes to reach the other regions.
     pub replication_delay: Duration,
     /// Endpoint of the functions' SQS clients, if it is not this cloud.
@@ -155,6 +159,9 @@ pub struct LocalOptions {
     pub standby: Standby,
     /// The brokers of a primary log on Kafka.
     pub kafka: Brokers,
+    /// The primary's brokers as the functions reach them, if they cannot by the addresses of
+    /// `kafka`.
+    pub function_kafka: Option<String>,
     /// Number of brokers in each Apache Kafka cluster, primary or standby.
     pub brokers: u16,
     /// Partitions of each topic.
@@ -181,17 +188,32 @@ impl LocalOptions {
             run_dir: run_dir(run)?,
             region: DEFAULT_REGION.to_owned(),
             regions: Vec::new(),
+            aws: None,
             replication_delay: DEFAULT_REPLICATION_DELAY,
             sqs_endpoint: None,
             primary: Primary::default(),
             standby: Standby::default(),
             kafka: Brokers::default(),
+            function_kafka: None,
             brokers: DEFAULT_BROKERS,
             partitions: 4,
             parameters: BTreeMap::new(),
             max_batch: None,
             live_page: None,
         })
+    }
+
+    /// Whether a log is on Kafka: its mappings need an MSK cluster.
+    pub(super) fn needs_msk(&self) -> bool {
+        self.primary == Primary::Kafka || self.standby == Standby::Apache
+    }
+
+    /// The primary's brokers as the functions reach them, if they run already.
+    pub(super) fn brokers_for_functions(&self) -> Option<String> {
+        match &self.kafka {
+            Brokers::At(brokers) => Some(self.function_kafka.clone().unwrap_or_else(|| brokers.clone())),
+            Brokers::Embedded | Brokers::Apache => None,
+        }
     }
 
     fn uses_apache_kafka(&self) -> bool {
@@ -205,14 +227,23 @@ pub(super) struct Prepared {
     tools: Tools,
     /// By function name.
     binaries: BTreeMap<String, PathBuf>,
+    /// Of the user's emulator.
+    abilities: Option<Abilities>,
 }
 
 impl Prepared {
-    /// Installs missing tools and builds the functions.
+    /// Asks a user's emulator what it can do, installs missing tools, and builds the functions.
     ///
     /// # Errors
     /// If any of it fails.
     pub(super) async fn new(options: &LocalOptions, progress: &Progress) -> Result<Self> {
+        let abilities = match &options.aws {
+            Some(endpoint) => {
+                progress.step(format!("Trying what {endpoint} can do"));
+                Some(Abilities::ask(endpoint, options).await?)
+            }
+            None => None,
+        };
         progress.step("Preparing tools and building the functions");
         let apache = async {
             match options.uses_apache_kafka() {
@@ -225,7 +256,7 @@ impl Prepared {
             build(&options.workspace, progress),
             apache
         )?;
-        Ok(Self { tools, binaries })
+        Ok(Self { tools, binaries, abilities })
     }
 }
 
@@ -236,7 +267,7 @@ pub struct LocalCloud {
     pollers: Option<Pollers>,
     checkpoints: Checkpoints,
     max_batch: Option<usize>,
-    emulator: Guarded,
+    aws: Aws,
     emulator_hangs: bool,
     primary: Option<Kafka>,
     standby: Option<Kafka>,
@@ -271,62 +302,97 @@ impl LocalCloud {
         prepared: &Prepared,
         progress: &Progress,
     ) -> Result<Self> {
-        let Prepared { tools, binaries } = prepared;
+        let Prepared { tools, binaries, abilities } = prepared;
         let region = &options.region;
         progress.step("Starting the emulator and the log");
         let [aws_port, kafka_port] = free_ports()?;
-        let suffix = match (options.primary, &options.kafka) {
-            (Primary::Kafka, Brokers::At(_)) => format!("-{}", hex(&rand::random::<[u8; 4]>())),
-            _ => String::new(),
+        // Where there may be others, each run has names of its own.
+        let unique = format!("-{}", hex(&rand::random::<[u8; 4]>()));
+        let suffix = |is_shared: bool| if is_shared { unique.as_str() } else { "" };
+        let names = Names::with(suffix(options.aws.is_some()));
+        let on_users_brokers = matches!((options.primary, &options.kafka), (Primary::Kafka, Brokers::At(_)));
+        let topic = format!("{TOPIC}{}", suffix(on_users_brokers));
+        let remote_topic = (!options.regions.is_empty()).then(|| format!("{REMOTE_TOPIC}{}", suffix(on_users_brokers)));
+        let start = Start {
+            options: &options,
+            names: &names,
+            tools,
+            folder: &folder,
+            topic: &topic,
+            remote_topic: remote_topic.as_deref(),
         };
-        let topic = format!("{TOPIC}{suffix}");
-        let remote_topic = (!options.regions.is_empty()).then(|| format!("{REMOTE_TOPIC}{suffix}"));
-        let start =
-            Start { options: &options, tools, folder: &folder, topic: &topic, remote_topic: remote_topic.as_deref() };
         let (primary, standby) = tokio::try_join!(start.primary(kafka_port), start.standby())?;
-        let store = match &options.live_page {
-            Some(_) => Some(FaultProxy::start(&format!("http://127.0.0.1:{aws_port}"), rand::random()).await?),
-            None => None,
+        let (aws_endpoint, aws, store) = match &options.aws {
+            Some(endpoint) => {
+                let users = UsersAws { sdk: sdk_config(endpoint, region), names: names.clone() };
+                (endpoint.clone(), Aws::Users(users), None)
+            }
+            None => {
+                let store = match &options.live_page {
+                    Some(_) => Some(FaultProxy::start(&format!("http://127.0.0.1:{aws_port}"), rand::random()).await?),
+                    None => None,
+                };
+                let emulator = Emulator {
+                    port: aws_port,
+                    region,
+                    dynamodb_endpoint: store.as_ref().map(|store| store.url.as_str()),
+                    sqs_endpoint: options.sqs_endpoint.as_deref(),
+                    bootstrap: primary.as_ref().map(|kafka| kafka.bootstrap.as_str()),
+                    folder: folder.temporary("emulator")?,
+                    log: folder.log("emulator"),
+                };
+                (emulator.endpoint(), Aws::Ours(emulator.start(tools).await?), store)
+            }
         };
-        let emulator = Emulator {
-            port: aws_port,
-            region,
-            dynamodb_endpoint: store.as_ref().map(|store| store.url.as_str()),
-            sqs_endpoint: options.sqs_endpoint.as_deref(),
-            bootstrap: primary.as_ref().map(|kafka| kafka.bootstrap.as_str()),
-            folder: folder.temporary("emulator")?,
-            log: folder.log("emulator"),
-        };
-        let aws_endpoint = emulator.endpoint();
-        let emulator = emulator.start(tools).await?;
 
         progress.step("Deploying template.yaml");
         let sdk = sdk_config(&aws_endpoint, region);
         let app = folder.temporary("app")?;
         assemble(&options.workspace, binaries, &app)?;
-        let mut parameters = parameters(&start, &sdk, primary.as_ref(), standby.as_ref()).await?;
-        parameters.extend(options.parameters.clone());
+        let deployed = async {
+            let mut parameters = parameters(&start, &sdk, primary.as_ref(), standby.as_ref()).await?;
+            parameters.extend(abilities.iter().flat_map(Abilities::parameters));
+            parameters.extend(options.parameters.clone());
+            let request = DeployRequest {
+                sdk: &sdk,
+                names: &names,
+                endpoint: &aws_endpoint,
+                region,
+                app: &app,
+                folder: &folder.temporary("deploy")?,
+                log: folder.log("deploy"),
+                parameters: parameters.clone(),
+            };
+            let outputs = request.run(tools).await?;
+            let api_id = outputs.get("ApiId").context("the stack has no output ApiId")?;
+            let form = abilities.as_ref().map_or_else(ApiForm::default, |abilities| abilities.apis);
+            let api = form.url(&aws_endpoint, api_id);
+            if matches!(aws, Aws::Users(_)) {
+                take_over(&sdk, &names.stack).await?;
+                answers(&api).await?;
+            }
+            anyhow::Ok((parameters, outputs, api))
+        };
+        let (parameters, outputs, api) = match (deployed.await, &aws) {
+            (Err(error), Aws::Users(users)) => {
+                if let Err(left) = users.clone().delete().await {
+                    tracing::warn!("parts of {} are still at {aws_endpoint}: {left:#}", names.stack);
+                }
+                return Err(error);
+            }
+            (deployed, _) => deployed?,
+        };
         let jwt_secret = parameters.get("JwtSecret").cloned().unwrap_or_default();
         let legacy_endpoint = parameters.get("LegacyEndpoint").filter(|endpoint| !endpoint.is_empty()).cloned();
-        let request = DeployRequest {
-            sdk: &sdk,
-            endpoint: &aws_endpoint,
-            region,
-            app: &app,
-            folder: &folder.temporary("deploy")?,
-            log: folder.log("deploy"),
-            parameters,
-        };
-        let outputs = request.run(tools).await?;
         let output = |name: &str| outputs.get(name).cloned().with_context(|| format!("the stack has no output {name}"));
         let bootstrap = |kafka: &Option<Kafka>| kafka.as_ref().map(|kafka| kafka.bootstrap.clone());
         let endpoints = Endpoints {
-            api: format!("{aws_endpoint}/_aws/execute-api/{}/$default", output("ApiId")?),
+            api,
             aws_endpoint,
             log_bootstrap: bootstrap(&primary),
             standby_bootstrap: bootstrap(&standby),
             region: options.region,
-            stack: STACK.to_owned(),
+            stack: names.stack,
             topic,
             events_stream: outputs.get("EventsStreamName").cloned(),
             standby_stream: outputs.get("StandbyStreamName").cloned(),
@@ -355,6 +421,7 @@ impl LocalCloud {
             run_dir: options.run_dir,
             pid: std::process::id(),
             live_page: options.live_page,
+            left_out: abilities.as_ref().map(Abilities::left_out).unwrap_or_default(),
             peers: Vec::new(),
         };
 
@@ -363,7 +430,7 @@ impl LocalCloud {
             pollers: None,
             checkpoints: Checkpoints::default(),
             max_batch: options.max_batch,
-            emulator,
+            aws,
             emulator_hangs: false,
             primary,
             standby,
@@ -394,7 +461,7 @@ impl LocalCloud {
         if self.pollers.is_none() {
             let pollers = Pollers::start(PollersConfig {
                 sdk: self.endpoints.sdk_config(),
-                stack: STACK.to_owned(),
+                stack: self.endpoints.stack.clone(),
                 bootstrap: self.endpoints.log_bootstrap.clone(),
                 standby_bootstrap: self.endpoints.standby_bootstrap.clone(),
                 checkpoints: self.checkpoints.clone(),
@@ -455,7 +522,7 @@ impl LocalCloud {
     /// # Errors
     /// If it ended. The message shows the end of its log.
     pub fn check(&mut self) -> Result<()> {
-        self.emulator.check()
+        self.aws.check()
     }
 
     /// The states of a log's brokers, by number, and whether a broker that ends takes its records
@@ -519,9 +586,9 @@ impl LocalCloud {
     /// Makes the whole region hang (the emulator and its functions, by SIGSTOP), or go on.
     ///
     /// # Errors
-    /// If the signal cannot be sent.
+    /// If the signal cannot be sent, or the emulator is the user's.
     pub fn hang_region(&mut self, hangs: bool) -> Result<()> {
-        self.emulator.signal(if hangs { Signal::STOP } else { Signal::CONT })?;
+        self.aws.signal(if hangs { Signal::STOP } else { Signal::CONT })?;
         self.emulator_hangs = hangs;
         Ok(())
     }
@@ -560,10 +627,10 @@ impl LocalCloud {
             }
             _ => Ok(()),
         };
-        self.emulator.let_go();
+        self.aws.let_go();
         let mut logs: Vec<Kafka> = self.primary.into_iter().chain(self.standby).collect();
         logs.iter_mut().for_each(Kafka::let_go);
-        self.emulator.finished(STOPPED_WITHIN).await?;
+        self.aws.stop().await?;
         for log in logs {
             log.stop().await?;
         }
@@ -575,6 +642,7 @@ impl LocalCloud {
 /// Starts the logs of a run.
 struct Start<'a> {
     options: &'a LocalOptions,
+    names: &'a Names,
     tools: &'a Tools,
     folder: &'a RunFolder,
     topic: &'a str,
@@ -644,12 +712,16 @@ async fn parameters(
         ("SavedQueries", "off".to_owned()), // the emulator has no Logs Insights
         ("AllowedOrigins", "*".to_owned()), // a page on any port of this machine, with a token
     ];
-    if primary.is_some() {
-        // `ingest` asks MSK for its brokers, as on AWS.
-        parameters.push(("KafkaClusterArn", create_cluster(sdk, STACK).await?));
+    if let Some(primary) = primary {
+        if options.aws.is_some() {
+            let brokers = options.brokers_for_functions().unwrap_or_else(|| primary.bootstrap.clone());
+            parameters.push(("KafkaBootstrap", brokers));
+        }
+        // Without KafkaBootstrap `ingest` asks MSK for its brokers, as on AWS.
+        parameters.push(("KafkaClusterArn", create_cluster(sdk, &start.names.stack).await?));
     }
     if let Some(standby) = standby {
-        parameters.push(("StandbyKafkaClusterArn", create_cluster(sdk, &format!("{STACK}-standby")).await?));
+        parameters.push(("StandbyKafkaClusterArn", create_cluster(sdk, &start.names.standby_cluster()).await?));
         // The emulator's MSK returns the same brokers for every cluster.
         parameters.push(("StandbyKafkaBootstrap", standby.bootstrap.clone()));
     }
@@ -666,6 +738,25 @@ async fn parameters(
         parameters.push(("Regions", options.regions.join(",")));
     }
     Ok(parameters.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+}
+
+/// Waits until `query` answers a request without a token as it should.
+async fn answers(api: &str) -> Result<()> {
+    let client = reqwest::Client::builder().no_proxy().timeout(ANSWERS_WITHIN).build().context("an HTTP client")?;
+    let deadline = Instant::now() + ANSWERS_WITHIN;
+    loop {
+        let answer = client.get(format!("{api}/v1/profiles/nobody/history")).send().await;
+        let status = answer.context("calling the deployed API")?.status();
+        if status == reqwest::StatusCode::UNAUTHORIZED {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "the functions do not run there: the API answers {status}. They are built for this machine's processor and \
+             C library"
+        );
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 /// Free ports on the loopback interface.

@@ -257,6 +257,9 @@ fn print(endpoints: &Endpoints) {
     for (name, value) in lines.into_iter().filter_map(|(name, value)| Some((name, value?))) {
         println!("  {name:<14} {value}");
     }
+    for left_out in &endpoints.left_out {
+        println!("  {:<14} {left_out}", "Left out");
+    }
     for peer in &endpoints.peers {
         println!();
         print(peer);

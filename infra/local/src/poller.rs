@@ -248,6 +248,17 @@ impl Poller {
     }
 }
 
+/// Makes the pollers the only ones of their mappings on an emulator that has some itself.
+///
+/// # Errors
+/// If the emulator refuses.
+pub(super) async fn take_over(sdk: &SdkConfig, stack: &str) -> anyhow::Result<()> {
+    let ours = |logical_id: &str| {
+        OF_PRIMARY.contains(&logical_id) || OF_STANDBY.contains(&logical_id) || logical_id == OF_TABLE
+    };
+    settings::disable(sdk, stack, ours).await
+}
+
 /// What the pollers of a stack need.
 #[derive(Debug, Clone)]
 pub struct PollersConfig {

@@ -96,6 +96,9 @@ pub struct Endpoints {
     /// URL of the live page.
     #[serde(default)]
     pub live_page: Option<String>,
+    /// What the emulator cannot do and the stack is without, with the reasons.
+    #[serde(default)]
+    pub left_out: Vec<String>,
     /// The local clouds of the other regions, if there are any. Their own `peers` are empty.
     #[serde(default)]
     pub peers: Vec<Endpoints>,
@@ -153,6 +156,7 @@ impl fmt::Debug for Endpoints {
             candidate_function,
             publish_function,
             legacy_endpoint,
+            left_out,
             peers,
         } = self;
         f.debug_struct("Endpoints")
@@ -190,6 +194,7 @@ impl fmt::Debug for Endpoints {
             .field("candidate_function", candidate_function)
             .field("publish_function", publish_function)
             .field("legacy_endpoint", legacy_endpoint)
+            .field("left_out", left_out)
             .field("peers", peers)
             .finish()
     }

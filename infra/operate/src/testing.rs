@@ -40,6 +40,7 @@ pub fn endpoints() -> Endpoints {
         publish_function: None,
         view_changes_stream: None,
         legacy_endpoint: None,
+        left_out: Vec::new(),
         peers: Vec::new(),
     }
 }

@@ -214,6 +214,21 @@ pub(super) async fn deployed_mappings(sdk: &SdkConfig, stack: &str) -> anyhow::R
     Ok(mappings.map(|(logical_id, _)| logical_id).collect())
 }
 
+/// Switches off the endpoint's own polling of these mappings, so that nothing is delivered twice.
+///
+/// # Errors
+/// If the endpoint refuses.
+pub(super) async fn disable(sdk: &SdkConfig, stack: &str, is_ours: impl Fn(&str) -> bool) -> anyhow::Result<()> {
+    let lambda = aws_sdk_lambda::Client::new(sdk);
+    for (logical_id, (kind, uuid)) in resources(&aws_sdk_cloudformation::Client::new(sdk), stack).await? {
+        if kind == "AWS::Lambda::EventSourceMapping" && is_ours(&logical_id) {
+            let disabled = lambda.update_event_source_mapping().uuid(uuid).enabled(false).send().await;
+            disabled.with_context(|| format!("disabling the mapping {logical_id}"))?;
+        }
+    }
+    Ok(())
+}
+
 /// The properties of the mapping's resource. Reading one resolves intrinsic functions.
 struct Properties<'a> {
     values: &'a Value,

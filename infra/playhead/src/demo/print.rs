@@ -70,6 +70,9 @@ pub(super) fn print(result: &DemoResult, endpoints: &Endpoints) {
         );
     }
     println!();
+    for left_out in &endpoints.left_out {
+        println!("Left out: {left_out}");
+    }
     for region in endpoints.regions() {
         println!("Logs of this run: {}", region.run_dir.join("logs").display());
     }

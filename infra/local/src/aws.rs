@@ -1,0 +1,77 @@
+//! The AWS of a local cloud: an emulator of ours, or one of the user's.
+
+use super::child::Guarded;
+use super::deploy::{Names, delete_deployment};
+use anyhow::{Result, bail};
+use aws_config::SdkConfig;
+use rustix::process::Signal;
+use std::time::Duration;
+
+const STOPPED_WITHIN: Duration = Duration::from_secs(20);
+
+/// What the stack of a local cloud is deployed to.
+#[derive(Debug)]
+pub(super) enum Aws {
+    /// Ends with us.
+    Ours(Guarded),
+    Users(UsersAws),
+}
+
+/// An emulator that the user runs. We neither start nor end it, and delete what we deployed.
+#[derive(Debug, Clone)]
+pub(super) struct UsersAws {
+    pub(super) sdk: SdkConfig,
+    pub(super) names: Names,
+}
+
+impl Aws {
+    /// Checks that it runs, if it is ours.
+    ///
+    /// # Errors
+    /// If it ended.
+    pub(super) fn check(&mut self) -> Result<()> {
+        match self {
+            Self::Ours(emulator) => emulator.check(),
+            Self::Users(_) => Ok(()),
+        }
+    }
+
+    /// Sends a signal to it and its functions.
+    ///
+    /// # Errors
+    /// If it is the user's.
+    pub(super) fn signal(&self, signal: Signal) -> Result<()> {
+        match self {
+            Self::Ours(emulator) => emulator.signal(signal),
+            Self::Users(_) => bail!("the AWS emulator is yours: stop it yourself"),
+        }
+    }
+
+    /// Tells it to end, if it is ours.
+    pub(super) fn let_go(&mut self) {
+        if let Self::Ours(emulator) = self {
+            emulator.let_go();
+        }
+    }
+
+    /// Waits until it has ended, or until what we deployed is deleted.
+    ///
+    /// # Errors
+    /// If a part did not end, or could not be deleted.
+    pub(super) async fn stop(self) -> Result<()> {
+        match self {
+            Self::Ours(mut emulator) => emulator.finished(STOPPED_WITHIN).await.map(drop),
+            Self::Users(users) => users.delete().await,
+        }
+    }
+}
+
+impl UsersAws {
+    /// Deletes what we deployed there, its data included.
+    ///
+    /// # Errors
+    /// If something is left.
+    pub(super) async fn delete(self) -> Result<()> {
+        delete_deployment(&self.sdk, &self.names).await
+    }
+}
