@@ -167,7 +167,9 @@ impl ApiForm {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Brokers, LocalDynamoDb};
     use anyhow::anyhow;
+    use tokio::net::TcpListener;
 
     fn options(primary: Primary, standby: Standby) -> LocalOptions {
         LocalOptions { primary, standby, ..LocalOptions::named("abilities-test").unwrap() }
@@ -210,6 +212,40 @@ mod tests {
         assert!(without(&[trial::KINESIS], &kinesis).unwrap_err().to_string().contains("--primary kafka needs none"));
         let no_standby = without(&[trial::KINESIS], &options(Primary::Kafka, Standby::None)).unwrap();
         assert_eq!(no_standby.without.into_keys().collect::<Vec<_>>(), [Extra::ChangeFeed]);
+    }
+
+    /// On an endpoint that refuses all, only what everything else needs is named.
+    #[tokio::test]
+    async fn endpoint_that_refuses_all_gets_nothing_deployed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let refuse = axum::Router::new().fallback(async || axum::http::StatusCode::NOT_IMPLEMENTED);
+        tokio::spawn(async move { axum::serve(listener, refuse).await.unwrap() });
+        let error = Abilities::ask(&endpoint, &options(Primary::Kafka, Standby::Kinesis)).await.unwrap_err();
+        let error = error.to_string();
+        let named = trial::ABILITIES.into_iter().filter(|name| error.contains(name));
+        assert_eq!(named.collect::<Vec<_>>(), [trial::CLOUDFORMATION], "{error}");
+        assert!(error.contains("nothing was deployed"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn our_emulator_can_do_everything_and_keeps_nothing_of_the_trial() {
+        let emulator = LocalDynamoDb::emulator("test-abilities").await.unwrap();
+        let unreachable = Brokers::At("127.0.0.1:1".to_owned());
+        let options = LocalOptions { kafka: unreachable, ..options(Primary::Kafka, Standby::Kinesis) };
+        let error = Abilities::ask(emulator.endpoint(), &options).await.unwrap_err().to_string();
+        let missing: Vec<&str> = error.lines().filter(|line| line.starts_with("  ")).collect();
+        assert!(missing.len() == 1 && missing[0].contains("cannot connect to 127.0.0.1:1"), "{error}");
+
+        let options = LocalOptions { kafka: Brokers::Embedded, ..options };
+        let found = Abilities::ask(emulator.endpoint(), &options).await.unwrap();
+        assert_eq!(found, Abilities::default(), "nothing is left out, and APIs are under a path");
+        let sdk = emulator.sdk_config();
+        let tables = aws_sdk_dynamodb::Client::new(&sdk).list_tables().send().await.unwrap();
+        assert_eq!(tables.table_names(), [""; 0]);
+        let functions = aws_sdk_lambda::Client::new(&sdk).list_functions().send().await.unwrap();
+        let buckets = aws_sdk_s3::Client::new(&sdk).list_buckets().send().await.unwrap();
+        assert_eq!((functions.functions().len(), buckets.buckets().len()), (0, 0));
     }
 
     #[test]

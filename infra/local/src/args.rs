@@ -194,8 +194,16 @@ mod tests {
                             regions: ["us-east-1", "us-west-2"].map(str::to_owned).to_vec(),
                             replication_delay: brokers.map(u64::from),
                         };
-                        let log = LogArgs { primary: *primary, kafka, brokers, standby: *standby };
-                        let given = CloudArgs { regions, log };
+                        let here = brokers.is_some();
+                        let log = LogArgs {
+                            primary: *primary,
+                            function_kafka: (here && kafka.is_some()).then(|| "kafka:19092".to_owned()),
+                            kafka,
+                            brokers,
+                            standby: *standby,
+                        };
+                        let given =
+                            CloudArgs { aws: here.then(|| "http://localhost:4566".to_owned()), regions, log };
                         let again = std::iter::once("serve".to_owned()).chain(given.as_arguments());
                         let taken = Serve::parse_from(again).cloud;
                         assert_eq!(format!("{taken:?}"), format!("{given:?}"));
@@ -215,6 +223,22 @@ mod tests {
         refused(&["--kafka", "apace"], "must be `embedded`, `apache`, or brokers as HOST:PORT");
         refused(&["--kafka", "b1:9092,b2"], "HOST:PORT");
         refused(&["--kafka", "b1:99999"], "HOST:PORT");
+    }
+
+    #[test]
+    fn emulator_of_the_user_is_a_url_and_not_aws_itself() {
+        let given = parse(&["--aws", "http://localhost:4566/", "--kafka", "b:1", "--function-kafka", "k:2"]).unwrap();
+        assert_eq!(given.aws.as_deref(), Some("http://localhost:4566"));
+        assert_eq!(given.brokers_for_functions().as_deref(), Some("k:2"));
+        let same = parse(&["--aws", "http://localhost:4566", "--kafka", "b:1"]).unwrap();
+        assert_eq!(same.brokers_for_functions().as_deref(), Some("b:1"));
+        for wrong in ["localhost:4566", "http://", "http://localhost/path", "ftp://localhost"] {
+            refused(&["--aws", wrong], "must be a URL");
+        }
+        refused(&["--aws", "https://lambda.us-east-1.amazonaws.com"], "AWS itself");
+        refused(&["--aws", "http://localhost:4566", "--regions", "us-east-1,us-west-2"], "one region");
+        refused(&["--kafka", "b:1", "--function-kafka", "k:2"], "--aws");
+        refused(&["--aws", "http://localhost:4566", "--kafka", "b:1", "--function-kafka", "apache"], "HOST:PORT");
     }
 
     #[test]

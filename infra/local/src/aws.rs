@@ -3,8 +3,11 @@
 use super::child::Guarded;
 use super::deploy::{Names, delete_deployment};
 use anyhow::{Result, bail};
-use aws_config::SdkConfig;
+use operate::sdk_config;
 use rustix::process::Signal;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 const STOPPED_WITHIN: Duration = Duration::from_secs(20);
@@ -20,8 +23,17 @@ pub(super) enum Aws {
 /// An emulator that the user runs. We neither start nor end it, and delete what we deployed.
 #[derive(Debug, Clone)]
 pub(super) struct UsersAws {
-    pub(super) sdk: SdkConfig,
-    pub(super) names: Names,
+    deployment: Deployment,
+    /// Where the deployment is noted, so that the next run deletes it if this one is killed.
+    note: PathBuf,
+}
+
+/// What we deployed there.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Deployment {
+    endpoint: String,
+    region: String,
+    names: Names,
 }
 
 impl Aws {
@@ -67,11 +79,32 @@ impl Aws {
 }
 
 impl UsersAws {
+    /// Notes what is going to be deployed, and deletes what an earlier run in this folder left.
+    ///
+    /// # Errors
+    /// If the note cannot be read or written.
+    pub(super) async fn begin(endpoint: &str, region: &str, names: &Names, run_dir: &Path) -> Result<Self> {
+        let note = run_dir.join("deployed.json");
+        if let Ok(left) = fs::read(&note) {
+            let left = Self { deployment: serde_json::from_slice(&left)?, note: note.clone() };
+            let stack = left.deployment.names.stack.clone();
+            if let Err(error) = left.delete().await {
+                tracing::warn!("the stack {stack} of an earlier run may still be there: {error:#}");
+            }
+        }
+        let deployment = Deployment { endpoint: endpoint.into(), region: region.into(), names: names.clone() };
+        fs::write(&note, serde_json::to_vec(&deployment)?)?;
+        Ok(Self { deployment, note })
+    }
+
     /// Deletes what we deployed there, its data included.
     ///
     /// # Errors
     /// If something is left.
     pub(super) async fn delete(self) -> Result<()> {
-        delete_deployment(&self.sdk, &self.names).await
+        let Deployment { endpoint, region, names } = &self.deployment;
+        delete_deployment(&sdk_config(endpoint, region), names).await?;
+        fs::remove_file(&self.note)?;
+        Ok(())
     }
 }

@@ -324,7 +324,7 @@ impl LocalCloud {
         let (primary, standby) = tokio::try_join!(start.primary(kafka_port), start.standby())?;
         let (aws_endpoint, aws, store) = match &options.aws {
             Some(endpoint) => {
-                let users = UsersAws { sdk: sdk_config(endpoint, region), names: names.clone() };
+                let users = UsersAws::begin(endpoint, region, &names, &options.run_dir).await?;
                 (endpoint.clone(), Aws::Users(users), None)
             }
             None => {

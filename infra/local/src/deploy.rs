@@ -11,6 +11,7 @@ use aws_sdk_cloudformation::error::SdkError;
 use aws_sdk_cloudformation::types::StackStatus;
 use aws_sdk_s3::types::CreateBucketConfiguration;
 use operate::stack::Stack;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ const DELETED_WITHIN: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// The names of a deployment.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Names {
     /// Its stack, and the beginning of all that the stack has. So it is the same in all regions.
     pub(super) stack: String,

@@ -13,7 +13,7 @@ use simulate::{Faults, Model};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-use super::cloud::{Cloud, eventually, run_alone};
+use super::cloud::{Cloud, Need, eventually, run_alone};
 use super::member::{Member, Viewing, events_of, with_events};
 use super::simulated::{agree, drain, plan, send_all};
 
@@ -61,6 +61,9 @@ async fn tell_process(cloud: &Cloud, dynamodb: Option<&FaultProxy>) -> Result<()
 #[test]
 fn kill_between_write_and_answer_loses_and_repeats_nothing() -> Result<()> {
     run_alone(async |cloud, local| {
+        if cloud.lacks(&[Need::FunctionsHere]) {
+            return Ok(());
+        }
         let endpoints = &cloud.endpoints;
         let writers = Environments::of(endpoints, &endpoints.process_function);
         let killed = ("its writer is killed", 0.5, TIMES, Fault::Kill(writers));
@@ -123,6 +126,9 @@ fn events_wait_on_the_log_while_nobody_polls() -> Result<()> {
 #[test]
 fn uncommitted_records_of_a_dead_poller_are_redelivered() -> Result<()> {
     run_alone(async |cloud, local| {
+        if cloud.lacks(&[Need::FunctionsHere]) {
+            return Ok(());
+        }
         let endpoints = &cloud.endpoints;
         let member = Member::new(cloud, "uncommitted");
         let viewings: Vec<Viewing> = (0..4).map(|_| Viewing::begin(&member, "t1")).collect();

@@ -26,4 +26,5 @@ mod retry;
 mod routing;
 mod simulated;
 mod stream;
+mod users_emulator;
 mod without_msk;

@@ -13,7 +13,7 @@ use local::poller::{Checkpoints, Poller, PollerConfig, PollerStats};
 use local::proxy::{Fault, FaultProxy, Rule, When};
 use serde_json::{Value, json};
 
-use super::cloud::{Cloud, eventually, run, run_alone};
+use super::cloud::{Cloud, Need, eventually, run, run_alone};
 use super::member::{Member, Viewing, with_events};
 use super::poison::{invalid, record};
 
@@ -47,6 +47,9 @@ pub(crate) fn of_standby(local: &LocalCloud) -> Result<PollerStats> {
 #[test]
 fn poison_on_the_stream_does_not_stop_its_shard() -> Result<()> {
     run(async |cloud| {
+        if cloud.lacks(&[Need::Standby]) {
+            return Ok(());
+        }
         let member = Member::new(cloud, "poisoned-shard");
         let (first, behind) = (Viewing::begin(&member, "t1"), Viewing::begin(&member, "t2"));
         let bad = invalid(&first, &member);
@@ -78,6 +81,9 @@ fn poison_on_the_stream_does_not_stop_its_shard() -> Result<()> {
 #[test]
 fn shard_resumes_at_the_record_that_failed() -> Result<()> {
     run_alone(async |cloud, local| {
+        if cloud.lacks(&[Need::FunctionsHere, Need::Standby]) {
+            return Ok(());
+        }
         let endpoints = &cloud.endpoints;
         let member = Member::new(cloud, "failed-in-part");
         let viewing = Viewing::begin(&member, "t1");
@@ -119,6 +125,9 @@ fn shard_resumes_at_the_record_that_failed() -> Result<()> {
 #[test]
 fn stream_resumes_where_the_poller_stopped() -> Result<()> {
     run_alone(async |cloud, local| {
+        if cloud.lacks(&[Need::Standby]) {
+            return Ok(());
+        }
         let member = Member::new(cloud, "unpolled-stream");
         let viewings: Vec<Viewing> = (0..8).map(|_| Viewing::begin(&member, "t1")).collect();
         let append = async |seq| -> Result<()> {
@@ -192,7 +201,10 @@ async fn discard(cloud: &Cloud, name: &str, records: u64) -> Result<PollerStats>
 #[test]
 fn failing_batch_is_split_and_discarded_record_by_record() -> Result<()> {
     run(async |cloud| {
-        let name = "hopeless";
+        if cloud.lacks(&[Need::Standby]) {
+            return Ok(());
+        }
+        let name = &format!("{}-hopeless", cloud.endpoints.stack);
         let s3 = aws_sdk_s3::config::Builder::from(&cloud.endpoints.sdk_config()).force_path_style(true).build();
         let s3 = aws_sdk_s3::Client::from_conf(s3);
         s3.create_bucket().bucket(name).send().await?;
@@ -236,9 +248,12 @@ fn failing_batch_is_split_and_discarded_record_by_record() -> Result<()> {
 #[test]
 fn batch_that_a_mapping_discarded_is_applied_from_the_bucket() -> Result<()> {
     run(async |cloud| {
+        if cloud.lacks(&[Need::Standby]) {
+            return Ok(());
+        }
         let member = Member::new(cloud, "given-up");
         let viewing = Viewing::begin(&member, "t1");
-        let name = "given-up";
+        let name = &format!("{}-given-up", cloud.endpoints.stack);
         deploy_hopeless(cloud, name, &cloud.endpoints.failure_bucket).await?;
         let values: Vec<Vec<u8>> = (0..3).map(|seq| record(&viewing, &member, seq)).collect();
         append(cloud, name, &viewing.id(), &values).await?;

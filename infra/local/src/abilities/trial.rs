@@ -1,6 +1,6 @@
 //! Tries the abilities of an endpoint, with stacks of its own.
 
-use super::super::deploy::{create_cluster, delete_stack};
+use super::super::deploy::{create_bucket, create_cluster, delete_stack};
 use super::ApiForm;
 use super::package::package;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -287,7 +287,7 @@ impl Trial {
     /// Puts the function's package into a bucket.
     async fn package(&self) -> Result<()> {
         let (s3, package) = (self.s3(), package(BOOTSTRAP.as_bytes()));
-        super::super::deploy::create_bucket(&self.sdk, &self.name).await?;
+        create_bucket(&self.sdk, &self.name).await?;
         let put = s3.put_object().bucket(&self.name).key("f.zip").body(package.clone().into());
         put.send().await.context("putting an object")?;
         let got = s3.get_object().bucket(&self.name).key("f.zip").send().await.context("getting an object")?;
@@ -321,6 +321,9 @@ impl Trial {
             let (logs, queue, api) = tokio::join!(self.logs(&function), self.queue(&function), self.api(arn));
             *form = api.as_ref().copied().unwrap_or_default();
             tried.extend([(LOGS, logs), (SQS, queue), (HTTP_API, api.map(drop))]);
+            // The stack does not have it: Lambda made it. Nothing is lost if there is none.
+            let logs = aws_sdk_cloudwatchlogs::Client::new(&self.sdk).delete_log_group();
+            let _ = logs.log_group_name(log_group(&function)).send().await;
             Ok(())
         })
         .await
@@ -351,7 +354,7 @@ impl Trial {
     async fn logs(&self, function: &str) -> Result<()> {
         let logs = aws_sdk_cloudwatchlogs::Client::new(&self.sdk);
         shows("the function's line in its log group", async || {
-            let filter = logs.filter_log_events().log_group_name(format!("/aws/lambda/{function}"));
+            let filter = logs.filter_log_events().log_group_name(log_group(function));
             let lines = filter.send().await.map(|found| found.events.unwrap_or_default()).unwrap_or_default();
             Ok(lines.iter().filter_map(|event| event.message()).any(|line| line.contains(LOGGED)))
         })
@@ -458,6 +461,10 @@ impl Trial {
         let deleted = aws_sdk_kafka::Client::new(&self.sdk).delete_cluster().cluster_arn(arn).send().await;
         deleted.context("deleting an MSK cluster").map(drop)
     }
+}
+
+fn log_group(function: &str) -> String {
+    format!("/aws/lambda/{function}")
 }
 
 fn check(holds: bool, otherwise: &str) -> Result<()> {
