@@ -249,3 +249,11 @@ async fn careless_topic_is_found_and_corrected() {
     assert_eq!(wrong(|wrong| wrong.len() == 1).await, ["replication.factor"].into(), "copies cannot be set");
     assert!(broker::topic_settings(cluster.bootstrap(), "absent").await.is_err());
 }
+
+#[test]
+fn compose_file_has_the_pinned_version() {
+    let compose = include_str!("../../compose.yaml");
+    let image = compose.split_once("image: apache/kafka:").unwrap().1;
+    let version = image.split_whitespace().next().unwrap();
+    assert!(PROGRAM.pom.contains(&format!("<version>{version}</version>")), "{version}");
+}
