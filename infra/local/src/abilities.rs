@@ -189,7 +189,8 @@ mod tests {
     fn everything_required_that_is_missing_is_named_at_once() {
         let options = options(Primary::Kafka, Standby::Kinesis);
         let error = without(&[trial::LAMBDA, trial::MSK, trial::KINESIS], &options).unwrap_err().to_string();
-        for part in ["http://emulator", "AWS Lambda: not implemented", "Amazon MSK: not implemented (--primary kinesis"] {
+        for part in ["http://emulator", "AWS Lambda: not implemented", "Amazon MSK: not implemented (--primary kinesis"]
+        {
             assert!(error.contains(part), "{part}: {error}");
         }
         assert!(!error.contains(trial::KINESIS), "that is not required: {error}");

@@ -202,8 +202,7 @@ mod tests {
                             brokers,
                             standby: *standby,
                         };
-                        let given =
-                            CloudArgs { aws: here.then(|| "http://localhost:4566".to_owned()), regions, log };
+                        let given = CloudArgs { aws: here.then(|| "http://localhost:4566".to_owned()), regions, log };
                         let again = std::iter::once("serve".to_owned()).chain(given.as_arguments());
                         let taken = Serve::parse_from(again).cloud;
                         assert_eq!(format!("{taken:?}"), format!("{given:?}"));

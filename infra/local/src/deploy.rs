@@ -106,7 +106,12 @@ pub(super) async fn create_bucket(sdk: &SdkConfig, name: &str) -> Result<()> {
 /// If it is not gone in time.
 pub(super) async fn delete_stack(sdk: &SdkConfig, name: &str) -> Result<()> {
     let cloudformation = aws_sdk_cloudformation::Client::new(sdk);
-    cloudformation.delete_stack().stack_name(name).send().await.with_context(|| format!("deleting the stack {name}"))?;
+    cloudformation
+        .delete_stack()
+        .stack_name(name)
+        .send()
+        .await
+        .with_context(|| format!("deleting the stack {name}"))?;
     let deadline = Instant::now() + DELETED_WITHIN;
     // A stack that is gone is an error, or has this status.
     while let Ok(described) = cloudformation.describe_stacks().stack_name(name).send().await
@@ -177,7 +182,12 @@ async fn delete_clusters(sdk: &SdkConfig, names: &Names) -> Result<()> {
     let listed = kafka.list_clusters().send().await.map(|listed| listed.cluster_info_list.unwrap_or_default());
     for cluster in listed.unwrap_or_default() {
         if cluster.cluster_name().is_some_and(|name| name == names.stack || name == names.standby_cluster()) {
-            kafka.delete_cluster().set_cluster_arn(cluster.cluster_arn).send().await.context("deleting an MSK cluster")?;
+            kafka
+                .delete_cluster()
+                .set_cluster_arn(cluster.cluster_arn)
+                .send()
+                .await
+                .context("deleting an MSK cluster")?;
         }
     }
     Ok(())

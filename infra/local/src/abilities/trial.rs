@@ -25,7 +25,8 @@ const STACK_WITHIN: Duration = Duration::from_secs(60);
 const SHOWS_WITHIN: Duration = Duration::from_secs(15);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-pub(super) const CLOUDFORMATION: &str = "CloudFormation with the SAM transform";
+pub(super) const CLOUDFORMATION: &str = "CloudFormation";
+pub(super) const TRANSFORM: &str = "the SAM transform of templates";
 pub(super) const PARAMETERS: &str = "Parameter Store";
 pub(super) const S3: &str = "Amazon S3";
 pub(super) const DYNAMODB: &str = "DynamoDB with conditional PartiQL writes";
@@ -41,9 +42,22 @@ pub(super) const APP_CONFIG: &str = "AppConfig in CloudFormation";
 pub(super) const MSK: &str = "Amazon MSK";
 
 #[cfg(test)]
-pub(super) const ABILITIES: [&str; 14] = [
-    CLOUDFORMATION, PARAMETERS, S3, DYNAMODB, TABLE_STREAMS, KINESIS, LAMBDA, BROKERS, LOGS, SQS, HTTP_API, ALARMS,
-    APP_CONFIG, MSK,
+pub(super) const ABILITIES: [&str; 15] = [
+    CLOUDFORMATION,
+    TRANSFORM,
+    PARAMETERS,
+    S3,
+    DYNAMODB,
+    TABLE_STREAMS,
+    KINESIS,
+    LAMBDA,
+    BROKERS,
+    LOGS,
+    SQS,
+    HTTP_API,
+    ALARMS,
+    APP_CONFIG,
+    MSK,
 ];
 
 /// What was tried, and how it ended.
@@ -65,7 +79,11 @@ impl Trial {
         let http = reqwest::Client::builder().no_proxy().timeout(ANSWERS_WITHIN).build().context("an HTTP client")?;
         http.get(endpoint).send().await.with_context(|| format!("no AWS emulator answers at {endpoint}"))?;
         let time_outs = TimeoutConfig::builder().operation_timeout(CALL_WITHIN).build();
-        let sdk = sdk_config(endpoint, region).to_builder().timeout_config(time_outs).retry_config(RetryConfig::disabled()).build();
+        let sdk = sdk_config(endpoint, region)
+            .to_builder()
+            .timeout_config(time_outs)
+            .retry_config(RetryConfig::disabled())
+            .build();
         let name = format!("playhead-trial-{:08x}", rand::random::<u32>());
         Ok(Self { endpoint: endpoint.to_owned(), sdk, http, name })
     }
@@ -78,7 +96,8 @@ impl Trial {
             // All the rest is deployed by it, so it would only be named again and again.
             return (ApiForm::default(), vec![(CLOUDFORMATION, cloudformation)]);
         }
-        let ((dynamodb, streams), kinesis, (apis, functions), alarms, app_config, msk) = tokio::join!(
+        let (transform, (dynamodb, streams), kinesis, (apis, functions), alarms, app_config, msk) = tokio::join!(
+            self.transform(),
             self.table(),
             self.stream(),
             self.functions(brokers),
@@ -88,7 +107,7 @@ impl Trial {
         );
         let mut tried = vec![(CLOUDFORMATION, cloudformation), (PARAMETERS, parameters), (DYNAMODB, dynamodb)];
         tried.extend([(TABLE_STREAMS, streams), (KINESIS, kinesis), (ALARMS, alarms), (APP_CONFIG, app_config)]);
-        tried.extend([(MSK, msk)]);
+        tried.extend([(TRANSFORM, transform), (MSK, msk)]);
         tried.extend(functions);
         (apis, tried)
     }
@@ -132,9 +151,10 @@ impl Trial {
                 }
                 status => {
                     let events = cloudformation.describe_stack_events().stack_name(name).send().await?;
-                    let failed = events.stack_events().iter().filter(|event| {
-                        event.resource_status() == Some(&ResourceStatus::CreateFailed)
-                    });
+                    let failed = events
+                        .stack_events()
+                        .iter()
+                        .filter(|event| event.resource_status() == Some(&ResourceStatus::CreateFailed));
                     let reasons: Vec<&str> = failed.filter_map(|event| event.resource_status_reason()).collect();
                     let reason = reasons.first().copied().or(stack.stack_status_reason()).unwrap_or("no reason given");
                     bail!("its stack is {}: {reason}", status.map_or("in no status", StackStatus::as_str));
@@ -146,29 +166,42 @@ impl Trial {
     /// CloudFormation, and Parameter Store.
     async fn parameter(&self) -> (Result<()>, Result<()>) {
         let template = json!({
-            "Transform": "AWS::Serverless-2016-10-31",
-            "Resources": {"Parameter": {"Type": "AWS::SSM::Parameter", "Properties": {"Type": "String", "Value": "x"}}},
+            "Resources": {"Parameter": self.named_parameter("parameter")},
             "Outputs": {"Name": {"Value": {"Ref": "Parameter"}}},
         });
-        let stack = format!("{}-parameter", self.name);
         let tried = self.with_stack("parameter", &template, async |outputs| {
             let got = aws_sdk_ssm::Client::new(&self.sdk).get_parameter().name(output(&outputs, "Name")?).send().await;
-            let parameters = match got.context("getting a parameter") {
-                Ok(got) => check(got.parameter().and_then(|found| found.value()) == Some("x"), "another value is stored"),
+            Ok(match got.context("getting a parameter") {
+                Ok(got) => {
+                    check(got.parameter().and_then(|found| found.value()) == Some("x"), "another value is stored")
+                }
                 Err(error) => Err(error),
-            };
-            // Pollers read the mappings from it.
-            let get = aws_sdk_cloudformation::Client::new(&self.sdk).get_template().stack_name(&stack);
-            let got = get.template_stage(TemplateStage::Processed).send().await.context("getting its template")?;
-            let processed = got.template_body().and_then(|body| serde_json::from_str::<Value>(body).ok());
-            let processed = processed.context("the processed template is not JSON")?;
-            check(processed["Resources"]["Parameter"].is_object(), "the processed template has no resource")?;
-            Ok(parameters)
+            })
         });
         match tried.await {
             Ok(parameters) => (Ok(()), parameters),
             Err(error) => (Err(error), Ok(())),
         }
+    }
+
+    fn named_parameter(&self, name: &str) -> Value {
+        let name = format!("/{}/{name}", self.name);
+        json!({"Type": "AWS::SSM::Parameter", "Properties": {"Name": name, "Type": "String", "Value": "x"}})
+    }
+
+    /// The SAM transform, whose result the pollers read.
+    async fn transform(&self) -> Result<()> {
+        let resources = json!({"Parameter": self.named_parameter("transform")});
+        let template = json!({"Transform": "AWS::Serverless-2016-10-31", "Resources": resources});
+        let stack = format!("{}-transform", self.name);
+        self.with_stack("transform", &template, async |_| {
+            let get = aws_sdk_cloudformation::Client::new(&self.sdk).get_template().stack_name(&stack);
+            let got = get.template_stage(TemplateStage::Processed).send().await.context("getting its template")?;
+            let processed = got.template_body().and_then(|body| serde_json::from_str::<Value>(body).ok());
+            let processed = processed.context("the processed template is not JSON")?;
+            check(processed["Resources"]["Parameter"].is_object(), "the processed template has no resource")
+        })
+        .await
     }
 
     /// DynamoDB, and what its stream has.
@@ -279,9 +312,7 @@ impl Trial {
     }
 
     fn s3(&self) -> aws_sdk_s3::Client {
-        aws_sdk_s3::Client::from_conf(
-            aws_sdk_s3::config::Builder::from(&self.sdk).force_path_style(true).build(),
-        )
+        aws_sdk_s3::Client::from_conf(aws_sdk_s3::config::Builder::from(&self.sdk).force_path_style(true).build())
     }
 
     /// Puts the function's package into a bucket.
@@ -346,7 +377,10 @@ impl Trial {
         )?;
         Ok(check(
             unreachable.is_empty(),
-            &format!("they cannot connect to {}: give the address that they can with --function-kafka", unreachable.trim()),
+            &format!(
+                "they cannot connect to {}: give the address that they can with --function-kafka",
+                unreachable.trim()
+            ),
         ))
     }
 
