@@ -532,11 +532,14 @@ impl LocalCloud {
         kafka.map_or((Vec::new(), false), |kafka| (kafka.states(), kafka.in_memory()))
     }
 
-    /// The running processes of the emulator and of our brokers, by name. The functions' are
+    /// The running processes of our emulator and of our brokers, by name. The functions' are
     /// [`Environments`](super::functions::Environments).
     pub fn processes(&mut self) -> Vec<(String, Pid)> {
-        let mut all: Vec<_> =
-            self.emulator.command_id().map(|id| ("the emulator".to_owned(), id)).into_iter().collect();
+        let emulator = match &self.aws {
+            Aws::Ours(emulator) => emulator.command_id().ok(),
+            Aws::Users(_) => None,
+        };
+        let mut all: Vec<_> = emulator.map(|id| ("the emulator".to_owned(), id)).into_iter().collect();
         for (kafka, log) in [(&self.primary, "primary"), (&self.standby, "standby")] {
             let ids = kafka.iter().flat_map(Kafka::processes);
             all.extend(ids.map(|(number, id)| (format!("broker {number} of the {log} log"), id)));
