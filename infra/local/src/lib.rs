@@ -3,7 +3,7 @@
 //!
 //! | part | what it is |
 //! |---|---|
-//! | AWS | [ministack](https://github.com/ministackorg/ministack), which needs no Docker, or the user's emulator ([`abilities`]) |
+//! | AWS | [ministack](https://github.com/ministackorg/ministack), which needs no Docker, or the user's (`abilities`) |
 //! | Kafka | [tansu](https://github.com/tansu-io/tansu), Apache Kafka, the user's brokers, or none |
 //! | Lambda's event source mappings | our [`poller`]: the emulator has none for Kafka |
 //! | other regions ([`LocalRegions`]) | one local cloud per region, each with its own emulator |
