@@ -19,6 +19,9 @@ pub struct CloudArgs {
     /// in Docker, see --kafka and --function-kafka.
     #[arg(long, value_name = "URL", value_parser = emulator, help_heading = "AWS")]
     aws: Option<String>,
+    /// The brokers of --kafka as the functions reach them, if an emulator runs them elsewhere
+    #[arg(long, value_name = "HOST:PORT[,…]", requires_all = ["aws", "kafka"], value_parser = addresses, help_heading = "AWS")]
+    function_kafka: Option<String>,
     #[command(flatten)]
     regions: RegionArgs,
     #[command(flatten)]
@@ -72,6 +75,7 @@ impl CloudArgs {
         Ok(LocalOptions {
             region: here.to_owned(),
             aws: self.aws.clone(),
+            function_kafka: self.function_kafka.clone(),
             regions: if regions.len() > 1 { regions.clone() } else { Vec::new() },
             replication_delay: replication_delay.map_or(DEFAULT_REPLICATION_DELAY, Duration::from_millis),
             ..options
@@ -83,6 +87,8 @@ impl CloudArgs {
         let RegionArgs { regions, replication_delay } = &self.regions;
         let mut arguments = vec!["--regions".to_owned(), regions.join(",")];
         arguments.extend(self.aws.iter().flat_map(|url| ["--aws".to_owned(), url.clone()]));
+        let function_kafka = self.function_kafka.iter();
+        arguments.extend(function_kafka.flat_map(|them| ["--function-kafka".to_owned(), them.clone()]));
         arguments.extend(replication_delay.iter().flat_map(|ms| ["--replication-delay".to_owned(), ms.to_string()]));
         arguments.extend(self.log.as_arguments());
         arguments
@@ -104,9 +110,6 @@ pub struct LogArgs {
     /// topic there and deletes it at the end.
     #[arg(long, value_name = "embedded|apache|HOST:PORT[,…]")]
     kafka: Option<Brokers>,
-    /// The brokers of --kafka as the functions reach them, if an emulator runs them elsewhere
-    #[arg(long, value_name = "HOST:PORT[,…]", requires_all = ["aws", "kafka"], value_parser = addresses)]
-    function_kafka: Option<String>,
     /// Number of brokers in each Apache Kafka cluster, 1 to 5 [default: 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=5))]
     brokers: Option<u16>,
@@ -129,7 +132,7 @@ impl LogArgs {
     /// # Errors
     /// If options exclude each other, or outside a workspace.
     pub fn options(&self, run: &str) -> Result<LocalOptions> {
-        let Self { primary, kafka, function_kafka, brokers, standby } = self;
+        let Self { primary, kafka, brokers, standby } = self;
         ensure!(
             kafka.is_none() || *primary == Primary::Kafka,
             "--kafka chooses the primary log's brokers: it does not go with --primary {}",
@@ -143,7 +146,6 @@ impl LogArgs {
             primary: *primary,
             standby: *standby,
             kafka: kafka.clone().unwrap_or_default(),
-            function_kafka: function_kafka.clone(),
             brokers: brokers.unwrap_or(DEFAULT_BROKERS),
             ..LocalOptions::named(run)?
         })
@@ -151,10 +153,9 @@ impl LogArgs {
 
     /// The arguments that give another process the same options.
     fn as_arguments(&self) -> Vec<String> {
-        let Self { primary, kafka, function_kafka, brokers, standby } = self;
+        let Self { primary, kafka, brokers, standby } = self;
         let mut arguments = ["--primary", primary.name(), "--standby", standby.name()].map(str::to_owned).to_vec();
         arguments.extend(kafka.iter().flat_map(|kafka| ["--kafka".to_owned(), kafka.to_string()]));
-        arguments.extend(function_kafka.iter().flat_map(|them| ["--function-kafka".to_owned(), them.clone()]));
         arguments.extend(brokers.iter().flat_map(|brokers| ["--brokers".to_owned(), brokers.to_string()]));
         arguments
     }
@@ -195,14 +196,10 @@ mod tests {
                             replication_delay: brokers.map(u64::from),
                         };
                         let here = brokers.is_some();
-                        let log = LogArgs {
-                            primary: *primary,
-                            function_kafka: (here && kafka.is_some()).then(|| "kafka:19092".to_owned()),
-                            kafka,
-                            brokers,
-                            standby: *standby,
-                        };
-                        let given = CloudArgs { aws: here.then(|| "http://localhost:4566".to_owned()), regions, log };
+                        let aws = here.then(|| "http://localhost:4566".to_owned());
+                        let function_kafka = (here && kafka.is_some()).then(|| "kafka:19092".to_owned());
+                        let log = LogArgs { primary: *primary, kafka, brokers, standby: *standby };
+                        let given = CloudArgs { aws, function_kafka, regions, log };
                         let again = std::iter::once("serve".to_owned()).chain(given.as_arguments());
                         let taken = Serve::parse_from(again).cloud;
                         assert_eq!(format!("{taken:?}"), format!("{given:?}"));
