@@ -261,6 +261,11 @@ release() {
         binaries=target/ci/trial
         flags=(--trial)
         trial_binaries "$binaries"
+        # Without --trial an `ingest` without TLS is refused.
+        if [[ $(released) != ingest ]] && .ci/bundle "$binaries" target/ci/refused; then
+            printf 'a bundle whose ingest has no TLS was packed\n'
+            return 1
+        fi
     fi
     rm -rf target/ci/bundle
     .ci/bundle "${flags[@]}" "$binaries" target/ci/bundle
@@ -297,21 +302,18 @@ released() {
     fi
 }
 
-# lambda_build FOLDER FUNCTION … [-- FLAG …]
+# lambda_build FOLDER FUNCTION …
 lambda_build() {
-    local folder=$1 function bins=() functions=()
+    local folder=$1 function bins=() flags=()
     shift
-    while (($#)) && [[ $1 != -- ]]; do
-        functions+=("$1")
-        bins+=(--bin "$1")
-        shift
+    for function in "$@"; do
+        bins+=(--bin "$function")
     done
-    shift $(($# > 0))
-    if [[ " ${functions[*]} " == *" ingest "* ]]; then
-        set -- "$@" "${RELEASE_FLAGS[@]}"
+    if [[ " $* " == *" ingest "* ]]; then
+        flags=("${RELEASE_FLAGS[@]}")
     fi
-    cargo lambda build --release --locked "$@" "${bins[@]}" --lambda-dir "$folder"
-    for function in "${functions[@]}"; do
+    cargo lambda build --release --locked "${flags[@]}" "${bins[@]}" --lambda-dir "$folder"
+    for function in "$@"; do
         test -x "$folder/$function/bootstrap"
     done
 }
@@ -364,16 +366,16 @@ fuzz() {
     fi
 }
 
-# Everything at once for long, with memory. In a slice it is the turn of every sixth commit.
+# Processes that live for a while, with everything that breaks, and their memory. In a slice it is the turn of every sixth commit.
 soak() {
     if [[ $sliced && $(slice_of 6) != 5 ]]; then
         printf 'Left to other commits: .ci/full soak\n'
         return
     fi
     if [[ $sliced ]]; then
-        cargo playhead soak --minutes 3
+        timeout 1200 cargo playhead soak --minutes 3
     else
-        cargo playhead soak
+        timeout 3600 cargo playhead soak
     fi
 }
 

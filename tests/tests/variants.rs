@@ -161,8 +161,9 @@ impl Deployments {
             ensure!(is_there == should_be, "{}: after the deletion, is {id} there? {is_there}", variant.name);
             *seen.entry(kind.as_str()).or_insert(0) += 1;
         }
-        // At least the queues `inbound`, `retry` and `dead-letter` and that of the change feed.
-        let enough = [("AWS::SQS::Queue", 3), ("AWS::S3::Bucket", 1), ("AWS::Lambda::Function", 5)];
+        // At least the queues `inbound`, `retry` and `dead-letter`, and the change feed's stream.
+        let enough =
+            [("AWS::SQS::Queue", 3), ("AWS::Kinesis::Stream", 1), ("AWS::S3::Bucket", 1), ("AWS::Lambda::Function", 5)];
         for (kind, least) in enough {
             ensure!(seen.get(kind).is_some_and(|count| *count >= least), "{}: {seen:?}", variant.name);
         }

@@ -19,7 +19,7 @@ pub struct CloudArgs {
     /// in Docker, see --kafka and --function-kafka.
     #[arg(long, value_name = "URL", value_parser = emulator, help_heading = "AWS")]
     aws: Option<String>,
-    /// The brokers of --kafka as the functions reach them, if an emulator runs them elsewhere
+    /// The brokers of --kafka as the functions of --aws reach them, if that is another address
     #[arg(long, value_name = "HOST:PORT[,…]", requires_all = ["aws", "kafka"], value_parser = addresses, help_heading = "AWS")]
     function_kafka: Option<String>,
     #[command(flatten)]

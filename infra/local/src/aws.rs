@@ -2,7 +2,7 @@
 
 use super::child::Guarded;
 use super::deploy::{Names, delete_deployment};
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use operate::sdk_config;
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
@@ -82,15 +82,19 @@ impl UsersAws {
     /// Notes what is going to be deployed, and deletes what an earlier run in this folder left.
     ///
     /// # Errors
-    /// If the note cannot be read or written.
+    /// If that cannot be deleted, or the note cannot be read or written.
     pub(super) async fn begin(endpoint: &str, region: &str, names: &Names, run_dir: &Path) -> Result<Self> {
         let note = run_dir.join("deployed.json");
         if let Ok(left) = fs::read(&note) {
             let left = Self { deployment: serde_json::from_slice(&left)?, note: note.clone() };
-            let stack = left.deployment.names.stack.clone();
-            if let Err(error) = left.delete().await {
-                tracing::warn!("the stack {stack} of an earlier run may still be there: {error:#}");
-            }
+            let Deployment { endpoint, names, .. } = left.deployment.clone();
+            left.delete().await.with_context(|| {
+                let note = note.display();
+                format!(
+                    "the stack {} of an earlier run may still be at {endpoint}: start that emulator again, or delete {note}",
+                    names.stack
+                )
+            })?;
         }
         let deployment = Deployment { endpoint: endpoint.into(), region: region.into(), names: names.clone() };
         fs::write(&note, serde_json::to_vec(&deployment)?)?;

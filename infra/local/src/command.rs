@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-const DOWN_WITHIN: Duration = Duration::from_secs(60);
+/// Deleting what is on a user's emulator takes longest.
+const DOWN_WITHIN: Duration = Duration::from_secs(240);
 
 /// Arguments of `playhead local`.
 #[derive(Debug, clap::Args)]

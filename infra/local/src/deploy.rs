@@ -7,7 +7,7 @@ use super::emulator::aws_environment;
 use super::tools::Tools;
 use anyhow::{Context as _, Result, bail, ensure};
 use aws_config::SdkConfig;
-use aws_sdk_cloudformation::error::SdkError;
+use aws_sdk_cloudformation::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_cloudformation::types::StackStatus;
 use aws_sdk_s3::types::CreateBucketConfiguration;
 use operate::stack::Stack;
@@ -113,15 +113,22 @@ pub(super) async fn delete_stack(sdk: &SdkConfig, name: &str) -> Result<()> {
         .await
         .with_context(|| format!("deleting the stack {name}"))?;
     let deadline = Instant::now() + DELETED_WITHIN;
-    // A stack that is gone is an error, or has this status.
-    while let Ok(described) = cloudformation.describe_stacks().stack_name(name).send().await
-        && let Some(status) = described.stacks().first().and_then(|stack| stack.stack_status())
-        && *status != StackStatus::DeleteComplete
-    {
-        ensure!(Instant::now() < deadline, "the stack {name} is still {}", status.as_str());
+    loop {
+        let described = match cloudformation.describe_stacks().stack_name(name).send().await {
+            Err(error) if does_not_exist(&error) => return Ok(()),
+            described => described.with_context(|| format!("describing the stack {name}"))?,
+        };
+        match described.stacks().first().and_then(|stack| stack.stack_status()) {
+            None | Some(StackStatus::DeleteComplete) => return Ok(()),
+            Some(status) => ensure!(Instant::now() < deadline, "the stack {name} is still {}", status.as_str()),
+        }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    Ok(())
+}
+
+/// CloudFormation has no code of its own for a stack that is not there.
+fn does_not_exist(error: &impl ProvideErrorMetadata) -> bool {
+    error.code() == Some("ValidationError") && error.message().is_some_and(|message| message.contains("does not exist"))
 }
 
 /// Deletes a deployment from an emulator, with the data that the template keeps.
@@ -130,8 +137,14 @@ pub(super) async fn delete_stack(sdk: &SdkConfig, name: &str) -> Result<()> {
 /// If something cannot be deleted. The rest is deleted anyway.
 pub(super) async fn delete_deployment(sdk: &SdkConfig, names: &Names) -> Result<()> {
     let cloudformation = aws_sdk_cloudformation::Client::new(sdk);
-    let resources = cloudformation.describe_stack_resources().stack_name(&names.stack).send().await;
-    let resources = resources.map(|described| described.stack_resources.unwrap_or_default()).unwrap_or_default();
+    let mut resources = Vec::new();
+    let mut pages = cloudformation.list_stack_resources().stack_name(&names.stack).into_paginator().items().send();
+    while let Some(page) = pages.next().await {
+        match page {
+            Err(error) if does_not_exist(&error) => break,
+            page => resources.push(page.with_context(|| format!("listing the resources of {}", names.stack))?),
+        }
+    }
     let mut deleted = vec![delete_stack(sdk, &names.stack).await];
     for resource in resources {
         if let (Some(kind), Some(id)) = (resource.resource_type(), resource.physical_resource_id()) {
@@ -140,7 +153,9 @@ pub(super) async fn delete_deployment(sdk: &SdkConfig, names: &Names) -> Result<
     }
     deleted.push(delete_bucket(sdk, &names.artifacts).await);
     deleted.push(delete_clusters(sdk, names).await);
-    deleted.into_iter().collect()
+    let failed: Vec<String> = deleted.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
+    ensure!(failed.is_empty(), "{}", failed.join("; "));
+    Ok(())
 }
 
 /// Deletes a resource of a kind that the template keeps, if it is still there.

@@ -11,8 +11,9 @@
 //! | the way to another region's SQS | our `link` ([`Link`]), which can be slow or cut |
 //! | calls of AWS that fail | our [`proxy`], for tests and for the live page |
 //!
-//! **Invariant:** nothing outlives the process that holds a [`LocalCloud`], even if it is killed
-//! (test `letting_go_ends_the_child_and_its_descendants`).
+//! **Invariant:** no process outlives the one that holds a [`LocalCloud`], even if that is killed
+//! (test `letting_go_ends_the_child_and_its_descendants`). What it deployed to a user's emulator is
+//! deleted by the next run.
 //!
 //! **Invariant:** the children see none of the user's AWS settings, proxies or secrets, and nothing is
 //! written outside `target/`.

@@ -165,11 +165,13 @@ async fn play(args: &Args, endpoints: &Endpoints, start: Duration, progress: &Pr
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis();
     let plan = Plan::ending_at(&args.model, i64::try_from(now)?)?;
     progress.step(format!("Playing {} sessions: {} POSTs", args.model.sessions, plan.posts.len()));
-    progress.finish();
     let began = Instant::now();
     let (elsewhere, auth) = (send::elsewhere(endpoints), Auth::of(endpoints));
     let target = Target { endpoint: endpoints.api.clone(), elsewhere, auth };
     let bar = progress_bar()?;
+    if !bar.is_hidden() {
+        progress.finish(); // the bar takes its place
+    }
     let report = send::send(&plan, &target, Pace::default(), &bar).await?;
     bar.finish_and_clear();
     let send = began.elapsed();

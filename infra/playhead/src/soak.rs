@@ -1,5 +1,5 @@
-//! `playhead soak`: runs for long while one thing after the other breaks, and proves that nothing
-//! was lost. On this machine with real processes (`machine`), or on a virtual clock (`nights`).
+//! `playhead soak`: runs for a long time while one thing after the other breaks, and proves that
+//! nothing was lost. On this machine with real processes (`machine`), or on a virtual clock (`nights`).
 
 mod faults;
 mod machine;
@@ -11,7 +11,7 @@ mod viewers;
 use anyhow::Result;
 use std::process::ExitCode;
 
-/// Run for long while things break, and prove that nothing was lost and memory stays flat
+/// Run for a long time while things break, and prove that nothing was lost and memory stays flat
 ///
 /// Starts a local cloud, looks for the highest rate that this machine takes, and lets simulated
 /// viewers play while one part after the other fails. Then it checks the books, every member's

@@ -198,6 +198,9 @@ fn summary(done: &Done, verb: &str) -> String {
         (done.not_deleted, "could not be deleted, and will show up again, which is harmless"),
     ];
     lines.extend(also.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} letters {what}.")));
+    if done.total() == 0 && done.left_out > 0 {
+        lines.push("`cargo playhead dlq list` shows which reasons there are.".to_owned());
+    }
     lines.extend(done.problems.iter().map(|problem| format!("  {problem}")));
     lines.join("\n") + "\n"
 }

@@ -34,6 +34,13 @@ pub struct Promise {
     pub kept_by_brokers: bool,
 }
 
+impl Promise {
+    /// What `min.insync.replicas` must be: never one alone, whatever the parameter says.
+    fn in_sync(self) -> u16 {
+        self.min_insync_replicas.max(2)
+    }
+}
+
 /// A setting that breaks the promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wrong {
@@ -52,7 +59,7 @@ pub struct Wrong {
 pub fn right(promise: Promise) -> Vec<(&'static str, String)> {
     let of_all = [("retention.ms", RETENTION_MS.to_string()), ("max.message.bytes", MAX_MESSAGE_BYTES.to_string())];
     let of_copies = [
-        ("min.insync.replicas", promise.min_insync_replicas.to_string()),
+        ("min.insync.replicas", promise.in_sync().to_string()),
         ("unclean.leader.election.enable", "false".to_owned()),
     ];
     of_all.into_iter().chain(of_copies.into_iter().filter(|_| !promise.kept_by_brokers)).collect()
@@ -85,18 +92,17 @@ pub fn judge(topic: &TopicSettings, promise: Promise) -> Vec<Wrong> {
         let copies = topic.replication_factor;
         let must_be = format!("at least {COPIES}");
         check(copies >= COPIES, COPIES_SETTING, must_be, "a lost broker takes records with it");
-        let (in_sync, promised) = (number("min.insync.replicas"), i64::from(promise.min_insync_replicas));
-        let must_be = format!("{promised}, as KafkaMinInsyncReplicas says");
+        let in_sync = promise.in_sync();
+        let must_be = match promise.min_insync_replicas == in_sync {
+            true => format!("{in_sync}, as KafkaMinInsyncReplicas says"),
+            false => format!("{in_sync}, and so must KafkaMinInsyncReplicas"),
+        };
         check(
-            in_sync == Some(promised),
+            number("min.insync.replicas") == Some(in_sync.into()) && promise.min_insync_replicas == in_sync,
             "min.insync.replicas",
             must_be,
             "it decides how many brokers have what was accepted",
         );
-        if promised < 2 {
-            let why = "what was accepted may be on one broker only: raise KafkaMinInsyncReplicas, too";
-            check(false, "min.insync.replicas", "at least 2".to_owned(), why);
-        }
         check(
             is("unclean.leader.election.enable") == Some("false"),
             "unclean.leader.election.enable",
@@ -191,7 +197,11 @@ mod tests {
     #[test]
     fn one_copy_is_never_enough_whatever_the_stack_says() {
         let promise = Promise { min_insync_replicas: 1, ..PROMISE };
-        assert_eq!(wrong(&topic(&[("min.insync.replicas", Some("1"))]), promise), ["min.insync.replicas"]);
+        for in_sync in ["1", "2"] {
+            assert_eq!(wrong(&topic(&[("min.insync.replicas", Some(in_sync))]), promise), ["min.insync.replicas"]);
+        }
+        let found = judge(&topic(&[]), promise);
+        assert_eq!(corrected(&found, promise)["min.insync.replicas"], "2");
     }
 
     #[test]

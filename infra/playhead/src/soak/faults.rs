@@ -8,8 +8,7 @@ use operate::Endpoints;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
-use rustix::io::Errno;
-use rustix::process::{Signal, kill_process};
+use rustix::process::Signal;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -37,7 +36,8 @@ enum Fault {
     StoreFails,
     StoreHangs,
     QueuesFail,
-    /// All environments of the function but one are killed (SIGKILL), whatever they are doing.
+    /// All environments of the function are killed (SIGKILL), whatever they are doing. Only in the first half of a
+    /// soak: in the second, those that live show whether memory stays flat.
     IngestDies,
     ProcessDies,
     QueryDies,
@@ -90,6 +90,11 @@ impl Fault {
         }
     }
 
+    /// Whether it ends environments.
+    fn kills(self) -> bool {
+        matches!(self, Self::IngestDies | Self::ProcessDies | Self::QueryDies | Self::PublishDies)
+    }
+
     /// What the calls of AWS come to meanwhile.
     fn rules(self) -> Vec<Rule> {
         let some = |calls, share, when, fault| Rule { share, ..Rule::always(self.in_words(), calls, when, fault) };
@@ -120,18 +125,19 @@ pub(super) struct Calendar {
     now: Option<Fault>,
     /// When the next thing happens.
     due: Duration,
-    /// How often each happened.
-    happened: BTreeMap<&'static str, usize>,
+    /// From then on no environment is killed.
+    half: Duration,
+    happened: BTreeMap<&'static str, Happened>,
     /// Records of poison that the log acknowledged.
     pub(super) poison: u64,
 }
 
 impl Calendar {
-    /// Puts a proxy between the functions and what may fail.
+    /// Puts a proxy between the functions and what may fail, for a soak of this length.
     ///
     /// # Errors
     /// If the emulator refuses.
-    pub(super) async fn new(cloud: &mut LocalCloud, seed: u64) -> Result<Self> {
+    pub(super) async fn new(cloud: &mut LocalCloud, seed: u64, length: Duration) -> Result<Self> {
         let endpoints = &cloud.endpoints().clone();
         let proxy = FaultProxy::start(&endpoints.aws_endpoint, seed).await?;
         let [dynamodb, sqs, ..] = ENDPOINTS.map(|variable| (variable, Some(proxy.url.as_str())));
@@ -148,6 +154,7 @@ impl Calendar {
             order: Vec::new(),
             now: None,
             due: RECOVERY,
+            half: length / 2,
             happened: BTreeMap::new(),
             poison: 0,
         })
@@ -175,42 +182,51 @@ impl Calendar {
             self.order.shuffle(&mut self.chance);
         }
         let Some(fault) = self.order.pop() else { return Ok(()) };
+        if fault.kills() && elapsed >= self.half {
+            return Ok(());
+        }
         self.now = Some(fault);
         self.due = elapsed + Duration::from_secs(self.chance.random_range(BROKEN_FOR_S));
-        *self.happened.entry(fault.in_words()).or_default() += 1;
-        self.begin(fault, cloud).await.with_context(|| fault.in_words())
+        let hit = self.begin(fault, cloud).await.with_context(|| fault.in_words())?;
+        let happened = self.happened.entry(fault.in_words()).or_default();
+        happened.times += 1;
+        happened.hit += hit;
+        Ok(())
     }
 
-    async fn begin(&mut self, fault: Fault, cloud: &mut LocalCloud) -> Result<()> {
+    /// Returns how many processes it hit, or records it appended. Calls of AWS that fail are counted by the proxy.
+    async fn begin(&mut self, fault: Fault, cloud: &mut LocalCloud) -> Result<usize> {
         self.proxy.set(fault.rules());
         let endpoints = cloud.endpoints().clone();
         match fault {
-            Fault::LogHangs => cloud.hang_log(Role::Primary, true),
+            Fault::LogHangs => {
+                cloud.hang_log(Role::Primary, true)?;
+                Ok(cloud.brokers(Role::Primary).0.len())
+            }
             Fault::BrokerDies => {
                 let brokers = cloud.brokers(Role::Primary).0.len();
-                cloud.kill_broker(Role::Primary, self.chance.random_range(0..brokers)).await
+                cloud.kill_broker(Role::Primary, self.chance.random_range(0..brokers)).await?;
+                Ok(1)
             }
             Fault::LogDies => {
-                for number in 0..cloud.brokers(Role::Primary).0.len() {
+                let brokers = cloud.brokers(Role::Primary).0.len();
+                for number in 0..brokers {
                     cloud.kill_broker(Role::Primary, number).await?;
                 }
-                Ok(())
+                Ok(brokers)
             }
-            Fault::IngestDies => kill_all_but_one(&endpoints, &endpoints.ingest_function),
-            Fault::ProcessDies => kill_all_but_one(&endpoints, &endpoints.process_function),
-            Fault::QueryDies => kill_all_but_one(&endpoints, &endpoints.query_function),
-            Fault::PublishDies => {
-                let function = endpoints.publish_function.as_ref().context("there is no publish")?;
-                kill_all_but_one(&endpoints, function)
-            }
+            Fault::IngestDies => kill(&endpoints, &endpoints.ingest_function),
+            Fault::ProcessDies => kill(&endpoints, &endpoints.process_function),
+            Fault::QueryDies => kill(&endpoints, &endpoints.query_function),
+            Fault::PublishDies => kill(&endpoints, endpoints.publish_function.as_ref().context("there is no publish")?),
             Fault::Poison => {
                 for _ in 0..POISON {
                     append_poison(&endpoints).await?;
                     self.poison += 1;
                 }
-                Ok(())
+                Ok(POISON)
             }
-            Fault::StoreThrottles | Fault::StoreFails | Fault::StoreHangs | Fault::QueuesFail => Ok(()),
+            Fault::StoreThrottles | Fault::StoreFails | Fault::StoreHangs | Fault::QueuesFail => Ok(0),
         }
     }
 
@@ -233,34 +249,26 @@ impl Calendar {
         Ok(())
     }
 
-    /// How often each fault happened, and how many calls of AWS each made fail.
+    /// What each fault did.
     pub(super) async fn summary(&self) -> BTreeMap<String, Happened> {
         let calls = self.proxy.done().await;
-        let happened = |(fault, times): (&&'static str, &usize)| {
-            let calls = calls.get(fault).copied().unwrap_or_default();
-            ((*fault).to_owned(), Happened { times: *times, calls })
+        let with_calls = |(fault, happened): (&&'static str, &Happened)| {
+            let hit = happened.hit + calls.get(fault).copied().unwrap_or_default();
+            ((*fault).to_owned(), Happened { hit, ..*happened })
         };
-        self.happened.iter().map(happened).collect()
+        self.happened.iter().map(with_calls).collect()
     }
 }
 
-/// The one that stays shows whether memory is flat. Ids rise, so it is the one that has lived longest.
-fn kill_all_but_one(endpoints: &Endpoints, function: &str) -> Result<()> {
-    let mut ids = Environments::of(endpoints, function).ids()?;
-    ids.sort_unstable_by_key(|id| id.as_raw_nonzero());
-    for id in ids.into_iter().skip(1) {
-        match kill_process(id, Signal::KILL) {
-            Ok(()) | Err(Errno::SRCH) => {} // or it has ended by itself
-            Err(error) => return Err(error).with_context(|| format!("killing the process {id:?} of {function}")),
-        }
-    }
-    Ok(())
+/// Kills all environments of a function. Returns how many.
+fn kill(endpoints: &Endpoints, function: &str) -> Result<usize> {
+    Environments::of(endpoints, function).signal(Signal::KILL)
 }
 
-/// What there was of a fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+/// How often a fault happened, and what it hit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub(super) struct Happened {
     pub(super) times: usize,
-    /// Calls of AWS that it made fail.
-    pub(super) calls: usize,
+    /// Calls of AWS that failed, processes that hung or died, or records of poison.
+    pub(super) hit: usize,
 }

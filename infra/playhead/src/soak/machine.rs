@@ -30,16 +30,17 @@ const QUIET_END: Duration = Duration::from_secs(20);
 /// If the books do not change for this long, events in flight count as lost. A letter on `retry`
 /// pauses for about as long as it has waited.
 const STANDSTILL: Duration = Duration::from_secs(180);
-/// How long views may take to be right after the books have settled.
-const RIGHT_WITHIN: Duration = Duration::from_secs(60);
-const TOKEN_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
+/// How long views may take to be right after the books have settled. After a kill the books may seem settled while
+/// letters wait.
+const RIGHT_WITHIN: Duration = STANDSTILL;
+const TOKEN_LIFETIME: Duration = Duration::from_secs(3_600);
 
 /// Options of a soak on this machine.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "On this machine")]
 pub(super) struct MachineArgs {
     /// How long the viewers play while things break
-    #[arg(long, value_name = "N", conflicts_with = "simulated", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=1_440))]
+    #[arg(long, value_name = "N", conflicts_with = "simulated", default_value_t = 20, value_parser = clap::value_parser!(u64).range(3..=1_440))]
     minutes: u64,
     /// POSTs per second [default: 70% of what the machine takes during the first minute]
     #[arg(long, value_name = "N", conflicts_with = "simulated", value_parser = clap::value_parser!(u32).range(1..))]
@@ -82,13 +83,13 @@ pub(super) async fn run(args: &MachineArgs, seed: u64, json: bool) -> Result<Exi
 
 async fn soak(args: &MachineArgs, seed: u64, cloud: &mut LocalCloud, progress: &Progress) -> Result<Report> {
     let endpoints = cloud.endpoints().clone();
-    let mut calendar = Calendar::new(cloud, seed).await?;
+    let minutes = Duration::from_secs(60 * args.minutes);
+    let mut calendar = Calendar::new(cloud, seed, minutes).await?;
     let viewers = Viewers::new(&endpoints, seed);
     progress.step(format!("Looking for the highest rate, {} s", LOOK_FOR.as_secs()));
-    let (highest, first) = viewers.fastest(LOOK_FOR).await?;
+    let (highest, first) = while_it_runs(cloud, viewers.fastest(LOOK_FOR)).await?;
     let rate = args.rate.map_or((highest * HELD).max(1.0), f64::from);
 
-    let minutes = Duration::from_secs(60 * args.minutes);
     progress.step(format!(
         "Playing {rate:.0} of at most {highest:.0} POSTs per second for {} minutes, while things break",
         args.minutes
@@ -100,7 +101,8 @@ async fn soak(args: &MachineArgs, seed: u64, cloud: &mut LocalCloud, progress: &
 
     progress.step("Following the pipeline until it has settled");
     let began = Instant::now();
-    let Accounts { books, .. } = settled(&endpoints, played.accepted as u64, STANDSTILL, progress).await?;
+    let settling = settled(&endpoints, played.accepted as u64, STANDSTILL, progress);
+    let Accounts { books, .. } = while_it_runs(cloud, settling).await?;
     let settled = began.elapsed();
     progress.step(format!("Comparing {} views with the expected ones", played.expected.views.len()));
     let differences = differences(&endpoints, &played).await?;
@@ -166,9 +168,18 @@ async fn play(
         ));
     }
     calendar.repair(cloud).await?;
-    let played = playing.stop().await?;
+    let (played, attempts) = while_it_runs(cloud, playing.stop()).await?;
+    attempts.iter().for_each(|attempt| sending.add(attempt));
     sending.took = began.elapsed();
     Ok((played, sending, readers.stop()))
+}
+
+/// Waits for this, or until the emulator ends.
+async fn while_it_runs<T>(cloud: &mut LocalCloud, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        done = work => done,
+        reason = cloud.failure() => Err(reason),
+    }
 }
 
 /// How the views differ from what they must be, in the end.

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What an environment has loaded by then is what it needs.
-const WARM_AFTER: Duration = Duration::from_secs(60);
+const WARM_AFTER: Duration = Duration::from_secs(30);
 /// More than a tenth and more than this is growth, bytes.
 const SLACK: u64 = 1024 * 1024;
 /// An environment is judged if it was seen for at least this share of the soak.
@@ -41,7 +41,7 @@ pub(super) struct OfFunction {
     pub(super) environments: usize,
     /// How long that one was seen, seconds.
     pub(super) seconds: u64,
-    /// The median of its second quarter and of its last one, bytes.
+    /// The medians of its first quarter, once it was warm, and of its last one, bytes.
     pub(super) start: u64,
     pub(super) end: u64,
     /// Absent if it was not seen for long enough.
@@ -83,14 +83,14 @@ impl Memory {
         Ok(())
     }
 
-    /// The memory of each function.
+    /// The memory of each function that was seen.
     pub(super) fn of_functions(&self) -> Vec<OfFunction> {
-        let long_enough = self.last.mul_f64(JUDGED_SHARE);
+        let long_enough = self.last.mul_f64(JUDGED_SHARE).max(2 * WARM_AFTER);
         let of = |(function, environments): (&&'static str, &BTreeMap<u32, Samples>)| {
             let oldest = environments.values().max_by_key(|samples| seen_for(samples))?;
             let seen = seen_for(oldest);
             let (start, end) = start_and_end(oldest);
-            let flat = (seen >= long_enough && seen > 2 * WARM_AFTER).then(|| is_flat(start, end));
+            let flat = (seen >= long_enough).then(|| is_flat(start, end));
             let (environments, seconds) = (environments.len(), seen.as_secs());
             Some(OfFunction { function, environments, seconds, start, end, flat })
         };
@@ -147,6 +147,16 @@ fn is_flat(start: u64, end: u64) -> bool {
 }
 
 #[cfg(test)]
+impl Memory {
+    /// Ten minutes in which these functions' stayed as it was.
+    pub(super) fn flat(functions: &[&'static str]) -> Self {
+        let samples = || (0..20).map(|n| (Duration::from_secs(30 * n), SLACK)).collect();
+        let functions = functions.iter().map(|function| (*function, BTreeMap::from([(1, samples())]))).collect();
+        Self { functions, last: Duration::from_secs(600), ..Self::default() }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -169,9 +179,9 @@ mod tests {
 
     #[test]
     fn memory_that_grows_while_it_is_warm_is_not_flat() {
-        // It is warm after the second sample.
-        assert_eq!(judged(&[&[10, 19, 20, 20, 20, 20, 20, 20, 21, 21]]), (20, 21, Some(true)));
-        assert_eq!(judged(&[&[10, 19, 20, 22, 24, 26, 28, 30, 32, 34]]), (22, 34, Some(false)));
+        // It is warm after the first sample.
+        assert_eq!(judged(&[&[10, 20, 20, 20, 20, 20, 20, 20, 21, 21]]), (20, 21, Some(true)));
+        assert_eq!(judged(&[&[10, 20, 20, 22, 24, 26, 28, 30, 32, 34]]), (20, 32, Some(false)));
         // A little is a page or two of the allocator's.
         assert_eq!(judged(&[&[1, 2, 2, 2, 2, 2, 2, 2, 3, 3]]), (2, 3, Some(true)));
     }
@@ -186,7 +196,7 @@ mod tests {
 
     #[test]
     fn nothing_is_said_of_environments_that_did_not_live_for_long() {
-        assert_eq!(judged(&[&[10, 20, 30]]).2, None);
+        assert_eq!(judged(&[&[10, 20, 30, 40]]).2, None);
         assert_eq!(judged(&[&[10]]), (10, 10, None));
     }
 }

@@ -12,13 +12,15 @@ use std::time::Duration;
 
 /// How many differences between views are shown. All are counted.
 const DIFFERENCES_SHOWN: usize = 5;
+/// Functions that are busy all the time, so the memory of each must be seen to be flat.
+const BUSY: [&str; 4] = ["ingest", "process", "query", "publish"];
 /// How many refusals are explained.
 const FAILURES_SHOWN: usize = 5;
 
 /// The POSTs of the soak, as their attempts ended.
 #[derive(Debug, Default)]
 pub(super) struct Sending {
-    /// How long first attempts took, milliseconds.
+    /// How long first attempts took that were accepted, milliseconds.
     first: Vec<u32>,
     accepted: usize,
     pub(super) took: Duration,
@@ -27,7 +29,7 @@ pub(super) struct Sending {
 impl Sending {
     pub(super) fn add(&mut self, attempt: &Attempt) {
         self.accepted += usize::from(attempt.succeeded());
-        if attempt.number == 0 {
+        if attempt.number == 0 && attempt.succeeded() {
             self.first.push(u32::try_from(attempt.took.as_millis()).unwrap_or(u32::MAX));
         }
     }
@@ -133,14 +135,17 @@ impl Report {
             "The machine took at most {:.0} POSTs per second; {:.0} were held: {:.0} events per second",
             self.highest_posts, self.held_posts, self.events_per_second
         );
-        println!("A POST took {} ms at the median, {} ms at the 99th percentile", self.p50_ms, self.p99_ms);
+        println!(
+            "Accepted at the first attempt, a POST took {} ms at the median, {} ms at the 99th percentile",
+            self.p50_ms, self.p99_ms
+        );
         println!("{} attempts were made again", self.retries);
-        let Readings { answered, unavailable } = self.histories;
+        let Readings { answered, unavailable, .. } = self.histories;
         println!("{answered} histories were read meanwhile, {unavailable} requests for them failed\n");
 
-        println!("What broke                                 times  calls of AWS that failed");
-        for (fault, Happened { times, calls }) in &self.faults {
-            println!("  {fault:<40} {times:>5}  {calls:>8}");
+        println!("What broke                                 times       hit   (calls of AWS, processes, records)");
+        for (fault, Happened { times, hit }) in &self.faults {
+            println!("  {fault:<40} {times:>5}  {hit:>8}");
         }
         println!("\nThe books, in events\n");
         println!("  accepted     {:>9}   by the devices; {} by ingest", self.accepted, books.accepted);
@@ -153,14 +158,17 @@ impl Report {
         if let Some(changes) = self.changes {
             println!("  {changes} changes in the change feed");
         }
-        println!("  Nothing was in flight {} s after the viewers had stopped.\n", self.settled_s);
+        match books.in_flight() {
+            ..=0 => println!("  Nothing was in flight {} s after the viewers had stopped.\n", self.settled_s),
+            left => println!("  {left} events were in flight, and nothing moved any more.\n"),
+        }
 
         println!("Memory allocated, MiB                      start      end");
         for of in &self.functions {
             let verdict = match of.flat {
                 Some(true) => "flat",
                 Some(false) => "GROWS",
-                None => "not seen for long enough to judge",
+                None => "did not live for long enough to judge",
             };
             println!(
                 "  {:<38} {:>7} {:>8}   {verdict}; one of {} environments, {} s",
@@ -213,10 +221,22 @@ fn wrong(found: &Found, functions: &[OfFunction]) -> Vec<String> {
     if played.rejected != played.expected.rejected {
         wrong.push(format!("rejected: {:?} is not {:?}", played.rejected, played.expected.rejected));
     }
+    let Readings { answered, refused, .. } = found.readings;
+    if answered == 0 || refused > 0 {
+        wrong.push(format!("histories: {answered} were read, {refused} requests for them were refused"));
+    }
+    for (fault, _) in found.faults.iter().filter(|(_, happened)| happened.hit == 0) {
+        wrong.push(format!("{fault}: it hit nothing"));
+    }
+    for function in BUSY.into_iter().filter(|busy| found.feed.is_some() || *busy != "publish") {
+        if !functions.iter().any(|of| of.function == function && of.flat.is_some()) {
+            wrong.push(format!("the memory of {function}: no environment lived for long enough to judge it"));
+        }
+    }
     let grows = functions.iter().filter(|of| of.flat == Some(false));
     wrong.extend(grows.map(|of| {
         format!(
-            "the memory of {} is flat: from {} to {} MiB in {} s",
+            "the memory of {} grows: from {} to {} MiB in {} s",
             of.function,
             mib(of.start),
             mib(of.end),
@@ -242,7 +262,7 @@ mod tests {
             highest: 2.0,
             played: Played { accepted: 10, posts: 4, expected, ..Played::default() },
             sending: Sending::default(),
-            readings: Readings::default(),
+            readings: Readings { answered: 1, ..Readings::default() },
             settled: Duration::ZERO,
             books: Books {
                 accepted: 11, // a device got no answer, and sent one event again
@@ -255,7 +275,7 @@ mod tests {
             feed: Some((5, true)),
             faults: BTreeMap::new(),
             poison: 3,
-            memory: Memory::default(),
+            memory: Memory::flat(&BUSY),
         }
     }
 
@@ -277,6 +297,11 @@ mod tests {
         breaks(|found| found.books.dead = BTreeMap::from([("too_large".to_owned(), 1)]), "events that are dead");
         breaks(|found| found.poison = 4, "poison ≤ records that are dead");
         breaks(|found| found.feed = Some((5, false)), "views that the change feed did not tell of");
+        breaks(|found| found.readings.answered = 0, "histories: 0 were read");
+        breaks(|found| found.readings.refused = 1, "histories: 1 were read, 1 requests");
+        breaks(|found| found.memory = Memory::flat(&BUSY[1..]), "the memory of ingest: no environment lived");
+        let nothing = || BTreeMap::from([("the store hangs".to_owned(), Happened { times: 1, hit: 0 })]);
+        breaks(|found| found.faults = nothing(), "the store hangs: it hit nothing");
         breaks(|found| found.played.rejected = BTreeMap::from([("kind_unknown".to_owned(), 1)]), "rejected: ");
     }
 

@@ -21,13 +21,15 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// Attempts in flight at once. The emulator starts an environment for each attempt that finds none
 /// idle, so this also bounds their number.
 const CONCURRENCY: usize = 16;
 /// Devices never give up.
 const ATTEMPTS: u32 = 100_000;
+/// How long the last POSTs may take, once nothing is broken.
+const ACCEPTED_WITHIN: Duration = Duration::from_secs(300);
 /// How long a wave takes. Short enough that its sessions end about now.
 const WAVE: Duration = Duration::from_secs(30);
 /// The simulator's sessions make about nine POSTs each.
@@ -202,13 +204,16 @@ impl Playing {
         self.task.is_finished()
     }
 
-    /// Lets them finish what they have started.
+    /// Lets them finish what they have started. Returns the attempts that were not looked at yet, too.
     ///
     /// # Errors
-    /// If an answer broke the contract.
-    pub(super) async fn stop(self) -> Result<Played> {
+    /// If an answer broke the contract, or POSTs are not accepted although nothing is broken.
+    pub(super) async fn stop(mut self) -> Result<(Played, Vec<Attempt>)> {
         self.stop.send_replace(true);
-        self.task.await.context("the viewers panicked")?
+        let ended = timeout(ACCEPTED_WITHIN, self.task).await;
+        let ended = ended.with_context(|| format!("POSTs were not accepted within {} s", ACCEPTED_WITHIN.as_secs()))?;
+        let played = ended.context("the viewers panicked")??;
+        Ok((played, std::iter::from_fn(|| self.attempts.try_recv().ok()).collect()))
     }
 }
 
@@ -222,8 +227,10 @@ pub(super) struct Readers {
 #[derive(Debug, Default, Clone, Copy, Serialize)]
 pub(super) struct Readings {
     pub(super) answered: u64,
-    /// While the store fails, members get a 503.
+    /// No answer, or a status from 500 on: while the store fails, and when `query` is killed.
     pub(super) unavailable: u64,
+    /// Any other answer, which no member should ever get.
+    pub(super) refused: u64,
 }
 
 impl Readers {
@@ -240,10 +247,10 @@ impl Readers {
                 let profile = format!("p{:08}", rand::rng().random_range(0..MEMBERS));
                 let url = format!("{api}/v1/profiles/{profile}/history");
                 let answer = http.client(&api).get(url).bearer_auth(&token).send().await;
-                let well = answer.is_ok_and(|answer| answer.status().is_success());
-                tell.send_modify(|readings| match well {
-                    true => readings.answered += 1,
-                    false => readings.unavailable += 1,
+                tell.send_modify(|readings| match answer.map(|answer| answer.status()) {
+                    Ok(status) if status.is_success() => readings.answered += 1,
+                    Ok(status) if !status.is_server_error() => readings.refused += 1,
+                    _ => readings.unavailable += 1,
                 });
                 sleep(READ_EVERY).await;
             }
