@@ -442,6 +442,8 @@ summary() {
     fi
     if [[ $current ]]; then
         took+=("$current $((SECONDS - began)) FAILED")
+        # Ended by a signal, the shell may be here with status 0.
+        status=$((status == 0 ? 1 : status))
     fi
     printf '\n| step | seconds | |\n| --- | ---: | --- |\n'
     for row in "${took[@]}"; do
