@@ -46,6 +46,8 @@ pub(super) struct OfFunction {
     pub(super) end: u64,
     /// Absent if it was not seen for long enough.
     pub(super) flat: Option<bool>,
+    /// Each look at it: seconds since the start, bytes. A leak rises all the time, what a large batch took once.
+    pub(super) looks: Vec<(u64, u64)>,
 }
 
 /// The memory of another program at its first and last sample, bytes.
@@ -92,7 +94,8 @@ impl Memory {
             let (start, end) = start_and_end(oldest);
             let flat = (seen >= long_enough).then(|| is_flat(start, end));
             let (environments, seconds) = (environments.len(), seen.as_secs());
-            Some(OfFunction { function, environments, seconds, start, end, flat })
+            let looks = oldest.iter().map(|(at, bytes)| (at.as_secs(), *bytes)).collect();
+            Some(OfFunction { function, environments, seconds, start, end, flat, looks })
         };
         self.functions.iter().filter_map(of).collect()
     }
