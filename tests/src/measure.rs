@@ -1,11 +1,10 @@
 //! What both fault suites measure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use simulate::expect::{Expected, SessionView, expect};
-use simulate::plan::Plan;
-use simulate::send::{Attempt, SendReport};
+use simulate::expect::{Expected, SessionView};
+use simulate::send::Attempt;
 
 /// How many accepted events the views lack, and how many surplus events they have.
 #[must_use]
@@ -20,13 +19,6 @@ pub fn lost_and_twice(expected: &Expected, histories: &BTreeMap<String, Vec<Sess
     let lost = left.values().filter(|left| **left > 0).sum::<i64>();
     let twice = -left.values().filter(|left| **left < 0).sum::<i64>();
     (lost.unsigned_abs(), twice.unsigned_abs())
-}
-
-/// The views that the accepted POSTs must lead to.
-#[must_use]
-pub fn expected(plan: &Plan, report: &SendReport) -> Expected {
-    let left_out: BTreeSet<usize> = report.unsent.union(&report.failed_posts).copied().collect();
-    expect(plan, &left_out)
 }
 
 /// Median and 99th percentile of the first attempts, in milliseconds.

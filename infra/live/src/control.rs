@@ -4,7 +4,7 @@ use crate::shared::Shared;
 use crate::traffic::Level;
 use anyhow::{Context as _, Result, ensure};
 use local::proxy::{Fault, FaultProxy, Rule, When};
-use local::{BrokerState, Cut, LocalCloud, LocalRegions, Role, append_poison};
+use local::{Cut, LocalCloud, LocalRegions, Role, append_poison};
 use operate::Endpoints;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -212,15 +212,7 @@ async fn repair(cloud: &mut LocalRegions) -> Result<()> {
             set_store(cloud, Store::Well)?;
         }
         for role in [Role::Primary, Role::Standby] {
-            let (states, _) = cloud.brokers(role);
-            if states.contains(&BrokerState::Hangs) {
-                cloud.hang_log(role, false)?;
-            }
-            for (number, state) in states.into_iter().enumerate() {
-                if state == BrokerState::Down {
-                    cloud.revive_broker(role, number).await?;
-                }
-            }
+            cloud.repair_log(role).await?;
         }
     }
     Ok(())

@@ -6,7 +6,7 @@
 
 use super::build::{assemble, copy, function_names};
 use super::child::Guarded;
-use super::cloud::{DEFAULT_REGION, free_ports};
+use super::cloud::DEFAULT_REGION;
 use super::deploy::{Sam, create_cluster};
 use super::emulator::Emulator;
 use super::progress::Progress;
@@ -57,16 +57,7 @@ impl BareCloud {
             let stage = stage?;
             copy(&stage.path(), &app.join(STAGES).join(stage.file_name()))?;
         }
-        let [port] = free_ports()?;
-        let emulator = Emulator {
-            port,
-            region: DEFAULT_REGION,
-            dynamodb_endpoint: None,
-            sqs_endpoint: None,
-            bootstrap: None,
-            folder: folder.temporary("emulator")?,
-            log: folder.log("emulator"),
-        };
+        let emulator = Emulator::alone(&folder)?;
         let child = emulator.start(&tools).await?;
         Ok(Self { _emulator: child, endpoint: emulator.endpoint(), tools, app, folder })
     }

@@ -586,6 +586,23 @@ impl LocalCloud {
         self.kafka(log)?.hang(hangs)
     }
 
+    /// Makes all brokers of a log work again: hanging ones go on, ended ones are started.
+    ///
+    /// # Errors
+    /// If a broker does not start.
+    pub async fn repair_log(&mut self, log: Role) -> Result<()> {
+        let (states, _) = self.brokers(log);
+        if states.contains(&BrokerState::Hangs) {
+            self.hang_log(log, false)?;
+        }
+        for (number, state) in states.into_iter().enumerate() {
+            if state == BrokerState::Down {
+                self.revive_broker(log, number).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Makes the whole region hang (the emulator and its functions, by SIGSTOP), or go on.
     ///
     /// # Errors

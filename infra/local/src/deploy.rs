@@ -85,6 +85,11 @@ pub(super) async fn create_cluster(sdk: &SdkConfig, name: &str) -> Result<String
     made.cluster_arn.context("the emulator gave the MSK cluster no ARN")
 }
 
+/// A client of S3. On one machine, buckets have no host names.
+pub(super) fn s3(sdk: &SdkConfig) -> aws_sdk_s3::Client {
+    aws_sdk_s3::Client::from_conf(aws_sdk_s3::config::Builder::from(sdk).force_path_style(true).build())
+}
+
 /// Creates a bucket.
 ///
 /// # Errors
@@ -176,7 +181,7 @@ async fn delete_kept(sdk: &SdkConfig, kind: &str, id: &str) -> Result<()> {
 }
 
 async fn delete_bucket(sdk: &SdkConfig, name: &str) -> Result<()> {
-    let s3 = aws_sdk_s3::Client::from_conf(aws_sdk_s3::config::Builder::from(sdk).force_path_style(true).build());
+    let s3 = s3(sdk);
     let mut pages = s3.list_objects_v2().bucket(name).into_paginator().send();
     while let Some(page) = pages.next().await {
         let page = match page {

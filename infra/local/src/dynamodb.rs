@@ -46,16 +46,7 @@ impl LocalDynamoDb {
         let workspace = workspace_root()?;
         let folder = RunFolder::take(&workspace.join("target/playhead").join(name)).await?;
         let tools = Tools::install(&workspace, &Progress::silent()).await?;
-        let [port] = free_ports()?;
-        let emulator = Emulator {
-            port,
-            region: DEFAULT_REGION,
-            dynamodb_endpoint: None,
-            sqs_endpoint: None,
-            bootstrap: None,
-            folder: folder.temporary("emulator")?,
-            log: folder.log("emulator"),
-        };
+        let emulator = Emulator::alone(&folder)?;
         let child = emulator.start(&tools).await?;
         Ok(Self { _child: child, endpoint: emulator.endpoint(), _folder: folder })
     }

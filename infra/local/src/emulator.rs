@@ -1,9 +1,11 @@
 //! The AWS emulator, ministack, with its own port and folder.
 
 use super::child::{Guarded, Program};
+use super::cloud::{DEFAULT_REGION, free_ports};
 use super::tools::Tools;
 use anyhow::{Context as _, Result};
 use operate::endpoints::DUMMY_CREDENTIALS;
+use operate::run::RunFolder;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,6 +32,23 @@ pub(super) struct Emulator<'a> {
 }
 
 impl Emulator<'_> {
+    /// One with nothing beside it, on a free port and in the default region.
+    ///
+    /// # Errors
+    /// If no port is free, or the folder cannot be made.
+    pub(super) fn alone(folder: &RunFolder) -> Result<Self> {
+        let [port] = free_ports()?;
+        Ok(Self {
+            port,
+            region: DEFAULT_REGION,
+            dynamodb_endpoint: None,
+            sqs_endpoint: None,
+            bootstrap: None,
+            folder: folder.temporary("emulator")?,
+            log: folder.log("emulator"),
+        })
+    }
+
     /// `AWS_ENDPOINT_URL` of this emulator.
     pub(super) fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)

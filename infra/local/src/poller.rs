@@ -80,6 +80,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::info;
 
+use super::deploy::s3;
 use super::servers::Role;
 
 use self::core::Core;
@@ -207,13 +208,11 @@ impl Poller {
     fn run(sdk: &SdkConfig, settings: Settings, source: Source, log: impl Log) -> Self {
         // The mapping retries, not the client.
         let lambda = aws_sdk_lambda::config::Builder::from(sdk).retry_config(RetryConfig::disabled()).build();
-        // On one machine, buckets have no host names.
-        let s3 = aws_sdk_s3::config::Builder::from(sdk).force_path_style(true).build();
         let sink = settings.destination.map(|destination| FailureSink {
             mapping: settings.mapping.clone(),
             source: source.clone(),
             destination,
-            s3: aws_sdk_s3::Client::from_conf(s3),
+            s3: s3(sdk),
             sqs: aws_sdk_sqs::Client::new(sdk),
         });
         let (stats, stats_receiver) = watch::channel(PollerStats::default());

@@ -4,6 +4,7 @@
 
 use super::event::{Device, EdgeEvent};
 use super::plan::Plan;
+use super::send::SendReport;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -136,6 +137,12 @@ pub fn expect(plan: &Plan, failed: &BTreeSet<usize>) -> Expected {
     expected.duplicates = expected.accepted - expected.distinct;
     expected.views = sessions.into_iter().filter_map(|(key, events)| Some((key, view(&events)?))).collect();
     expected
+}
+
+/// The expected result of what was sent of `plan`: all its POSTs but those that failed or were not sent.
+pub fn expect_sent(plan: &Plan, report: &SendReport) -> Expected {
+    let left_out: BTreeSet<usize> = report.unsent.union(&report.failed_posts).copied().collect();
+    expect(plan, &left_out)
 }
 
 /// The view of all distinct events of a session, by seq. `None` if there are none.

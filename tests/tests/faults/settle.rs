@@ -10,10 +10,10 @@ use base64::prelude::BASE64_STANDARD;
 use operate::Endpoints;
 use operate::books::{Books, Reader};
 use operate::token;
-use playhead_tests::measure::{expected, lost_and_twice};
+use playhead_tests::measure::lost_and_twice;
 use playhead_tests::queues::{due, take_dead_letters};
 use playhead_tests::suite::{self, Converging, converge};
-use simulate::expect::{Difference, Expected, SessionView, check};
+use simulate::expect::{Difference, Expected, SessionView, check, expect_sent};
 use simulate::histories;
 use simulate::plan::Plan;
 use simulate::send::SendReport;
@@ -53,7 +53,7 @@ pub(crate) async fn settle(
     report: &SendReport,
     patience: Duration,
 ) -> Result<Converged> {
-    let expected = expected(plan, report);
+    let expected = expect_sent(plan, report);
     let accepted = report.accepted as u64;
     let reader = Reader::new(endpoints);
     let (books, dead_letters) = (Books::default(), Vec::new());

@@ -13,9 +13,9 @@ use indicatif::ProgressBar;
 use lambda::clock::now_ms;
 use lambda::routing::MAX_AGE;
 use playback::session::Home;
-use playhead_tests::measure::expected;
 use playhead_tests::sample::rename_profiles;
 use playhead_tests::suite::{Load, Row};
+use simulate::expect::expect_sent;
 use simulate::plan::Plan;
 use simulate::send::{Auth, Pace, SendReport, Target, Valve, elsewhere, send_through};
 use simulate::{Faults, Model};
@@ -102,7 +102,7 @@ pub(crate) async fn play(scenario: Scenario, world: &mut World, load: Load) -> R
     let falls_silent = async {
         let report = send(0).await?;
         let since = healed.borrow().unwrap_or_else(Instant::now);
-        let converged = until_right(world, &expected(&plans[0], &report), since).await?;
+        let converged = until_right(world, &expect_sent(&plans[0], &report), since).await?;
         anyhow::Ok((report, converged))
     };
     let to_send = (CROWDS[1] * load.rate * lasts.as_secs_f64()) as usize;

@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::Result;
 use futures::future::try_join_all;
 use operate::books::Minute;
-use playhead_tests::measure::{expected, lost_and_twice};
+use playhead_tests::measure::lost_and_twice;
 use playhead_tests::queues::due;
 use playhead_tests::suite::{self, Converging, converge};
-use simulate::expect::{Difference, Expected, SessionView, check};
+use simulate::expect::{Difference, Expected, SessionView, check, expect_sent};
 use simulate::histories;
 use simulate::writers::view_keys;
 use tokio::time::Instant;
@@ -74,7 +74,7 @@ pub(crate) async fn until_right(world: &World, expected: &Expected, since: Insta
 pub(crate) async fn settle(world: &mut World, crowds: &[Crowd], said: &Said, before: Minute) -> Result<Converged> {
     let accepted: usize = crowds.iter().map(|crowd| crowd.report.accepted).sum();
     let mut views = Expected::default();
-    crowds.iter().for_each(|crowd| views.views.extend(expected(&crowd.plan, &crowd.report).views));
+    crowds.iter().for_each(|crowd| views.views.extend(expect_sent(&crowd.plan, &crowd.report).views));
     let profiles: BTreeSet<String> = views.views.keys().map(|(profile, _)| profile.clone()).collect();
     // The erased member's sessions are read too: none may come back.
     views.views.retain(|(profile, _), _| !said.erased.contains_key(profile));

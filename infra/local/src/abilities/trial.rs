@@ -1,6 +1,6 @@
 //! Tries the abilities of an endpoint, with stacks of its own.
 
-use super::super::deploy::{create_bucket, create_cluster, delete_stack};
+use super::super::deploy::{create_bucket, create_cluster, delete_stack, s3};
 use super::ApiForm;
 use super::package::package;
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
@@ -302,7 +302,7 @@ impl Trial {
             let lambda = self.function(brokers, &mut form, &mut tried).await;
             tried.push((LAMBDA, lambda));
         }
-        let s3 = self.s3();
+        let s3 = s3(&self.sdk);
         let object = s3.delete_object().bucket(&self.name).key("f.zip").send().await;
         let bucket = s3.delete_bucket().bucket(&self.name).send().await;
         if let (Err(error), _) | (_, Err(error)) = (object.map_err(anyhow::Error::from), bucket.map_err(Into::into)) {
@@ -311,13 +311,9 @@ impl Trial {
         (form, tried)
     }
 
-    fn s3(&self) -> aws_sdk_s3::Client {
-        aws_sdk_s3::Client::from_conf(aws_sdk_s3::config::Builder::from(&self.sdk).force_path_style(true).build())
-    }
-
     /// Puts the function's package into a bucket.
     async fn package(&self) -> Result<()> {
-        let (s3, package) = (self.s3(), package(BOOTSTRAP.as_bytes()));
+        let (s3, package) = (s3(&self.sdk), package(BOOTSTRAP.as_bytes()));
         create_bucket(&self.sdk, &self.name).await?;
         let put = s3.put_object().bucket(&self.name).key("f.zip").body(package.clone().into());
         put.send().await.context("putting an object")?;

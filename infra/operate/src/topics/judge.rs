@@ -122,7 +122,7 @@ pub fn judge(topic: &TopicSettings, promise: Promise) -> Vec<Wrong> {
         format!("at least {LARGEST_BATCH}"),
         "brokers refuse larger batches as a whole",
     );
-    // Of these, only another value than Kafka's default is wrong, whoever set it.
+    // A topic need not state these: only a value other than Kafka's default is wrong.
     check(
         number("retention.bytes").is_none_or(|bytes| bytes == -1),
         "retention.bytes",

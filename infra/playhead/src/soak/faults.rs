@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use local::functions::{Environments, configure};
 use local::proxy::{self, ENDPOINTS, FaultProxy, Rule, When};
-use local::{BrokerState, LocalCloud, Role, append_poison};
+use local::{LocalCloud, Role, append_poison};
 use operate::Endpoints;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
@@ -237,16 +237,7 @@ impl Calendar {
     pub(super) async fn repair(&mut self, cloud: &mut LocalCloud) -> Result<()> {
         self.now = None;
         self.proxy.set(Vec::new());
-        let (states, _) = cloud.brokers(Role::Primary);
-        if states.contains(&BrokerState::Hangs) {
-            cloud.hang_log(Role::Primary, false)?;
-        }
-        for (number, state) in states.into_iter().enumerate() {
-            if state == BrokerState::Down {
-                cloud.revive_broker(Role::Primary, number).await?;
-            }
-        }
-        Ok(())
+        cloud.repair_log(Role::Primary).await
     }
 
     /// What each fault did.

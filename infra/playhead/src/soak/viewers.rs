@@ -10,12 +10,12 @@ use operate::token;
 use playback::session::Home;
 use rand::RngExt as _;
 use serde::Serialize;
-use simulate::expect::{Expected, expect};
+use simulate::expect::{Expected, expect_sent};
 use simulate::http::Http;
 use simulate::plan::Plan;
 use simulate::send::{Attempt, Auth, Pace, SendReport, Target, Valve, send_through};
 use simulate::{Faults, Model};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::AddAssign;
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,9 +65,8 @@ pub(super) struct Played {
 
 impl Played {
     fn of(plan: &Plan, report: SendReport) -> Self {
-        let left_out: BTreeSet<usize> = report.unsent.union(&report.failed_posts).copied().collect();
         Self {
-            expected: expect(plan, &left_out),
+            expected: expect_sent(plan, &report),
             posts: report.posts,
             events: report.events_sent,
             accepted: report.accepted,
@@ -268,7 +267,9 @@ impl Readers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use simulate::expect::expect;
     use simulate::plan::DEFAULT_START_AT;
+    use std::collections::BTreeSet;
 
     fn plan(seed: u64) -> Plan {
         let model = Model {
