@@ -1,8 +1,10 @@
 //! The memory of all processes of a local cloud over time, and whether the functions' stays flat.
 //!
 //! The functions' must: their environments live for hours and have nothing to remember. It is
-//! judged on the environment of each function that was seen for the longest time. The emulator, a
-//! broker in memory and this command keep what was sent, so theirs grows with it.
+//! judged on the environment of each function that was seen for the longest time, by its trend: a
+//! leak rises with every batch. What an allocator took once for the largest batch so far is a step,
+//! and no leak. The emulator, a broker in memory and this command keep what was sent, so theirs
+//! grows with it.
 
 use crate::usage::allocated_memory;
 use anyhow::Result;
@@ -15,7 +17,7 @@ use std::time::Duration;
 
 /// What an environment has loaded by then is what it needs.
 const WARM_AFTER: Duration = Duration::from_secs(30);
-/// More than a tenth and more than this is growth, bytes.
+/// A trend of more than a tenth and of more than this, over all the time that it was seen, is growth; bytes.
 const SLACK: u64 = 1024 * 1024;
 /// An environment is judged if it was seen for at least this share of the soak.
 const JUDGED_SHARE: f64 = 0.3;
@@ -44,9 +46,11 @@ pub(super) struct OfFunction {
     /// The medians of its first quarter, once it was warm, and of its last one, bytes.
     pub(super) start: u64,
     pub(super) end: u64,
+    /// How much its trend rose while it was seen and warm, bytes.
+    pub(super) trend: u64,
     /// Absent if it was not seen for long enough.
     pub(super) flat: Option<bool>,
-    /// Each look at it: seconds since the start, bytes. A leak rises all the time, what a large batch took once.
+    /// Each look at it: seconds since the start, bytes.
     pub(super) looks: Vec<(u64, u64)>,
 }
 
@@ -91,11 +95,13 @@ impl Memory {
         let of = |(function, environments): (&&'static str, &BTreeMap<u32, Samples>)| {
             let oldest = environments.values().max_by_key(|samples| seen_for(samples))?;
             let seen = seen_for(oldest);
-            let (start, end) = start_and_end(oldest);
-            let flat = (seen >= long_enough).then(|| is_flat(start, end));
+            let warm = warm(oldest);
+            let (start, end) = start_and_end(warm);
+            let trend = trend(warm);
+            let flat = (seen >= long_enough).then(|| trend <= SLACK.max(start / 10));
             let (environments, seconds) = (environments.len(), seen.as_secs());
             let looks = oldest.iter().map(|(at, bytes)| (at.as_secs(), *bytes)).collect();
-            Some(OfFunction { function, environments, seconds, start, end, flat, looks })
+            Some(OfFunction { function, environments, seconds, start, end, trend, flat, looks })
         };
         self.functions.iter().filter_map(of).collect()
     }
@@ -124,29 +130,40 @@ fn functions(endpoints: &Endpoints) -> impl Iterator<Item = (&'static str, &str)
     always.into_iter().chain(publish).map(|(function, name)| (function, name.as_str()))
 }
 
-fn seen_for(samples: &Samples) -> Duration {
+fn seen_for(samples: &[(Duration, u64)]) -> Duration {
     let at = |sample: Option<&(Duration, u64)>| sample.map(|(at, _)| *at).unwrap_or_default();
     at(samples.last()).saturating_sub(at(samples.first()))
 }
 
-/// The medians of the first quarter after warming up, and of the last quarter.
-fn start_and_end(samples: &Samples) -> (u64, u64) {
+/// The looks at it once it was warm. One that did not live to be warm is judged by all that was seen.
+fn warm(samples: &Samples) -> &[(Duration, u64)] {
     let warm = samples.first().map(|(at, _)| *at + WARM_AFTER).unwrap_or_default();
     let cold = samples.iter().take_while(|(at, _)| *at < warm).count();
-    // One that did not live to be warm is judged by all that was seen.
-    let warm = if cold < samples.len() { &samples[cold..] } else { samples };
-    let quarter = warm.len().div_ceil(4);
-    (median(&warm[..quarter]), median(&warm[warm.len() - quarter..]))
+    if cold < samples.len() { &samples[cold..] } else { samples }
 }
 
-fn median(samples: &[(Duration, u64)]) -> u64 {
-    let mut bytes: Vec<u64> = samples.iter().map(|(_, bytes)| *bytes).collect();
-    bytes.sort_unstable();
-    bytes.get(bytes.len() / 2).copied().unwrap_or_default()
+/// The medians of the first quarter and of the last one.
+fn start_and_end(samples: &[(Duration, u64)]) -> (u64, u64) {
+    let median = |samples: &[(Duration, u64)]| median(samples.iter().map(|(_, bytes)| *bytes as f64).collect()) as u64;
+    let quarter = samples.len().div_ceil(4);
+    (median(&samples[..quarter]), median(&samples[samples.len() - quarter..]))
 }
 
-fn is_flat(start: u64, end: u64) -> bool {
-    end <= (start + start / 10).max(start + SLACK)
+/// How much it rose by its trend: the median of the slopes between any two looks, which a few steps do not move (Theil and
+/// Sen: <https://doi.org/10.1080/01621459.1968.10480934>). 0 if it fell.
+fn trend(samples: &[(Duration, u64)]) -> u64 {
+    let slope = |(from, less): (Duration, u64), (to, more): (Duration, u64)| {
+        (more as f64 - less as f64) / (to.saturating_sub(from)).as_secs_f64()
+    };
+    let pairs = samples.iter().enumerate().flat_map(|(n, later)| samples[..n].iter().map(move |earlier| (earlier, later)));
+    let slopes = pairs.map(|(earlier, later)| slope(*earlier, *later)).collect();
+    (median(slopes) * seen_for(samples).as_secs_f64()) as u64
+}
+
+/// 0 without values.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -187,6 +204,17 @@ mod tests {
         assert_eq!(judged(&[&[10, 20, 20, 22, 24, 26, 28, 30, 32, 34]]), (20, 32, Some(false)));
         // A little is a page or two of the allocator's.
         assert_eq!(judged(&[&[1, 2, 2, 2, 2, 2, 2, 2, 3, 3]]), (2, 3, Some(true)));
+        assert_eq!(judged(&[&[10, 20, 18, 16, 14, 12, 10, 8, 6, 4]]).2, Some(true));
+    }
+
+    #[test]
+    fn a_step_is_no_trend_and_a_leak_that_rises_in_steps_is_one() {
+        let leaks = |of: &[u64]| judged(&[of]).2 == Some(false);
+        // The largest batch came early, or late.
+        assert!(!leaks(&[4, 4, 4, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6]));
+        assert!(!leaks(&[4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 6, 6, 6, 6]));
+        assert!(leaks(&[4, 4, 4, 4, 6, 6, 6, 6, 8, 8, 8, 8, 10, 10, 10, 10]));
+        assert!(leaks(&[4, 4, 5, 5, 5, 5, 5, 6, 6, 6, 6, 6, 6, 7, 7, 7]));
     }
 
     #[test]

@@ -236,11 +236,12 @@ fn wrong(found: &Found, functions: &[OfFunction]) -> Vec<String> {
     let grows = functions.iter().filter(|of| of.flat == Some(false));
     wrong.extend(grows.map(|of| {
         format!(
-            "the memory of {} grows: from {} to {} MiB in {} s",
+            "the memory of {} grows: from {} to {} MiB in {} s, of which the trend is {} MiB",
             of.function,
             mib(of.start),
             mib(of.end),
-            of.seconds
+            of.seconds,
+            mib(of.trend)
         )
     }));
     wrong.extend(found.differences.iter().take(DIFFERENCES_SHOWN).map(ToString::to_string));
