@@ -8,6 +8,7 @@ pub mod bench;
 pub mod cli;
 pub mod demo;
 pub mod invoke;
+mod percentile;
 mod settled;
 pub mod soak;
 mod usage;

@@ -2,7 +2,7 @@
 
 use super::function::{Function, Program};
 use super::proxy::{Counts, Proxy};
-use super::statistics::percentile_ms;
+use crate::percentile::percentile_ms;
 use anyhow::{Context as _, Result};
 use axum::body::Bytes;
 use std::collections::BTreeMap;

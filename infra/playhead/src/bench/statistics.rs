@@ -1,7 +1,6 @@
-//! Medians, spreads and percentiles.
+//! Medians and spreads.
 
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
 
 /// A figure over several runs.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -31,14 +30,6 @@ impl Spread {
     }
 }
 
-/// The time below which this share of the times is, in milliseconds; 0 if there are none.
-pub(super) fn percentile_ms(times: &[Duration], share: f64) -> f64 {
-    let mut sorted = times.to_vec();
-    sorted.sort_unstable();
-    let index = (sorted.len().saturating_sub(1) as f64 * share).round() as usize;
-    sorted.get(index).map_or(0.0, |time| time.as_secs_f64() * 1e3)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,12 +41,5 @@ mod tests {
         assert_eq!((odd.median, odd.least, odd.greatest, odd.deviation()), (2.0, 1.0, 3.0, 0.5));
         assert_eq!(Spread::of(&[4.0, 1.0, 2.0, 3.0]).unwrap().median, 2.5);
         assert_eq!(Spread::of(&[0.0]).unwrap().deviation(), 0.0);
-    }
-
-    #[test]
-    fn percentiles_are_of_sorted_times() {
-        let times: Vec<Duration> = (1..=101).rev().map(Duration::from_millis).collect();
-        assert_eq!((percentile_ms(&times, 0.5), percentile_ms(&times, 0.99)), (51.0, 100.0));
-        assert_eq!(percentile_ms(&[], 0.5), 0.0);
     }
 }

@@ -3,6 +3,7 @@
 use super::faults::Happened;
 use super::memory::{Memory, OfFunction, OfProgram};
 use super::viewers::{Played, Readings};
+use crate::percentile::percentile_ms;
 use operate::books::Books;
 use serde::Serialize;
 use simulate::expect::Difference;
@@ -20,8 +21,8 @@ const FAILURES_SHOWN: usize = 5;
 /// The POSTs of the soak, as their attempts ended.
 #[derive(Debug, Default)]
 pub(super) struct Sending {
-    /// How long first attempts took that were accepted, milliseconds.
-    first: Vec<u32>,
+    /// How long first attempts took that were accepted.
+    first: Vec<Duration>,
     accepted: usize,
     pub(super) took: Duration,
 }
@@ -30,19 +31,12 @@ impl Sending {
     pub(super) fn add(&mut self, attempt: &Attempt) {
         self.accepted += usize::from(attempt.succeeded());
         if attempt.number == 0 && attempt.succeeded() {
-            self.first.push(u32::try_from(attempt.took.as_millis()).unwrap_or(u32::MAX));
+            self.first.push(attempt.took);
         }
     }
 
     pub(super) fn accepted(&self) -> usize {
         self.accepted
-    }
-
-    /// The value below which this share of the first attempts lies.
-    fn quantile(&mut self, share: f64) -> u32 {
-        self.first.sort_unstable();
-        let last = self.first.len().saturating_sub(1);
-        self.first.get((last as f64 * share) as usize).copied().unwrap_or_default()
     }
 }
 
@@ -75,8 +69,8 @@ pub(super) struct Report {
     posts: usize,
     events: usize,
     events_per_second: f64,
-    p50_ms: u32,
-    p99_ms: u32,
+    p50_ms: f64,
+    p99_ms: f64,
     retries: usize,
     histories: Readings,
     accepted: usize,
@@ -98,7 +92,7 @@ impl Report {
     pub(super) fn of(found: Found) -> Self {
         let functions = found.memory.of_functions();
         let wrong = wrong(&found, &functions);
-        let Found { played, mut sending, books, .. } = found;
+        let Found { played, sending, books, .. } = found;
         let took = sending.took.as_secs_f64().max(1.0);
         // What was sent while the highest rate was looked for is in the books, but not in this rate.
         let share = sending.accepted as f64 / (played.posts as f64).max(1.0);
@@ -110,8 +104,8 @@ impl Report {
             posts: played.posts,
             events: played.events,
             events_per_second: played.accepted as f64 * share / took,
-            p50_ms: sending.quantile(0.5),
-            p99_ms: sending.quantile(0.99),
+            p50_ms: percentile_ms(&sending.first, 0.5),
+            p99_ms: percentile_ms(&sending.first, 0.99),
             retries: played.retries,
             histories: found.readings,
             accepted: played.accepted,
@@ -136,7 +130,7 @@ impl Report {
             self.highest_posts, self.held_posts, self.events_per_second
         );
         println!(
-            "Accepted at the first attempt, a POST took {} ms at the median, {} ms at the 99th percentile",
+            "Accepted at the first attempt, a POST took {:.0} ms at the median, {:.0} ms at the 99th percentile",
             self.p50_ms, self.p99_ms
         );
         println!("{} attempts were made again", self.retries);

@@ -4,6 +4,7 @@
 
 use super::journey::{FOLLOWED_WITHIN, Journey, Step};
 use super::proof::{Answers, distinct_events};
+use crate::percentile::percentile_ms;
 use anyhow::{Context as _, Result, bail};
 use compare::Report;
 use futures::future::join_all;
@@ -206,8 +207,7 @@ impl<'a> Walk<'a> {
         };
         let first_tries =
             report.attempts.iter().filter(|attempt| attempt.number == 0 && attempt.began_at >= followed_at);
-        let mut took: Vec<f64> = first_tries.map(|attempt| attempt.took.as_secs_f64() * 1000.0).collect();
-        took.sort_by(f64::total_cmp);
+        let took: Vec<Duration> = first_tries.map(|attempt| attempt.took).collect();
         Row {
             step: step.name,
             posts: report.posts,
@@ -219,8 +219,8 @@ impl<'a> Walk<'a> {
             shadow_profiles: profiles(Path::Shadow),
             async_profiles: profiles(Path::Async),
             to_and_fro: seen.to_and_fro,
-            p50_ms: quantile(&took, 0.50),
-            p99_ms: quantile(&took, 0.99),
+            p50_ms: percentile_ms(&took, 0.50),
+            p99_ms: percentile_ms(&took, 0.99),
             ..Row::default()
         }
     }
@@ -283,12 +283,6 @@ impl<'a> Walk<'a> {
         }
         bail!("{why}")
     }
-}
-
-/// The quantile of these sorted values. 0 if there are none.
-fn quantile(sorted: &[f64], share: f64) -> f64 {
-    let rank = (sorted.len() as f64 * share).ceil() as usize;
-    sorted.get(rank.saturating_sub(1)).copied().unwrap_or_default()
 }
 
 /// The profiles of these POSTs.
