@@ -257,10 +257,14 @@ pub async fn send_through(
         let played = pace.speed.map(|speed| (post.at_ms - virtual_start) as f64 / 1000.0 / speed);
         let due = began + Duration::from_secs_f64(paced.into_iter().chain(played).fold(0.0, f64::max));
         let mut stopped = valve.stopped.subscribe();
+        let its_turn = async {
+            tokio::time::sleep_until(due).await;
+            valve.places.acquire().await
+        };
         tokio::select! {
             biased;
             _ = async { stopped.wait_for(|stopped| *stopped).await.map(drop) } => (index, post, None),
-            () = tokio::time::sleep_until(due) => (index, post, Some(sender.deliver(index, post).await)),
+            place = its_turn => (index, post, Some(async { sender.deliver(index, post, place?).await }.await)),
         }
     });
     let at_once = if pace.per_second.is_some() { plan.posts.len() } else { pace.concurrency };
@@ -342,14 +346,17 @@ enum Reply {
 }
 
 impl Sender<'_> {
-    async fn deliver(&self, index: usize, post: &Post) -> Result<Delivery> {
+    async fn deliver(&self, index: usize, post: &Post, place: SemaphorePermit<'_>) -> Result<Delivery> {
         let body = post.body()?;
         let gzip = index % GZIP_EVERY == GZIP_EVERY - 1;
         let body = if gzip { compressed(&body)? } else { body };
-        let mut attempts = Vec::new();
+        let (mut attempts, mut place) = (Vec::new(), Some(place));
         loop {
             let id = format!("{}-{index}-{}", self.id, attempts.len());
-            let place = self.valve.places.acquire().await?;
+            let place = match place.take() {
+                Some(place) => place,
+                None => self.valve.places.acquire().await?,
+            };
             let (began_at, began) = (SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis() as u64, Instant::now());
             let (status, answered) = self.attempt(post, &id, body.clone(), gzip).await?;
             drop(place);

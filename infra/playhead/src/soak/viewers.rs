@@ -32,6 +32,9 @@ const ATTEMPTS: u32 = 100_000;
 const ACCEPTED_WITHIN: Duration = Duration::from_secs(300);
 /// How long a wave takes. Short enough that its sessions end about now.
 const WAVE: Duration = Duration::from_secs(30);
+/// How many waves may be under way. A machine that has become too slow for the rate then sets the pace, and what waits to
+/// be sent does not pile up.
+const WAVES: usize = 3;
 /// The simulator's sessions make about nine POSTs each.
 const POSTS_PER_SESSION: f64 = 8.0;
 /// Sessions of a wave that is sent as fast as it is taken: more than any machine takes in time.
@@ -139,7 +142,7 @@ impl Viewers {
         Playing { attempts, stop, task }
     }
 
-    /// A new wave starts whenever the one before has started all its POSTs.
+    /// A new wave starts when the one before should have started all its POSTs, or later if too many are not done.
     async fn waves(
         self,
         rate: f64,
@@ -150,21 +153,23 @@ impl Viewers {
         let sessions = (rate * WAVE.as_secs_f64() / POSTS_PER_SESSION).ceil() as usize;
         let (mut waves, mut played, mut next) = (JoinSet::new(), Played::default(), Instant::now());
         for wave in 1.. {
-            let plan = self.plan(wave, sessions).await?;
-            tokio::select! {
-                biased;
-                _ = stopped.wait_for(|stopped| *stopped) => break,
-                () = sleep_until(next) => {}
+            while !*stopped.borrow() && (waves.len() >= WAVES || Instant::now() < next) {
+                tokio::select! {
+                    _ = stopped.changed() => {}
+                    Some(done) = waves.join_next() => played += done??,
+                    () = sleep_until(next), if waves.len() < WAVES => {}
+                }
             }
-            next += Duration::from_secs_f64(plan.posts.len() as f64 / rate);
+            if *stopped.borrow() {
+                break;
+            }
+            let plan = self.plan(wave, sessions).await?;
+            next = Instant::now() + Duration::from_secs_f64(plan.posts.len() as f64 / rate);
             let (valve, target) = (Arc::clone(&valve), self.target.clone());
             waves.spawn(async move {
                 let report = send_through(&valve, &plan, &target, pace, &ProgressBar::hidden()).await?;
                 anyhow::Ok(Played::of(&plan, report))
             });
-            while let Some(wave) = waves.try_join_next() {
-                played += wave??;
-            }
         }
         valve.stop();
         while let Some(wave) = waves.join_next().await {

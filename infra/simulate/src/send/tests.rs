@@ -218,6 +218,24 @@ async fn stopped_sending_reports_what_it_left_out() {
     assert_eq!(report.accepted, expect(&plan, &report.unsent).accepted);
 }
 
+#[tokio::test]
+async fn posts_that_wait_for_a_place_have_not_started_and_stop() {
+    let plan = plan(10);
+    let (endpoint, url) = serve(Vec::new()).await;
+    let target = Target { endpoint: url, elsewhere: BTreeMap::new(), auth: secret("stage") };
+    let pace = Pace { per_second: Some(1e6), ..Pace::default() };
+    let (valve, bar) = (Valve::new(pace), ProgressBar::hidden());
+    let closed = valve.close().await.unwrap();
+    let stop = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        valve.stop();
+        drop(closed);
+    };
+    let (report, ()) = tokio::join!(send_through(&valve, &plan, &target, pace, &bar), stop);
+    assert_eq!(report.unwrap().unsent.len(), plan.posts.len());
+    assert!(endpoint.attempts.lock().unwrap().is_empty());
+}
+
 #[test]
 fn wait_grows_and_honours_retry_after() {
     for retries in 0..100 {
