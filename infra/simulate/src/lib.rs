@@ -50,7 +50,8 @@ pub struct Model {
     /// Number of titles in the catalogue (their popularity follows Zipf's law)
     #[arg(long, value_name = "N", default_value_t = 500)]
     pub titles: usize,
-    /// Home regions of the viewers
+    /// Where the viewers' sessions begin: regions by their short names in session ids, such as use1 for us-east-1 and
+    /// euw1 for eu-west-1. A demo in other regions takes those
     #[arg(long, value_name = "HOME", value_delimiter = ',', default_value = "use1")]
     pub homes: Vec<Home>,
     /// Share of sessions that change region in the middle: their later POSTs go through another
