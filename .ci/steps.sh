@@ -10,11 +10,11 @@ export CARGO_TERM_COLOR=never RUST_BACKTRACE=1
 # A target folder that starts empty gains nothing from incremental compilation, and loses a third of its disk to it.
 export CARGO_INCREMENTAL=0
 
-STEPS=(format lints policies deny java build docs tests contract demo web demos release tls instructions fuzz faults regions soak)
+STEPS=(format lints policies deny java build docs tests contract demo web demos release arm64 tls instructions fuzz faults
+    regions soak)
 
-# The functions that a user deploys. Flags of the release build, such as `--features`, go here.
+# The functions that a user deploys.
 FUNCTIONS=(ingest process query retry forward compare publish)
-RELEASE_FLAGS=(--features ingest/tls)
 
 # The README's first command, then the demos of which a sliced run takes one.
 DEMO=(--exit --sessions 200 --seed 7 --duplicates 0.05 --reorder 0.1)
@@ -280,17 +280,17 @@ release_in_background() {
     release_pid=$!
 }
 
-# As cargo-lambda builds them, in a target folder of their own, because it passes its own flags.
+# As users build them, in a target folder of their own, because cargo-lambda passes its own flags.
 release_build() {
-    python3 -m venv target/ci/venv
-    PIP_USER=0 target/ci/venv/bin/python -m pip install --quiet --disable-pip-version-check cargo-lambda==1.9.2
-    local functions=()
+    local functions=() architecture
     mapfile -t functions < <(released)
     if [[ $sliced ]]; then
         printf 'Of all functions: %s. The rest: .ci/full release\n' "${functions[*]}"
     fi
-    PATH="$PWD/target/ci/venv/bin:$PATH" CARGO_TARGET_DIR=target/ci/lambda \
-        lambda_build target/ci/lambda-out "${functions[@]}"
+    # That of this machine, which runs them.
+    architecture=$(uname -m)
+    CARGO_TARGET_DIR=target/ci/lambda LAMBDA_DIR=target/ci/lambda-out \
+        infra/build-functions "${architecture/aarch64/arm64}" "${functions[@]}"
 }
 
 # The functions of which this run has a release build: all, or this commit's one.
@@ -300,22 +300,6 @@ released() {
     else
         printf '%s\n' "${FUNCTIONS[@]}"
     fi
-}
-
-# lambda_build FOLDER FUNCTION …
-lambda_build() {
-    local folder=$1 function bins=() flags=()
-    shift
-    for function in "$@"; do
-        bins+=(--bin "$function")
-    done
-    if [[ " $* " == *" ingest "* ]]; then
-        flags=("${RELEASE_FLAGS[@]}")
-    fi
-    cargo lambda build --release --locked "${flags[@]}" "${bins[@]}" --lambda-dir "$folder"
-    for function in "$@"; do
-        test -x "$folder/$function/bootstrap"
-    done
 }
 
 # A release build of this commit's function, and debug builds of the others, without their symbols.
@@ -329,6 +313,38 @@ trial_binaries() {
     done
     function=$(released)
     cp "target/ci/lambda-out/$function/bootstrap" "$folder/$function/bootstrap"
+}
+
+# Release builds for arm64, the default of the template, through zig. Where a bundle of them is deployed, a user-mode
+# emulator of the processor runs them. It is the turn of every sixth commit, and then of one function, which has to start.
+arm64() {
+    if [[ $sliced && $(slice_of 6) != 3 ]]; then
+        printf 'Left to other commits: .ci/full arm64\n'
+        return
+    fi
+    local functions=() binaries=target/ci/arm64-out under="qemu-aarch64-static -L /usr/aarch64-linux-gnu" said
+    mapfile -t functions < <(released)
+    CARGO_TARGET_DIR=target/ci/arm64 LAMBDA_DIR=$binaries infra/build-functions arm64 "${functions[@]}"
+    arm64_emulator
+    if [[ $sliced ]]; then
+        printf 'Of all functions: %s. The rest: .ci/full arm64\n' "${functions[*]}"
+        # It needs a stack to do more than name what it misses.
+        said=$($under "$binaries/${functions[0]}/bootstrap" 2>&1) || true
+        [[ $said == *"STAGE is not set"* ]] || { printf '%s says: %s\n' "${functions[0]}" "$said"; return 1; }
+        return
+    fi
+    .ci/bundle $binaries target/ci/bundle
+    PLAYHEAD_TEST_BUNDLE=$(ls target/ci/bundle/*-arm64.tar.gz) PLAYHEAD_TEST_BUNDLE_UNDER=$under \
+        cargo test --locked --test bundle
+}
+
+arm64_emulator() {
+    if command -v qemu-aarch64-static >/dev/null && [[ -e /usr/aarch64-linux-gnu/lib/libgcc_s.so.1 ]]; then
+        return
+    fi
+    apt-get update -q
+    DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends \
+        qemu-user-static libc6-arm64-cross libgcc-s1-arm64-cross
 }
 
 # What only a build with TLS can show; with OpenSSL to compile it is the turn of every sixth commit.

@@ -3,7 +3,7 @@
 //!
 //! They are built with plain cargo, in the profile and with the features of the whole workspace.
 //! The command line and the tests were built the same way, so dependencies are compiled once. The
-//! result goes into the run's `app` folder: the release binaries that `cargo lambda build` puts
+//! result goes into the run's `app` folder: the release binaries that `infra/build-functions` puts
 //! into `target/lambda` are never touched.
 
 use super::progress::Progress;
