@@ -5,7 +5,7 @@
 # cover all of it.
 
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/.."
 export CARGO_TERM_COLOR=never RUST_BACKTRACE=1
 # A target folder that starts empty gains nothing from incremental compilation, and loses a third of its disk to it.
 export CARGO_INCREMENTAL=0
@@ -256,13 +256,14 @@ release() {
         wait "$release_pid" || { tail -n 60 "$RELEASE_LOG"; return 1; }
         tail -n 3 "$RELEASE_LOG"
     fi
-    local binaries=target/ci/lambda-out flags=()
+    local binaries flags=()
+    binaries=target/ci/lambda-$(native)
     if [[ $sliced ]]; then
         binaries=target/ci/trial
         flags=(--trial)
         trial_binaries "$binaries"
         # Without --trial an `ingest` without TLS is refused.
-        if [[ $(released) != ingest ]] && .ci/bundle "$binaries" target/ci/refused; then
+        if { arm64_turn || [[ $(released) != ingest ]]; } && .ci/bundle "$binaries" target/ci/refused; then
             printf 'a bundle whose ingest has no TLS was packed\n'
             return 1
         fi
@@ -280,17 +281,32 @@ release_in_background() {
     release_pid=$!
 }
 
-# As users build them, in a target folder of their own, because cargo-lambda passes its own flags.
+# In a slice, every sixth commit's release build is for arm64 and not for this machine.
 release_build() {
-    local functions=() architecture
+    if arm64_turn; then
+        build_for arm64
+    else
+        build_for "$(native)"
+    fi
+}
+
+arm64_turn() {
+    [[ $sliced && $(slice_of 6) == 3 ]]
+}
+
+# This machine's architecture, in the template's words.
+native() {
+    uname -m | sed 's/aarch64/arm64/'
+}
+
+# build_for ARCHITECTURE: as users build, in a target folder of their own, because cargo-lambda passes its own flags.
+build_for() {
+    local functions=()
     mapfile -t functions < <(released)
     if [[ $sliced ]]; then
-        printf 'Of all functions: %s. The rest: .ci/full release\n' "${functions[*]}"
+        printf 'Of all functions: %s. The rest: .ci/full %s\n' "${functions[*]}" "${current:-release}"
     fi
-    # That of this machine, which runs them.
-    architecture=$(uname -m)
-    CARGO_TARGET_DIR=target/ci/lambda LAMBDA_DIR=target/ci/lambda-out \
-        infra/build-functions "${architecture/aarch64/arm64}" "${functions[@]}"
+    CARGO_TARGET_DIR=target/ci/lambda LAMBDA_DIR=target/ci/lambda-$1 infra/build-functions "$1" "${functions[@]}"
 }
 
 # The functions of which this run has a release build: all, or this commit's one.
@@ -302,7 +318,7 @@ released() {
     fi
 }
 
-# A release build of this commit's function, and debug builds of the others, without their symbols.
+# A release build of this commit's function, if it is for this machine, and debug builds of the others, without symbols.
 trial_binaries() {
     local folder=$1 function
     rm -rf "$folder"
@@ -311,30 +327,30 @@ trial_binaries() {
         mkdir -p "$folder/$function"
         strip -o "$folder/$function/bootstrap" "target/debug/$function"
     done
-    function=$(released)
-    cp "target/ci/lambda-out/$function/bootstrap" "$folder/$function/bootstrap"
+    if ! arm64_turn; then
+        function=$(released)
+        cp "target/ci/lambda-$(native)/$function/bootstrap" "$folder/$function/bootstrap"
+    fi
 }
 
-# Release builds for arm64, the default of the template, through zig. Where a bundle of them is deployed, a user-mode
-# emulator of the processor runs them. It is the turn of every sixth commit, and then of one function, which has to start.
+# Release builds for arm64, the default of the template, which a user-mode emulator of the processor runs: a bundle of
+# all; in a slice, in the turn of every sixth commit, one function, which has to start.
 arm64() {
-    if [[ $sliced && $(slice_of 6) != 3 ]]; then
+    if [[ $sliced ]] && ! arm64_turn; then
         printf 'Left to other commits: .ci/full arm64\n'
         return
     fi
-    local functions=() binaries=target/ci/arm64-out under="qemu-aarch64-static -L /usr/aarch64-linux-gnu" said
-    mapfile -t functions < <(released)
-    CARGO_TARGET_DIR=target/ci/arm64 LAMBDA_DIR=$binaries infra/build-functions arm64 "${functions[@]}"
+    local under="qemu-aarch64-static -L /usr/aarch64-linux-gnu" said
+    build_for arm64
     arm64_emulator
     if [[ $sliced ]]; then
-        printf 'Of all functions: %s. The rest: .ci/full arm64\n' "${functions[*]}"
-        # It needs a stack to do more than name what it misses.
-        said=$($under "$binaries/${functions[0]}/bootstrap" 2>&1) || true
-        [[ $said == *"STAGE is not set"* ]] || { printf '%s says: %s\n' "${functions[0]}" "$said"; return 1; }
+        # More than naming what it lacks takes a stack.
+        said=$($under "target/ci/lambda-arm64/$(released)/bootstrap" 2>&1) || true
+        [[ $said == *"STAGE is not set"* ]] || { printf '%s says: %s\n' "$(released)" "$said"; return 1; }
         return
     fi
-    .ci/bundle $binaries target/ci/bundle
-    PLAYHEAD_TEST_BUNDLE=$(ls target/ci/bundle/*-arm64.tar.gz) PLAYHEAD_TEST_BUNDLE_UNDER=$under \
+    .ci/bundle target/ci/lambda-arm64 target/ci/bundle
+    PLAYHEAD_TEST_BUNDLE=$(ls -t target/ci/bundle/*-arm64.tar.gz | head -n 1) PLAYHEAD_TEST_BUNDLE_UNDER=$under \
         cargo test --locked --test bundle
 }
 

@@ -21,7 +21,7 @@ async fn run() -> anyhow::Result<()> {
     lambda::logs::init(config.common.log_level);
     anyhow::ensure!(
         stream::TLS || !config.logs.need_tls(),
-        "KAFKA_SECURITY is `iam`: build with `--features ingest/tls`"
+        "KAFKA_SECURITY is `iam`, which needs TLS: build with `infra/build-functions`, or with `--features ingest/tls`"
     );
     let sdk = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
     let primary = Log::new(config.logs.primary, &sdk);

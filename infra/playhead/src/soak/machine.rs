@@ -116,6 +116,7 @@ async fn soak(args: &MachineArgs, seed: u64, cloud: &mut LocalCloud, progress: &
         seed,
         minutes: args.minutes,
         highest,
+        asked: rate,
         played,
         sending,
         readings,

@@ -46,6 +46,7 @@ pub(super) struct Found {
     pub(super) minutes: u64,
     /// POSTs per second.
     pub(super) highest: f64,
+    pub(super) asked: f64,
     pub(super) played: Played,
     pub(super) sending: Sending,
     pub(super) readings: Readings,
@@ -65,6 +66,7 @@ pub(super) struct Report {
     seed: u64,
     minutes: u64,
     highest_posts: f64,
+    asked_posts: f64,
     held_posts: f64,
     posts: usize,
     events: usize,
@@ -100,6 +102,7 @@ impl Report {
             seed: found.seed,
             minutes: found.minutes,
             highest_posts: found.highest,
+            asked_posts: found.asked,
             held_posts: sending.accepted as f64 / took,
             posts: played.posts,
             events: played.events,
@@ -126,8 +129,9 @@ impl Report {
         let Self { books, .. } = self;
         println!("\n{} minutes, {} POSTs with {} events", self.minutes, self.posts, self.events);
         println!(
-            "The machine took at most {:.0} POSTs per second; {:.0} were held: {:.0} events per second",
-            self.highest_posts, self.held_posts, self.events_per_second
+            "The machine took at most {:.0} POSTs per second at first; of {:.0} asked for, {:.0} were held: {:.0} events \
+             per second",
+            self.highest_posts, self.asked_posts, self.held_posts, self.events_per_second
         );
         println!(
             "Accepted at the first attempt, a POST took {:.0} ms at the median, {:.0} ms at the 99th percentile",
@@ -230,12 +234,12 @@ fn wrong(found: &Found, functions: &[OfFunction]) -> Vec<String> {
     let grows = functions.iter().filter(|of| of.flat == Some(false));
     wrong.extend(grows.map(|of| {
         format!(
-            "the memory of {} grows: from {} to {} MiB in {} s, of which the trend is {} MiB",
+            "the memory of {} grows: from {} to {} MiB in {} s, and had not stopped: it was {} MiB in the third quarter",
             of.function,
             mib(of.start),
             mib(of.end),
             of.seconds,
-            mib(of.trend)
+            mib(of.late)
         )
     }));
     wrong.extend(found.differences.iter().take(DIFFERENCES_SHOWN).map(ToString::to_string));
@@ -255,6 +259,7 @@ mod tests {
             seed: 0,
             minutes: 1,
             highest: 2.0,
+            asked: 2.0,
             played: Played { accepted: 10, posts: 4, expected, ..Played::default() },
             sending: Sending::default(),
             readings: Readings { answered: 1, ..Readings::default() },

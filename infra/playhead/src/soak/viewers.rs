@@ -152,19 +152,19 @@ impl Viewers {
     ) -> Result<Played> {
         let sessions = (rate * WAVE.as_secs_f64() / POSTS_PER_SESSION).ceil() as usize;
         let (mut waves, mut played, mut next) = (JoinSet::new(), Played::default(), Instant::now());
-        for wave in 1.. {
-            while !*stopped.borrow() && (waves.len() >= WAVES || Instant::now() < next) {
+        'waves: for wave in 1.. {
+            loop {
                 tokio::select! {
-                    _ = stopped.changed() => {}
+                    biased;
+                    // Also if nobody is there any more to stop them.
+                    _ = stopped.wait_for(|stopped| *stopped) => break 'waves,
                     Some(done) = waves.join_next() => played += done??,
-                    () = sleep_until(next), if waves.len() < WAVES => {}
+                    () = sleep_until(next), if waves.len() < WAVES => break,
                 }
             }
-            if *stopped.borrow() {
-                break;
-            }
+            next = next.max(Instant::now());
             let plan = self.plan(wave, sessions).await?;
-            next = Instant::now() + Duration::from_secs_f64(plan.posts.len() as f64 / rate);
+            next += Duration::from_secs_f64(plan.posts.len() as f64 / rate);
             let (valve, target) = (Arc::clone(&valve), self.target.clone());
             waves.spawn(async move {
                 let report = send_through(&valve, &plan, &target, pace, &ProgressBar::hidden()).await?;
@@ -287,6 +287,15 @@ mod tests {
             faults: Faults::NONE,
         };
         Plan::new(&model, DEFAULT_START_AT).unwrap()
+    }
+
+    #[tokio::test]
+    async fn viewers_whom_nobody_can_stop_any_more_end() {
+        let target = Target { endpoint: "http://127.0.0.1:9".to_owned(), elsewhere: BTreeMap::new(), auth: Auth::None };
+        let viewers = Viewers { target, homes: vec!["use1".parse().unwrap()], seed: 1 };
+        let Playing { task, .. } = viewers.play(10.0);
+        let played = timeout(Duration::from_secs(10), task).await.unwrap().unwrap().unwrap();
+        assert_eq!(played.posts, 0);
     }
 
     #[test]
