@@ -1,9 +1,10 @@
 //! A mapping's side of a Kafka topic: a consumer in the mapping's group.
 //!
 //! It must never use end offsets or watermarks (the embedded broker's are wrong), and it commits
-//! only what the core hands out.
+//! only what the core hands out. Records must come without a gap: while several producers write, the
+//! embedded broker may show a record before an earlier one of the same partition.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -25,6 +26,11 @@ use super::shell::{Log, Read, now_ms};
 const JOINED_WITHIN: Duration = Duration::from_secs(30);
 /// Pause after an error: librdkafka repeats it many times a second.
 const AFTER_ERROR: Duration = Duration::from_millis(100);
+
+/// Pause between two readings of what was skipped.
+const READ_AGAIN_EVERY: Duration = Duration::from_millis(50);
+/// What is still not there then was deleted, or was never a record.
+const READINGS: u32 = 100;
 
 /// Callbacks of the group. Counts revocations, so the loop notices them before the next record.
 #[derive(Debug, Default, Clone)]
@@ -104,6 +110,48 @@ fn subscribe(
     Ok(consumer)
 }
 
+/// How far a partition was read.
+#[derive(Debug)]
+struct Progress {
+    /// The offset of the next record.
+    next: i64,
+    /// How often it was read again, and when for the last time.
+    again: Option<(u32, Instant)>,
+}
+
+/// What to do with a record.
+#[derive(Debug, PartialEq, Eq)]
+enum Turn {
+    Its,
+    /// Read again from this offset: those from there on were skipped.
+    Skipped(i64),
+    /// It comes again, because the partition is being read again.
+    Early,
+}
+
+/// How far each partition was read.
+#[derive(Debug, Default)]
+struct Positions(BTreeMap<i32, Progress>);
+
+impl Positions {
+    fn turn_of(&mut self, partition: i32, offset: i64, now: Instant) -> Turn {
+        let progress = self.0.entry(partition).or_insert(Progress { next: offset, again: None });
+        let readings = progress.again.map_or(0, |(readings, _)| readings);
+        if offset > progress.next && readings < READINGS {
+            if progress.again.is_some_and(|(_, at)| now < at + READ_AGAIN_EVERY) {
+                return Turn::Early;
+            }
+            progress.again = Some((readings + 1, now));
+            return Turn::Skipped(progress.next);
+        }
+        if offset > progress.next {
+            warn!(partition, from = progress.next, to = offset, "there are no records between these offsets");
+        }
+        *progress = Progress { next: offset + 1, again: None };
+        Turn::Its
+    }
+}
+
 /// The consumer, and what the loop has seen of the group.
 pub(super) struct KafkaLog {
     consumer: StreamConsumer<GroupContext>,
@@ -112,6 +160,7 @@ pub(super) struct KafkaLog {
     /// Revocations already reported to the loop.
     revocations: u64,
     paused: BTreeSet<i32>,
+    positions: Positions,
     /// While reading fails: when to try again.
     failing: Option<Instant>,
 }
@@ -130,8 +179,8 @@ impl KafkaLog {
     ) -> anyhow::Result<Self> {
         let context = GroupContext::default();
         let consumer = subscribe(bootstrap, topic, group_id, from, context.clone())?;
-        let (topic, paused) = (topic.to_owned(), BTreeSet::new());
-        Ok(Self { consumer, context, topic, revocations: 0, paused, failing: None })
+        let (topic, paused, positions) = (topic.to_owned(), BTreeSet::new(), Positions::default());
+        Ok(Self { consumer, context, topic, revocations: 0, paused, positions, failing: None })
     }
 
     /// Waits until the group has assigned partitions. The log must be read meanwhile. (The embedded
@@ -168,11 +217,26 @@ impl Log for KafkaLog {
         if reset {
             self.revocations = seen;
             self.paused.clear();
+            self.positions = Positions::default();
         }
         match received {
             Ok(message) => {
                 self.failing = None;
-                Ok(Read { reset, records: vec![encode(&message)?] })
+                let turn = self.positions.turn_of(message.partition(), message.offset(), Instant::now());
+                let records = match turn {
+                    Turn::Its => vec![encode(&message)?],
+                    Turn::Early => Vec::new(),
+                    Turn::Skipped(from) => {
+                        // Zero: it does not wait until this is done.
+                        let again =
+                            self.consumer.seek(&self.topic, message.partition(), Offset::Offset(from), Duration::ZERO);
+                        if let Err(error) = again {
+                            warn!(%error, "reading skipped records failed; will retry");
+                        }
+                        Vec::new()
+                    }
+                };
+                Ok(Read { reset, records })
             }
             Err(error) => {
                 // Warn once per outage.

@@ -8,6 +8,7 @@ use super::super::record::{Source, Topic};
 use super::super::settle::Policy;
 use super::super::shell::Shell;
 use super::*;
+use crate::broker::{LocalBroker, create_topic};
 use crate::kafka_cluster::ApacheKafka;
 use crate::kafka_cluster::tests::{opted_in, producer};
 use axum::Json;
@@ -178,4 +179,49 @@ async fn no_record_is_skipped_while_brokers_come_and_go() {
     }
     println!("{} acknowledged; {:?}", acknowledged.len(), *stats.borrow());
     cluster.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn skipped_records_are_read_before_those_behind_them() {
+    const RECORDS: i64 = 200;
+    let broker = LocalBroker::start("test-skipped").await.unwrap();
+    let bootstrap = broker.bootstrap();
+    create_topic(&bootstrap, TOPIC, 1, None).await.unwrap();
+    let producer = producer(&bootstrap);
+    for n in 0..RECORDS {
+        let key = n.to_string();
+        producer.send(FutureRecord::to(TOPIC).key(&key).payload(&key), Duration::ZERO).await.unwrap();
+    }
+    let mut log = KafkaLog::subscribe(&bootstrap, TOPIC, GROUP, StartingPosition::TrimHorizon).unwrap();
+    let mut offsets = Vec::new();
+    let reading = async {
+        while offsets.len() < RECORDS as usize {
+            let read = log.read().await.unwrap().records;
+            offsets.extend(read.iter().map(|record| record.offset));
+            if offsets.len() == 10 && !read.is_empty() {
+                // As if the broker had not shown those between.
+                log.consumer.seek(TOPIC, 0, Offset::Offset(60), Duration::from_secs(5)).unwrap();
+            }
+        }
+    };
+    let read = tokio::time::timeout(SOON, reading).await;
+    assert!(read.is_ok() && offsets == (0..RECORDS).collect::<Vec<_>>(), "{offsets:?}");
+}
+
+#[test]
+fn record_that_is_in_no_log_is_given_up() {
+    let (mut positions, now) = (Positions::default(), Instant::now());
+    assert_eq!(positions.turn_of(0, 5, now), Turn::Its);
+    assert_eq!(positions.turn_of(0, 7, now), Turn::Skipped(6));
+    assert_eq!(positions.turn_of(0, 8, now), Turn::Early);
+    assert_eq!(positions.turn_of(1, 3, now), Turn::Its, "of another partition");
+    let later = |readings| now + READ_AGAIN_EVERY * readings;
+    for reading in 1..READINGS {
+        assert_eq!(positions.turn_of(0, 7, later(reading)), Turn::Skipped(6));
+    }
+    assert_eq!(positions.turn_of(0, 7, later(READINGS)), Turn::Its);
+    assert_eq!(positions.turn_of(0, 8, later(READINGS)), Turn::Its);
+    // The broker lost its log.
+    assert_eq!(positions.turn_of(0, 0, later(READINGS)), Turn::Its);
+    assert_eq!(positions.turn_of(0, 1, later(READINGS)), Turn::Its);
 }
