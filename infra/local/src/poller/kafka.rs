@@ -2,7 +2,7 @@
 //!
 //! It must never use end offsets or watermarks (the embedded broker's are wrong), and it commits
 //! only what the core hands out. Records must come without a gap: while several producers write, the
-//! embedded broker may show a record before an earlier one of the same partition.
+//! embedded broker may show a record before an earlier one of the same partition (docs/local.md).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
