@@ -291,7 +291,7 @@ release_build() {
 }
 
 arm64_turn() {
-    [[ $sliced && $(slice_of 6) == 3 ]]
+    [[ $sliced && $(slice_of 6) == 1 ]]
 }
 
 # This machine's architecture, in the template's words.
