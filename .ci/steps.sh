@@ -109,8 +109,7 @@ build() {
 
 # The README's second command, with the store's tests against AWS's own DynamoDB Local too, and
 # unless sliced also the tests that break clusters of Apache Kafka, and those beside the binaries of
-# an earlier commit. The template's tests run `sam
-# validate --lint` and cfn-lint.
+# an earlier commit. The template's tests run `sam validate --lint` and cfn-lint.
 tests() {
     local switches=(PLAYHEAD_TEST_DYNAMODB_LOCAL=1)
     if [[ ! $sliced ]]; then
@@ -398,7 +397,8 @@ fuzz() {
     fi
 }
 
-# Processes that live for a while, with everything that breaks, and their memory. In a slice it is the turn of every sixth commit.
+# Processes that live for a while, with everything that breaks, and their memory. In a slice it is the turn of every
+# sixth commit.
 soak() {
     if [[ $sliced && $(slice_of 6) != 5 ]]; then
         printf 'Left to other commits: .ci/full soak\n'
