@@ -563,17 +563,21 @@ impl LocalCloud {
     /// If there is no such broker, it runs, or it does not start.
     pub async fn revive_broker(&mut self, log: Role, number: usize) -> Result<()> {
         let kafka = self.kafka(log)?;
-        kafka.revive(number).await?;
         if !kafka.in_memory() {
-            return Ok(());
+            return kafka.revive(number).await;
         }
+        if kafka.states().get(number) == Some(&BrokerState::Down) {
+            // Before it runs: a poller that joins its group there and leaves would lock the group for good.
+            if let Err(error) = self.stop_poller().await {
+                // What they would commit is gone with the broker.
+                tracing::warn!("the pollers could not commit to the lost broker: {error:#}");
+            }
+        }
+        let kafka = self.kafka(log)?;
+        kafka.revive(number).await?;
         let bootstrap = kafka.bootstrap.clone();
         for topic in [Some(self.endpoints.topic.clone()), self.endpoints.remote_topic.clone()].into_iter().flatten() {
             broker::create_topic(&bootstrap, &topic, self.partitions, Some(1)).await?;
-        }
-        if let Err(error) = self.stop_poller().await {
-            // What they would commit is gone with the broker.
-            tracing::warn!("the pollers did not leave the lost broker: {error:#}");
         }
         self.start_poller().await
     }
