@@ -520,8 +520,8 @@ impl Members<'_> {
         }
     }
 
-    /// A number that must be there. Below 0 it is -1, and too large it is the largest: both are out
-    /// of every range.
+    /// A number that must be there. Below 0 it is rounded down, and too large it is the largest:
+    /// both are out of every range.
     fn number(&mut self, field: &str) -> Result<(i64, bool), Rejection> {
         match self.take(field) {
             None => Err(missing(field)),
@@ -569,10 +569,12 @@ fn wrong_type(field: &str, expected: &str) -> Rejection {
 }
 
 fn whole_and_fraction(value: &Value) -> (i64, bool) {
-    match number(value) {
-        None => (-1, false),
-        Some(number) => (i64::try_from(number.whole).unwrap_or(i64::MAX), number.has_fraction),
+    if let Some(number) = number(value) {
+        return (i64::try_from(number.whole).unwrap_or(i64::MAX), number.has_fraction);
     }
+    // As it was sent, for the message. A conversion of too small a number saturates.
+    let below = value.as_i64().or_else(|| Some(value.as_f64()?.floor() as i64));
+    (below.unwrap_or(-1), false)
 }
 
 /// Reads an event that is not in the plain form: field by field, tolerant about what only
@@ -771,6 +773,26 @@ mod tests {
             let valid = validated_text(&with(pointer, json)).unwrap();
             assert_eq!((valid.event.event.position_ms, valid.event.event.seq), (10_000, 1), "{json}");
             assert_eq!(valid.adjusted, []);
+        }
+    }
+
+    #[test]
+    fn rejection_tells_the_number_that_was_sent_however_the_event_is_spelt() {
+        for (field, number, told) in [
+            ("seq", "-2", "-2"),
+            ("seq", "-2.0", "-2"),
+            ("position_ms", "-2", "-2"),
+            ("position_ms", "-0.5", "-1"),
+            ("position_ms", "-9007199254740993", "-9007199254740993"),
+            ("position_ms", "253402300800000", "253402300800000"),
+        ] {
+            let plain = with(&format!("/{field}"), number);
+            // What is told twice is not in the plain form.
+            let odd = plain.replacen('{', r#"{"country":"US","#, 1);
+            for json in [plain, odd] {
+                let rejection = validated_text(&json).unwrap_err();
+                assert!(rejection.message.starts_with(&format!("`{field}` is {told}; ")), "{json}: {rejection:?}");
+            }
         }
     }
 
