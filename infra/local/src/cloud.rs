@@ -557,25 +557,39 @@ impl LocalCloud {
     }
 
     /// Starts a broker again. The embedded one comes back empty: its topics are created again, and
-    /// the pollers begin anew.
+    /// the pollers begin anew. If that fails, it is down and nothing is polled until a later
+    /// revival succeeds.
     ///
     /// # Errors
     /// If there is no such broker, it runs, or it does not start.
     pub async fn revive_broker(&mut self, log: Role, number: usize) -> Result<()> {
+        let hangs = self.emulator_hangs;
         let kafka = self.kafka(log)?;
         if !kafka.in_memory() {
             return kafka.revive(number).await;
         }
-        if kafka.states().get(number) == Some(&BrokerState::Down) {
-            // Before it runs: a poller that joins its group there and leaves would lock the group for good.
-            if let Err(error) = self.stop_poller().await {
-                // What they would commit is gone with the broker.
-                tracing::warn!("the pollers could not commit to the lost broker: {error:#}");
-            }
+        let state = kafka.states().get(number).copied();
+        ensure!(
+            state.with_context(|| format!("there is no broker {number}"))? == BrokerState::Down,
+            "the broker is already running"
+        );
+        ensure!(!hangs, "the region hangs, and the pollers need it: let it go on first");
+        // Before it runs: one that joins its group there and leaves would lock the group for good.
+        if let Err(error) = self.stop_poller().await {
+            // What they would commit is gone with the broker.
+            tracing::warn!("the pollers could not commit to the lost broker: {error:#}");
         }
-        let kafka = self.kafka(log)?;
-        kafka.revive(number).await?;
-        let bootstrap = kafka.bootstrap.clone();
+        self.kafka(log)?.revive(number).await?;
+        let polled = self.begin_anew(log).await;
+        if polled.is_err() {
+            self.kafka(log)?.kill(number).await?;
+        }
+        polled
+    }
+
+    /// Creates the topics on an empty broker, and starts the pollers.
+    async fn begin_anew(&mut self, log: Role) -> Result<()> {
+        let bootstrap = self.kafka(log)?.bootstrap.clone();
         for topic in [Some(self.endpoints.topic.clone()), self.endpoints.remote_topic.clone()].into_iter().flatten() {
             broker::create_topic(&bootstrap, &topic, self.partitions, Some(1)).await?;
         }
